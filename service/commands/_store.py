@@ -1,0 +1,26 @@
+"""A command's way to the store of a running server."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from service.settings import Settings
+from service.store import keys
+from service.store.connection import Link
+from service.store.projects import Registry
+from service.store.sessions import Project, Sessions
+
+
+@asynccontextmanager
+async def registry(settings: Settings) -> AsyncIterator[Registry]:
+    """All projects of the store."""
+    link = Link.open(settings.redis_url, timeout=settings.command_timeout)
+    try:
+        yield Registry(link, settings.key_secret)
+    finally:
+        await link.close()
+
+
+async def sessions(link: Link, project: Project, settings: Settings) -> Sessions:
+    """The sessions of `project`, as the store was laid out."""
+    partitions = await link.call("HGET", keys.STORE, "partitions")
+    return Sessions(link, project, settings, int(partitions or 1))

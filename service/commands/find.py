@@ -1,0 +1,74 @@
+"""`find`: sessions by what their configs contain, from the command line."""
+
+import asyncio
+import sys
+from argparse import ArgumentParser, Namespace
+
+from service.commands import _store
+from service.configs.containment import Filter
+from service.configs.typed import TypedTerms
+from service.errors import BadRequest
+from service.settings import Settings
+from service.store import listing
+from service.store.bootstrap import DEFAULT_PROJECT
+from service.store.listing import Query
+from service.store.sessions import Sessions
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """Add what `find` takes."""
+    parser.add_argument("terms", nargs="?", metavar="TERMS", help="""terms, such as 'agent="bot1" env="prod"'""")
+    parser.add_argument("--json", metavar="FILTER", help="""a filter instead, such as '{"agent":"bot1"}'""")
+    parser.add_argument("--project", default=DEFAULT_PROJECT, metavar="NAME", help="the project (default: %(default)s)")
+    parser.add_argument("--limit", type=int, default=20, metavar="N", help="print at most N sessions (default: %(default)s)")
+    parser.add_argument("--newest", action="store_true", help="newest first; else oldest first")
+    parser.add_argument("--count", action="store_true", help="print how many sessions there are instead of them")
+
+
+def run(arguments: Namespace, settings: Settings) -> int:
+    """Print the sessions found, an id and its configs a line; the exit status is 0, or 1 where there are none."""
+    return asyncio.run(_run(arguments, settings))
+
+
+async def _run(arguments: Namespace, settings: Settings) -> int:
+    query = _query(arguments, settings)
+    async with _store.registry(settings) as registry:
+        project = await registry.get(arguments.project)
+        sessions = await _store.sessions(registry.link, project, settings)
+        found = await (_count(sessions, query) if arguments.count else _print(sessions, query, arguments.limit))
+    return 0 if found else 1
+
+
+def _query(arguments: Namespace, settings: Settings) -> Query:
+    if (arguments.terms is None) == (arguments.json is None):
+        raise BadRequest("find takes terms, or a filter with --json")
+    if arguments.limit < 1:
+        raise BadRequest("--limit must be 1 or more")
+    if arguments.json is not None:
+        return Query(filter=Filter.parse(arguments.json.encode(), settings), descending=arguments.newest)
+    typed = TypedTerms(arguments.terms)
+    return Query(user=typed.user, filter=typed if typed.demands else None, descending=arguments.newest)
+
+
+async def _count(sessions: Sessions, query: Query) -> int:
+    total = 0
+    async for batch in listing.all_matches(sessions, query):
+        total += len(batch)
+    sys.stdout.write(f"{total}\n")
+    return total
+
+
+async def _print(sessions: Sessions, query: Query, limit: int) -> int:
+    left, after = limit, query.after
+    while left:
+        page = await listing.page(
+            sessions, Query(query.user, query.filter, query.descending, after), min(left, listing.BATCH_MAX)
+        )
+        for session in page.sessions:
+            # The line breaks of the stored form are white space; without them a session is a line.
+            sys.stdout.write(f"{session.id} {session.configs.decode().replace(chr(10), '')}\n")
+        left -= len(page.sessions)
+        if page.cursor is None:
+            break
+        after = listing.decode_cursor(page.cursor, sessions.partitions)
+    return limit - left

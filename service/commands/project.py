@@ -1,0 +1,64 @@
+"""`project`: create, list and delete projects, and change their keys."""
+
+import asyncio
+import sys
+from argparse import ArgumentParser, Namespace
+
+from service.commands import _store
+from service.errors import BadRequest
+from service.settings import Settings
+from service.store.bootstrap import DEFAULT_PROJECT
+from service.store.projects import KEY_TTL, Registry
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """Add what `project` takes."""
+    actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
+    actions.add_parser("list", help="names and ids of all projects")
+    for action, text in (
+        ("create", "create a project and print its key, which is shown this once"),
+        ("rotate-key", "print a new key, shown this once, and revoke all others of the project within 5 seconds"),
+        ("delete", "delete a project with its sessions, users and keys"),
+    ):
+        actions.add_parser(action, help=text, description=text).add_argument(
+            "name", metavar="NAME", help="the project's name: a-z, 0-9 and -"
+        )
+
+
+def run(arguments: Namespace, settings: Settings) -> int:
+    """Do it; the exit status is 0."""
+    asyncio.run(_run(arguments, settings))
+    return 0
+
+
+async def _run(arguments: Namespace, settings: Settings) -> None:
+    async with _store.registry(settings) as registry:
+        match arguments.action:
+            case "list":
+                for project in await registry.all():
+                    _say(f"{project.slug}\t{project.id}")
+            case "create":
+                project, key = await registry.create(arguments.name)
+                _say(f"project {project.slug} {project.id}")
+                _say(f"key {key}")
+            case "rotate-key":
+                _say(f"key {await registry.rotate_key(await registry.get(arguments.name))}")
+            case "delete":
+                await _delete(registry, arguments.name, settings)
+                _say(f"project {arguments.name} is deleted")
+
+
+async def _delete(registry: Registry, name: str, settings: Settings) -> None:
+    if name == DEFAULT_PROJECT:
+        raise BadRequest(f"project {DEFAULT_PROJECT} belongs to the root key and stays")
+    project = await registry.get(name)
+    await registry.revoke_keys(project)
+    # Workers trust a key that they know for so long; nobody must write while the sessions go.
+    _say("keys revoked; waiting until every worker knows")
+    await asyncio.sleep(KEY_TTL + settings.command_timeout)
+    await registry.delete(await _store.sessions(registry.link, project, settings))
+
+
+def _say(line: str) -> None:
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()

@@ -1,0 +1,23 @@
+"""`serve`: run the server until SIGTERM."""
+
+import logging
+from argparse import ArgumentParser, Namespace
+
+from service import supervisor
+from service.settings import Settings, add_flags
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """Add a flag for every setting."""
+    add_flags(parser)
+
+
+def run(arguments: Namespace, settings: Settings) -> int:  # noqa: ARG001 - the form of every command
+    """Serve; 0 after an orderly end.
+
+    Raises:
+        StartupError: the server cannot start.
+    """
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.INFO)
+    supervisor.serve(settings)
+    return 0

@@ -1,0 +1,150 @@
+r"""The stored document: one JSON object, one top-level member a line.
+
+    {
+    "agent":"bot1",
+    "runtime":{"name":"r1","version":"2.0"}
+    }
+
+`{}` when empty, `null` when a session has no configs. JSON allows white space between tokens only, so a line break *is* the
+boundary of a member: Lua merges, and `Filter` finds a member, without parsing a value. Invariants of the form:
+
+- it begins with `{\n` and ends with `\n}`; each line but the last ends with one comma, which no value can end with;
+- a line starts with the key as orjson spells it, then `:` at once, so one key has one spelling;
+- a value stands as its sender wrote it, without `\n`, `\r` and `\t` (white space there, for inside a string they are escaped).
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+import orjson
+
+from service.configs.limits import Limits
+from service.configs.terms import member_terms
+from service.errors import BadRequest, TooLarge
+
+NULL = b"null"
+EMPTY = b"{}"
+
+_RAW_MEMBERS = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_STRING = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
+_LONG_EXPONENT = re.compile(rb"[0-9][eE][+-]?[0-9]{5}")
+_NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
+_BRACES_TO_BRACKETS = bytes.maketrans(b"{}", b"[]")
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """One top-level member as a write needs it: key as JSON, raw value, index terms joined by tabs."""
+
+    key: bytes
+    value: bytes
+    terms: bytes
+
+    @property
+    def is_null(self) -> bool:
+        """Whether the value is JSON's null, which a PATCH reads as "delete"."""
+        return self.value == NULL
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """The members of one JSON object, in their order, ready to be stored."""
+
+    members: tuple[Member, ...]
+
+    @property
+    def configs(self) -> bytes:
+        """The stored form of the configs."""
+        return _lines((member.key, member.value) for member in self.members)
+
+    @property
+    def terms(self) -> bytes:
+        """The index terms in the same form: key, then its terms; a member without terms has no line."""
+        return _lines((member.key, member.terms) for member in self.members if member.terms)
+
+
+def parse(raw: bytes, *, max_nesting: int) -> Any:  # noqa: ANN401 - JSON is any value
+    """Parse JSON that came from outside; the gate all of it passes.
+
+    orjson is the judge of what is JSON (RFC 8259). Nesting is counted first, on the bytes, so that nothing behind this gate can
+    recurse too deep, duplicate keys included; so are exponents of more than four digits, which Decimal could not take.
+
+    Raises:
+        BadRequest: not JSON (with orjson's position), too deep, or an exponent too long.
+    """
+    if raw.count(b"[") + raw.count(b"{") > max_nesting and _deeper_than(raw, max_nesting):
+        raise BadRequest(f"the JSON is nested deeper than {max_nesting} levels")
+    if _LONG_EXPONENT.search(raw) and _LONG_EXPONENT.search(_STRING.sub(b'""', raw)):
+        raise BadRequest("a number has an exponent of more than four digits")
+    try:
+        return orjson.loads(raw)
+    except orjson.JSONDecodeError as error:
+        raise BadRequest("the JSON cannot be parsed", detail=str(error)) from None
+
+
+def _deeper_than(raw: bytes, levels: int) -> bool:
+    # Each round takes the innermost pair of brackets off every branch, so what outlives N rounds is deeper than N.
+    brackets = _STRING.sub(b"", raw).translate(_BRACES_TO_BRACKETS, _NOT_BRACKETS)
+    for _ in range(levels):
+        brackets = brackets.replace(b"[]", b"")
+        if not brackets:
+            return False
+    return True
+
+
+def spans(raw: bytes) -> dict[str, bytes]:
+    """The raw value of each member of an object that `parse` let in; of equal keys the last counts, at the first's place."""
+    return {key: bytes(value) for key, value in _RAW_MEMBERS.decode(raw).items()}
+
+
+def document(values: Mapping[str, Any], raw: bytes, limits: Limits) -> Document:
+    """Build the document of the JSON object `raw`, of which `values` is the parsed form.
+
+    Raises:
+        TooLarge: more top-level keys or index terms than `limits` allow.
+    """
+    check_key_count(len(values), limits)
+    members = tuple(_members(values, raw))
+    count = sum(member.terms.count(b"\t") + 1 for member in members if member.terms)
+    if count > limits.max_terms:
+        raise TooLarge(f"configs have more than {limits.max_terms} index terms")
+    return Document(members)
+
+
+def _members(values: Mapping[str, Any], raw: bytes) -> Iterator[Member]:
+    for key, span in _RAW_MEMBERS.decode(raw).items():
+        value = bytes(span).translate(None, b"\n\r\t")
+        yield Member(orjson.dumps(key), value, "\t".join(member_terms(key, values[key])).encode())
+
+
+def _lines(pairs: Iterator[tuple[bytes, bytes]]) -> bytes:
+    body = b",\n".join([key + b":" + value for key, value in pairs])
+    return b"{\n" + body + b"\n}" if body else EMPTY
+
+
+def check_key_count(count: int, limits: Limits) -> None:
+    """Refuse more top-level keys than allowed.
+
+    Raises:
+        TooLarge: there are more.
+    """
+    if count > limits.max_keys:
+        raise TooLarge(f"configs have more than {limits.max_keys} top-level keys")
+
+
+def check_size(configs: bytes, limits: Limits) -> None:
+    """Refuse configs whose stored form is larger than allowed.
+
+    Raises:
+        TooLarge: they are.
+    """
+    if len(configs) > limits.max_configs_bytes:
+        raise TooLarge(f"configs are larger than {limits.max_configs_bytes} bytes")
+
+
+def is_stored_form(configs: bytes) -> bool:
+    """Whether `configs` has the outline of a stored document; false where a hand wrote it in another form."""
+    return (configs.startswith(b'{\n"') and configs.endswith(b"\n}")) or configs in (EMPTY, NULL)

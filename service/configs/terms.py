@@ -1,0 +1,124 @@
+"""Index terms: the texts under which a session's configs can be found.
+
+A term is text that an operator can read and type: `agent="bot1"`, `runtime.version="2.1"`, `tags[]="t1"`, `note=null`,
+`runtime{}` (an empty object), `agents[].name="x"`, `@user="alice@example.com"`. One function derives them, for writes and for
+filters, from parsed *values*, so that equal values have equal terms however they were spelled. Terms only ever err towards too
+many candidates; containment decides. The law that binds the two: `contains(c, f)` implies that every term of `f` is among the
+terms of `c`, or lies below a top-level key that `c` spills.
+"""
+
+import hashlib
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+#: Most distinct terms of one top-level container; with more it spills: its only term is then `key~`.
+SPILL_LIMIT = 64
+#: Longest string, in bytes of JSON text between the quotes, that stands in a term; a longer one stands as its hash.
+STRING_LIMIT = 128
+#: Longest path of a term, in characters, that stands as it is; a deeper one stands as its hash.
+PATH_LIMIT = 256
+
+_BARE_KEY = re.compile(r"[A-Za-z0-9_-]+", re.ASCII)
+
+
+def member_terms(key: str, value: object, *, spill_limit: int = SPILL_LIMIT) -> list[str]:
+    """The distinct terms of one top-level member, in the order of the document."""
+    path = _key_text(key)
+    if not isinstance(value, dict | list):
+        return [f"{path}={_scalar_text(value)}"]
+    if not value:
+        return [path + ("{}" if isinstance(value, dict) else "[]")]
+    terms: dict[str, None] = {}
+    for below, scalar in _leaves(path, value):
+        terms[f"{_bounded(below)}={_scalar_text(scalar)}"] = None
+        if len(terms) > spill_limit:
+            return [spill_term(key)]
+    return list(terms)
+
+
+def spill_term(key: str) -> str:
+    """The one term of a top-level container with more than `SPILL_LIMIT` terms."""
+    return f"{_key_text(key)}~"
+
+
+def user_term(user: str) -> str:
+    """The term of the sessions of `user`; never shortened, because user identifiers are."""
+    return f"@user={_json_text(user)}"
+
+
+def _leaves(path: str, value: object) -> Iterator[tuple[str, object]]:
+    # Empty containers below the top have no term: nothing in a filter could look for them by value.
+    if isinstance(value, dict):
+        for key, item in value.items():
+            yield from _leaves(f"{path}.{_key_text(key)}", item)
+    elif isinstance(value, list):
+        for item in value:
+            yield from _leaves(f"{path}[]", item)
+    else:
+        yield path, value
+
+
+def _key_text(key: str) -> str:
+    return key if _BARE_KEY.fullmatch(key) and len(key) <= STRING_LIMIT else _string_text(key)
+
+
+def _scalar_text(value: object) -> str:
+    if isinstance(value, str):
+        return _string_text(value)
+    if isinstance(value, bool) or value is None:
+        return {True: "true", False: "false", None: "null"}[value]
+    assert isinstance(value, int | float)  # noqa: S101 - all that is left of JSON's scalars
+    return _number_text(float(value))
+
+
+def _number_text(number: float) -> str:
+    # Through the double, so that 1, 1.0 and 1e0 share one text; what else falls together there is told apart by containment.
+    return str(int(number)) if number.is_integer() and abs(number) < 1e16 else repr(number)
+
+
+def _string_text(text: str) -> str:
+    quoted = _json_text(text)
+    return quoted if len(quoted.encode()) <= STRING_LIMIT + 2 else _hash(text)
+
+
+def _json_text(text: str) -> str:
+    return orjson.dumps(text).decode()
+
+
+def _bounded(path: str) -> str:
+    return path if len(path) <= PATH_LIMIT else _hash(path)
+
+
+def _hash(text: str) -> str:
+    return "#" + hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True, slots=True)
+class Alternatives:
+    """One demand of a plan: a candidate has `term`, or the `spill` term of the key that `term` lies below."""
+
+    term: str
+    spill: str | None = None
+
+
+def filter_demands(values: Mapping[str, Any]) -> tuple[Alternatives, ...]:
+    """What the index can demand of a session that contains the filter `values`; no demands narrow nothing.
+
+    An empty container demands nothing (any container of its kind contains it); a container of more than `SPILL_LIMIT` terms
+    can only be contained in one that spills too.
+    """
+    return tuple(_demands(values))
+
+
+def _demands(values: Mapping[str, Any]) -> Iterable[Alternatives]:
+    for key, value in values.items():
+        if not isinstance(value, dict | list):
+            yield Alternatives(member_terms(key, value)[0])
+        elif value:
+            spill = spill_term(key)
+            for term in member_terms(key, value):
+                yield Alternatives(term, None if term == spill else spill)

@@ -1,0 +1,85 @@
+"""Terms as a person types them: `agent="bot1" env="prod"`, `temperature=0.70`, `tags[]="t1"`, `runtime{}`."""
+
+import re
+from typing import Any
+
+import orjson
+
+from service.configs.document import parse
+from service.configs.terms import SPILL_LIMIT, Alternatives, member_terms
+from service.errors import BadRequest
+
+_STRING = r'"(?:[^"\\]|\\.)*"'
+_WORD = re.compile(rf'(?:[^\s"]|{_STRING})+')
+_PATH = re.compile(rf'(?P<top>@user|[A-Za-z0-9_-]+|#[0-9a-f]{{16}}|{_STRING})(?:[^="]|{_STRING})*')
+
+
+class TypedTerms:
+    """Sessions that have all of some terms; stands where a `Filter` can stand."""
+
+    def __init__(self, text: str) -> None:
+        """Read terms separated by white space.
+
+        Raises:
+            BadRequest: a word is no term; the message shows how one is typed.
+        """
+        self.user: str | None = None
+        found: list[Alternatives] = []
+        if _WORD.sub("", text).strip():
+            raise BadRequest('a double quote is not closed; a term is typed like agent="bot1"')
+        for word in _WORD.findall(text):
+            match = _PATH.match(word)
+            if match is None:
+                raise BadRequest(f'{word} is no term; a term is typed like agent="bot1", runtime.version="2.1" or tags[]="t1"')
+            if match["top"] == "@user":
+                self.user = _user(word)
+            else:
+                found.append(_demand(word, match))
+        self.demands = tuple(found)
+
+    def matches(self, configs: bytes) -> bool:
+        """Whether stored configs have all of the terms, those below a key that spills included."""
+        try:
+            values = orjson.loads(configs)
+        except orjson.JSONDecodeError:
+            return False
+        if not isinstance(values, dict):
+            return False
+        # As they are indexed, and as they would be if nothing spilled.
+        have = {
+            term
+            for key, value in values.items()
+            for limit in (SPILL_LIMIT, len(configs))
+            for term in member_terms(key, value, spill_limit=limit)
+        }
+        return all(demand.term in have for demand in self.demands)
+
+
+def _user(word: str) -> str:
+    name = _value(word.partition("=")[2], word)
+    if not isinstance(name, str):
+        raise BadRequest('a user is typed like @user="alice@example.com"')
+    return name
+
+
+def _demand(word: str, match: re.Match[str]) -> Alternatives:
+    path, rest = match[0], word[match.end() :]
+    if not rest:
+        # runtime{}, tags[] and key~ have no value; a bare word is most likely a forgotten one.
+        if not path.endswith(("{}", "[]", "~")):
+            raise BadRequest(f'{word} has no value; a term is typed like {word}="text" or {word}=1')
+        return Alternatives(path)
+    # Spelled as the index spells it: 0.70 as 0.7, a long string as its hash.
+    value = member_terms("v", _value(rest[1:], word))[0].removeprefix("v")
+    top = match["top"]
+    return Alternatives(path + value, None if path == top else f"{top}~")
+
+
+def _value(text: str, word: str) -> Any:  # noqa: ANN401 - JSON is any value
+    try:
+        value = parse(text.encode(), max_nesting=1)
+    except BadRequest:
+        raise BadRequest(f"{word}: the value must be JSON; write text in double quotes") from None
+    if isinstance(value, dict | list):
+        raise BadRequest(f"{word}: the value must be text, a number, true, false or null")
+    return value

@@ -1,0 +1,112 @@
+"""The tree of errors: each knows the HTTP status and the sentence it is answered with.
+
+    ServiceError                500  never meant for a client; a defect
+    ├── BadRequest              400
+    ├── Unauthorized            401
+    ├── NotFound                404
+    ├── MethodNotAllowed        405
+    ├── Unreadable              409  the stored configs were damaged by hand
+    ├── PreconditionFailed      412
+    ├── TooLarge                413
+    ├── UnsupportedMediaType    415
+    ├── StoreUnavailable        503  nothing was written
+    │   └── WriteUncertain      503  a write that may or may not have happened
+    └── StartupError                 the command line ends with the sentence and status 1
+"""
+
+from collections.abc import Iterable
+
+
+class ServiceError(Exception):
+    """Base of all errors of this service.
+
+    `status` is an HTTP status; `message` one plain sentence that is safe to show a client; `detail` adds to it where a client
+    can act on more (the envelope's `error`).
+    """
+
+    status = 500
+    message = "internal error"
+
+    def __init__(self, message: str | None = None, *, detail: str | None = None) -> None:
+        self.message = message or type(self).message
+        self.detail = detail
+        super().__init__(self.message)
+
+
+class BadRequest(ServiceError):
+    """The request cannot be understood as the contract describes it."""
+
+    status = 400
+    message = "parameter error"
+
+
+class Unauthorized(ServiceError):
+    """The key is missing, malformed, unknown or revoked."""
+
+    status = 401
+    message = "Unauthorized"
+
+
+class NotFound(ServiceError):
+    """What the path names is not there, or belongs to another project."""
+
+    status = 404
+    message = "not found"
+
+
+class MethodNotAllowed(ServiceError):
+    """The route exists, the method does not; `allowed` are those that do."""
+
+    status = 405
+    message = "method not allowed"
+
+    def __init__(self, allowed: Iterable[str]) -> None:
+        self.allowed = ", ".join(sorted(allowed))
+        super().__init__(f"method not allowed; this path takes {self.allowed}")
+
+
+class Unreadable(ServiceError):
+    """The stored configs are not JSON any more: somebody edited them by hand."""
+
+    status = 409
+    message = "the stored configs of this session are not readable; PUT replaces them"
+
+
+class PreconditionFailed(ServiceError):
+    """If-Match does not hold for the session as it is."""
+
+    status = 412
+    message = "If-Match does not hold: the session is not in the state that the ETag names"
+
+
+class TooLarge(ServiceError):
+    """A limit on size or number was passed; nothing was changed."""
+
+    status = 413
+    message = "too large"
+
+
+class UnsupportedMediaType(ServiceError):
+    """The body is of a media type that this route does not take."""
+
+    status = 415
+    message = "unsupported media type; send application/json"
+
+
+class StoreUnavailable(ServiceError):
+    """Redis cannot be reached, or refuses to work; nothing was written."""
+
+    status = 503
+    message = "the store is not available; try again shortly"
+    retry_after = 1  # seconds
+
+
+class WriteUncertain(StoreUnavailable):
+    """Redis took a write and gave no answer to it."""
+
+    def __init__(self) -> None:
+        super().__init__(detail="the write may or may not have happened")
+
+
+class StartupError(ServiceError):
+    """The process cannot start or a command cannot run; the message tells the operator why."""

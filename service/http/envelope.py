@@ -1,0 +1,103 @@
+"""Answers: the envelope `{"code":…,"msg":…,"data":…,"error":…}`, put together from bytes that are JSON already."""
+
+from datetime import UTC, datetime
+from functools import lru_cache
+
+import orjson
+from aiohttp import web
+from multidict import CIMultiDict
+
+from service.errors import MethodNotAllowed, ServiceError, StoreUnavailable
+from service.store.sessions import Session
+from service.store.users import User, user_id
+
+_OK = b'{"code":0,"msg":""}'
+_JSON = "application/json"
+
+
+def ok(data: bytes | None = None, *, status: int = 200, etag: str | None = None) -> web.Response:
+    """A success; `data` is JSON."""
+    headers: CIMultiDict[str] = CIMultiDict({"Content-Type": _JSON})
+    if etag is not None:
+        headers["ETag"] = f'"{etag}"'
+    return web.Response(body=_OK if data is None else b'{"code":0,"msg":"","data":%b}' % data, status=status, headers=headers)
+
+
+def message(text: str) -> web.Response:
+    """A success that says something instead of carrying data."""
+    return web.Response(body=orjson.dumps({"code": 0, "msg": text}), content_type=_JSON)
+
+
+def not_modified(etag: str) -> web.Response:
+    """What the client has is still so."""
+    return web.Response(status=304, headers={"ETag": f'"{etag}"'})
+
+
+def failure(error: ServiceError) -> web.Response:
+    """An error in the envelope, with the headers that its status asks for."""
+    body: dict[str, object] = {"code": error.status, "msg": error.message}
+    if error.detail:
+        body["error"] = error.detail
+    response = web.Response(body=orjson.dumps(body), status=error.status, content_type=_JSON)
+    match error:
+        case MethodNotAllowed():
+            response.headers["Allow"] = error.allowed
+        case StoreUnavailable():
+            response.headers["Retry-After"] = str(error.retry_after)
+        case ServiceError(status=401):
+            response.headers["WWW-Authenticate"] = "Bearer"
+        case ServiceError(status=415):
+            response.headers["Accept"] = _JSON
+    return response
+
+
+def rfc3339(microseconds: int) -> str:
+    """A time (microseconds since 1970) as RFC 3339 UTC with microseconds and Z."""
+    seconds, fraction = divmod(microseconds, 1_000_000)
+    return f"{_second(seconds)}.{fraction:06d}Z"
+
+
+@lru_cache(maxsize=1024)
+def _second(seconds: int) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+
+
+def session_json(session: Session, project_id: str) -> bytes:
+    """A session as JSON; the stored configs go in as they are.
+
+    `space_id` is always null: there are no spaces here, but older SDKs refuse a session without the field.
+    """
+    user = b"null" if session.user is None else b'"%b"' % user_id(project_id, session.user).encode()
+    return (
+        b'{"id":"%b","project_id":"%b","user_id":%b,"space_id":null,"disable_task_tracking":%b,"configs":%b,'
+        b'"created_at":"%b","updated_at":"%b","revision":%d}'
+    ) % (
+        session.id.encode(),
+        project_id.encode(),
+        user,
+        b"true" if session.disable_task_tracking else b"false",
+        session.configs,
+        rfc3339(session.created_at).encode(),
+        rfc3339(session.updated_at).encode(),
+        session.revision,
+    )
+
+
+def user_json(user: User, project_id: str) -> bytes:
+    """A user as JSON."""
+    at = rfc3339(user.created_at)
+    return orjson.dumps(
+        {
+            "id": user_id(project_id, user.identifier),
+            "project_id": project_id,
+            "identifier": user.identifier,
+            "created_at": at,
+            "updated_at": at,
+        }
+    )
+
+
+def list_json(items: list[bytes], cursor: str | None) -> bytes:
+    """A page of a list; `cursor` leads to the next page, None on the last."""
+    more = b'"has_more":false' if cursor is None else b'"next_cursor":"%b","has_more":true' % cursor.encode()
+    return b'{"items":[%b],%b}' % (b",".join(items), more)

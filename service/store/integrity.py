@@ -1,0 +1,290 @@
+"""The truth of the index: what each session's configs should have left in the store, held against what is there.
+
+`Check` walks the sessions, a block at a time, and compares the block's index sets with the terms computed from the documents;
+then it scans the keys for sets and sessions that the walk cannot meet. The store is live meanwhile, so what looks wrong is only
+a suspicion until one script has confirmed it (and mended it, where asked).
+"""
+
+from collections import defaultdict
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+
+import orjson
+
+from service.configs.document import EMPTY, NULL, document, parse
+from service.configs.limits import Limits
+from service.errors import BadRequest
+from service.store import keys, scripts
+from service.store.connection import Command, Link
+from service.store.keys import Partition
+
+VERIFY_SESSION = scripts.load("verify_session")
+VERIFY_SET = scripts.load("verify_set")
+REGISTER_USER = scripts.load("register_user")
+
+#: Sessions read, sets read, keys scanned a round trip: what a check may ask of a live Redis at once.
+SESSIONS_BATCH, SETS_BATCH, SCAN_BATCH = 100, 50, 500
+#: How often a session that changes under the check is looked at again.
+ATTEMPTS = 10
+
+_SENTENCES = {
+    "ghost": "session {id} is listed but has no hash",
+    "unreadable": "session {id}: the configs cannot be read: {term}",
+    "incomplete": "session {id}: the hash lacks a serial, revision or time",
+    "form": "session {id}: the configs were edited by hand",
+    "terms": "session {id}: the terms field does not follow from the configs",
+    "serial": "session {id}: it is not listed under its serial",
+    "missing": "session {id} is missing from the index of {term}",
+    "unlisted": "session {id}: its block is missing from the blocks of {term}",
+    "stale": "session {id} is wrongly in the index of {term}",
+    "orphan": "the index of {term} has {id}, which no session with that term has as its serial",
+    "listed": "the blocks of {term} list block {id}, in which it does not occur",
+    "user": "session {id}: its user is not registered",
+}
+#: What no repair can bring back: only somebody who knows the configs can.
+BEYOND_REPAIR = frozenset({"unreadable", "incomplete"})
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One confirmed difference. `id` is a session's id, or a serial or block where no session is to blame."""
+
+    kind: str
+    id: str
+    term: str = ""
+
+    def __str__(self) -> str:
+        return _SENTENCES[self.kind].format(id=self.id, term=self.term)
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """What a session's stored configs should lead to: their stored form, the terms field, and the terms one by one."""
+
+    configs: bytes
+    terms: bytes = EMPTY
+    index_terms: tuple[str, ...] = ()
+    problem: str = ""
+
+
+def judge(configs: bytes, limits: Limits) -> Judgement:
+    """Compute what stored configs should look like and which terms they have."""
+    if configs == NULL:
+        return Judgement(NULL)
+    # What is stored counts, even if the limits were larger when it was.
+    unlimited = replace(limits, max_keys=2**31, max_terms=2**31)
+    try:
+        values = parse(configs, max_nesting=limits.max_nesting)
+    except BadRequest as error:
+        return Judgement(configs, problem=error.message)
+    if not isinstance(values, dict):
+        return Judgement(configs, problem="not a JSON object")
+    right = document(values, configs, unlimited)
+    terms = tuple(term.decode() for member in right.members if member.terms for term in member.terms.split(b"\t"))
+    return Judgement(right.configs, right.terms, terms)
+
+
+async def verify_session(
+    link: Link,
+    partition: Partition,
+    session_id: str,
+    limits: Limits,
+    *,
+    suspects: Iterable[str] = (),
+    mend: bool = False,
+) -> list[Finding]:
+    """Hold one session against its configs, in one script; mend it where asked.
+
+    `suspects` are terms whose sets may have the session wrongly, beside those in its `terms` field.
+    """
+    for _ in range(ATTEMPTS):
+        fields = await link.call(
+            "HMGET", partition.session(session_id), "configs", "user", "serial", "revision", "created_at", "updated_at"
+        )
+        configs, user, *numbers = fields
+        if configs is not None and not all(number is not None and number.isdigit() for number in numbers):
+            return [Finding("incomplete", session_id)]
+        judged = judge(configs or NULL, limits)
+        reply = await VERIFY_SESSION.run(
+            link,
+            (partition.session(session_id), partition.sessions),
+            (
+                partition.prefix,
+                partition.block_size,
+                session_id,
+                configs or b"",
+                user or b"",
+                judged.configs,
+                judged.terms,
+                int(mend),
+                *suspects,
+            ),
+        )
+        if reply[0] == b"changed":
+            continue
+        pairs = zip(reply[1::2], reply[2::2], strict=True)
+        findings = [Finding(kind.decode(), session_id, term.decode()) for kind, term in pairs]
+        return [Finding("unreadable", session_id, judged.problem), *findings] if judged.problem else findings
+    return []  # A session that is written all the time is indexed all the time.
+
+
+@dataclass(slots=True)
+class _Block:
+    """What one block's sets should hold."""
+
+    number: int
+    expected: dict[str, set[int]] = field(default_factory=lambda: defaultdict(set))
+    ids: dict[int, str] = field(default_factory=dict)
+    #: Sessions to look at closely, with the terms whose sets may have them wrongly.
+    suspects: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
+    #: Members of its sets that are no session's serial.
+    orphans: dict[str, list[int]] = field(default_factory=lambda: defaultdict(list))
+
+
+@dataclass(frozen=True)
+class Check:
+    """A check of one partition. `progress` is called with the number of sessions and keys just looked at."""
+
+    link: Link
+    partition: Partition
+    limits: Limits
+    mend: bool = False
+    progress: Callable[[int], object] = lambda _: None
+    _covered: set[int] = field(default_factory=set)
+    _users: dict[bytes, str] = field(default_factory=dict)
+
+    async def findings(self) -> AsyncIterator[Finding]:
+        """Every difference there is, confirmed."""
+        async for block in self._blocks():
+            await self._compare_sets(block)
+            for session_id, terms in block.suspects.items():
+                for finding in await self._verify(session_id, terms):
+                    yield finding
+            for term, serials in block.orphans.items():
+                for finding in await self._verify_set(block.number, term, serials):
+                    yield finding
+        async for finding in self._users_unknown():
+            yield finding
+        async for found in self._scan():
+            for finding in await self._look_at(found):
+                yield finding
+
+    async def _verify(self, session_id: str, suspects: Iterable[str] = ()) -> list[Finding]:
+        return await verify_session(
+            self.link, self.partition, session_id, self.limits, suspects=suspects, mend=self.mend
+        )
+
+    async def _blocks(self) -> AsyncIterator[_Block]:
+        """The sessions in the order of their serials, gathered into blocks."""
+        block: _Block | None = None
+        after = "-inf"
+        while listed := await self._listed(after):
+            commands = [
+                ("HMGET", self.partition.session(name), "configs", "terms", "user", "serial", "revision", "created_at")
+                for name, _ in listed
+            ]
+            for (session_id, serial), fields in zip(listed, await self.link.batch(commands), strict=True):
+                number = self.partition.block_of(serial)
+                if block is not None and block.number != number:
+                    yield block
+                    block = None
+                block = block or _Block(number)
+                self._expect(block, session_id, serial, fields)
+            self.progress(len(listed))
+            after = f"({listed[-1][1]}"
+        if block is not None:
+            yield block
+
+    async def _listed(self, after: str) -> list[tuple[str, int]]:
+        flat = await self.link.call(
+            "ZRANGEBYSCORE", self.partition.sessions, after, "+inf", "WITHSCORES", "LIMIT", 0, SESSIONS_BATCH
+        )
+        return [(name.decode(), int(serial)) for name, serial in zip(flat[::2], flat[1::2], strict=True)]
+
+    def _expect(self, block: _Block, session_id: str, serial: int, fields: Sequence[bytes | None]) -> None:
+        configs, terms, user, own_serial, *others = fields
+        block.ids[serial] = session_id
+        if configs is None or own_serial != b"%d" % serial or None in others:
+            block.suspects[session_id].update()
+            return
+        judged = judge(configs, self.limits)
+        if judged.problem or (judged.configs, judged.terms) != (configs, terms):
+            block.suspects[session_id].update()
+        for term in judged.index_terms:
+            block.expected[term].add(serial)
+        if user is not None:
+            block.expected[f"@user={user.decode()}"].add(serial)
+            self._users.setdefault(user, session_id)
+
+    async def _compare_sets(self, block: _Block) -> None:
+        terms = list(block.expected)
+        for first in range(0, len(terms), SETS_BATCH):
+            some = terms[first : first + SETS_BATCH]
+            commands: list[Command] = []
+            for term in some:
+                commands.append(("SMEMBERS", self.partition.index(block.number, term)))
+                commands.append(("SISMEMBER", self.partition.blocks(term), block.number))
+                self._covered.add(hash((block.number, term)))
+            replies = await self.link.batch(commands)
+            for term, members, listed in zip(some, replies[::2], replies[1::2], strict=True):
+                there, expected = {int(member) for member in members}, block.expected[term]
+                for serial in there ^ expected if listed else there | expected:
+                    if serial in block.ids:
+                        block.suspects[block.ids[serial]].add(term)
+                    else:
+                        block.orphans[term].append(serial)
+
+    async def _users_unknown(self) -> AsyncIterator[Finding]:
+        users = keys.users_key(self.partition.slug)
+        for user, session_id in self._users.items():
+            identifier = orjson.loads(user)
+            if await self.link.call("ZSCORE", users, identifier) is None:
+                yield Finding("user", session_id)
+                if self.mend:
+                    await REGISTER_USER.run(self.link, (users,), (identifier,))
+
+    async def _scan(self) -> AsyncIterator[list[tuple[str, str]]]:
+        """The partition's keys, some at a time, each as its kind and the rest of its name."""
+        cursor = b"0"
+        while True:
+            cursor, found = await self.link.call(
+                "SCAN", cursor, "MATCH", self.partition.prefix + "*", "COUNT", SCAN_BATCH
+            )
+            parts = [key.decode().removeprefix(self.partition.prefix).partition(":") for key in found]
+            yield [(kind, rest) for kind, _, rest in parts]
+            self.progress(len(found))
+            if cursor == b"0":
+                return
+
+    async def _look_at(self, found: list[tuple[str, str]]) -> list[Finding]:
+        """Look at what the walk over the sessions has not met: unlisted sessions, unexpected sets, listed empty blocks."""
+        findings = []
+        ids = [rest for kind, rest in found if kind == "session"]
+        scores = await self.link.batch([("ZSCORE", self.partition.sessions, name) for name in ids])
+        for session_id, score in zip(ids, scores, strict=True):
+            if score is None:
+                findings += await self._verify(session_id)
+        for number, _, term in [rest.partition(":") for kind, rest in found if kind == "index"]:
+            if hash((int(number), term)) not in self._covered:
+                members = await self.link.call("SMEMBERS", self.partition.index(int(number), term))
+                findings += await self._verify_set(int(number), term, [int(member) for member in members])
+        for term in [rest for kind, rest in found if kind == "blocks"]:
+            blocks = [int(block) for block in await self.link.call("SMEMBERS", self.partition.blocks(term))]
+            there = await self.link.batch([("EXISTS", self.partition.index(block, term)) for block in blocks])
+            for block in [block for block, exists in zip(blocks, there, strict=True) if not exists]:
+                findings += await self._verify_set(block, term, ())
+        return findings
+
+    async def _verify_set(self, block: int, term: str, serials: Sequence[int]) -> list[Finding]:
+        findings = []
+        for first in range(0, max(len(serials), 1), SETS_BATCH):
+            reply = await VERIFY_SET.run(
+                self.link,
+                (self.partition.sessions,),
+                (self.partition.prefix, block, term, int(self.mend), *serials[first : first + SETS_BATCH]),
+            )
+            findings += [
+                Finding("orphan", serial.decode(), term) if kind == b"stale" else Finding("listed", str(block), term)
+                for kind, serial in zip(reply[::2], reply[1::2], strict=True)
+            ]
+        return findings

@@ -1,0 +1,93 @@
+"""The map of the keyspace: every key this service uses is named here and nowhere else.
+
+    scc:store                              hash   layout, partitions, block size, check of the key secret
+    scc:projects                           hash   slug → project id
+    scc:token:<hmac>                       hash   the project that an API key opens: project, project_id, name
+    scc:{acme}:project                     hash   id, created_at, configs (the project's own, in the stored form)
+    scc:{acme}:tokens                      set    hmacs of the project's keys
+    scc:{acme}:users                       zset   user identifier → created_at
+    scc:{acme.0}:state                     hash   last serial, last created_at
+    scc:{acme.0}:sessions                  zset   session id → serial
+    scc:{acme.0}:session:<id>              hash   configs, terms, revision, serial, user, created_at, updated_at,
+                                                  disable_task_tracking
+    scc:{acme.0}:index:<block>:<term>      set    serials of that block whose session has the term
+    scc:{acme.0}:blocks:<term>             set    blocks in which the term occurs
+
+`acme` is a project's slug, `0` a partition: crc32(session id) mod partitions. Sessions of a partition are numbered in the order
+of their creation; the number is the serial; `block_size` consecutive serials are a block. Braces are Redis Cluster's hash tag:
+all keys of one partition share a slot, so every script stays in one.
+"""
+
+from dataclasses import dataclass
+from zlib import crc32
+
+#: Consecutive serials in one block: a set of as many integers is an intset where Redis is set up for it.
+BLOCK_SIZE = 4096
+
+STORE = "scc:store"
+PROJECTS = "scc:projects"
+
+
+def token_key(digest: str) -> str:
+    """Key of the record of an API key, by the hex digest of its keyed hash."""
+    return f"scc:token:{digest}"
+
+
+def project_key(slug: str) -> str:
+    """Key of a project's record."""
+    return f"scc:{{{slug}}}:project"
+
+
+def tokens_key(slug: str) -> str:
+    """Key of the set of digests of a project's API keys."""
+    return f"scc:{{{slug}}}:tokens"
+
+
+def users_key(slug: str) -> str:
+    """Key of a project's users."""
+    return f"scc:{{{slug}}}:users"
+
+
+@dataclass(frozen=True, slots=True)
+class Partition:
+    """The keys of one partition of a project."""
+
+    slug: str
+    number: int
+    block_size: int = BLOCK_SIZE
+
+    @property
+    def prefix(self) -> str:
+        """What all keys of the partition begin with."""
+        return f"scc:{{{self.slug}.{self.number}}}:"
+
+    @property
+    def state(self) -> str:
+        """Key of the last serial and created_at."""
+        return self.prefix + "state"
+
+    @property
+    def sessions(self) -> str:
+        """Key of the zset id → serial."""
+        return self.prefix + "sessions"
+
+    def session(self, session_id: str) -> str:
+        """Key of a session's hash."""
+        return f"{self.prefix}session:{session_id}"
+
+    def index(self, block: int, term: str) -> str:
+        """Key of the set of serials of `block` that have `term`."""
+        return f"{self.prefix}index:{block}:{term}"
+
+    def blocks(self, term: str) -> str:
+        """Key of the set of blocks in which `term` occurs."""
+        return f"{self.prefix}blocks:{term}"
+
+    def block_of(self, serial: int) -> int:
+        """Number of the block that `serial` lies in."""
+        return serial // self.block_size
+
+
+def partition_number(session_id: str, partitions: int) -> int:
+    """Partition of a session, from its canonical id."""
+    return crc32(session_id.encode()) % partitions

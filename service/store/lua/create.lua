@@ -1,0 +1,45 @@
+-- create: store a new session and index it, or return the one that has the id.
+-- KEYS[1] session     hash of the session
+-- KEYS[2] sessions    zset of the partition, id -> serial
+-- KEYS[3] state       hash of the partition: last serial, last created_at
+-- ARGV[1] prefix      of the partition's keys
+-- ARGV[2] block_size  serials a block
+-- ARGV[3] id          of the session
+-- ARGV[4] configs     stored form, or null
+-- ARGV[5] terms       stored form
+-- ARGV[6] user        identifier as a JSON string, or ""
+-- ARGV[7] disable_task_tracking  0 or 1
+-- returns {"created", revision, created_at, updated_at, serial}
+--       | {"exists", configs, revision, user, created_at, updated_at, disable_task_tracking, serial}
+-- include: commit
+
+local session, sessions, state = KEYS[1], KEYS[2], KEYS[3]
+local prefix, block_size, id, configs, terms, user = ARGV[1], tonumber(ARGV[2]), ARGV[3], ARGV[4], ARGV[5], ARGV[6]
+
+if redis.call("EXISTS", session) == 1 then
+  return { "exists", unpack(redis.call("HMGET", session, "configs", "revision", "user", "created_at", "updated_at",
+                                       "disable_task_tracking", "serial")) }
+end
+
+-- A clock that stepped back must not break the order: created_at always grows, so there are no ties and no ETag comes twice.
+local last = redis.call("HMGET", state, "serial", "created_at")
+local serial = (tonumber(last[1]) or 0) + 1
+local created = math.max(now(), (tonumber(last[2]) or 0) + 1)
+local created_at = integer(created)
+
+local fields = { "configs", configs, "terms", terms, "serial", integer(serial), "created_at", created_at,
+                 "disable_task_tracking", ARGV[7] }
+local added = all_terms(terms)
+if user ~= "" then
+  fields[#fields + 1], fields[#fields + 2] = "user", user
+  added[#added + 1] = "@user=" .. user
+end
+
+redis.call("HSET", state, "serial", integer(serial), "created_at", created_at)
+redis.call("ZADD", sessions, integer(serial), id)
+local revision, updated_at = commit({
+  operation = "create", session = session, prefix = prefix, block_size = block_size, serial = serial,
+  revision = 0, not_before = created, fields = fields,
+  before = "null", removed = {}, added = added,
+})
+return { "created", revision, created_at, updated_at, integer(serial) }

@@ -1,0 +1,185 @@
+-- find: the next sessions, in the order of their serials, that have all of the demanded terms. Reads only.
+-- KEYS[1] sessions    zset of the partition, id -> serial
+-- ARGV[1] prefix      of the partition's keys
+-- ARGV[2] block_size  serials a block
+-- ARGV[3] after       serial to go on after, or "" to begin
+-- ARGV[4] descending  0 or 1
+-- ARGV[5] wanted      candidates to return at most
+-- ARGV[6] demands     two each: term, and the spill term that serves instead ("" for none)
+-- returns {where it stopped ("" at the end, else a serial to go on after), serial, id, serial, id, …}
+--
+-- First the blocks in which all terms occur, by one SINTER of the terms' `blocks:` sets. Then, block by block from `after`:
+-- where all sets are dense, windows of consecutive serials are probed with SMISMEMBER, which fills a page at once; else the
+-- block's sets are intersected. A call looks at a bounded number of blocks and members, then says where it stopped.
+
+local MAX_DEMANDS = 8   -- the rarest; a candidate is checked in full afterwards, so fewer demands only cost candidates
+local MAX_BLOCKS = 32
+local MAX_COST = 12000  -- members looked at, roughly 0.1 µs each
+local PROBE_COST = 3    -- a probe in members of an intersection
+local WINDOW_MIN, WINDOW_MAX = 32, 512
+
+local sessions = KEYS[1]
+local prefix, block_size, after, descending, wanted = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4] == "1",
+  tonumber(ARGV[5])
+local call = redis.call
+
+local function before(a, b)
+  if descending then return a > b end
+  return a < b
+end
+
+-- The members of a set reply as numbers, in walking order. A reply from integer sets is sorted already; it is only turned.
+local function in_order(members)
+  local list, sorted = {}, true
+  for i = 1, #members do
+    list[i] = tonumber(members[i])
+    if i > 1 and list[i] < list[i - 1] then sorted = false end
+  end
+  if not sorted then
+    table.sort(list, before)
+  elseif descending then
+    for i = 1, math.floor(#list / 2) do list[i], list[#list + 1 - i] = list[#list + 1 - i], list[i] end
+  end
+  return list
+end
+
+-- Those of `list` that are in the set `key`, or in `other` where that is given.
+local function held(list, key, other)
+  if #list == 0 then return list end
+  local kept = {}
+  local first = call("SMISMEMBER", key, unpack(list))
+  local second = other and call("SMISMEMBER", other, unpack(list))
+  for i = 1, #list do
+    if first[i] == 1 or (second and second[i] == 1) then kept[#kept + 1] = list[i] end
+  end
+  return kept
+end
+
+-- The demands in use: those whose terms occur in the fewest blocks.
+local function read_demands()
+  local demands = {}
+  for i = 6, #ARGV, 2 do
+    local demand = { term = ARGV[i], blocks = prefix .. "blocks:" .. ARGV[i] }
+    local spill = ARGV[i + 1]
+    if spill ~= "" and call("EXISTS", prefix .. "blocks:" .. spill) == 1 then
+      demand.spill, demand.spill_blocks = spill, prefix .. "blocks:" .. spill
+    end
+    demands[#demands + 1] = demand
+  end
+  if #demands > MAX_DEMANDS then
+    for _, demand in ipairs(demands) do
+      demand.count = call("SCARD", demand.blocks) + (demand.spill and call("SCARD", demand.spill_blocks) or 0)
+    end
+    table.sort(demands, function(a, b) return a.count < b.count end)
+    for i = #demands, MAX_DEMANDS + 1, -1 do demands[i] = nil end
+  end
+  return demands
+end
+
+-- Members common to all `sets`, each {key} or {key, other key that serves instead}, in walking order.
+local function intersect(sets)
+  local plain, mixed = {}, {}
+  for _, set in ipairs(sets) do
+    if set[2] then mixed[#mixed + 1] = set else plain[#plain + 1] = set[1] end
+  end
+  local list
+  if #plain > 0 then
+    list = in_order(call("SINTER", unpack(plain)))
+  else
+    list = in_order(call("SUNION", mixed[1][1], mixed[1][2]))
+    table.remove(mixed, 1)
+  end
+  for _, set in ipairs(mixed) do list = held(list, set[1], set[2]) end
+  return list
+end
+
+local function blocks_to_visit(demands)
+  local sets = {}
+  for i, demand in ipairs(demands) do sets[i] = { demand.blocks, demand.spill_blocks } end
+  return intersect(sets)
+end
+
+-- The block's sets in the form of `intersect`, rarest first, with the size of the smallest and the share of serials that
+-- have all of them if they were independent; nil where a set without an alternative is empty.
+local function block_sets(block, demands)
+  local sets, share = {}, 1
+  for i, demand in ipairs(demands) do
+    local key = prefix .. "index:" .. block .. ":" .. demand.term
+    local count, other = call("SCARD", key), nil
+    if demand.spill then
+      other = prefix .. "index:" .. block .. ":" .. demand.spill
+      local spilled = call("SCARD", other)
+      if spilled == 0 then other = nil end
+      count = count + spilled
+    end
+    if count == 0 then return nil end
+    sets[i] = { key, other, count = count }
+    share = share * math.min(1, count / block_size)
+  end
+  table.sort(sets, function(a, b) return a.count < b.count end)
+  return sets, sets[1].count, share
+end
+
+local cost = 0
+
+-- Candidates of a dense block: consecutive serials from `from` to `to` are probed until enough are found.
+-- Returns them and the last serial that was looked at.
+local function probe(sets, from, to, needed, share)
+  local step = descending and -1 or 1
+  local found, at = {}, from
+  local window = math.max(WINDOW_MIN, math.min(WINDOW_MAX, math.ceil(needed / share)))
+  while not before(to, at) and #found < needed and cost < MAX_COST do
+    local stop = at + step * (window - 1)
+    if before(to, stop) then stop = to end
+    local list = {}
+    for serial = at, stop, step do list[#list + 1] = serial end
+    for _, set in ipairs(sets) do
+      cost = cost + #list * PROBE_COST
+      list = held(list, set[1], set[2])
+    end
+    for _, serial in ipairs(list) do found[#found + 1] = serial end
+    at = stop + step
+  end
+  return found, at - step
+end
+
+-- Candidates of `block` beyond `after`, and the last serial that was looked at.
+local function candidates(block, demands, needed)
+  local low, high = block * block_size, (block + 1) * block_size - 1
+  local from, to = low, high
+  if descending then from, to = high, low end
+  if after and not before(after, from) then from = descending and after - 1 or after + 1 end
+  if before(to, from) then return {}, to end
+  local sets, smallest, share = block_sets(string.format("%.0f", block), demands)
+  if not sets then return {}, to end
+  if needed / share * PROBE_COST < smallest * #sets then return probe(sets, from, to, needed, share) end
+  cost = cost + smallest * #sets
+  local found = {}
+  for _, serial in ipairs(intersect(sets)) do
+    if not before(serial, from) then found[#found + 1] = serial end
+  end
+  return found, to
+end
+
+local reply = { "" }
+local demands = read_demands()
+local first_block = after and math.floor(after / block_size)
+local visited, found_count = 0, 0
+for _, block in ipairs(blocks_to_visit(demands)) do
+  if not first_block or not before(block, first_block) then
+    if visited == MAX_BLOCKS or cost >= MAX_COST then return reply end
+    visited = visited + 1
+    local found, last = candidates(block, demands, wanted - found_count)
+    for _, serial in ipairs(found) do
+      local id = call("ZRANGEBYSCORE", sessions, serial, serial)[1]
+      if id then reply[#reply + 1], reply[#reply + 2], found_count = serial, id, found_count + 1 end
+      if found_count == wanted then
+        reply[1] = string.format("%.0f", serial)
+        return reply
+      end
+    end
+    reply[1] = string.format("%.0f", last)
+  end
+end
+reply[1] = ""
+return reply

@@ -1,0 +1,40 @@
+-- The last step of every write: document, revision, times, terms and index move together, here and nowhere else.
+-- include: lines
+-- include: index
+
+-- Numbers go through %.0f: Lua's own conversion keeps 14 digits, a time in microseconds has 16.
+local function integer(number)
+  return string.format("%.0f", number)
+end
+
+-- Redis's clock in microseconds, read once: all times of one write are the same.
+local moment
+local function now()
+  if not moment then
+    local time = redis.call("TIME")
+    moment = time[1] * 1000000 + time[2]
+  end
+  return moment
+end
+
+-- commit(write): write.operation   its name
+--                write.session     key of the session
+--                write.prefix, write.block_size, write.serial
+--                write.revision    the revision before (0 for a new session)
+--                write.not_before  microseconds that updated_at must not fall below, should the clock have stepped back
+--                write.fields      fields of the session to set; nil removes the session
+--                write.removed, write.added  terms
+--                write.before, write.keys    the configs before and the keys that change in them (nil: all); with operation
+--                                            they are what a record of changes is made of
+-- Returns the new revision and updated_at, as they are stored.
+local function commit(write)
+  local revision = integer(write.revision + 1)
+  local updated_at = integer(math.max(now(), write.not_before))
+  if write.fields then
+    redis.call("HSET", write.session, "revision", revision, "updated_at", updated_at, unpack(write.fields))
+  else
+    redis.call("DEL", write.session)
+  end
+  update_index(write.prefix, write.block_size, write.serial, write.removed, write.added)
+  return revision, updated_at
+end

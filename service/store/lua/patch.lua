@@ -1,0 +1,55 @@
+-- patch: merge members into a session's configs; a member without a value is removed; no value is ever parsed.
+-- KEYS[1] session     hash of the session
+-- ARGV[1] prefix      of the partition's keys
+-- ARGV[2] block_size  serials a block
+-- ARGV[3] if_match    "", "*" or ETags joined by commas
+-- ARGV[4] max_bytes   of the configs after the merge
+-- ARGV[5] max_keys    at the top, after the merge
+-- ARGV[6] max_terms   after the merge
+-- ARGV[7] members     three each: key as JSON, raw value ("" removes), terms joined by tabs
+-- returns {"ok", revision, created_at, updated_at, configs} | {"not_found"} | {"precondition_failed"} | {"unreadable"}
+--       | {"too_large"} | {"too_many_keys"} | {"too_many_terms"}
+-- include: commit
+-- include: precondition
+
+local session = KEYS[1]
+local prefix, block_size, if_match = ARGV[1], tonumber(ARGV[2]), ARGV[3]
+local max_bytes, max_keys, max_terms = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
+
+local stored = redis.call("HMGET", session, "configs", "terms", "revision", "serial", "created_at", "updated_at")
+if not stored[1] then return absent(if_match) end
+if not precondition_holds(if_match, stored[5], stored[3]) then return { "precondition_failed" } end
+
+local keys, values, terms_of = {}, {}, {}
+for i = 7, #ARGV, 3 do
+  local key = ARGV[i]
+  keys[#keys + 1], values[key], terms_of[key] = key, ARGV[i + 1], ARGV[i + 2]
+end
+
+local configs, key_count = merge(stored[1] == "null" and "{}" or stored[1], keys, values)
+local terms, lines, old_terms = merge(stored[2] or "{}", keys, terms_of)
+if not configs or not terms then return { "unreadable" } end
+if #configs > max_bytes then return { "too_large" } end
+if key_count > max_keys then return { "too_many_keys" } end
+-- Counting tabs reads all of the terms, so it is only done where there could be too many.
+if #terms > max_terms then
+  local _, tabs = string.gsub(terms, "\t", "")
+  if tabs + lines > max_terms then return { "too_many_terms" } end
+end
+
+local had, has = {}, {}
+for _, key in ipairs(keys) do
+  local before, after = old_terms[key] or "", terms_of[key]
+  if before ~= after then
+    split_terms(before, had)
+    split_terms(after, has)
+  end
+end
+local removed, added = term_difference(had, has)
+
+local revision, updated_at = commit({
+  operation = "patch", session = session, prefix = prefix, block_size = block_size, serial = tonumber(stored[4]),
+  revision = tonumber(stored[3]), not_before = tonumber(stored[6]), fields = { "configs", configs, "terms", terms },
+  before = stored[1], keys = keys, removed = removed, added = added,
+})
+return { "ok", revision, stored[5], updated_at, configs }

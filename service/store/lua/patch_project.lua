@@ -1,0 +1,20 @@
+-- patch_project: merge members into a project's own configs, as patch does into a session's.
+-- KEYS[1] project     hash of the project
+-- ARGV[1] max_bytes   of the configs after the merge
+-- ARGV[2] max_keys    at the top, after the merge
+-- ARGV[3] members     two each: key as JSON, raw value ("" removes)
+-- returns {"ok", configs} | {"unreadable"} | {"too_large"} | {"too_many_keys"}
+-- include: lines
+
+local project, max_bytes, max_keys = KEYS[1], tonumber(ARGV[1]), tonumber(ARGV[2])
+
+local keys, values = {}, {}
+for i = 3, #ARGV, 2 do
+  keys[#keys + 1], values[ARGV[i]] = ARGV[i], ARGV[i + 1]
+end
+local configs, key_count = merge(redis.call("HGET", project, "configs") or "{}", keys, values)
+if not configs then return { "unreadable" } end
+if #configs > max_bytes then return { "too_large" } end
+if key_count > max_keys then return { "too_many_keys" } end
+redis.call("HSET", project, "configs", configs)
+return { "ok", configs }

@@ -1,0 +1,79 @@
+-- verify_session: hold a session against what its configs should have left in the store; mend it where asked.
+-- KEYS[1] session     hash of the session
+-- KEYS[2] sessions    zset of the partition, id -> serial
+-- ARGV[1] prefix      of the partition's keys
+-- ARGV[2] block_size  serials a block
+-- ARGV[3] id          of the session
+-- ARGV[4] seen        the configs that were judged, "" where there was no session
+-- ARGV[5] seen_user   the user field that was judged, or ""
+-- ARGV[6] configs     what the configs should be: their stored form
+-- ARGV[7] terms       what the terms should be: their stored form
+-- ARGV[8] mend        0 or 1
+-- ARGV[9] suspects    terms whose sets may hold the session wrongly
+-- returns {"changed"} where the session is not as it was judged, else {"held", finding, term, finding, term, …}
+-- Findings: ghost, form, terms, serial (with the term ""), missing, unlisted, stale.
+-- include: commit
+
+local session, sessions = KEYS[1], KEYS[2]
+local prefix, block_size, id, seen, seen_user = ARGV[1], tonumber(ARGV[2]), ARGV[3], ARGV[4], ARGV[5]
+local configs, terms, mend = ARGV[6], ARGV[7], ARGV[8] == "1"
+
+local stored = redis.call("HMGET", session, "configs", "terms", "user", "serial", "revision", "updated_at")
+if (stored[1] or "") ~= seen or (stored[3] or "") ~= seen_user then return { "changed" } end
+if not stored[1] then
+  if not redis.call("ZSCORE", sessions, id) then return { "held" } end
+  if mend then redis.call("ZREM", sessions, id) end
+  return { "held", "ghost", "" }
+end
+local serial = tonumber(stored[4])
+local block = integer(math.floor(serial / block_size))
+
+local reply = { "held" }
+local function found(finding, term)
+  reply[#reply + 1], reply[#reply + 2] = finding, term
+end
+
+if stored[1] ~= configs then found("form", "") end
+if stored[2] ~= terms then found("terms", "") end
+local listed_serial = redis.call("ZSCORE", sessions, id)
+if tonumber(listed_serial) ~= serial then found("serial", "") end
+
+local right, expected = all_terms(terms), {}
+if seen_user ~= "" then right[#right + 1] = "@user=" .. seen_user end
+local unlisted = {}
+for _, term in ipairs(right) do
+  expected[term] = true
+  if redis.call("SISMEMBER", prefix .. "index:" .. block .. ":" .. term, serial) == 0 then found("missing", term) end
+  if redis.call("SISMEMBER", prefix .. "blocks:" .. term, block) == 0 then
+    found("unlisted", term)
+    unlisted[#unlisted + 1] = term
+  end
+end
+
+local suspects, stale = all_terms(stored[2] or "{}"), {}
+for i = 9, #ARGV do suspects[#suspects + 1] = ARGV[i] end
+for _, term in ipairs(suspects) do
+  if not expected[term] then
+    expected[term] = true
+    if redis.call("SISMEMBER", prefix .. "index:" .. block .. ":" .. term, serial) == 1 then
+      found("stale", term)
+      stale[#stale + 1] = term
+    end
+  end
+end
+
+if mend and #reply > 1 then
+  redis.call("ZADD", sessions, integer(serial), id)
+  for _, term in ipairs(unlisted) do redis.call("SADD", prefix .. "blocks:" .. term, block) end
+  if stored[1] ~= configs then
+    commit({
+      operation = "repair", session = session, prefix = prefix, block_size = block_size, serial = serial,
+      revision = tonumber(stored[5]) or 0, not_before = tonumber(stored[6]) or 0,
+      fields = { "configs", configs, "terms", terms }, before = stored[1], removed = stale, added = right,
+    })
+  else
+    redis.call("HSET", session, "terms", terms)
+    update_index(prefix, block_size, serial, stale, right)
+  end
+end
+return reply

@@ -1,0 +1,40 @@
+-- verify_set: hold one index set against the sessions whose serials it has; mend it where asked.
+-- KEYS[1] sessions    zset of the partition, id -> serial
+-- ARGV[1] prefix      of the partition's keys
+-- ARGV[2] block       of the set
+-- ARGV[3] term        of the set
+-- ARGV[4] mend        0 or 1
+-- ARGV[5] serials     those that may be in the set wrongly
+-- returns {finding, serial, finding, serial, …}
+-- Findings: stale (no session has the serial, or it lacks the term), listed (the block is listed but the set is gone).
+-- include: lines
+-- include: index
+
+local sessions = KEYS[1]
+local prefix, block, term, mend = ARGV[1], ARGV[2], ARGV[3], ARGV[4] == "1"
+local set, blocks = prefix .. "index:" .. block .. ":" .. term, prefix .. "blocks:" .. term
+
+local function has_term(id)
+  local stored = redis.call("HMGET", prefix .. "session:" .. id, "terms", "user")
+  if stored[2] and term == "@user=" .. stored[2] then return true end
+  for _, own in ipairs(all_terms(stored[1] or "{}")) do
+    if own == term then return true end
+  end
+  return false
+end
+
+local reply = {}
+for i = 5, #ARGV do
+  local serial = ARGV[i]
+  local id = redis.call("ZRANGEBYSCORE", sessions, serial, serial)[1]
+  if redis.call("SISMEMBER", set, serial) == 1 and not (id and has_term(id)) then
+    reply[#reply + 1], reply[#reply + 2] = "stale", serial
+    if mend then redis.call("SREM", set, serial) end
+  end
+end
+if redis.call("EXISTS", set) == 0 and redis.call("SISMEMBER", blocks, block) == 1 then
+  -- A set that this call emptied is told by its stale members.
+  if #reply == 0 then reply = { "listed", "" } end
+  if mend then redis.call("SREM", blocks, block) end
+end
+return reply

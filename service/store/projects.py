@@ -1,0 +1,206 @@
+"""Projects and their API keys. A key is shown once; Redis holds only its keyed hash."""
+
+import hmac
+import re
+import secrets
+import time
+from dataclasses import dataclass, field
+from uuid import uuid4
+
+from service.configs.document import Document
+from service.configs.limits import Limits
+from service.errors import BadRequest, NotFound, TooLarge, Unauthorized, Unreadable
+from service.store import keys, scripts
+from service.store.connection import Link
+from service.store.listing import Query, all_matches
+from service.store.sessions import Project, Sessions
+
+PATCH_PROJECT = scripts.load("patch_project")
+
+KEY_PREFIX = "sk-ac-"
+#: How long a worker trusts what it knows of a key, in seconds; a revoked key must stop working everywhere within 5.
+KEY_TTL = 4.0
+#: Keys that a worker remembers at most.
+KEYS_REMEMBERED = 10_000
+
+_SLUG = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
+_DELETE_BATCH = 100
+
+
+def digest(key: str, secret: str) -> str:
+    """The keyed hash (HMAC-SHA-256, hex) under which a key is known."""
+    return hmac.digest(secret.encode(), key.encode(), "sha256").hex()
+
+
+@dataclass(frozen=True)
+class Registry:
+    """All projects of a store. `secret` is what keys are hashed with."""
+
+    link: Link
+    secret: str
+
+    async def create(self, slug: str) -> tuple[Project, str]:
+        """Create a project; returns it and its first key.
+
+        Raises:
+            BadRequest: the name is taken, or not of `a-z`, `0-9` and `-`.
+        """
+        if not _SLUG.fullmatch(slug):
+            raise BadRequest("a project's name is 1 to 63 of a-z, 0-9 and -, with no - at either end")
+        project = await self.ensure(slug, new=True)
+        return project, await self.add_key(project)
+
+    async def ensure(self, slug: str, *, new: bool = False) -> Project:
+        """The project `slug`, created if it is not there.
+
+        Raises:
+            BadRequest: it had to be `new` and is not.
+        """
+        if not await self.link.call("HSETNX", keys.PROJECTS, slug, str(uuid4()), writes=True) and new:
+            raise BadRequest(f"there is a project {slug} already")
+        project = await self.get(slug)
+        created_at = int(time.time() * 1_000_000)
+        await self.link.batch(
+            [
+                ("HSETNX", keys.project_key(slug), "id", project.id),
+                ("HSETNX", keys.project_key(slug), "created_at", created_at),
+                ("HSETNX", keys.project_key(slug), "configs", "{}"),
+            ],
+            writes=True,
+        )
+        return project
+
+    async def get(self, slug: str) -> Project:
+        """The project `slug`.
+
+        Raises:
+            NotFound: there is none.
+        """
+        project_id = await self.link.call("HGET", keys.PROJECTS, slug)
+        if project_id is None:
+            raise NotFound(f"there is no project {slug}")
+        return Project(slug, project_id.decode())
+
+    async def all(self) -> list[Project]:
+        """Every project, by name."""
+        flat = await self.link.call("HGETALL", keys.PROJECTS)
+        pairs = zip(flat[::2], flat[1::2], strict=True)
+        return sorted((Project(slug.decode(), name.decode()) for slug, name in pairs), key=lambda each: each.slug)
+
+    async def add_key(self, project: Project, key: str | None = None, *, name: str = "key") -> str:
+        """Let `key`, or a new one, open `project`; returns the key."""
+        key = key or KEY_PREFIX + secrets.token_urlsafe(32)
+        known = digest(key, self.secret)
+        # The set first: a token that no set names could not be revoked with its project.
+        await self.link.call("SADD", keys.tokens_key(project.slug), known, writes=True)
+        await self.link.call(
+            "HSET", keys.token_key(known), "project", project.slug, "project_id", project.id, "name", name, writes=True
+        )
+        return key
+
+    async def revoke_keys(self, project: Project, *, name: str | None = None, but: str | None = None) -> None:
+        """Revoke all keys of `project`, or those called `name`, except the key `but`."""
+        kept = digest(but, self.secret) if but else None
+        for member in await self.link.call("SMEMBERS", keys.tokens_key(project.slug)):
+            known = member.decode()
+            record = await self.link.call("HGET", keys.token_key(known), "name")
+            if known != kept and (name is None or record == name.encode()):
+                await self.link.call("DEL", keys.token_key(known), writes=True)
+                await self.link.call("SREM", keys.tokens_key(project.slug), known, writes=True)
+
+    async def rotate_key(self, project: Project) -> str:
+        """Give `project` a new key and revoke all others."""
+        key = await self.add_key(project)
+        await self.revoke_keys(project, but=key)
+        return key
+
+    async def open(self, key: str) -> Project | None:
+        """The project that `key` opens, if it opens one."""
+        record = await self.link.call("HMGET", keys.token_key(digest(key, self.secret)), "project", "project_id")
+        return Project(record[0].decode(), record[1].decode()) if record[0] is not None else None
+
+    async def delete(self, sessions: Sessions) -> None:
+        """Delete the project of `sessions`: its sessions, users and configs. Its keys must be revoked, and forgotten."""
+        slug = sessions.project.slug
+        async for batch in all_matches(sessions, Query()):
+            for first in range(0, len(batch), _DELETE_BATCH):
+                await sessions.delete_many([session.id for session in batch[first : first + _DELETE_BATCH]])
+        states = [("UNLINK", partition.state) for partition in sessions.all_partitions]
+        own = [("UNLINK", key) for key in (keys.users_key(slug), keys.tokens_key(slug), keys.project_key(slug))]
+        await self.link.batch([*states, *own, ("HDEL", keys.PROJECTS, slug)], writes=True)
+
+
+@dataclass
+class KeyRing:
+    """What one worker knows of API keys: an answer of Redis holds for `KEY_TTL` seconds, a refusal is asked anew."""
+
+    registry: Registry
+    _known: dict[str, tuple[float, Project]] = field(default_factory=dict)
+
+    async def open(self, authorization: str) -> Project:
+        """The project that an Authorization header opens.
+
+        Keys are looked up by their keyed hash, so a comparison tells nothing about a key.
+
+        Raises:
+            Unauthorized: it opens none.
+        """
+        scheme, _, key = authorization.partition(" ")
+        if scheme.lower() != "bearer" or not key.startswith(KEY_PREFIX) or len(key) > 256:
+            raise Unauthorized
+        known = digest(key, self.registry.secret)
+        now = time.monotonic()
+        entry = self._known.get(known)
+        if entry is not None and now < entry[0]:
+            return entry[1]
+        project = await self.registry.open(key)
+        if project is None:
+            self._known.pop(known, None)
+            raise Unauthorized
+        if len(self._known) >= KEYS_REMEMBERED:
+            self._known.clear()
+        self._known[known] = (now + KEY_TTL, project)
+        return project
+
+
+@dataclass(frozen=True)
+class ProjectConfigs:
+    """A project's own configs: a JSON object in the stored form."""
+
+    link: Link
+    project: Project
+    limits: Limits
+
+    async def get(self) -> bytes:
+        """All of them."""
+        stored: bytes | None = await self.link.call("HGET", keys.project_key(self.project.slug), "configs")
+        return stored or b"{}"
+
+    async def patch(self, changes: Document) -> bytes:
+        """Merge `changes` as `Sessions.patch` does; returns all of them.
+
+        Raises:
+            TooLarge: the result would be over a limit; nothing was changed.
+            Unreadable: a hand has made the stored configs unreadable.
+        """
+        members = [
+            part
+            for member in changes.members
+            for part in (member.key, b"" if member.is_null else member.value)
+        ]
+        limits = self.limits
+        reply = await PATCH_PROJECT.run(
+            self.link,
+            (keys.project_key(self.project.slug),),
+            (limits.max_configs_bytes, limits.max_keys, *members),
+        )
+        match reply[0]:
+            case b"ok":
+                merged: bytes = reply[1]
+                return merged
+            case b"too_large":
+                raise TooLarge(f"configs are larger than {limits.max_configs_bytes} bytes")
+            case b"too_many_keys":
+                raise TooLarge(f"configs have more than {limits.max_keys} top-level keys")
+            case _:
+                raise Unreadable

@@ -1,0 +1,98 @@
+"""The Lua scripts: loading, includes, and the signature that a script's header declares.
+
+`lua/<name>.lua` is one atomic operation. Its header names each key and argument (`-- KEYS[1] session`, `-- ARGV[1] prefix`);
+the last argument may stand for many. A line `-- include: name` pulls in `lua/include/<name>.lua`, once.
+"""
+
+import hashlib
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import resources
+from typing import Any
+
+from redis.exceptions import NoScriptError
+
+from service.store.connection import Command, Link
+
+_INCLUDE = re.compile(r"^-- include: (\w+)\n", re.MULTILINE)
+_PARAMETER = re.compile(r"^-- (KEYS|ARGV)\[(\d+)\] (\w+)", re.MULTILINE)
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    """One atomic operation: its source with all includes, its SHA-1, and the names of its keys and arguments."""
+
+    name: str
+    source: str
+    sha: str
+    keys: tuple[str, ...]
+    arguments: tuple[str, ...]
+
+    def command(self, keys: Sequence[str], arguments: Sequence[str | bytes | int]) -> Command:
+        """The command that runs this script."""
+        return ("EVALSHA", self.sha, len(keys), *keys, *arguments)
+
+    async def run(
+        self, link: Link, keys: Sequence[str], arguments: Sequence[str | bytes | int], *, writes: bool = True
+    ) -> Any:  # noqa: ANN401 - each script has its own reply
+        """Run the script, loading it where Redis does not know it. Raises as `Link.call` does."""
+        command = self.command(keys, arguments)
+        try:
+            return await link.call(*command, writes=writes)
+        except NoScriptError:
+            await link.call("SCRIPT", "LOAD", self.source)
+            return await link.call(*command, writes=writes)
+
+    async def run_many(
+        self, link: Link, calls: Sequence[tuple[Sequence[str], Sequence[str | bytes | int]]], *, writes: bool = True
+    ) -> list[Any]:
+        """Run the script once a call, in one round trip; each run is atomic, all of them together are not."""
+        await link.call("SCRIPT", "LOAD", self.source)
+        replies = await link.batch([self.command(keys, arguments) for keys, arguments in calls], writes=writes)
+        for reply in replies:
+            if isinstance(reply, Exception):
+                raise reply
+        return replies
+
+
+def load(name: str) -> Script:
+    """Load the script `name` with its includes.
+
+    Raises:
+        FileNotFoundError: it or an include is not there.
+        ValueError: an include includes itself, or the header does not number its parameters from 1.
+    """
+    source = _resolve(_read(f"{name}.lua"), [], set())
+    header = _PARAMETER.findall(source)
+    return Script(
+        name=name,
+        source=source,
+        sha=hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest(),
+        keys=_names("KEYS", header, name),
+        arguments=_names("ARGV", header, name),
+    )
+
+
+def _read(path: str) -> str:
+    return resources.files("service.store").joinpath("lua", path).read_text()
+
+
+def _resolve(source: str, including: list[str], done: set[str]) -> str:
+    def replaced(match: re.Match[str]) -> str:
+        name = match[1]
+        if name in including:
+            raise ValueError(f"Lua include {' → '.join([*including, name])} is a circle")
+        if name in done:
+            return ""
+        done.add(name)
+        return _resolve(_read(f"include/{name}.lua"), [*including, name], done)
+
+    return _INCLUDE.sub(replaced, source)
+
+
+def _names(kind: str, header: list[tuple[str, str, str]], script: str) -> tuple[str, ...]:
+    found = [(int(number), name) for which, number, name in header if which == kind]
+    if [number for number, _ in found] != list(range(1, len(found) + 1)):
+        raise ValueError(f"{script}.lua does not number its {kind} from 1")
+    return tuple(name for _, name in found)

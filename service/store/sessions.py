@@ -1,0 +1,270 @@
+"""Sessions of one project: create, read, replace, patch, delete, copy. Each write is one script."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import orjson
+
+from service.configs.document import EMPTY, NULL, Document, check_size
+from service.configs.limits import Limits
+from service.errors import NotFound, PreconditionFailed, TooLarge, Unreadable
+from service.store import integrity, scripts
+from service.store.connection import Link
+from service.store.keys import BLOCK_SIZE, Partition, partition_number
+
+CREATE = scripts.load("create")
+REPLACE = scripts.load("replace")
+PATCH = scripts.load("patch")
+DELETE = scripts.load("delete")
+
+#: The fields of a session's hash that make a `Session`, in the order in which scripts return them.
+FIELDS = ("configs", "revision", "user", "created_at", "updated_at", "disable_task_tracking", "serial")
+
+
+@dataclass(frozen=True, slots=True)
+class Project:
+    """A project as a request knows it: its slug names keys, its id stands in answers."""
+
+    slug: str
+    id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """One session. `configs` is the stored form; times are microseconds since 1970; `user` an identifier."""
+
+    id: str
+    configs: bytes
+    revision: int
+    user: str | None
+    created_at: int
+    updated_at: int
+    disable_task_tracking: bool
+    serial: int
+
+    @property
+    def etag(self) -> str:
+        """What an ETag names: this state of this session, never repeated by a later session with the same id."""
+        return f"{self.created_at}-{self.revision}"
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What a write left: the session's revision and times (microseconds), and its configs where a merge made them."""
+
+    revision: int
+    created_at: int
+    updated_at: int
+    configs: bytes = b""
+
+    @property
+    def etag(self) -> str:
+        """As `Session.etag`."""
+        return f"{self.created_at}-{self.revision}"
+
+
+def session_of(session_id: str, fields: Sequence[Any]) -> Session | None:
+    """The session that the values of `FIELDS` describe, or None where there is none."""
+    configs, revision, user, created_at, updated_at, tracking, serial = fields
+    if configs is None:
+        return None
+    return Session(
+        id=session_id,
+        configs=configs,
+        revision=int(revision),
+        user=None if user is None else orjson.loads(user),
+        created_at=int(created_at),
+        updated_at=int(updated_at),
+        disable_task_tracking=tracking == b"1",
+        serial=int(serial),
+    )
+
+
+def user_field(user: str | None) -> str:
+    """A user's identifier as a session's hash holds it: a JSON string, or empty for no user."""
+    return "" if user is None else orjson.dumps(user).decode()
+
+
+@dataclass(frozen=True)
+class Sessions:
+    """The sessions of one project. `if_match` is "" for no condition, "*", or ETags joined by commas."""
+
+    link: Link
+    project: Project
+    limits: Limits
+    partitions: int = 1
+    block_size: int = BLOCK_SIZE
+
+    @cached_property
+    def all_partitions(self) -> tuple[Partition, ...]:
+        """Every partition of the project."""
+        return tuple(Partition(self.project.slug, number, self.block_size) for number in range(self.partitions))
+
+    def partition(self, session_id: str) -> Partition:
+        """The partition that holds `session_id`."""
+        return self.all_partitions[partition_number(session_id, self.partitions)]
+
+    async def create(
+        self, session_id: str, document: Document | None, *, user: str | None, disable_task_tracking: bool
+    ) -> tuple[Session, bool]:
+        """Create a session with `document`, or with null configs; one that is there already is left as it is.
+
+        Returns:
+            The session, and whether it is new.
+
+        Raises:
+            TooLarge: the configs are over the limit.
+        """
+        configs = NULL if document is None else document.configs
+        check_size(configs, self.limits)
+        terms = EMPTY if document is None else document.terms
+        return await self._create(session_id, configs, terms, user, disable_task_tracking)
+
+    async def _create(
+        self, session_id: str, configs: bytes, terms: bytes, user: str | None, disable_task_tracking: bool
+    ) -> tuple[Session, bool]:
+        partition = self.partition(session_id)
+        reply = await CREATE.run(
+            self.link,
+            (partition.session(session_id), partition.sessions, partition.state),
+            (
+                partition.prefix,
+                self.block_size,
+                session_id,
+                configs,
+                terms,
+                user_field(user),
+                int(disable_task_tracking),
+            ),
+        )
+        if reply[0] == b"exists":
+            existing = session_of(session_id, reply[1:])
+            if existing is None:
+                raise Unreadable
+            return existing, False
+        revision, created_at, updated_at, serial = map(int, reply[1:])
+        new = Session(session_id, configs, revision, user, created_at, updated_at, disable_task_tracking, serial)
+        return new, True
+
+    async def get(self, session_id: str) -> Session:
+        """Read a session.
+
+        Raises:
+            NotFound: there is none with this id in the project.
+        """
+        fields = await self.link.call("HMGET", self.partition(session_id).session(session_id), *FIELDS)
+        session = session_of(session_id, fields)
+        if session is None:
+            raise NotFound("session not found")
+        return session
+
+    async def replace(self, session_id: str, document: Document, *, if_match: str = "") -> Written:
+        """Replace all configs of a session.
+
+        Raises:
+            NotFound, PreconditionFailed: as their names say.
+            TooLarge: the configs are over the limit.
+        """
+        configs = document.configs
+        check_size(configs, self.limits)
+        partition = self.partition(session_id)
+        reply = await REPLACE.run(
+            self.link,
+            (partition.session(session_id),),
+            (partition.prefix, self.block_size, if_match, configs, document.terms),
+        )
+        return _written(reply, self.limits)
+
+    async def patch(self, session_id: str, changes: Document, *, if_match: str = "") -> Written:
+        """Merge `changes` into the configs: a member is set, or deleted where it is null. Returns all configs.
+
+        Raises:
+            NotFound, PreconditionFailed: as their names say.
+            TooLarge: the result would be over a limit; nothing was changed.
+            Unreadable: a hand has made the stored configs unreadable.
+        """
+        partition = self.partition(session_id)
+        members: list[str | bytes | int] = [
+            part
+            for member in changes.members
+            for part in ((member.key, b"", b"") if member.is_null else (member.key, member.value, member.terms))
+        ]
+        limits = self.limits
+        arguments: tuple[str | bytes | int, ...] = (
+            partition.prefix,
+            self.block_size,
+            if_match,
+            limits.max_configs_bytes,
+            limits.max_keys,
+            limits.max_terms,
+            *members,
+        )
+        reply = await PATCH.run(self.link, (partition.session(session_id),), arguments)
+        if reply[0] == b"unreadable":
+            await integrity.verify_session(self.link, partition, session_id, limits, mend=True)
+            reply = await PATCH.run(self.link, (partition.session(session_id),), arguments)
+        return _written(reply, limits)
+
+    async def delete(self, session_id: str, *, if_match: str = "") -> None:
+        """Delete a session.
+
+        Raises:
+            NotFound, PreconditionFailed: as their names say.
+        """
+        reply = await DELETE.run(self.link, *self._delete_call(session_id, if_match, ""))
+        _check(reply, self.limits)
+
+    async def delete_many(self, session_ids: Sequence[str], *, user: str = "") -> None:
+        """Delete those of `session_ids` that are there (and still `user`'s, if given), each atomically, in one round trip."""
+        await DELETE.run_many(self.link, [self._delete_call(session_id, "", user) for session_id in session_ids])
+
+    def _delete_call(
+        self, session_id: str, if_match: str, user: str
+    ) -> tuple[tuple[str, ...], tuple[str | int, ...]]:
+        partition = self.partition(session_id)
+        return (
+            (partition.session(session_id), partition.sessions),
+            (partition.prefix, self.block_size, if_match, session_id, user_field(user or None)),
+        )
+
+    async def copy(self, session_id: str, new_id: str) -> Session:
+        """Create `new_id` with the configs, user and tracking flag of `session_id` as they are at one moment.
+
+        Raises:
+            NotFound: there is no such session.
+        """
+        key = self.partition(session_id).session(session_id)
+        terms, *fields = await self.link.call("HMGET", key, "terms", *FIELDS)
+        source = session_of(session_id, fields)
+        if source is None:
+            raise NotFound("session not found")
+        new, _ = await self._create(
+            new_id, source.configs, terms or EMPTY, source.user, source.disable_task_tracking
+        )
+        return new
+
+
+def _written(reply: list[Any], limits: Limits) -> Written:
+    _check(reply, limits)
+    return Written(int(reply[1]), int(reply[2]), int(reply[3]), *reply[4:5])
+
+
+def _check(reply: list[Any], limits: Limits) -> None:
+    """Raise the error that a write's reply tells of."""
+    match reply[0]:
+        case b"ok":
+            return
+        case b"not_found":
+            raise NotFound("session not found")
+        case b"precondition_failed":
+            raise PreconditionFailed
+        case b"too_large":
+            raise TooLarge(f"configs are larger than {limits.max_configs_bytes} bytes")
+        case b"too_many_keys":
+            raise TooLarge(f"configs have more than {limits.max_keys} top-level keys")
+        case b"too_many_terms":
+            raise TooLarge(f"configs have more than {limits.max_terms} index terms")
+        case _:
+            raise Unreadable

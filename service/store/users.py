@@ -1,0 +1,126 @@
+"""Users of one project. A user is known from the first session that names them, until they are deleted."""
+
+import base64
+import binascii
+import unicodedata
+from dataclasses import dataclass
+from functools import lru_cache
+from uuid import UUID, uuid5
+
+from service.configs.limits import Limits
+from service.configs.terms import user_term
+from service.errors import BadRequest, NotFound
+from service.store import keys, listing, scripts
+from service.store.listing import Query
+from service.store.sessions import Project, Sessions
+
+REGISTER_USER = scripts.load("register_user")
+
+#: Sessions that are deleted a round trip when their user is.
+DELETE_BATCH = 100
+#: Sets that are counted a round trip.
+COUNT_BATCH = 500
+
+
+@dataclass(frozen=True, slots=True)
+class User:
+    """A user; `created_at` is microseconds since 1970. Users are never changed, so it is their updated_at too."""
+
+    identifier: str
+    created_at: int
+
+
+@lru_cache(maxsize=4096)
+def user_id(project_id: str, identifier: str) -> str:
+    """The id of a user: the UUIDv5 (RFC 9562) of the identifier in the project's namespace."""
+    return str(uuid5(UUID(project_id), identifier))
+
+
+def check_identifier(identifier: str, limits: Limits) -> None:
+    """Refuse what cannot be a user's identifier.
+
+    Raises:
+        BadRequest: longer than the limit, or with control characters.
+    """
+    if len(identifier.encode()) > limits.max_user_bytes:
+        raise BadRequest(f"user is longer than {limits.max_user_bytes} bytes")
+    if any(unicodedata.category(character) == "Cc" for character in identifier):
+        raise BadRequest("user has control characters")
+
+
+@dataclass(frozen=True)
+class Users:
+    """The users of the project of `sessions`."""
+
+    sessions: Sessions
+
+    @property
+    def _project(self) -> Project:
+        return self.sessions.project
+
+    @property
+    def _key(self) -> str:
+        return keys.users_key(self._project.slug)
+
+    async def register(self, identifier: str) -> None:
+        """Make the user known; called after their session is written, so that a deletion meanwhile loses neither."""
+        await REGISTER_USER.run(self.sessions.link, (self._key,), (identifier,))
+
+    async def page(self, *, limit: int, after: int | None, descending: bool) -> tuple[list[User], str | None]:
+        """Users in the order of created_at, `limit` of them (0: all) beyond `after`, and the cursor to the next page."""
+        command, first, last = ("ZREVRANGEBYSCORE", "+inf", "-inf") if descending else ("ZRANGEBYSCORE", "-inf", "+inf")
+        start = first if after is None else f"({after}"
+        bounds = ("LIMIT", 0, limit + 1) if limit else ()
+        flat = await self.sessions.link.call(command, self._key, start, last, "WITHSCORES", *bounds)
+        users = [User(name.decode(), int(float(at))) for name, at in zip(flat[::2], flat[1::2], strict=True)]
+        if limit and len(users) > limit:
+            return users[:limit], encode_cursor(users[limit - 1].created_at)
+        return users, None
+
+    async def count_sessions(self, identifier: str) -> int:
+        """How many sessions the user has.
+
+        Raises:
+            NotFound: there is no such user.
+        """
+        link, term = self.sessions.link, user_term(identifier)
+        if await link.call("ZSCORE", self._key, identifier) is None:
+            raise NotFound("user not found")
+        total = 0
+        for partition in self.sessions.all_partitions:
+            blocks = await link.call("SMEMBERS", partition.blocks(term))
+            for first in range(0, len(blocks), COUNT_BATCH):
+                sets = [partition.index(int(block), term) for block in blocks[first : first + COUNT_BATCH]]
+                total += sum(await link.batch([("SCARD", key) for key in sets]))
+        return total
+
+    async def delete(self, identifier: str) -> None:
+        """Delete the user and all their sessions; an unknown user is none to delete.
+
+        The record goes first: whoever creates a session of theirs meanwhile registers them again afterwards.
+        """
+        await self.sessions.link.call("ZREM", self._key, identifier, writes=True)
+        async for batch in listing.all_matches(self.sessions, Query(user=identifier)):
+            for first in range(0, len(batch), DELETE_BATCH):
+                ids = [session.id for session in batch[first : first + DELETE_BATCH]]
+                await self.sessions.delete_many(ids, user=identifier)
+
+
+def encode_cursor(created_at: int) -> str:
+    """A cursor to the users after `created_at` (microseconds)."""
+    return base64.urlsafe_b64encode(f"u{created_at}".encode()).decode().rstrip("=")
+
+
+def decode_cursor(cursor: str) -> int:
+    """The created_at (microseconds) in a cursor that `encode_cursor` made.
+
+    Raises:
+        BadRequest: it is none.
+    """
+    try:
+        text = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True).decode("ascii")
+    except (binascii.Error, ValueError):
+        text = ""
+    if not text.startswith("u") or not text[1:].isdigit() or len(text) > 17:
+        raise BadRequest("cursor is not one that this list gave")
+    return int(text[1:])

@@ -1,0 +1,48 @@
+"""Shared fixtures: a real Redis and a real server, one of each a test process. Where they cannot start, tests fail."""
+
+import os
+from collections.abc import Iterator
+
+import pytest
+from redis import Redis
+
+from service.store.embedded import EmbeddedRedis
+from tests.serving import Server, Serving
+
+# A setting of the operator must not change a verdict.
+for _name in [name for name in os.environ if name.startswith("SCC_")]:
+    del os.environ[_name]
+
+
+@pytest.fixture(scope="session")
+def redis_url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """URL of a Redis of our own. An indirect parameter names the redis-server to run, "" the best one found."""
+    redis = EmbeddedRedis(tmp_path_factory.mktemp("redis"), fsync="no", server=getattr(request, "param", ""))
+    redis.launch()
+    redis.wait()
+    yield redis.url
+    redis.stop()
+
+
+@pytest.fixture
+def empty_redis(redis_url: str) -> str:
+    """URL of the same Redis, with nothing in it."""
+    with Redis.from_url(redis_url) as client:
+        client.flushall()
+    return redis_url
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server with two workers and the key sk-ac-test-root. Tests share it: each makes its own users and sessions."""
+    serving = Serving(tmp_path_factory.mktemp("server") / "data", "--workers", "2", SCC_ROOT_TOKEN="test-root")
+    serving.wait_ready()
+    yield Server(
+        origin=serving.origin,
+        base_url=serving.base_url,
+        key="sk-ac-test-root",
+        data_dir=serving.data_dir,
+        redis_url=f"unix://{serving.data_dir / 'redis.sock'}",
+        pid=serving.process.pid,
+    )
+    assert serving.stop() == 0, serving.errors

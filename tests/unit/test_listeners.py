@@ -1,0 +1,57 @@
+"""Listening sockets: one port for all, and never a port that somebody else has."""
+
+import socket
+
+import pytest
+
+from service.errors import StartupError
+from service.listeners import open_listeners, origin
+
+
+def close(listeners: list[socket.socket]) -> None:
+    for listener in listeners:
+        listener.close()
+
+
+def test_all_listen_on_the_free_port_that_the_first_got() -> None:
+    listeners = open_listeners("127.0.0.1", 0, 3)
+    assert len({listener.getsockname() for listener in listeners}) == 1
+    with socket.create_connection(listeners[0].getsockname()):
+        pass
+    close(listeners)
+
+
+def test_a_port_that_listens_already_is_refused_though_it_could_be_shared() -> None:
+    listeners = open_listeners("127.0.0.1", 0, 1)
+    port = listeners[0].getsockname()[1]
+    with pytest.raises(StartupError, match=f"cannot listen on 127.0.0.1 port {port}: Address already in use"):
+        open_listeners("127.0.0.1", port, 1)
+    close(listeners)
+
+
+def test_a_port_is_free_again_at_once_though_connections_linger() -> None:
+    listeners = open_listeners("127.0.0.1", 0, 1)
+    address = listeners[0].getsockname()
+    with socket.create_connection(address) as client:
+        listeners[0].setblocking(True)  # noqa: FBT003 - positional only
+        accepted, _ = listeners[0].accept()
+        # The side that closes first is the one that lingers.
+        accepted.close()
+        assert client.recv(1) == b""
+    close(listeners)
+    close(open_listeners(*address, 1))
+
+
+def test_an_address_that_is_not_ours_is_refused() -> None:
+    with pytest.raises(StartupError, match="cannot listen on 192.0.2.1 port 0: "):
+        open_listeners("192.0.2.1", 0, 1)
+
+
+@pytest.mark.parametrize(
+    ("host", "start"),
+    [("127.0.0.1", "http://127.0.0.1:"), ("::1", "http://[::1]:"), ("0.0.0.0", "http://127.0.0.1:"), ("localhost", "http://127.")],  # noqa: S104 - closed at once
+)
+def test_the_origin_is_one_that_this_machine_can_call(host: str, start: str) -> None:
+    listeners = open_listeners(host, 0, 1)
+    assert origin(listeners[0]).startswith(start)
+    close(listeners)
