@@ -1,13 +1,14 @@
 """Sessions and their configs."""
 
+from dataclasses import replace as replace_fields
 from uuid import uuid4
 
 from aiohttp import web
 
 from service.configs.containment import Filter
-from service.configs.document import Document, is_stored_form, parse
+from service.configs.document import NULL, Document, is_stored_form, parse
 from service.configs.limits import Limits
-from service.errors import BadRequest, ServiceError, Unreadable
+from service.errors import BadRequest, Unreadable
 from service.http import envelope, requests
 from service.http.context import PROJECT, context, sessions, users
 from service.store import listing
@@ -61,7 +62,7 @@ async def list_page(request: web.Request) -> web.Response:
         after=listing.decode_cursor(cursor, store.partitions) if cursor else None,
     )
     page = await listing.page(store, query, limit)
-    items = [envelope.session_json(_readable(session, limits), store.project.id) for session in page.sessions]
+    items = [_item(session, store.project.id, limits) for session in page.sessions]
     return envelope.ok(envelope.list_json(items, page.cursor))
 
 
@@ -105,21 +106,22 @@ async def _write(request: web.Request) -> tuple[str, Document]:
 
 
 def _answer(request: web.Request, session: Session, *, status: int = 200) -> web.Response:
-    data = envelope.session_json(_readable(session, context(request).settings), request[PROJECT].id)
-    return envelope.ok(data, status=status, etag=session.etag)
+    if not _readable(session, context(request).settings):
+        raise Unreadable
+    return envelope.ok(envelope.session_json(session, request[PROJECT].id), status=status, etag=session.etag)
 
 
-def _readable(session: Session, limits: Limits) -> Session:
-    """The session, if its configs can go into an answer as they are; only a hand can have made them otherwise.
+def _item(session: Session, project_id: str, limits: Limits) -> bytes:
+    # One damaged session must not take the list with it.
+    shown = session if _readable(session, limits) else replace_fields(session, configs=NULL)
+    return envelope.session_json(shown, project_id)
 
-    Raises:
-        Unreadable: they are no JSON object.
-    """
-    if not is_stored_form(session.configs):
-        try:
-            readable = isinstance(parse(session.configs, max_nesting=limits.max_nesting), dict)
-        except ServiceError:
-            readable = False
-        if not readable:
-            raise Unreadable
-    return session
+
+def _readable(session: Session, limits: Limits) -> bool:
+    """Whether the configs can go into an answer as they are; only a hand can have made them otherwise."""
+    if is_stored_form(session.configs):
+        return True
+    try:
+        return isinstance(parse(session.configs, max_nesting=limits.max_nesting), dict)
+    except BadRequest:
+        return False

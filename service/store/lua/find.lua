@@ -122,8 +122,8 @@ end
 
 local cost = 0
 
--- Candidates of a dense block: consecutive serials from `from` to `to` are probed until enough are found.
--- Returns them and the last serial that was looked at.
+-- Candidates of a dense block: consecutive serials from `from` to `to` are probed until enough are found or the call has
+-- cost enough. Returns them and the last serial that was looked at.
 local function probe(sets, from, to, needed, share)
   local step = descending and -1 or 1
   local found, at = {}, from
@@ -143,22 +143,25 @@ local function probe(sets, from, to, needed, share)
   return found, at - step
 end
 
--- Candidates of `block` beyond `after`, and the last serial that was looked at.
+-- Candidates of `block` beyond `after`, the last serial that was looked at, and whether it is the block's last.
 local function candidates(block, demands, needed)
   local low, high = block * block_size, (block + 1) * block_size - 1
   local from, to = low, high
   if descending then from, to = high, low end
   if after and not before(after, from) then from = descending and after - 1 or after + 1 end
-  if before(to, from) then return {}, to end
+  if before(to, from) then return {}, to, true end
   local sets, smallest, share = block_sets(string.format("%.0f", block), demands)
-  if not sets then return {}, to end
-  if needed / share * PROBE_COST < smallest * #sets then return probe(sets, from, to, needed, share) end
+  if not sets then return {}, to, true end
+  if needed / share * PROBE_COST < smallest * #sets then
+    local found, last = probe(sets, from, to, needed, share)
+    return found, last, last == to
+  end
   cost = cost + smallest * #sets
   local found = {}
   for _, serial in ipairs(intersect(sets)) do
     if not before(serial, from) then found[#found + 1] = serial end
   end
-  return found, to
+  return found, to, true
 end
 
 local reply = { "" }
@@ -169,7 +172,7 @@ for _, block in ipairs(blocks_to_visit(demands)) do
   if not first_block or not before(block, first_block) then
     if visited == MAX_BLOCKS or cost >= MAX_COST then return reply end
     visited = visited + 1
-    local found, last = candidates(block, demands, wanted - found_count)
+    local found, last, complete = candidates(block, demands, wanted - found_count)
     for _, serial in ipairs(found) do
       local id = call("ZRANGEBYSCORE", sessions, serial, serial)[1]
       if id then reply[#reply + 1], reply[#reply + 2], found_count = serial, id, found_count + 1 end
@@ -179,6 +182,7 @@ for _, block in ipairs(blocks_to_visit(demands)) do
       end
     end
     reply[1] = string.format("%.0f", last)
+    if not complete then return reply end
   end
 end
 reply[1] = ""
