@@ -55,14 +55,19 @@ def run_command(*words: str, **variables: str) -> subprocess.CompletedProcess[st
 
 
 class Serving:
-    """One `python -m service serve` on a free port; its output goes to files beside the data directory."""
+    """One `python -m service serve` on a free port; its output goes to files beside the data directory.
+
+    It has a process group of its own, as a shell in a terminal gives it.
+    """
 
     def __init__(self, data_dir: Path, *flags: str, **variables: str) -> None:
         self.data_dir = data_dir
         self._output, self._errors = (data_dir.with_name(f"{data_dir.name}.{kind}") for kind in ("out", "err"))
         command = [sys.executable, "-m", "service", "serve", "--port", "0", "--data-dir", str(data_dir), *flags]
         with self._output.open("w") as output, self._errors.open("w") as errors:
-            self.process = subprocess.Popen(command, env=clean_environment(**variables), stdout=output, stderr=errors)
+            self.process = subprocess.Popen(
+                command, env=clean_environment(**variables), stdout=output, stderr=errors, start_new_session=True
+            )
 
     @property
     def output(self) -> str:
@@ -141,7 +146,7 @@ def request(method: str, url: str, key: str = "", body: object = None) -> tuple[
         data = json.dumps(body).encode()
         headers["Content-Type"] = "application/json"
     try:
-        with urlopen(Request(url, data, headers, method=method), timeout=PATIENCE) as response:
+        with urlopen(Request(url, data, headers, method=method), timeout=PATIENCE) as response:  # noqa: S310 - our server
             return response.status, json.loads(response.read())
     except HTTPError as error:
         with error:

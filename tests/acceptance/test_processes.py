@@ -1,0 +1,309 @@
+"""`serve` as an operator meets it: start, end, restart, and every process of it dying."""
+
+import http.client
+import os
+import signal
+import socket
+import stat
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+
+from tests.serving import Serving, alive, request, run_command, until
+
+Start = Callable[..., Serving]
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Start]:
+    """Starts servers on the data directory of this test; what still runs at its end is ended."""
+    started: list[Serving] = []
+
+    def serve(*flags: str, **variables: str) -> Serving:
+        serving = Serving(tmp_path / "data", "--workers", "2", *flags, **variables)
+        started.append(serving)
+        return serving.wait_ready()
+
+    yield serve
+    for serving in started:
+        if serving.process.poll() is None:
+            serving.stop()
+
+
+def key_of(serving: Serving) -> str:
+    return next(line for line in serving.output.splitlines() if line.startswith("key: ")).removeprefix("key: ")
+
+
+def create(serving: Serving, key: str, configs: object) -> str:
+    """Create a session with `configs` and return its id."""
+    status, answer = request("POST", f"{serving.base_url}/session", key, {"configs": configs})
+    assert status == 201
+    return str(answer["data"]["id"])
+
+
+def configs_of(serving: Serving, key: str, session: str) -> object:
+    status, answer = request("GET", f"{serving.base_url}/session/{session}/configs", key)
+    assert status == 200
+    return answer["data"]["configs"]
+
+
+def answers(serving: Serving, key: str) -> bool:
+    """Whether the server has its Redis: 503 is the only other answer it may give."""
+    status, _ = request("GET", f"{serving.base_url}/session", key)
+    assert status in (200, 503)
+    return status == 200
+
+
+def test_what_the_first_start_prints_can_be_pasted(start: Start) -> None:
+    serving = start()
+    key = key_of(serving)
+    lines = serving.output.splitlines()
+    assert lines[0] == f"Session Config Cache is ready at {serving.base_url}"
+    assert f"curl -H 'Authorization: Bearer {key}' {serving.base_url}/session" in lines
+    assert request("GET", f"{serving.base_url}/session", key)[0] == 200
+    sdk = next(line for line in lines if "AcontextClient(" in line)
+    said = subprocess.run(
+        [sys.executable, "-c", f"{sdk}\nprint(client.ping())"], capture_output=True, text=True, check=True
+    )
+    assert said.stdout == "pong\n"
+
+
+def test_the_made_up_key_is_kept_for_its_owner_only_and_used_again(start: Start) -> None:
+    serving = start()
+    key = key_of(serving)
+    for name in ("root-token", "key-secret"):
+        assert stat.S_IMODE((serving.data_dir / name).stat().st_mode) == 0o600
+    assert stat.S_IMODE(serving.data_dir.stat().st_mode) == 0o700
+    assert f"sk-ac-{(serving.data_dir / 'root-token').read_text().strip()}" == key
+    assert serving.stop() == 0
+    assert key_of(start()) == key
+
+
+def test_a_key_that_the_operator_set_is_used_and_never_printed(start: Start) -> None:
+    serving = start(SCC_ROOT_TOKEN="set-by-operator")
+    assert "key: from SCC_ROOT_TOKEN" in serving.output
+    assert "set-by-operator" not in serving.output + serving.errors
+    assert request("GET", f"{serving.base_url}/session", "sk-ac-set-by-operator")[0] == 200
+    assert not (serving.data_dir / "root-token").exists()
+
+
+def test_redis_is_not_reachable_by_other_users_nor_by_the_network(start: Start) -> None:
+    serving = start()
+    redis_socket = serving.data_dir / "redis.sock"
+    assert stat.S_IMODE(redis_socket.stat().st_mode) == 0o700
+    assert [path for path in serving.data_dir.rglob("*") if stat.S_IMODE(path.lstat().st_mode) & 0o077] == []
+    said = run_command("redis-cli", "--data-dir", str(serving.data_dir), "CONFIG", "GET", "port")
+    assert said.stdout.split() == ["port", "0"]
+
+
+def test_redis_does_not_get_our_secrets_in_its_environment(start: Start) -> None:
+    serving = start(SCC_ROOT_TOKEN="set-by-operator")
+    (redis,) = serving.children("redis-server")
+    assert "SCC_" not in Path(f"/proc/{redis}/environ").read_text()
+
+
+def test_a_second_server_on_the_data_directory_is_refused(start: Start) -> None:
+    serving = start()
+    second = run_command("serve", "--port", "0", "--data-dir", str(serving.data_dir))
+    assert second.returncode == 1
+    assert second.stderr == f"data directory {serving.data_dir} is in use by another server\n"
+    assert answers(serving, key_of(serving))
+
+
+def test_a_port_in_use_is_refused(start: Start, tmp_path: Path) -> None:
+    port = urlsplit(start().origin).port
+    second = run_command("serve", "--port", str(port), "--data-dir", str(tmp_path / "other"))
+    assert second.returncode == 1
+    assert second.stderr == f"cannot listen on 127.0.0.1 port {port}: Address already in use\n"
+
+
+def test_a_setting_out_of_range_is_one_line_and_status_1() -> None:
+    refused = run_command("serve", "--workers", "0")
+    assert (refused.returncode, refused.stderr) == (1, "setting workers must be 1 to 256\n")
+
+
+def test_what_was_stored_is_there_after_a_restart(start: Start) -> None:
+    first = start()
+    session = create(first, key_of(first), {"agent": "bot1"})
+    assert first.stop() == 0
+    second = start()
+    assert configs_of(second, key_of(second), session) == {"agent": "bot1"}
+
+
+def fake_redis(directory: Path, body: str) -> str:
+    """A redis-server that knows its version and otherwise does `body`; its path."""
+    fake = directory / "redis-server"
+    fake.write_text(f'#!/bin/sh\n[ "$1" = --version ] && echo "v=7.0.15" && exit\n{body}\n')
+    fake.chmod(0o755)
+    return str(fake)
+
+
+def test_a_redis_that_dies_at_the_start_is_one_line_and_status_1(tmp_path: Path) -> None:
+    fake = fake_redis(tmp_path, "echo out of order; exit 3")
+    refused = run_command("serve", "--port", "0", "--data-dir", str(tmp_path / "data"), "--redis-server", fake)
+    assert refused.returncode == 1
+    assert refused.stderr.startswith("the embedded Redis ended: exit status 3; ")
+    assert refused.stderr.endswith("out of order\n")
+    assert refused.stderr.count("\n") == 1
+
+
+def test_a_start_that_waits_for_redis_can_be_ended(tmp_path: Path) -> None:
+    serving = Serving(tmp_path / "data", "--redis-server", fake_redis(tmp_path, "exec sleep 3600"))
+    until(lambda: serving.children("sleep"), "the start of the fake")
+    (fake,) = serving.children("sleep")
+    assert serving.stop() == 0, serving.errors
+    assert not alive(fake)
+    assert serving.output == ""
+
+
+def test_sigterm_ends_everything_in_order(start: Start) -> None:
+    serving = start()
+    children = serving.children()
+    assert len(children) == 3
+    assert serving.stop() == 0
+    assert [pid for pid in children if alive(pid)] == []
+    assert not (serving.data_dir / "redis.sock").exists()
+    assert "bye bye" in (serving.data_dir / "redis.log").read_text()
+    assert serving.errors == ""
+
+
+def test_ctrl_c_in_a_terminal_ends_everything_in_order(tmp_path: Path) -> None:
+    # A terminal sends SIGINT to the whole group at once.
+    serving = Serving(tmp_path / "data", "--workers", "2").wait_ready()
+    os.killpg(serving.process.pid, signal.SIGINT)
+    assert serving.process.wait(60) == 0
+    assert "bye bye" in (serving.data_dir / "redis.log").read_text()
+    assert serving.errors == ""
+
+
+def half_sent(serving: Serving, key: str) -> tuple[http.client.HTTPConnection, bytes]:
+    """A request in flight whose body is not whole yet; the connection, and what is left to send."""
+    body = b'{"configs":{"agent":"bot1"}}'
+    connection = http.client.HTTPConnection(urlsplit(serving.origin).netloc, timeout=60)
+    connection.putrequest("POST", "/api/v1/session")
+    for name, value in (
+        ("Authorization", f"Bearer {key}"), ("Content-Type", "application/json"), ("Content-Length", str(len(body))),
+        ("Expect", "100-continue"),
+    ):
+        connection.putheader(name, value)
+    connection.endheaders()
+    # The server asks for the body: from here on the request is surely in its hands.
+    assert connection.sock.recv(1024).startswith(b"HTTP/1.1 100")
+    return connection, body
+
+
+def refuses_connections(serving: Serving) -> bool:
+    address = urlsplit(serving.origin)
+    try:
+        socket.create_connection((address.hostname or "", address.port or 0)).close()
+    except ConnectionError:
+        return True
+    return False
+
+
+def test_a_request_in_flight_is_answered_after_sigterm(start: Start) -> None:
+    serving = start()
+    connection, rest = half_sent(serving, key_of(serving))
+    serving.process.terminate()
+    until(lambda: refuses_connections(serving), "an end of new connections")
+    connection.send(rest)
+    response = connection.getresponse()
+    assert response.status == 201
+    response.read()
+    connection.close()
+    assert serving.process.wait(60) == 0
+
+
+def test_a_second_signal_does_not_wait_for_requests_in_flight(start: Start) -> None:
+    serving = start("--shutdown-timeout", "3600")
+    connection, _ = half_sent(serving, key_of(serving))
+    serving.process.terminate()
+    until(lambda: refuses_connections(serving), "an end of new connections")
+    serving.process.terminate()
+    assert serving.process.wait(60) == 0
+    assert "bye bye" in (serving.data_dir / "redis.log").read_text()
+    connection.close()
+
+
+def test_a_killed_worker_is_replaced_and_no_connection_refused(start: Start) -> None:
+    serving = start()
+    key = key_of(serving)
+    before = serving.workers()
+    os.kill(before[0], signal.SIGKILL)
+    # Connections that the kernel hands to the dead worker's socket wait for the one that comes.
+    assert all(answers(serving, key) for _ in range(20))
+    until(lambda: len(serving.workers()) == 2, "a new worker")
+    assert before[0] not in serving.workers()
+    assert before[1] in serving.workers()
+    assert "worker 1 ended (signal 9)" in serving.errors
+
+
+def test_a_killed_redis_is_started_again_with_what_was_acknowledged(start: Start) -> None:
+    serving = start()
+    key = key_of(serving)
+    session = create(serving, key, {"agent": "bot1"})
+    (redis,) = serving.children("redis-server")
+    os.kill(redis, signal.SIGKILL)
+    until(lambda: serving.children("redis-server") not in ([], [redis]), "a new Redis")
+    until(lambda: answers(serving, key), "an answer from the new Redis")
+    assert configs_of(serving, key, session) == {"agent": "bot1"}
+
+
+def test_nothing_outlives_a_killed_supervisor(start: Start) -> None:
+    serving = start()
+    session = create(serving, key_of(serving), {"agent": "bot1"})
+    children = serving.children()
+    assert len(children) == 3
+    serving.process.kill()
+    serving.process.wait(60)
+    until(lambda: not any(alive(pid) for pid in children), "the end of all children")
+    again = start()
+    assert configs_of(again, key_of(again), session) == {"agent": "bot1"}
+
+
+def test_a_start_right_after_the_kill_waits_for_the_old_redis(start: Start) -> None:
+    serving = start()
+    serving.process.kill()
+    serving.process.wait(60)
+    assert answers(start(), key_of(serving))
+
+
+def test_redis_cli_takes_its_own_arguments_as_they_are(start: Start) -> None:
+    serving = start()
+    where = ("--data-dir", str(serving.data_dir))
+    assert run_command("redis-cli", *where, "PING").stdout == "PONG\n"
+    assert run_command("redis-cli", *where, "--raw", "ECHO", "--data-dir").stdout == "--data-dir\n"
+    assert run_command("redis-cli", f"--data-dir={serving.data_dir}", "--no-raw", "ECHO", "a b").stdout == '"a b"\n'
+    by_url = run_command("redis-cli", "PING", SCC_REDIS_URL=f"unix://{serving.data_dir}/redis.sock")
+    assert by_url.stdout == "PONG\n"
+
+
+def test_redis_cli_without_a_server_says_so(tmp_path: Path) -> None:
+    refused = run_command("redis-cli", "--data-dir", str(tmp_path), "PING")
+    assert refused.returncode == 1
+    assert refused.stderr.startswith(f"no server runs on data directory {tmp_path};")
+
+
+def test_a_server_on_another_redis_starts_none(start: Start, redis_url: str) -> None:
+    serving = start(SCC_REDIS_URL=redis_url)
+    assert serving.children("redis-server") == []
+    assert answers(serving, key_of(serving))
+    assert sorted(path.name for path in serving.data_dir.iterdir()) == ["key-secret", "root-token"]
+
+
+def test_an_ipv6_address_can_be_served(start: Start) -> None:
+    serving = start("--host", "::1")
+    assert serving.origin.startswith("http://[::1]:")
+    assert answers(serving, key_of(serving))
+
+
+@pytest.mark.parametrize("command", ["", "serve", "project", "find", "check", "redis-cli"])
+def test_help_is_everywhere(command: str) -> None:
+    said = run_command(*command.split(), "--help")
+    assert said.returncode == 0
+    assert said.stdout.startswith("usage: python -m service")
+    assert said.stderr == ""
