@@ -8,6 +8,7 @@ import os
 from argparse import ArgumentParser, Namespace
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -66,9 +67,10 @@ class Settings(Limits):
         _require(1 <= self.workers <= 256, "workers", "1 to 256")
         _require(self.fsync in FSYNC_POLICIES, "fsync", ", ".join(FSYNC_POLICIES))
         _require(1 <= self.partitions <= 1024, "partitions", "1 to 1024")
-        _require(self.command_timeout > 0, "command_timeout", "more than 0")
-        _require(self.shutdown_timeout >= 0, "shutdown_timeout", "0 or more")
-        _require(self.max_nesting <= 512, "max_nesting", "1 to 512")
+        _require(0 < self.command_timeout < inf, "command_timeout", "more than 0")
+        _require(0 <= self.shutdown_timeout < inf, "shutdown_timeout", "0 or more")
+        # What nests is walked by recursion, two frames a level.
+        _require(self.max_nesting <= 256, "max_nesting", "1 to 256")
         for limit in fields(Limits):
             _require(getattr(self, limit.name) >= 1, limit.name, "1 or more")
 

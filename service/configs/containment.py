@@ -8,15 +8,17 @@ repeats aside. "An array contains a bare scalar" holds for top-level arrays only
 import json
 from collections.abc import Mapping
 from decimal import Decimal
+from itertools import repeat
 from typing import Any
 
 import orjson
 
 from service.configs import terms
-from service.configs.document import NULL, is_stored_form, parse
+from service.configs.document import is_stored_form, parse
 from service.configs.limits import Limits
 from service.errors import BadRequest
 
+_CONTAINERS = (dict, list)
 _EXACT = json.JSONDecoder(parse_float=Decimal, strict=False)
 
 
@@ -28,29 +30,37 @@ def exact(raw: bytes) -> Any:  # noqa: ANN401 - JSON is any value
 def contains(config: object, wanted: object) -> bool:
     """Whether `config @> wanted`, for exact values nested in the same place (so: an object never contains a scalar)."""
     if isinstance(wanted, dict):
-        return isinstance(config, dict) and all(
-            key in config and contains(config[key], value) for key, value in wanted.items()
-        )
+        if not isinstance(config, dict):
+            return False
+        for key, value in wanted.items():  # noqa: SIM110 - twice as fast as all(), and one frame a level
+            if key not in config or not contains(config[key], value):
+                return False
+        return True
     if isinstance(wanted, list):
         return isinstance(config, list) and _array_contains(config, wanted)
     return _typed(config) == _typed(wanted)
 
 
 def _array_contains(config: list[Any], wanted: list[Any]) -> bool:
-    # Scalars by hash, so that two long arrays cost their lengths and not the product.
-    scalars = {_typed(item) for item in wanted if not isinstance(item, dict | list)}
-    if scalars and not scalars <= {_typed(item) for item in config if not isinstance(item, dict | list)}:
-        return False
-    return all(
-        any(contains(candidate, item) for candidate in config) for item in wanted if isinstance(item, dict | list)
-    )
+    scalars: set[tuple[type, object]] | None = None
+    for item in wanted:
+        if isinstance(item, _CONTAINERS):
+            if True not in map(contains, config, repeat(item)):
+                return False
+        else:
+            # By hash, so that two long arrays cost their lengths and not the product.
+            if scalars is None:
+                scalars = {_typed(candidate) for candidate in config if not isinstance(candidate, _CONTAINERS)}
+            if _typed(item) not in scalars:
+                return False
+    return True
 
 
 def _typed(value: object) -> tuple[type, object]:
     # The type goes first because True == 1 in Python; int and Decimal are one JSON type and compare (and hash) by value.
     if isinstance(value, Decimal):
         return int, value
-    return type(value), None if isinstance(value, dict | list) else value
+    return type(value), None if isinstance(value, _CONTAINERS) else value
 
 
 class Filter:
@@ -89,9 +99,7 @@ class Filter:
         try:
             if not is_stored_form(configs):
                 return contains(exact(configs), {key: value for key, _, value, _ in self._wanted})
-            return configs != NULL and all(
-                self._member_contains(configs, start, value, spelling) for _, start, value, spelling in self._wanted
-            )
+            return all(self._member_contains(configs, start, value, spelling) for _, start, value, spelling in self._wanted)
         except (ValueError, ArithmeticError, RecursionError):
             return False
 

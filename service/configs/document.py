@@ -29,7 +29,8 @@ NULL = b"null"
 EMPTY = b"{}"
 
 _RAW_MEMBERS = msgspec.json.Decoder(dict[str, msgspec.Raw])
-_STRING = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
+# Possessive, and with a string that is never closed taken to the end: one pass over the bytes, whatever they are.
+_STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)
 _LONG_EXPONENT = re.compile(rb"[0-9][eE][+-]?[0-9]{5}")
 _NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 _BRACES_TO_BRACKETS = bytes.maketrans(b"{}", b"[]")

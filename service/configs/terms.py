@@ -9,7 +9,7 @@ terms of `c`, or lies below a top-level key that `c` spills.
 
 import hashlib
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +19,7 @@ import orjson
 SPILL_LIMIT = 64
 #: Longest string, in bytes of JSON text between the quotes, that stands in a term; a longer one stands as its hash.
 STRING_LIMIT = 128
-#: Longest path of a term, in characters, that stands as it is; a deeper one stands as its hash.
+#: Longest path of a term, in characters, that stands as it is; a longer one goes on from its hash.
 PATH_LIMIT = 256
 
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+", re.ASCII)
@@ -33,11 +33,8 @@ def member_terms(key: str, value: object, *, spill_limit: int = SPILL_LIMIT) -> 
     if not value:
         return [path + ("{}" if isinstance(value, dict) else "[]")]
     terms: dict[str, None] = {}
-    for below, scalar in _leaves(path, value):
-        terms[f"{_bounded(below)}={_scalar_text(scalar)}"] = None
-        if len(terms) > spill_limit:
-            return [spill_term(key)]
-    return list(terms)
+    _gather(terms, path, value, spill_limit)
+    return list(terms) if len(terms) <= spill_limit else [spill_term(key)]
 
 
 def spill_term(key: str) -> str:
@@ -50,16 +47,22 @@ def user_term(user: str) -> str:
     return f"@user={_json_text(user)}"
 
 
-def _leaves(path: str, value: object) -> Iterator[tuple[str, object]]:
+def _gather(terms: dict[str, None], path: str, value: object, limit: int) -> None:
+    """Add the terms of the scalars in `value` to `terms`, until there are more than `limit`."""
     # Empty containers below the top have no term: nothing in a filter could look for them by value.
     if isinstance(value, dict):
         for key, item in value.items():
-            yield from _leaves(f"{path}.{_key_text(key)}", item)
+            _gather(terms, _bounded(f"{path}.{_key_text(key)}"), item, limit)
+            if len(terms) > limit:
+                return
     elif isinstance(value, list):
+        path = _bounded(f"{path}[]")
         for item in value:
-            yield from _leaves(f"{path}[]", item)
+            _gather(terms, path, item, limit)
+            if len(terms) > limit:
+                return
     else:
-        yield path, value
+        terms[f"{path}={_scalar_text(value)}"] = None
 
 
 def _key_text(key: str) -> str:

@@ -1,27 +1,22 @@
 """What every request passes: a request id, the translation of errors into answers, the key check."""
 
 import logging
-import re
-from uuid import uuid4
 
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
 from service.errors import BadRequest, MethodNotAllowed, NotFound, ServiceError, TooLarge
-from service.http import envelope
+from service.http import envelope, requests
 from service.http.context import PROJECT, context
 from service.http.routes import API
 
 log = logging.getLogger("service")
 
-_SANE_ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}", re.ASCII)
-
 
 @web.middleware
 async def answer(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Give every request an answer in the envelope, and its id."""
-    given = request.headers.get("X-Request-Id", "")
-    request_id = given if _SANE_ID.fullmatch(given) else uuid4().hex
+    request_id = requests.request_id(request)
     try:
         response = await handler(request)
     except ServiceError as error:
@@ -39,7 +34,8 @@ async def answer(request: web.Request, handler: Handler) -> web.StreamResponse:
 @web.middleware
 async def authenticate(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Find the project that the key opens, for all paths of the API, unknown ones included."""
-    if request.rel_url.raw_path.startswith(API):
+    # The decoded path, because routes are found by it: /%61pi/v1 leads to the API too.
+    if request.rel_url.path.startswith(API):
         request[PROJECT] = await context(request).keys.open(request.headers.get("Authorization", ""))
     return await handler(request)
 

@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote_to_bytes
-from uuid import UUID
+from uuid import UUID, uuid4
 
 from aiohttp import web
 
@@ -17,14 +17,21 @@ _UUID = re.compile(
     r"|[0-9a-f]{32}|\{[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\}",
     re.ASCII | re.IGNORECASE,
 )
+_SANE_ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}", re.ASCII)
 _ETAG = re.compile(r'\s*(W/)?"([\x21\x23-\x7e\x80-\xff]*)"\s*(?:,|$)')
 _OWN_ETAG = re.compile(r"[0-9]+-[0-9]+", re.ASCII)
 _BOOLEANS = {"true": True, "1": True, "false": False, "0": False, "": False}
 
 
+def request_id(request: web.BaseRequest) -> str:
+    """The id that the caller gave the request, or a new one where that is missing or could do harm in a log."""
+    given = request.headers.get("X-Request-Id", "")
+    return given if _SANE_ID.fullmatch(given) else uuid4().hex
+
+
 def canonical_uuid(text: str) -> str | None:
     """The UUID that `text` spells (36 characters, 32 hex digits, urn:uuid: or braces), in lower case with hyphens."""
-    return str(UUID(text)) if _UUID.fullmatch(text) else None
+    return str(UUID(text.lower())) if _UUID.fullmatch(text) else None
 
 
 def session_id(request: web.Request) -> str:
@@ -37,6 +44,20 @@ def session_id(request: web.Request) -> str:
     if found is None:
         raise BadRequest("invalid session_id")
     return found
+
+
+def identifier(request: web.Request) -> str:
+    """The user's identifier in the path, the segment after `/api/v1/user/`.
+
+    Decoded here: the router leaves alone what is not UTF-8, and so would take `%FF` for `%25FF`.
+
+    Raises:
+        BadRequest: it is not UTF-8.
+    """
+    try:
+        return unquote_to_bytes(request.rel_url.raw_path.split("/")[4]).decode()
+    except UnicodeDecodeError:
+        raise BadRequest("the user in the path is not UTF-8") from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +110,7 @@ async def read_body(request: web.Request, limits: Limits) -> bytes:
     Raises:
         UnsupportedMediaType: it is of another.
         TooLarge: it is over the limit.
+        BadRequest: it is broken off, or not in the coding that it claims.
     """
     kind = request.headers.get("Content-Type", "").partition(";")[0].strip().lower()
     if kind and kind != "application/json" and (not kind.endswith("+json") or "-patch+" in kind):
@@ -97,6 +119,8 @@ async def read_body(request: web.Request, limits: Limits) -> bytes:
         return await request.read()
     except web.HTTPRequestEntityTooLarge:
         raise TooLarge(f"the body is larger than {limits.max_body_bytes} bytes") from None
+    except (web.RequestPayloadError, ConnectionError):
+        raise BadRequest("the body is broken off, or not encoded as its headers say") from None
 
 
 async def json_body(request: web.Request, limits: Limits) -> Body:
@@ -167,8 +191,8 @@ def if_match(request: web.Request) -> str:
     Raises:
         BadRequest: the header is malformed.
     """
-    header = ",".join(request.headers.getall("If-Match", ()))
-    if not header:
+    header = _list_header(request, "If-Match")
+    if header is None:
         return ""
     if header.strip() == "*":
         return "*"
@@ -182,15 +206,22 @@ def none_match(request: web.Request, etag: str) -> bool:
     Raises:
         BadRequest: the header is malformed.
     """
-    header = request.headers.get("If-None-Match")
+    header = _list_header(request, "If-None-Match")
     if header is None:
         return False
     return header.strip() == "*" or any(tag == etag for _, tag in _etags(header, "If-None-Match"))
 
 
+def _list_header(request: web.Request, name: str) -> str | None:
+    # Several lines are one list (RFC 9110, 5.3).
+    lines = request.headers.getall(name, None)
+    return None if lines is None else ",".join(lines)
+
+
 def _etags(header: str, name: str) -> list[tuple[bool, str]]:
-    found, at = [], 0
-    while at < len(header):
+    found: list[tuple[bool, str]] = []
+    at = 0
+    while at < len(header) or not found:
         match = _ETAG.match(header, at)
         if match is None:
             raise BadRequest(f"{name} must be * or ETags in double quotes")

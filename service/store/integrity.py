@@ -5,6 +5,7 @@ then it scans the keys for sets and sessions that the walk cannot meet. The stor
 a suspicion until one script has confirmed it (and mended it, where asked).
 """
 
+import asyncio
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
@@ -26,11 +27,16 @@ REGISTER_USER = scripts.load("register_user")
 SESSIONS_BATCH, SETS_BATCH, SCAN_BATCH = 100, 50, 500
 #: How often a session that changes under the check is looked at again.
 ATTEMPTS = 10
+#: Seconds. A session is written before its user is registered, and a user's record goes before their sessions.
+UNDER_WAY = 2.0
+
+#: The fields without which a session cannot be read.
+NUMBERS = ("serial", "revision", "created_at", "updated_at")
 
 _SENTENCES = {
     "ghost": "session {id} is listed but has no hash",
     "unreadable": "session {id}: the configs cannot be read: {term}",
-    "incomplete": "session {id}: the hash lacks a serial, revision or time",
+    "incomplete": "session {id}: the hash lacks a serial, revision or time, or its user is no JSON string",
     "form": "session {id}: the configs were edited by hand",
     "terms": "session {id}: the terms field does not follow from the configs",
     "serial": "session {id}: it is not listed under its serial",
@@ -67,6 +73,15 @@ class Judgement:
     problem: str = ""
 
 
+def _complete(user: bytes | None, numbers: Iterable[bytes | None]) -> bool:
+    """Whether a session's serial, revision and times are numbers, and its user, if it has one, is a JSON string."""
+    try:
+        known = user is None or isinstance(orjson.loads(user), str)
+    except orjson.JSONDecodeError:
+        known = False
+    return known and all(number is not None and number.isdigit() for number in numbers)
+
+
 def judge(configs: bytes, limits: Limits) -> Judgement:
     """Compute what stored configs should look like and which terms they have."""
     if configs == NULL:
@@ -98,13 +113,11 @@ async def verify_session(
     `suspects` are terms whose sets may have the session wrongly, beside those in its `terms` field.
     """
     for _ in range(ATTEMPTS):
-        fields = await link.call(
-            "HMGET", partition.session(session_id), "configs", "user", "serial", "revision", "created_at", "updated_at"
-        )
+        fields = await link.call("HMGET", partition.session(session_id), "configs", "user", *NUMBERS)
         configs, user, *numbers = fields
-        if configs is not None and not all(number is not None and number.isdigit() for number in numbers):
+        if configs is not None and not _complete(user, numbers):
             return [Finding("incomplete", session_id)]
-        judged = judge(configs or NULL, limits)
+        judged = judge(NULL if configs is None else configs, limits)
         reply = await VERIFY_SESSION.run(
             link,
             (partition.session(session_id), partition.sessions),
@@ -133,12 +146,12 @@ class _Block:
     """What one block's sets should hold."""
 
     number: int
-    expected: dict[str, set[int]] = field(default_factory=lambda: defaultdict(set))
-    ids: dict[int, str] = field(default_factory=dict)
+    expected: dict[str, set[bytes]] = field(default_factory=lambda: defaultdict(set))
+    ids: dict[bytes, str] = field(default_factory=dict)
     #: Sessions to look at closely, with the terms whose sets may have them wrongly.
     suspects: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
     #: Members of its sets that are no session's serial.
-    orphans: dict[str, list[int]] = field(default_factory=lambda: defaultdict(list))
+    orphans: dict[str, list[bytes]] = field(default_factory=lambda: defaultdict(list))
 
 
 @dataclass(frozen=True)
@@ -180,8 +193,7 @@ class Check:
         after = "-inf"
         while listed := await self._listed(after):
             commands = [
-                ("HMGET", self.partition.session(name), "configs", "terms", "user", "serial", "revision", "created_at")
-                for name, _ in listed
+                ("HMGET", self.partition.session(name), "configs", "terms", "user", *NUMBERS) for name, _ in listed
             ]
             for (session_id, serial), fields in zip(listed, await self.link.batch(commands), strict=True):
                 number = self.partition.block_of(serial)
@@ -202,18 +214,20 @@ class Check:
         return [(name.decode(), int(serial)) for name, serial in zip(flat[::2], flat[1::2], strict=True)]
 
     def _expect(self, block: _Block, session_id: str, serial: int, fields: Sequence[bytes | None]) -> None:
-        configs, terms, user, own_serial, *others = fields
-        block.ids[serial] = session_id
-        if configs is None or own_serial != b"%d" % serial or None in others:
+        configs, terms, user, *numbers = fields
+        own = b"%d" % serial
+        if configs is None or numbers[0] != own or not _complete(user, numbers):
+            # Whatever has this serial is an orphan until the session is found right.
             block.suspects[session_id].update()
             return
+        block.ids[own] = session_id
         judged = judge(configs, self.limits)
         if judged.problem or (judged.configs, judged.terms) != (configs, terms):
             block.suspects[session_id].update()
         for term in judged.index_terms:
-            block.expected[term].add(serial)
+            block.expected[term].add(own)
         if user is not None:
-            block.expected[f"@user={user.decode()}"].add(serial)
+            block.expected[f"@user={user.decode()}"].add(own)
             self._users.setdefault(user, session_id)
 
     async def _compare_sets(self, block: _Block) -> None:
@@ -224,10 +238,10 @@ class Check:
             for term in some:
                 commands.append(("SMEMBERS", self.partition.index(block.number, term)))
                 commands.append(("SISMEMBER", self.partition.blocks(term), block.number))
-                self._covered.add(hash((block.number, term)))
+                self._covered.add(hash((str(block.number), term)))
             replies = await self.link.batch(commands)
             for term, members, listed in zip(some, replies[::2], replies[1::2], strict=True):
-                there, expected = {int(member) for member in members}, block.expected[term]
+                there, expected = set(members), block.expected[term]
                 for serial in there ^ expected if listed else there | expected:
                     if serial in block.ids:
                         block.suspects[block.ids[serial]].add(term)
@@ -235,13 +249,19 @@ class Check:
                         block.orphans[term].append(serial)
 
     async def _users_unknown(self) -> AsyncIterator[Finding]:
-        users = keys.users_key(self.partition.slug)
-        for user, session_id in self._users.items():
-            identifier = orjson.loads(user)
-            if await self.link.call("ZSCORE", users, identifier) is None:
+        unknown = [user for user in self._users if not await self._is_known(user)]
+        if unknown:
+            await asyncio.sleep(UNDER_WAY)
+        for user in unknown:
+            session_id = self._users[user]
+            owner = await self.link.call("HGET", self.partition.session(session_id), "user")
+            if owner == user and not await self._is_known(user):
                 yield Finding("user", session_id)
                 if self.mend:
-                    await REGISTER_USER.run(self.link, (users,), (identifier,))
+                    await REGISTER_USER.run(self.link, (keys.users_key(self.partition.slug),), (orjson.loads(user),))
+
+    async def _is_known(self, user: bytes) -> bool:
+        return await self.link.call("ZSCORE", keys.users_key(self.partition.slug), orjson.loads(user)) is not None
 
     async def _scan(self) -> AsyncIterator[list[tuple[str, str]]]:
         """The partition's keys, some at a time, each as its kind and the rest of its name."""
@@ -265,26 +285,33 @@ class Check:
             if score is None:
                 findings += await self._verify(session_id)
         for number, _, term in [rest.partition(":") for kind, rest in found if kind == "index"]:
-            if hash((int(number), term)) not in self._covered:
-                members = await self.link.call("SMEMBERS", self.partition.index(int(number), term))
-                findings += await self._verify_set(int(number), term, [int(member) for member in members])
+            if hash((number, term)) not in self._covered:
+                members = await self.link.call("SMEMBERS", self.partition.index(number, term))
+                findings += await self._verify_set(number, term, members)
         for term in [rest for kind, rest in found if kind == "blocks"]:
-            blocks = [int(block) for block in await self.link.call("SMEMBERS", self.partition.blocks(term))]
+            blocks = [block.decode(errors="replace") for block in await self.link.call("SMEMBERS", self.partition.blocks(term))]
             there = await self.link.batch([("EXISTS", self.partition.index(block, term)) for block in blocks])
             for block in [block for block, exists in zip(blocks, there, strict=True) if not exists]:
                 findings += await self._verify_set(block, term, ())
         return findings
 
-    async def _verify_set(self, block: int, term: str, serials: Sequence[int]) -> list[Finding]:
+    async def _verify_set(self, block: int | str, term: str, serials: Sequence[bytes]) -> list[Finding]:
         findings = []
         for first in range(0, max(len(serials), 1), SETS_BATCH):
             reply = await VERIFY_SET.run(
                 self.link,
                 (self.partition.sessions,),
-                (self.partition.prefix, block, term, int(self.mend), *serials[first : first + SETS_BATCH]),
+                (
+                    self.partition.prefix,
+                    self.partition.block_size,
+                    block,
+                    term,
+                    int(self.mend),
+                    *serials[first : first + SETS_BATCH],
+                ),
             )
             findings += [
-                Finding("orphan", serial.decode(), term) if kind == b"stale" else Finding("listed", str(block), term)
+                Finding("orphan", serial.decode(errors="replace"), term) if kind == b"stale" else Finding("listed", str(block), term)
                 for kind, serial in zip(reply[::2], reply[1::2], strict=True)
             ]
         return findings

@@ -75,7 +75,7 @@ class Partition:
         """Key of a session's hash."""
         return f"{self.prefix}session:{session_id}"
 
-    def index(self, block: int, term: str) -> str:
+    def index(self, block: int | str, term: str) -> str:
         """Key of the set of serials of `block` that have `term`."""
         return f"{self.prefix}index:{block}:{term}"
 

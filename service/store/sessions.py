@@ -66,20 +66,37 @@ class Written:
 
 
 def session_of(session_id: str, fields: Sequence[Any]) -> Session | None:
-    """The session that the values of `FIELDS` describe, or None where there is none."""
+    """The session that the values of `FIELDS` describe; None where there is none, or a hand has damaged more than its configs."""
     configs, revision, user, created_at, updated_at, tracking, serial = fields
     if configs is None:
         return None
-    return Session(
-        id=session_id,
-        configs=configs,
-        revision=int(revision),
-        user=None if user is None else orjson.loads(user),
-        created_at=int(created_at),
-        updated_at=int(updated_at),
-        disable_task_tracking=tracking == b"1",
-        serial=int(serial),
-    )
+    try:
+        return Session(
+            id=session_id,
+            configs=configs,
+            revision=int(revision),
+            user=None if user is None else _user(user),
+            created_at=int(created_at),
+            updated_at=int(updated_at),
+            disable_task_tracking=tracking == b"1",
+            serial=int(serial),
+        )
+    except (TypeError, ValueError):
+        return None
+
+
+def _user(stored: bytes) -> str:
+    user = orjson.loads(stored)
+    if not isinstance(user, str):
+        raise TypeError
+    return user
+
+
+def _existing(session_id: str, fields: Sequence[Any]) -> Session:
+    session = session_of(session_id, fields)
+    if session is None:
+        raise NotFound("session not found") if fields[0] is None else Unreadable
+    return session
 
 
 def user_field(user: str | None) -> str:
@@ -140,10 +157,7 @@ class Sessions:
             ),
         )
         if reply[0] == b"exists":
-            existing = session_of(session_id, reply[1:])
-            if existing is None:
-                raise Unreadable
-            return existing, False
+            return _existing(session_id, reply[1:]), False
         revision, created_at, updated_at, serial = map(int, reply[1:])
         new = Session(session_id, configs, revision, user, created_at, updated_at, disable_task_tracking, serial)
         return new, True
@@ -153,12 +167,10 @@ class Sessions:
 
         Raises:
             NotFound: there is none with this id in the project.
+            Unreadable: a hand has damaged more than its configs.
         """
         fields = await self.link.call("HMGET", self.partition(session_id).session(session_id), *FIELDS)
-        session = session_of(session_id, fields)
-        if session is None:
-            raise NotFound("session not found")
-        return session
+        return _existing(session_id, fields)
 
     async def replace(self, session_id: str, document: Document, *, if_match: str = "") -> Written:
         """Replace all configs of a session.
@@ -234,12 +246,11 @@ class Sessions:
 
         Raises:
             NotFound: there is no such session.
+            Unreadable: a hand has damaged more than its configs.
         """
         key = self.partition(session_id).session(session_id)
         terms, *fields = await self.link.call("HMGET", key, "terms", *FIELDS)
-        source = session_of(session_id, fields)
-        if source is None:
-            raise NotFound("session not found")
+        source = _existing(session_id, fields)
         new, _ = await self._create(
             new_id, source.configs, terms or EMPTY, source.user, source.disable_task_tracking
         )

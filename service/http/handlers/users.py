@@ -24,11 +24,11 @@ async def list_page(request: web.Request) -> web.Response:
 
 async def delete(request: web.Request) -> web.Response:
     """DELETE /user/{identifier}."""
-    await users(request).delete(request.match_info["identifier"])
+    await users(request).delete(requests.identifier(request))
     return envelope.ok()
 
 
 async def resources(request: web.Request) -> web.Response:
     """GET /user/{identifier}/resources."""
-    count = await users(request).count_sessions(request.match_info["identifier"])
+    count = await users(request).count_sessions(requests.identifier(request))
     return envelope.ok(b'{"counts":{"sessions_count":%d,"disks_count":0,"skills_count":0}}' % count)

@@ -6,7 +6,7 @@
 -- ARGV[3] if_match    "", "*" or ETags joined by commas
 -- ARGV[4] id          of the session
 -- ARGV[5] user        only a session of this user (a JSON string), or "" for whosever it is
--- returns {"ok"} | {"not_found"} | {"precondition_failed"}
+-- returns {"ok"} | {"not_found"} | {"precondition_failed"} | {"unreadable"}
 -- include: commit
 -- include: precondition
 
@@ -16,6 +16,7 @@ local prefix, block_size, if_match, id, user = ARGV[1], tonumber(ARGV[2]), ARGV[
 local stored = redis.call("HMGET", session, "configs", "terms", "revision", "serial", "created_at", "user")
 if not stored[1] then return absent(if_match) end
 if user ~= "" and stored[6] ~= user then return { "not_found" } end
+if not are_numbers(stored[3], stored[4], stored[5]) then return { "unreadable" } end
 if not precondition_holds(if_match, stored[5], stored[3]) then return { "precondition_failed" } end
 
 local removed = all_terms(stored[2] or "{}")

@@ -99,9 +99,9 @@ local function blocks_to_visit(demands)
   return intersect(sets)
 end
 
--- The block's sets in the form of `intersect`, rarest first, with the size of the smallest and the share of serials that
+-- The block's sets in the form of `intersect`, rarest first, with the size of the smallest and the share of its `serials` that
 -- have all of them if they were independent; nil where a set without an alternative is empty.
-local function block_sets(block, demands)
+local function block_sets(block, serials, demands)
   local sets, share = {}, 1
   for i, demand in ipairs(demands) do
     local key = prefix .. "index:" .. block .. ":" .. demand.term
@@ -114,13 +114,15 @@ local function block_sets(block, demands)
     end
     if count == 0 then return nil end
     sets[i] = { key, other, count = count }
-    share = share * math.min(1, count / block_size)
+    share = share * math.min(1, count / serials)
   end
   table.sort(sets, function(a, b) return a.count < b.count end)
   return sets, sets[1].count, share
 end
 
 local cost = 0
+-- Beyond it there is nothing to probe: the last block is rarely full.
+local newest = tonumber(call("ZREVRANGE", sessions, 0, 0, "WITHSCORES")[2]) or 0
 
 -- Candidates of a dense block: consecutive serials from `from` to `to` are probed until enough are found or the call has
 -- cost enough. Returns them and the last serial that was looked at.
@@ -146,11 +148,12 @@ end
 -- Candidates of `block` beyond `after`, the last serial that was looked at, and whether it is the block's last.
 local function candidates(block, demands, needed)
   local low, high = block * block_size, (block + 1) * block_size - 1
-  local from, to = low, high
-  if descending then from, to = high, low end
+  local top = math.min(high, newest)
+  local from, to = low, top
+  if descending then from, to = top, low end
   if after and not before(after, from) then from = descending and after - 1 or after + 1 end
-  if before(to, from) then return {}, to, true end
-  local sets, smallest, share = block_sets(string.format("%.0f", block), demands)
+  if before(to, from) then return {}, descending and low or high, true end
+  local sets, smallest, share = block_sets(string.format("%.0f", block), top - low + 1, demands)
   if not sets then return {}, to, true end
   if needed / share * PROBE_COST < smallest * #sets then
     local found, last = probe(sets, from, to, needed, share)

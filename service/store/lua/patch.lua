@@ -18,6 +18,7 @@ local max_bytes, max_keys, max_terms = tonumber(ARGV[4]), tonumber(ARGV[5]), ton
 
 local stored = redis.call("HMGET", session, "configs", "terms", "revision", "serial", "created_at", "updated_at")
 if not stored[1] then return absent(if_match) end
+if not are_numbers(stored[3], stored[4], stored[5], stored[6]) then return { "unreadable" } end
 if not precondition_holds(if_match, stored[5], stored[3]) then return { "precondition_failed" } end
 
 local keys, values, terms_of = {}, {}, {}

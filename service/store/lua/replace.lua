@@ -5,7 +5,7 @@
 -- ARGV[3] if_match    "", "*" or ETags joined by commas
 -- ARGV[4] configs     stored form
 -- ARGV[5] terms       stored form
--- returns {"ok", revision, created_at, updated_at} | {"not_found"} | {"precondition_failed"}
+-- returns {"ok", revision, created_at, updated_at} | {"not_found"} | {"precondition_failed"} | {"unreadable"}
 -- include: commit
 -- include: precondition
 
@@ -14,6 +14,7 @@ local prefix, block_size, if_match, configs, terms = ARGV[1], tonumber(ARGV[2]),
 
 local stored = redis.call("HMGET", session, "configs", "terms", "revision", "serial", "created_at", "updated_at")
 if not stored[1] then return absent(if_match) end
+if not are_numbers(stored[3], stored[4], stored[5], stored[6]) then return { "unreadable" } end
 if not precondition_holds(if_match, stored[5], stored[3]) then return { "precondition_failed" } end
 
 local removed, added = {}, {}

@@ -1,17 +1,19 @@
 -- verify_set: hold one index set against the sessions whose serials it has; mend it where asked.
 -- KEYS[1] sessions    zset of the partition, id -> serial
 -- ARGV[1] prefix      of the partition's keys
--- ARGV[2] block       of the set
--- ARGV[3] term        of the set
--- ARGV[4] mend        0 or 1
--- ARGV[5] serials     those that may be in the set wrongly
+-- ARGV[2] block_size  serials a block
+-- ARGV[3] block       of the set
+-- ARGV[4] term        of the set
+-- ARGV[5] mend        0 or 1
+-- ARGV[6] serials     those that may be in the set wrongly
 -- returns {finding, serial, finding, serial, …}
--- Findings: stale (no session has the serial, or it lacks the term), listed (the block is listed but the set is gone).
+-- Findings: stale (no session has the serial, it lacks the term, or the serial lies in another block), listed (the block is
+-- listed but the set is gone).
 -- include: lines
 -- include: index
 
 local sessions = KEYS[1]
-local prefix, block, term, mend = ARGV[1], ARGV[2], ARGV[3], ARGV[4] == "1"
+local prefix, block_size, block, term, mend = ARGV[1], tonumber(ARGV[2]), ARGV[3], ARGV[4], ARGV[5] == "1"
 local set, blocks = prefix .. "index:" .. block .. ":" .. term, prefix .. "blocks:" .. term
 
 local function has_term(id)
@@ -23,11 +25,19 @@ local function has_term(id)
   return false
 end
 
-local reply = {}
-for i = 5, #ARGV do
-  local serial = ARGV[i]
+-- Whether a session with that serial and the term lies in this block; what is no serial at all does not.
+local function belongs(serial)
+  local number = tonumber(serial)
+  if not number or string.format("%.0f", number) ~= serial then return false end
+  if string.format("%.0f", math.floor(number / block_size)) ~= block then return false end
   local id = redis.call("ZRANGEBYSCORE", sessions, serial, serial)[1]
-  if redis.call("SISMEMBER", set, serial) == 1 and not (id and has_term(id)) then
+  return id and has_term(id)
+end
+
+local reply = {}
+for i = 6, #ARGV do
+  local serial = ARGV[i]
+  if redis.call("SISMEMBER", set, serial) == 1 and not belongs(serial) then
     reply[#reply + 1], reply[#reply + 2] = "stale", serial
     if mend then redis.call("SREM", set, serial) end
   end

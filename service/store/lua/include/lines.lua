@@ -9,7 +9,7 @@
 -- session's terms are kept in the same form: key, then its terms, joined by tabs.
 
 local sub, find, byte = string.sub, string.find, string.byte
-local QUOTE, BACKSLASH, COLON = 34, 92, 58
+local QUOTE, BACKSLASH, COLON, COMMA = 34, 92, 58, 44
 
 -- Position of the quote that ends the JSON string that starts at `at`, or nil.
 local function string_end(text, at)
@@ -36,14 +36,12 @@ local function members(text)
     if at > last then return nil end
     local start = at
     local quote = byte(text, at) == QUOTE and string_end(text, at)
-    if not quote or byte(text, quote + 1) ~= COLON then
-      at = last + 1
-      return false
-    end
-    local line_break = find(text, "\n", quote, true)
-    at = line_break + 1
-    -- The last line has no comma before its line break.
-    return sub(text, start, quote), start, quote + 2, line_break > last and last or line_break - 2
+    local line_break = quote and byte(text, quote + 1) == COLON and find(text, "\n", quote, true)
+    -- Every line but the last ends with a comma.
+    local to = line_break and (line_break > last and last or byte(text, line_break - 1) == COMMA and line_break - 2)
+    at = (to and line_break or last) + 1
+    if not to then return false end
+    return sub(text, start, quote), start, quote + 2, to
   end
 end
 

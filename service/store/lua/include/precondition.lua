@@ -6,6 +6,14 @@ local function precondition_holds(if_match, created_at, revision)
   return string.find("," .. if_match .. ",", "," .. created_at .. "-" .. revision .. ",", 1, true) ~= nil
 end
 
+-- Whether the fields that a write counts on are numbers; a hand may have damaged them.
+local function are_numbers(...)
+  for i = 1, select("#", ...) do
+    if not tonumber((select(i, ...))) then return false end
+  end
+  return true
+end
+
 -- The answer for a session that does not exist: no state can match.
 local function absent(if_match)
   return { if_match == "" and "not_found" or "precondition_failed" }

@@ -1,0 +1,98 @@
+"""What all routes share: the envelope (held by `tests.api.check_envelope` on every answer), request ids, routing."""
+
+import http.client
+
+import pytest
+
+from tests.api import Api
+
+ID = "0190d1f2-5a3b-4c6d-8e7f-001122334455"
+
+
+@pytest.mark.parametrize(("path", "prefix", "key", "body"), [
+    ("/health", "", "", {"code": 0, "msg": "ok"}),
+    ("/ready", "", "", {"code": 0, "msg": "ok"}),
+    ("/ping", "/api/v1", "key", {"code": 0, "msg": "pong"}),
+])  # fmt: skip
+def test_health_and_ready_need_no_key_and_ping_does(
+    api: Api, path: str, prefix: str, key: str, body: dict[str, object]
+) -> None:
+    answer = api.send("GET", path, headers={} if key else {"Authorization": ""}, prefix=prefix)
+    assert (answer.status, answer.body) == (200, body)
+
+
+@pytest.mark.parametrize("given", ["a", "A-1_b.c", "trace/span=1+2@host:3", "x" * 128])
+def test_a_sane_request_id_is_echoed(api: Api, given: str) -> None:
+    assert api.send("GET", "/ping", headers={"X-Request-Id": given}).headers["X-Request-Id"] == given
+    assert api.send("GET", f"/session/{ID}", headers={"X-Request-Id": given}).headers["X-Request-Id"] == given
+
+
+@pytest.mark.parametrize("given", ["x" * 129, "a b", "a\tb", 'a"b', "<script>", "ä", "a,b", "{}", "a;b"])
+def test_another_request_id_is_made_up(api: Api, given: str) -> None:
+    connection = http.client.HTTPConnection(api.server.origin.removeprefix("http://"))
+    connection.request("GET", "/health", headers={"X-Request-Id": given.encode()})
+    made_up = connection.getresponse().headers["X-Request-Id"]
+    connection.close()
+    assert made_up not in ("", given)
+    assert made_up.isalnum()
+
+
+def test_two_requests_have_different_ids(api: Api) -> None:
+    assert len({api.send("GET", "/ping").headers["X-Request-Id"] for _ in range(10)}) == 10
+
+
+@pytest.mark.parametrize(("prefix", "path"), [
+    ("", "/"), ("", "/nope"), ("", "/health/"), ("", "/api"), ("", "//api/v1/session"), ("", "/api/v2/session"),
+    ("/api/v1", ""), ("/api/v1", "/"), ("/api/v1", "/sessions"), ("/api/v1", "/session/"), ("/api/v1", f"/session/{ID}/"),
+    ("/api/v1", f"/session/{ID}/nope"), ("/api/v1", "/user/"), ("/api/v1", "/user//resources"), ("/api/v1", "/project"),
+    ("/api/v1", "/user/a/b/resources"), ("/api/v1", "/../v1/session"),
+])  # fmt: skip
+def test_an_unknown_route_is_404(api: Api, prefix: str, path: str) -> None:
+    answer = api.send("GET", path, prefix=prefix)
+    assert (answer.status, answer.msg) == (404, "there is no such route")
+
+
+@pytest.mark.parametrize(("path", "allowed"), [
+    ("/ping", "GET, HEAD"),
+    ("/session", "GET, HEAD, POST"),
+    (f"/session/{ID}", "DELETE, GET, HEAD"),
+    (f"/session/{ID}/configs", "GET, HEAD, PATCH, PUT"),
+    (f"/session/{ID}/copy", "POST"),
+    ("/user/ls", "DELETE, GET, HEAD"),  # DELETE: of the user whose identifier is "ls"
+    ("/user/bob", "DELETE"),
+    ("/user/bob/resources", "GET, HEAD"),
+    ("/project/configs", "GET, HEAD, PATCH"),
+])  # fmt: skip
+def test_a_wrong_method_is_405_and_names_those_allowed(api: Api, path: str, allowed: str) -> None:
+    for method in {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"} - set(allowed.split(", ")):
+        answer = api.send(method, path)
+        assert (answer.status, answer.headers["Allow"]) == (405, allowed)
+        assert method == "HEAD" or answer.msg == f"method not allowed; this path takes {allowed}"
+
+
+@pytest.mark.parametrize("path", ["/health", "/ready"])
+def test_a_wrong_method_on_health_is_405_without_a_key(api: Api, path: str) -> None:
+    answer = api.send("POST", path, headers={"Authorization": ""}, prefix="")
+    assert (answer.status, answer.headers["Allow"]) == (405, "GET, HEAD")
+
+
+def test_head_answers_as_get_without_a_body(api: Api) -> None:
+    session_id = api.new({"agent": "bot1"}, user="alice")
+    paths = ["/ping", "/session", f"/session/{session_id}", f"/session/{session_id}/configs", "/user/ls",
+             "/user/alice/resources", "/project/configs", f"/session/{ID}", "/session/nope", "/session?limit=0"]  # fmt: skip
+    for path in paths:
+        head, get = api.send("HEAD", path), api.send("GET", path)
+        assert head.status == get.status
+        assert head.headers["Content-Length"] == str(len(get.raw))
+        assert head.headers["ETag"] == get.headers["ETag"]
+
+
+def test_the_server_keeps_the_connection_after_a_refusal(api: Api) -> None:
+    connection = http.client.HTTPConnection(api.server.origin.removeprefix("http://"))
+    for path, status in (("/api/v1/session", 401), ("/nope", 404), ("/health", 200)):
+        connection.request("GET", path)
+        response = connection.getresponse()
+        response.read()
+        assert response.status == status
+        assert not response.will_close
+    connection.close()

@@ -1,0 +1,141 @@
+"""What is not HTTP, over a raw socket: the envelope with 400 all the same, and no traceback (conftest holds the log)."""
+
+import http.client
+import socket
+import time
+
+import pytest
+
+from tests.api import Answer, Api, check_envelope
+from tests.serving import PATIENCE
+
+NOT_HTTP = "the request is not valid HTTP, or a line of it is too long"
+BROKEN_BODY = "the body is broken off, or not encoded as its headers say"
+
+
+def connect(api: Api) -> socket.socket:
+    host, _, port = api.server.origin.removeprefix("http://").partition(":")
+    connection = socket.create_connection((host, int(port)), timeout=PATIENCE)
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return connection
+
+
+def exchange(api: Api, *parts: bytes) -> Answer:
+    """Send the parts, each in a packet of its own, and take the answer."""
+    with connect(api) as connection:
+        for part in parts:
+            connection.sendall(part)
+            time.sleep(0.1 if len(parts) > 1 else 0)
+        response = http.client.HTTPResponse(connection)
+        response.begin()
+        answer = Answer(response.status, response.msg, response.read())
+    check_envelope(answer)
+    return answer
+
+
+def head(api: Api, line: str, *headers: str) -> bytes:
+    return "\r\n".join([line, "Host: x", f"Authorization: Bearer {api.key}", *headers, "", ""]).encode("latin-1")
+
+
+@pytest.mark.parametrize("line", [
+    "hello", "GET", "/health GET HTTP/1.1", "GET /health HTTP/1.1 x", "GET /health HTTP/9.9", "GET /health HTTP/x",
+    "GET /health FTP/1.1", "GET health HTTP/1.1", "G\x00T /health HTTP/1.1", "GET /he\x00alth HTTP/1.1", "GET /\xff HTTP/1.1",
+    "GET /api/v1/session?user=\xff HTTP/1.1", "BREW /health HTTP/1.1", "PRI * HTTP/2.0", "\x16\x03\x01\x02\x00",
+    "GET /" + "a" * 9000 + " HTTP/1.1", "GET /api/v1/session?filter_by_configs=" + "a" * 9000 + " HTTP/1.1", "A" * 20_000,
+])  # fmt: skip
+def test_a_bad_request_line_is_400(api: Api, line: str) -> None:
+    answer = exchange(api, head(api, line))
+    assert (answer.status, answer.msg) == (400, NOT_HTTP)
+
+
+@pytest.mark.parametrize("header", [
+    "no colon", ": no name", "spa ce: x", "X\x00: y", "X: \x00", "X: a\rb", "X" * 9000 + ": y", "X: " + "y" * 9000,
+    "Content-Length: abc", "Content-Length: -1", "Content-Length: 1, 2", "Content-Length: 1\r\nContent-Length: 2",
+    "Content-Length: 3\r\nTransfer-Encoding: chunked", "Transfer-Encoding: nonsense",
+    "\r\n".join(f"X{n}: y" for n in range(2000)),
+])  # fmt: skip
+def test_a_bad_header_is_400(api: Api, header: str) -> None:
+    answer = exchange(api, head(api, "POST /api/v1/session HTTP/1.1", header) + b"{}")
+    assert answer.status == 400
+    assert api.ids() == []
+
+
+CHUNKED = "Transfer-Encoding: chunked"
+BAD_CHUNKS = [b"zz\r\n{}\r\n0\r\n\r\n", b"-1\r\n{}\r\n0\r\n\r\n", b"2\r\n{}xx0\r\n\r\n", b"2 2\r\n{}\r\n0\r\n\r\n",
+              b"fffffffffffffffff\r\n{}\r\n", b"\r\n{}\r\n0\r\n\r\n"]  # fmt: skip
+
+
+@pytest.mark.parametrize("chunk", BAD_CHUNKS)
+def test_bad_chunking_is_400_whenever_it_comes(api: Api, chunk: bytes) -> None:
+    start = head(api, "POST /api/v1/session HTTP/1.1", CHUNKED)
+    assert exchange(api, start + chunk).msg in (NOT_HTTP, BROKEN_BODY)
+    for parts in ((start, chunk), (start, b"2\r\n{}\r\n", chunk), (start + b"2\r\n{}\r\n", chunk)):
+        answer = exchange(api, *parts)
+        # On a busy machine the parts may arrive as one.
+        assert (answer.status, answer.msg in (NOT_HTTP, BROKEN_BODY)) == (400, True)
+    assert api.ids() == []
+
+
+def test_rubbish_behind_a_good_request_is_400_and_ends_the_connection(api: Api) -> None:
+    with connect(api) as connection:
+        for sent, status in (
+            (head(api, "POST /api/v1/session HTTP/1.1", "Content-Length: 2") + b"{}", 201),
+            (b"rubbish\r\n\r\n", 400),
+        ):
+            connection.sendall(sent)
+            response = http.client.HTTPResponse(connection)
+            response.begin()
+            response.read()
+            assert response.status == status
+        assert connection.recv(1) == b""
+    assert len(api.ids()) == 1
+
+
+def test_a_client_that_goes_in_the_middle_of_its_body_writes_nothing(api: Api) -> None:
+    for header, body in (("Content-Length: 200", b'{"configs":{}'), (CHUNKED, b"2\r\n{}\r\n"), (CHUNKED, b"5\r\n{}")):
+        with connect(api) as connection:
+            connection.sendall(head(api, "POST /api/v1/session HTTP/1.1", header) + body)
+            time.sleep(0.1)
+    # Later requests are answered as ever.
+    assert api.ids() == []
+
+
+def test_a_client_that_goes_before_its_answer_harms_nobody(api: Api) -> None:
+    session_id = api.new({"k": "x" * 200_000})
+    for _ in range(20):
+        with connect(api) as connection:
+            connection.sendall(head(api, f"GET /api/v1/session/{session_id} HTTP/1.1"))
+    assert api.get(session_id).data["revision"] == 1
+
+
+@pytest.mark.parametrize("path", ["/api/v1/session", "/api/v1/nope", "/nope"])
+def test_an_expectation_that_cannot_be_met_is_400(api: Api, path: str) -> None:
+    answer = exchange(api, head(api, f"POST {path} HTTP/1.1", "Expect: the-impossible", "Content-Length: 2") + b"{}")
+    assert (answer.status, answer.msg) == (400, "Expect can only be 100-continue")
+    assert api.ids() == []
+
+
+def test_a_client_that_expects_100_continue_gets_it(api: Api) -> None:
+    with connect(api) as connection:
+        connection.sendall(head(api, "POST /api/v1/session HTTP/1.1", "Expect: 100-continue", "Content-Length: 2"))
+        assert connection.recv(100).startswith(b"HTTP/1.1 100 Continue")
+        connection.sendall(b"{}")
+        assert connection.recv(100).startswith(b"HTTP/1.1 201 Created")
+
+
+@pytest.mark.parametrize(("line", "status"), [
+    ("GET http://x/health HTTP/1.1", 200), ("GET /health HTTP/1.0", 200), ("OPTIONS * HTTP/1.1", 404),
+    ("CONNECT x:80 HTTP/1.1", 404),
+    ("GET /health?x=%ff&%zz HTTP/1.1", 200), ("GET /%68ealth HTTP/1.1", 200), ("GET /../health HTTP/1.1", 404),
+])  # fmt: skip
+def test_odd_but_valid_requests_are_answered_in_the_envelope(api: Api, line: str, status: int) -> None:
+    assert exchange(api, head(api, line)).status == status
+
+
+def test_pipelined_requests_are_answered_in_order(api: Api) -> None:
+    create = head(api, "POST /api/v1/session HTTP/1.1", "Content-Length: 2") + b"{}"
+    with connect(api) as connection:
+        connection.sendall(create * 5 + head(api, "GET /api/v1/session?limit=200 HTTP/1.1", "Connection: close"))
+        received = b"".join(iter(lambda: connection.recv(65536), b""))
+    assert received.count(b"HTTP/1.1 201 Created") == 5
+    assert received.rpartition(b"HTTP/1.1 200 OK")[2].count(b'"revision":1') == 5

@@ -1,0 +1,57 @@
+"""The project's own configs."""
+
+import pytest
+
+from tests.api import Api
+
+PATH = "/project/configs"
+
+
+def test_a_new_project_has_none(api: Api) -> None:
+    assert api.call("GET", PATH).data == {}
+
+
+def test_changes_are_a_bare_object_that_is_merged_shallowly(api: Api) -> None:
+    assert api.call("PATCH", PATH, {"a": 1, "b": {"x": 1, "y": None}}).data == {"a": 1, "b": {"x": 1, "y": None}}
+    assert api.call("PATCH", PATH, {"b": {"z": None}, "c": [None]}).data == {"a": 1, "b": {"z": None}, "c": [None]}
+    merged = api.call("PATCH", PATH, {"a": None, "zz": None, "configs": {"a": 1}}).data
+    assert list(merged.items()) == [("b", {"z": None}), ("c", [None]), ("configs", {"a": 1})]
+    assert api.call("GET", PATH).data == merged
+    assert api.call("PATCH", PATH, {"b": None, "c": None, "configs": None}).data == {}
+
+
+@pytest.mark.parametrize("body", [None, b"", b"{}", b"null", b" {} ", b"\nnull"])
+def test_an_empty_body_is_400(api: Api, body: bytes | None) -> None:
+    api.call("PATCH", PATH, {"a": 1})
+    assert api.call("PATCH", PATH, body, 400).msg == "empty body"
+    assert api.call("GET", PATH).data == {"a": 1}
+
+
+@pytest.mark.parametrize("body", [b"[]", b"1", b'"x"', b"true", b"false", b"0", b'[{"a":1}]'])
+def test_a_body_that_is_no_object_is_400(api: Api, body: bytes) -> None:
+    assert api.call("PATCH", PATH, body, 400).msg == "the body must be a JSON object"
+
+
+def test_numbers_and_order_are_kept(api: Api) -> None:
+    raw = b'{"z":1.0,"a":12345678901234567890123456789012345678901,"m":{"y":1e2,"b":-0.0}}'
+    api.call("PATCH", PATH, raw)
+    assert api.call("GET", PATH).raw.replace(b"\n", b"") == b'{"code":0,"msg":"","data":' + raw + b"}"
+
+
+def test_limits_hold_and_a_refused_write_changes_nothing(api: Api) -> None:
+    api.call("PATCH", PATH, {"a": 1})
+    most = {f"k{number}": 1 for number in range(1023)}
+    assert len(api.call("PATCH", PATH, most).data) == 1024
+    for changes, status, sentence in (
+        ({"one": 1}, 413, "configs have more than 1024 top-level keys"),
+        ({f"x{number}": 1 for number in range(1025)}, 413, "configs have more than 1024 top-level keys"),
+        ({"a": "x" * 262_144}, 413, "configs are larger than 262144 bytes"),
+        (b'{"a":' + b"[" * 64 + b"]" * 64 + b"}", 400, "the JSON is nested deeper than 64 levels"),
+    ):
+        assert api.call("PATCH", PATH, changes, status).msg == sentence
+    assert api.call("GET", PATH).data == {"a": 1} | most
+
+
+def test_each_project_has_its_own(api: Api, other: Api) -> None:
+    api.call("PATCH", PATH, {"a": 1})
+    assert other.call("GET", PATH).data == {}

@@ -1,0 +1,34 @@
+"""Fixtures of the store's tests: a link to a Redis with nothing in it, and small ways to fill a store."""
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from service.configs.limits import Limits
+from service.store.connection import Link
+from service.store.sessions import Project, Sessions
+from service.store.users import Users
+from tests.store.filling import PROJECT, TIMEOUT
+
+
+@pytest.fixture
+def project() -> Project:
+    return PROJECT
+
+
+@pytest.fixture
+async def link(empty_redis: str) -> AsyncIterator[Link]:
+    link = Link.open(empty_redis, timeout=TIMEOUT)
+    yield link
+    await link.close()
+
+
+@pytest.fixture
+def sessions(link: Link) -> Sessions:
+    """Sessions in one partition of small blocks, so that few of them fill several."""
+    return Sessions(link, PROJECT, Limits(), 1, 4)
+
+
+@pytest.fixture
+def users(sessions: Sessions) -> Users:
+    return Users(sessions)

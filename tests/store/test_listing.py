@@ -1,0 +1,258 @@
+"""A listing equals a scan of all sessions by brute force: filters, users, orders, pages, changes between pages."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from random import Random
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+
+from service.configs.containment import Filter, contains, exact
+from service.configs.limits import Limits
+from service.errors import BadRequest
+from service.store.connection import Link
+from service.store.listing import Query, all_matches, decode_cursor, encode_cursor, page
+from service.store.sessions import Session, Sessions
+from tests.store.filling import PROJECT, TIMEOUT, add, document_of, fill, on_every_redis, session_id
+from tests.unit import strategies
+from tests.unit.strategies import Spelled, part_of, spell
+
+#: Generous, so that every filter drawn is let in.
+LIMITS = Limits(max_filter_values=100_000)
+USERS = (None, "alice@example.com", "bob")
+LAYOUTS = [(1, 4), (3, 4), (1, 16), (3, 16), (1, 4096), (3, 4096)]
+
+# Not shrunk: most of an example hangs on one seed.
+few = settings(
+    max_examples=10,
+    deadline=None,
+    phases=(Phase.explicit, Phase.reuse, Phase.generate),
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+)
+
+
+class World:
+    """Configs of some sessions, many of them alike, and filters of which most hit some; `random` decides all else."""
+
+    def __init__(self, kinds: list[dict[str, Any]], seed: int) -> None:
+        self.random = random = Random(seed)
+        self.configs = [spelled(random.choice(kinds), random) for _ in range(random.randint(1, 40))]
+        # Half of the filters are a part of some configs, the others of something near them.
+        self.filters = [
+            spelled(part_of(random.choice(kinds), random, astray=astray), random) for astray in (0, 0, 0.2, 0.4)
+        ]
+
+
+worlds = st.builds(World, st.lists(strategies.any_configs(), min_size=1, max_size=8), st.integers(0, 2**32))
+
+
+def spelled(value: dict[str, Any], random: Random) -> Spelled:
+    """`value` in some spelling."""
+    return Spelled(spell(value, random).encode(), value)
+
+
+def with_store(url: str, partitions: int, block_size: int, use: Callable[[Sessions], Awaitable[None]]) -> None:
+    """Run `use` on an empty store."""
+
+    async def run() -> None:
+        link = Link.open(url, timeout=TIMEOUT)
+        try:
+            await link.call("FLUSHALL")
+            await use(Sessions(link, PROJECT, LIMITS, partitions, block_size))
+        finally:
+            await link.close()
+
+    asyncio.run(run())
+
+
+def expected(held: dict[str, Session], query: Query, wanted: dict[str, Any], beyond: tuple[int, str] | None) -> list[str]:
+    """By brute force: the ids that a query asks for, in order, after those up to `beyond`."""
+    found = [
+        (session.created_at, session.id)
+        for session in held.values()
+        if (query.user is None or session.user == query.user)
+        and (not wanted or (session.configs != b"null" and contains(exact(session.configs), wanted)))
+    ]
+    found.sort(reverse=query.descending)
+    if beyond is not None:
+        found = [place for place in found if (place < beyond if query.descending else place > beyond)]
+    return [name for _, name in found]
+
+
+async def everything(sessions: Sessions, query: Query, limit: int = 7) -> list[str]:
+    """The ids of all pages."""
+    found: list[str] = []
+    while True:
+        part = await page(sessions, query, limit)
+        found += [session.id for session in part.sessions]
+        if part.cursor is None:
+            return found
+        assert len(part.sessions) == limit
+        query = replace(query, after=decode_cursor(part.cursor, sessions.partitions))
+
+
+@on_every_redis
+@pytest.mark.parametrize(("partitions", "block_size"), LAYOUTS)
+def test_a_listing_equals_a_scan_of_all_sessions(redis_url: str, partitions: int, block_size: int) -> None:
+    @few
+    @given(worlds)
+    def holds(world: World) -> None:
+        async def use(sessions: Sessions) -> None:
+            configs, filters, random = world.configs, world.filters, world.random
+            held = {
+                session.id: session
+                for number, spelled in enumerate(configs)
+                for session in [await add(sessions, number, spelled.raw, random.choice(USERS))]
+            }
+            for spelled in filters:
+                query = Query(
+                    user=random.choice((*USERS, "nobody")),
+                    filter=Filter.parse(spelled.raw, LIMITS),
+                    descending=random.random() < 0.5,
+                )
+                right = expected(held, query, spelled.value, None)
+                assert await everything(sessions, query, random.randint(1, 9)) == right
+                bulk = [session.id async for batch in all_matches(sessions, query) for session in batch]
+                assert sorted(bulk) == sorted(right)
+
+        with_store(redis_url, partitions, block_size, use)
+
+    holds()
+
+
+@pytest.mark.parametrize(("partitions", "block_size"), LAYOUTS)
+def test_what_changes_between_pages_neither_repeats_nor_hides_a_session(
+    redis_url: str, partitions: int, block_size: int
+) -> None:
+    @few
+    @given(worlds)
+    def holds(world: World) -> None:
+        async def use(sessions: Sessions) -> None:
+            configs, filters, random = world.configs, world.filters, world.random
+            held: dict[str, Session] = {}
+
+            async def create() -> None:
+                spelled, user = random.choice(configs), random.choice(USERS)
+                session = await add(sessions, random.randrange(2**32), spelled.raw, user)
+                held[session.id] = session
+
+            async def change() -> None:
+                action = random.random()
+                if action < 0.4 or not held:
+                    return await create()
+                # A run of neighbours, so that whole blocks die.
+                names = sorted(held, key=lambda name: held[name].created_at)
+                first = random.randrange(len(names))
+                for name in names[first : first + random.randint(1, 6)]:
+                    # Only serials tell partitions' places: what begins to match where another has passed is not held to the order.
+                    if action < 0.8 or partitions > 1:
+                        await sessions.delete(name)
+                        del held[name]
+                    else:
+                        await sessions.replace(name, document_of(random.choice(configs).raw))
+                        held[name] = await sessions.get(name)
+                return None
+
+            for _ in range(25):
+                await create()
+            for spelled in filters:
+                query = Query(
+                    user=random.choice((None, None, *USERS)),
+                    filter=Filter.parse(spelled.raw, LIMITS),
+                    descending=random.random() < 0.5,
+                )
+                last: tuple[int, str] | None = None
+                for _ in range(100):
+                    limit = random.randint(1, 6)
+                    right = expected(held, query, spelled.value, last)
+                    part = await page(sessions, query, limit)
+                    assert [session.id for session in part.sessions] == right[:limit]
+                    assert (part.cursor is None) == (len(right) <= limit)
+                    if part.cursor is None:
+                        break
+                    last = part.sessions[-1].created_at, part.sessions[-1].id
+                    query = replace(query, after=decode_cursor(part.cursor, partitions))
+                    await change()
+
+        with_store(redis_url, partitions, block_size, use)
+
+    holds()
+
+
+async def test_a_filter_that_no_index_can_narrow_is_answered_all_the_same(sessions: Sessions) -> None:
+    hit = {"a": {"b": {}}, "n": 1}
+    held = await fill(sessions, [hit, {"a": {"b": 1}}, {"a": {}}, None, {"a": {"b": {"c": 1}}}, {}, {"a": [{"b": {}}]}] * 12)
+    for wanted, places in ((b'{"a":{"b":{}}}', (0, 4)), (b'{"a":[{"b":{}}]}', (6,)), (b'{"a":{}}', (0, 1, 2, 4))):
+        query = Query(filter=Filter.parse(wanted, LIMITS))
+        assert query.demands == ()
+        right = [session.id for at, session in enumerate(held) if at % 7 in places]
+        assert await everything(sessions, query) == right
+        assert await everything(sessions, replace(query, descending=True)) == right[::-1]
+
+
+async def test_more_demands_than_are_used_still_list_only_what_matches(sessions: Sessions) -> None:
+    whole = {f"k{number}": number for number in range(12)}
+    short = [{key: value for key, value in whole.items() if key != f"k{missing}"} for missing in range(12)]
+    held = await fill(sessions, [whole, *short, {**whole, "more": 1}, *short, {**whole, "k11": 11.5}])
+    query = Query(filter=Filter.parse(document_of(whole).configs, LIMITS))
+    assert len(query.demands) == 12
+    assert await everything(sessions, query, 1) == [held[0].id, held[13].id]
+
+
+async def test_more_demands_below_a_key_that_some_spill_are_met_too(sessions: Sessions) -> None:
+    part = {f"k{number}": number for number in range(12)}
+    wide = {"a": {f"k{number}": number for number in range(80)}}
+    held = await fill(sessions, [{"a": part}, wide, {"a": {**part, "k3": 4}}, {"a": 1}, {"a": {**wide["a"], "k3": 4}}] * 3)
+    query = Query(filter=Filter.parse(document_of({"a": part}).configs, LIMITS))
+    assert all(demand.spill == "a~" for demand in query.demands)
+    assert await everything(sessions, query, 2) == [held[at].id for at in (0, 1, 5, 6, 10, 11)]
+
+
+async def test_a_session_without_configs_is_in_no_filtered_list_and_in_every_other(sessions: Sessions) -> None:
+    held = await fill(sessions, [None, {}, None, {"a": 1}], "alice")
+    assert await everything(sessions, Query()) == [session.id for session in held]
+    assert await everything(sessions, Query(user="alice")) == [session.id for session in held]
+    assert await everything(sessions, Query(filter=Filter.parse(b'{"a":1}', LIMITS))) == [held[3].id]
+    assert await everything(sessions, Query(filter=Filter.parse(b'{"a":{}}', LIMITS))) == []
+
+
+@pytest.mark.parametrize("partitions", [1, 3])
+async def test_nobody_hides_behind_a_partition_that_gave_nothing_to_the_first_page(link: Link, partitions: int) -> None:
+    sessions = Sessions(link, PROJECT, LIMITS, partitions, 4)
+    old = [session.id for session in await fill(sessions, [{"a": 1}] * 9)]
+    first = await page(sessions, Query(descending=True), 2)
+    assert first.cursor is not None
+    for number in range(100, 120):
+        await add(sessions, number, {"a": 1})
+    query = Query(descending=True, after=decode_cursor(first.cursor, partitions))
+    assert [session.id for session in first.sessions] + await everything(sessions, query) == old[::-1]
+
+
+async def test_a_session_that_went_and_came_again_is_listed_once_at_its_new_place(sessions: Sessions) -> None:
+    held = await fill(sessions, [{"a": 1}] * 6)
+    await sessions.delete(held[2].id)
+    await add(sessions, 3, {"a": 1})
+    names = [session.id for session in held]
+    right = [*names[:2], *names[3:], names[2]]
+    assert await everything(sessions, Query(), 2) == right
+    assert await everything(sessions, Query(filter=Filter.parse(b'{"a":1}', LIMITS)), 2) == right
+
+
+def test_a_cursor_leads_back_to_the_serials_it_was_made_of() -> None:
+    for after in ((None,), (0,), (2**53,), (None, 5, None), (1, 2, 3)):
+        assert decode_cursor(encode_cursor(after), len(after)) == after
+
+
+@pytest.mark.parametrize(
+    "cursor", ["", "a", "!!!!", "c", "dTU", encode_cursor((2**53 + 1,)), encode_cursor((1, 2)), "czE=\n", "é"]
+)
+def test_a_cursor_of_another_make_is_refused(cursor: str) -> None:
+    with pytest.raises(BadRequest, match="cursor is not one that this list gave"):
+        decode_cursor(cursor, 1)
+
+
+def test_a_session_id_is_canonical_in_these_tests() -> None:
+    assert session_id(1) == "00000000-0000-0000-0000-000000000001"

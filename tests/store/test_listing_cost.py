@@ -1,0 +1,166 @@
+"""What a listing asks of Redis: every call looks at little, deep pages cost what the first did, and all of it ends."""
+
+import re
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from service.configs.containment import Filter
+from service.configs.limits import Limits
+from service.store.listing import BATCH_MAX, FIND, Query, all_matches, decode_cursor, page
+from service.store.sessions import Sessions
+from tests.store.filling import PROJECT, TIMEOUT, CountingLink, document_of, fill, on_every_redis, pour
+from tests.store.test_listing import everything
+
+#: As `find.lua` has them.
+MAX_DEMANDS, MAX_BLOCKS, MAX_COST, PROBE_COST, WINDOW_MIN = 8, 32, 12000, 3, 32
+
+
+class WatchedLink(CountingLink):
+    """A link that notes, for each run of find.lua, how often it called each command."""
+
+    def __init__(self, client: Any) -> None:  # noqa: ANN401 - as `Link`
+        super().__init__(client)
+        self.finds: list[Counter[str]] = []
+
+    async def call(self, *command: str | bytes | int, writes: bool = False) -> Any:  # noqa: ANN401 - as `Link.call`
+        if command[:2] != ("EVALSHA", FIND.sha):
+            return await super().call(*command, writes=writes)
+        before = await self.stats()
+        reply = await super().call(*command, writes=writes)
+        self.finds.append(await self.stats() - before)
+        return reply
+
+    async def stats(self) -> Counter[str]:
+        """How often each command was called since Redis started, calls by scripts included."""
+        told = await super().call("INFO", "commandstats")
+        calls = re.findall(r"cmdstat_(\w+):calls=(\d+)", told.decode())
+        return Counter({name: int(count) for name, count in calls if name not in ("info", "evalsha")})
+
+
+@pytest.fixture
+async def watched(empty_redis: str) -> AsyncIterator[WatchedLink]:
+    link = WatchedLink.open(empty_redis, timeout=TIMEOUT)
+    await link.call("SCRIPT", "LOAD", FIND.source)
+    yield link
+    await link.close()
+
+
+def parse(configs: object) -> Query:
+    return Query(filter=Filter.parse(document_of(configs).configs, Limits()))
+
+
+def bounded(finds: list[Counter[str]], demands: int) -> bool:
+    """Whether every run of find.lua looked at no more than its bounds allow; `demands` with alternatives count twice."""
+    sets = min(demands, 2 * MAX_DEMANDS)
+    probes = MAX_COST // (PROBE_COST * WINDOW_MIN) + sets
+    return all(
+        calls["scard"] <= (MAX_BLOCKS + 1) * sets + 2 * demands
+        and calls["sinter"] <= MAX_BLOCKS + 1
+        and calls["smismember"] <= probes + (MAX_BLOCKS + 1) * sets
+        and calls["zrangebyscore"] <= BATCH_MAX
+        for calls in finds
+    )
+
+
+def test_the_bounds_are_those_of_the_script() -> None:
+    here = {"MAX_DEMANDS": MAX_DEMANDS, "MAX_BLOCKS": MAX_BLOCKS, "MAX_COST": MAX_COST, "PROBE_COST": PROBE_COST}
+    for name, value in here.items():
+        assert re.search(rf"^local {name} = {value}\b", FIND.source, re.MULTILINE)
+    assert f"local WINDOW_MIN, WINDOW_MAX = {WINDOW_MIN}, " in FIND.source
+
+
+@on_every_redis
+@pytest.mark.parametrize("block_size", [4, 16, 4096])
+async def test_three_common_tags_that_hardly_ever_meet_are_found_in_bounded_calls(
+    watched: WatchedLink, block_size: int
+) -> None:
+    sessions = Sessions(watched, PROJECT, Limits(), 1, block_size)
+    pairs = (["t1", "t2"], ["t2", "t3"], ["t1", "t3"])
+    tags = [["t1", "t2", "t3"] if number in (77, 1200, 2390) else pairs[number % 3] for number in range(2400)]
+    names = await pour(sessions, [{"tags": own} for own in tags])
+    query = parse({"tags": ["t1", "t2", "t3"]})
+    right = [names[number] for number in (77, 1200, 2390)]
+    assert await everything(sessions, query, 20) == right
+    ascending = len(watched.finds)
+    assert await everything(sessions, replace(query, descending=True), 20) == right[::-1]
+    assert bounded(watched.finds, 6)
+    # Each call but the last gets on by the blocks or the members that it may look at.
+    blocks = 2401 // block_size + 1
+    assert ascending <= blocks / MAX_BLOCKS + 2400 * 3 * PROBE_COST / MAX_COST + 2
+    if block_size == 4:
+        assert max(calls["sinter"] for calls in watched.finds) == MAX_BLOCKS + 1
+        assert ascending >= blocks // MAX_BLOCKS
+
+
+@on_every_redis
+@pytest.mark.parametrize("descending", [False, True])
+async def test_a_block_that_one_call_cannot_finish_is_gone_on_with(watched: WatchedLink, descending: bool) -> None:
+    # Two dense sets that promise much, and meet at the far end of the one block there is.
+    sessions = Sessions(watched, PROJECT, Limits(), 1)
+    halves: list[object] = [{"even": 1} if number % 2 else {"odd": 1} for number in range(4000)]
+    both: list[object] = [{"even": 1, "odd": 1}] * 50
+    names = await pour(sessions, both + halves if descending else halves + both)
+    query = replace(parse({"even": 1, "odd": 1}), descending=descending)
+    right = names[:50][::-1] if descending else names[-50:]
+    assert await everything(sessions, query, 20) == right
+    assert len(watched.finds) > 3
+    assert bounded(watched.finds, 2)
+
+
+async def test_a_stale_member_hides_no_session_behind_it(watched: WatchedLink) -> None:
+    sessions = Sessions(watched, PROJECT, Limits(), 1)
+    names = await pour(sessions, [{"a": 1}] * 1000)
+    await watched.call("ZREM", sessions.all_partitions[0].sessions, *names[:300])
+    assert await everything(sessions, parse({"a": 1}), 20) == names[300:]
+
+
+@pytest.mark.parametrize("configs", [{}, {"a": 1}, {"a": 1, "b": {"c": "x"}}], ids=["all", "one term", "two terms"])
+@pytest.mark.parametrize("block_size", [16, 4096])
+@pytest.mark.parametrize("descending", [False, True])
+async def test_a_deep_page_costs_what_the_first_one_did(
+    watched: WatchedLink, configs: object, block_size: int, descending: bool
+) -> None:
+    sessions = Sessions(watched, PROJECT, Limits(), 1, block_size)
+    await pour(sessions, [{"a": 1, "b": {"c": "x", "n": number}} for number in range(640)])
+    query, costs = replace(parse(configs), descending=descending), []
+    while True:
+        before = await watched.stats()
+        part = await page(sessions, query, 10)
+        costs.append((await watched.stats() - before).total())
+        if part.cursor is None:
+            break
+        query = replace(query, after=decode_cursor(part.cursor, 1))
+    assert len(costs) == 64
+    assert max(costs[32:]) <= max(costs[:8])
+
+
+async def test_sessions_that_do_not_match_cost_nothing_in_blocks_without_a_match(watched: WatchedLink) -> None:
+    sessions = Sessions(watched, PROJECT, Limits(), 1, 4)
+    rare = {40, 41, 390}
+    names = await pour(sessions, [{"a": "rare" if number in rare else "common"} for number in range(400)])
+    assert await everything(sessions, parse({"a": "rare"}), 20) == [names[number] for number in sorted(rare)]
+    # One SCARD a block in which the term occurs: serials 41 and 42 share one, 391 is in another.
+    assert [calls["scard"] for calls in watched.finds] == [2]
+
+
+async def test_bulk_work_reads_no_more_than_a_batch_at_once(watched: WatchedLink) -> None:
+    sessions = Sessions(watched, PROJECT, Limits(), 1)
+    names = await pour(sessions, [{"a": 1}] * 700)
+    batches = [[session.id for session in batch] async for batch in all_matches(sessions, parse({"a": 1}))]
+    assert [name for batch in batches for name in batch] == names
+    assert max(map(len, batches)) <= BATCH_MAX
+    assert bounded(watched.finds, 1)
+
+
+async def test_hundreds_of_demands_are_cut_to_the_rarest(watched: WatchedLink) -> None:
+    sessions = Sessions(watched, PROJECT, Limits(), 1, 4)
+    whole = {f"k{number}": number for number in range(200)}
+    near: Callable[[int], dict[str, int]] = lambda number: {**whole, f"k{number}": -1}  # noqa: E731 - one line says it
+    held = await fill(sessions, [whole if number == 30 else near(number) for number in range(40)])
+    assert await everything(sessions, parse(whole), 20) == [held[30].id]
+    assert bounded(watched.finds, 200)
+    assert max(calls["scard"] for calls in watched.finds) <= 200 + 11 * MAX_DEMANDS

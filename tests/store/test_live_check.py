@@ -1,0 +1,67 @@
+"""A check of a store that is written to meanwhile: it reports nothing, and what is there afterwards is whole."""
+
+import asyncio
+from random import Random
+
+import pytest
+
+from service.configs.limits import Limits
+from service.errors import NotFound
+from service.store.connection import Link
+from service.store.integrity import Check
+from service.store.sessions import Sessions
+from service.store.users import Users
+from tests.store.filling import PROJECT, TIMEOUT, document_of, keyspace, on_every_redis, session_id
+from tests.store.model import index_from_documents, index_in
+
+WRITERS, CHECKS, SESSIONS = 6, 15, 30
+
+
+@on_every_redis
+@pytest.mark.parametrize("mend", [False, True])
+async def test_a_check_beside_writers_reports_nothing(empty_redis: str, mend: bool) -> None:
+    link = Link.open(empty_redis, timeout=TIMEOUT)
+    sessions = Sessions(link, PROJECT, Limits(), 1, 4)
+    users, done = Users(sessions), asyncio.Event()
+    written = [0] * WRITERS
+
+    async def write(writer: int) -> None:
+        random = Random(writer)
+        while not done.is_set():
+            name = session_id(random.randrange(SESSIONS))
+            document = document_of({"a": random.randrange(3), "b": {"c": random.randrange(9)}, f"k{writer}": None})
+            action = random.random()
+            user = random.choice((None, "alice", "bob", "carol"))
+            try:
+                if action < 0.35:
+                    await sessions.create(name, document, user=user, disable_task_tracking=False)
+                    if user:
+                        await users.register(user)
+                elif action < 0.55:
+                    await sessions.replace(name, document)
+                elif action < 0.75:
+                    await sessions.patch(name, document)
+                elif action < 0.98:
+                    await sessions.delete(name)
+                else:
+                    await users.delete("carol")
+            except NotFound:
+                pass
+            written[writer] += 1
+
+    async def check() -> list[str]:
+        found = []
+        for _ in range(CHECKS):
+            before = sum(written)
+            found += [str(each) async for each in Check(link, sessions.all_partitions[0], Limits(), mend).findings()]
+            while sum(written) < before + WRITERS:
+                await asyncio.sleep(0)
+        done.set()
+        return found
+
+    found, *_ = await asyncio.gather(check(), *(write(writer) for writer in range(WRITERS)))
+    assert found == []
+    held = await keyspace(link)
+    partition = sessions.all_partitions[0]
+    assert index_in(held, partition) == index_from_documents(held, partition)
+    await link.close()

@@ -1,0 +1,133 @@
+"""The layers: imports point down only. Read from the source, so that an import inside a function counts as well."""
+
+import ast
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+import service
+
+ROOT = Path(service.__file__).parent
+
+#: From the top down; a module imports from its own line and from those below it.
+LAYERS: tuple[tuple[str, ...], ...] = (
+    ("service.__main__",),
+    ("service.cli",),
+    ("service.commands",),
+    ("service.supervisor",),
+    ("service.http", "service.datadir", "service.children", "service.listeners"),
+    ("service.store",),
+    ("service.settings",),
+    ("service.configs",),
+    ("service.errors", "service.lifetime", "service"),
+)
+
+#: Packages of others, and the only place that may import each.
+HOMES = {
+    "aiohttp": "service.http",
+    "multidict": "service.http",
+    "uvloop": "service.http",
+    "redis": "service.store",
+    "msgspec": "service.configs",
+}
+
+#: What reaches outside of the process, or is not the same on every call.
+IMPURE = {
+    "asyncio", "concurrent", "datetime", "fcntl", "http", "importlib", "io", "logging", "multiprocessing", "os", "pathlib",
+    "random", "secrets", "select", "shutil", "signal", "socket", "ssl", "subprocess", "sys", "tempfile", "threading", "time",
+    "urllib", "uuid",
+}  # fmt: skip
+
+
+def name_of(path: Path) -> str:
+    """Dotted name of the module in a file under service/."""
+    parts = path.relative_to(ROOT.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def inside(module: str, package: str) -> bool:
+    return module == package or module.startswith(f"{package}.")
+
+
+def imports_of(source: str, modules: set[str]) -> set[str]:
+    """What a module imports, wherever in it: `from service.store import keys` is service.store.keys."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "imports are absolute"
+            package = node.module or ""
+            members = {f"{package}.{alias.name}" for alias in node.names}
+            found |= members & modules
+            # Names in the package's own file, and those of packages that are not ours.
+            if not members <= modules:
+                found.add(package)
+    return found
+
+
+PATHS = {name_of(path): path for path in sorted(ROOT.rglob("*.py"))}
+IMPORTS = {name: imports_of(path.read_text(), set(PATHS)) for name, path in PATHS.items()}
+OURS = {name: {module for module in found if inside(module, "service")} for name, found in IMPORTS.items()}
+
+
+def layer_of(module: str) -> int:
+    """Number of the layer of a module of ours, from the top."""
+    found = [
+        number
+        for number, layer in enumerate(LAYERS)
+        if any(inside(module, package) if package != "service" else module == package for package in layer)
+    ]
+    assert len(found) == 1, f"{module} stands in no layer, or in several"
+    return found[0]
+
+
+def test_the_modules_are_read_and_their_imports_are_found() -> None:
+    assert {"service.configs.document", "service.store.sessions", "service.http.app", "service.cli"} <= set(PATHS)
+    assert {"orjson", "service.configs.limits", "service.errors"} <= IMPORTS["service.configs.document"]
+    source = (
+        "import a.b\nfrom service.store import keys\nfrom service.errors import NotFound\ndef f():\n    import redis.asyncio\n"
+    )
+    assert imports_of(source, set(PATHS)) == {"a.b", "service.store.keys", "service.errors", "redis.asyncio"}
+
+
+def test_every_import_of_ours_names_a_module_that_exists() -> None:
+    assert {(name, module) for name, found in OURS.items() for module in found if module not in PATHS} == set()
+
+
+@pytest.mark.parametrize("name", PATHS)
+def test_a_module_imports_only_from_its_layer_and_those_below(name: str) -> None:
+    assert {module for module in OURS[name] if layer_of(module) < layer_of(name)} == set()
+
+
+@pytest.mark.parametrize("package", HOMES)
+def test_a_package_of_others_is_imported_in_one_layer_only(package: str) -> None:
+    users = {name for name, found in IMPORTS.items() if any(inside(module, package) for module in found)}
+    assert {name for name in users if not inside(name, HOMES[package])} == set()
+    assert users, f"nothing imports {package} any more"
+
+
+def test_configs_import_only_themselves_and_errors_and_nothing_that_reaches_outside() -> None:
+    for name in (name for name in PATHS if inside(name, "service.configs")):
+        assert {module for module in OURS[name] if not inside(module, "service.configs")} <= {"service.errors"}, name
+        assert {module.partition(".")[0] for module in IMPORTS[name]} & IMPURE == set(), name
+
+
+def test_the_store_knows_nothing_of_http() -> None:
+    for name in (name for name in PATHS if inside(name, "service.store")):
+        assert {module for module in IMPORTS[name] if inside(module, "service.http") or inside(module, "aiohttp")} == set(), (
+            name
+        )
+
+
+def test_no_module_imports_itself_by_way_of_others() -> None:
+    try:
+        TopologicalSorter(OURS).prepare()
+    except CycleError as error:
+        pytest.fail(" imports ".join(reversed(error.args[1])))
+
+
+def test_a_circle_of_imports_would_be_found() -> None:
+    with pytest.raises(CycleError):
+        TopologicalSorter({"a": {"b"}, "b": {"c"}, "c": {"a"}}).prepare()

@@ -1,0 +1,16 @@
+"""The machine of `tests/store/machine.py` on fakeredis: fast, and no claim about Redis."""
+
+import fakeredis
+import pytest
+
+from service.store.connection import Link
+from tests.store.machine import try_out
+
+
+@pytest.mark.parametrize(("partitions", "block_size"), [(1, 4), (3, 16)])
+def test_after_any_operations_a_fake_store_is_what_the_model_says(partitions: int, block_size: int) -> None:
+    server = fakeredis.FakeServer()
+    try_out(
+        lambda: Link(fakeredis.FakeAsyncRedis(server=server, protocol=2)),
+        partitions=partitions, block_size=block_size, examples=10, steps=20,
+    )  # fmt: skip

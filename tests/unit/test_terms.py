@@ -1,0 +1,236 @@
+"""Index terms: readable, the same for equal values, and never missing what a filter asks for."""
+
+import hashlib
+from collections import Counter
+
+import orjson
+import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+
+from service.configs.containment import Filter, contains
+from service.configs.document import document, parse
+from service.configs.limits import Limits
+from service.configs.terms import SPILL_LIMIT, Alternatives, filter_demands, member_terms, spill_term, user_term
+from tests.unit.strategies import (
+    Spelled,
+    cases,
+    keys,
+    known_documents,
+    spell,
+    spelled_objects,
+    strings,
+    twice_spelled_objects,
+    values,
+)
+
+AMPLE = Limits(max_filter_values=10**6, max_terms=10**6)
+
+
+def terms_of(raw: bytes | str) -> list[str]:
+    """All terms of a JSON object, as a session's index has them."""
+    raw = raw.encode() if isinstance(raw, str) else raw
+    members = document(parse(raw, max_nesting=AMPLE.max_nesting), raw, AMPLE).members
+    return [term.decode() for member in members if member.terms for term in member.terms.split(b"\t")]
+
+
+def demands_of(raw: bytes | str) -> tuple[Alternatives, ...]:
+    found = Filter.parse(raw.encode() if isinstance(raw, str) else raw, AMPLE)
+    return found.demands if found else ()
+
+
+def sha(text: str) -> str:
+    return "#" + hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def under(key: str, value: object) -> str:
+    return orjson.dumps({key: value}).decode()
+
+
+@pytest.mark.parametrize(
+    ("configs", "terms"),
+    [
+        ('{"agent":"bot1"}', ['agent="bot1"']),
+        ('{"temperature":0.70}', ["temperature=0.7"]),
+        ('{"stream":true,"debug":false}', ["stream=true", "debug=false"]),
+        ('{"note":null}', ["note=null"]),
+        ('{"runtime":{"name":"r1","version":"2.0"}}', ['runtime.name="r1"', 'runtime.version="2.0"']),
+        ('{"tags":["t1","t2","t1"]}', ['tags[]="t1"', 'tags[]="t2"']),
+        ('{"agents":[{"name":"x"},{"name":"y","on":true}]}', ['agents[].name="x"', 'agents[].name="y"', "agents[].on=true"]),
+        ('{"a":[[1,[2]]]}', ["a[][]=1", "a[][][]=2"]),
+        ('{"a":{"b":[{"c":null}]}}', ["a.b[].c=null"]),
+        ('{"runtime":{},"tags":[]}', ["runtime{}", "tags[]"]),
+        ('{"a":{"b":{}},"c":[[]],"d":[{}]}', []),
+        ("{}", []),
+        ('{"a.b":1}', ['"a.b"=1']),
+        ('{"a":{"b.c":1}}', ['a."b.c"=1']),
+        ('{"":"","@user":"x"}', ['""=""', '"@user"="x"']),
+        ('{"a\\nb":"x\\ty","ключ":"😀"}', ['"a\\nb"="x\\ty"', '"ключ"="😀"']),
+        ('{"a~":1,"a[]":{},"a=":[]}', ['"a~"=1', '"a[]"{}', '"a="[]']),
+        ('{"A-z_09":1}', ["A-z_09=1"]),
+        ('{"a":"true","b":"1","c":"null"}', ['a="true"', 'b="1"', 'c="null"']),
+    ],
+)
+def test_terms_read_as_a_person_would_type_them(configs: str, terms: list[str]) -> None:
+    assert terms_of(configs) == terms
+
+
+@pytest.mark.parametrize(
+    ("spellings", "text"),
+    [
+        ("1 1.0 1e0 10e-1 100E-2", "1"),
+        ("100 1e2 1E+2 100.0", "100"),
+        ("0 -0 0.0 -0.0 0e9 -0e-9 1e-9999", "0"),
+        ("-7 -7.00", "-7"),
+        ("0.1 1e-1 0.10 0.1000000000000000055", "0.1"),
+        ("9007199254740993 9007199254740992.0", "9007199254740992"),
+        ("10000000000000000 1e16", "1e+16"),
+        ("9999999999999998 9999999999999998.0", "9999999999999998"),
+        ("1234567890123456789012345678901234567890 1.2345678901234567890123456789012345678900e39", "1.2345678901234568e+39"),
+        ("18446744073709551616 18446744073709551615", "1.8446744073709552e+19"),
+        ("1e-7 0.0000001", "1e-07"),
+    ],
+)
+def test_a_number_has_the_text_of_its_double(spellings: str, text: str) -> None:
+    assert {tuple(terms_of(f'{{"a":{number}}}')) for number in spellings.split()} == {(f"a={text}",)}
+
+
+@pytest.mark.parametrize(
+    ("text", "hashed"),
+    [("x" * 128, False), ("x" * 129, True), ('"' * 64, False), ('"' * 65, True), ("é" * 64, False), ("é" * 65, True)],
+)
+def test_a_string_of_more_than_128_bytes_stands_as_its_hash(text: str, hashed: bool) -> None:
+    shown = sha(text) if hashed else orjson.dumps(text).decode()
+    assert terms_of(under("a", text)) == [f"a={shown}"]
+    assert terms_of(under("a", [text])) == [f"a[]={shown}"]
+
+
+@pytest.mark.parametrize(
+    ("key", "shown"),
+    [
+        ("k" * 128, "k" * 128),
+        ("k" * 129, sha("k" * 129)),
+        ("." * 128, f'"{"." * 128}"'),
+        ("." * 129, sha("." * 129)),
+        ("é" * 64, f'"{"é" * 64}"'),
+        ("é" * 65, sha("é" * 65)),
+    ],
+)
+def test_a_key_of_more_than_128_bytes_stands_as_its_hash(key: str, shown: str) -> None:
+    assert terms_of(under(key, 1)) == [f"{shown}=1"]
+    assert terms_of(under(key, {})) == [shown + "{}"]
+    assert terms_of(under("a", {key: 1})) == [f"a.{shown}=1"]
+    assert terms_of(under(key, list(range(100)))) == [f"{shown}~"]
+
+
+def test_a_path_of_more_than_256_characters_goes_on_from_its_hash() -> None:
+    long = "k" * 100
+    longest = f"{long}.{long}.{'l' * 54}"
+    assert terms_of(under(long, {long: {"l" * 54: 1}})) == [f"{longest}=1"]
+    assert terms_of(under(long, {long: {"l" * 55: 1}})) == [f"{sha(longest + 'l')}=1"]
+    assert terms_of(under(long, {long: {"l" * 54: [1]}})) == [f"{sha(longest + '[]')}=1"]
+    assert terms_of(under(long, {long: {"l" * 55: {"m": [1]}}})) == [f"{sha(longest + 'l')}.m[]=1"]
+
+
+def test_a_container_of_64_terms_is_indexed_and_one_more_spills() -> None:
+    assert len(terms_of(under("a", list(range(SPILL_LIMIT))))) == SPILL_LIMIT == 64
+    assert terms_of(under("a", list(range(SPILL_LIMIT + 1)))) == ["a~"]
+    assert terms_of(under("a", [*range(SPILL_LIMIT)] * 5)) == [f"a[]={number}" for number in range(SPILL_LIMIT)]
+    assert terms_of(under("a", {"b": {str(number): 1 for number in range(65)}})) == ["a~"]
+    assert terms_of(under("a.b", list(range(65)))) == ['"a.b"~']
+
+
+def test_one_key_spills_without_the_others() -> None:
+    wide = list(range(100))
+    assert terms_of(orjson.dumps({"a": {"b": 1}, "wide": wide, "c": wide[:2]})) == ["a.b=1", "wide~", "c[]=0", "c[]=1"]
+
+
+def test_a_document_of_many_levels_and_items_is_read_in_one_walk() -> None:
+    deep = '{"' + "k" * 128 + '":'
+    raw = f'{{"a":{deep * 60}[{",".join(["1"] * 100_000)}]{"}" * 60}}}'
+    (term,) = terms_of(raw)
+    assert term.startswith("#")
+    assert term.endswith("=1")
+
+
+def test_a_filter_demands_the_terms_of_its_scalars_or_the_spill_of_their_key() -> None:
+    assert demands_of('{"agent":"bot1","n":1.0}') == (Alternatives('agent="bot1"'), Alternatives("n=1"))
+    assert demands_of('{"a":{"b":[1,{"c":2}]}}') == (Alternatives("a.b[]=1", "a~"), Alternatives("a.b[].c=2", "a~"))
+    assert demands_of('{"a.b":[1]}') == (Alternatives('"a.b"[]=1', '"a.b"~'),)
+
+
+def test_a_filter_that_spills_itself_demands_a_session_that_spills() -> None:
+    assert demands_of(under("a", list(range(65)))) == (Alternatives("a~"),)
+
+
+@pytest.mark.parametrize("raw", ['{"a":{}}', '{"a":[]}', '{"a":{"b":{}}}', '{"a":[[],{}]}', "{}"])
+def test_containers_without_scalars_demand_nothing(raw: str) -> None:
+    assert demands_of(raw) == ()
+
+
+def test_the_index_proposes_every_config_that_contains_a_filter() -> None:
+    seen: Counter[str] = Counter()
+
+    @settings(max_examples=1500, phases=(Phase.reuse, Phase.generate), suppress_health_check=list(HealthCheck))
+    @given(cases())
+    def propose(case: tuple[Spelled, Spelled]) -> None:
+        config, wanted = case
+        if contains(config.value, wanted.value):
+            have = set(terms_of(config.raw))
+            for demand in demands_of(wanted.raw):
+                assert demand.term in have or demand.spill in have
+                seen["by its term" if demand.term in have else "by a spill"] += 1
+
+    propose()
+    assert min(seen["by its term"], seen["by a spill"]) > 100, seen
+
+
+def test_the_index_proposes_each_real_config_to_a_filter_that_is_the_config() -> None:
+    for name, raw in known_documents():
+        have = set(terms_of(raw))
+        assert [demand for demand in demands_of(raw) if demand.term not in have] == [], name
+
+
+@given(twice_spelled_objects())
+def test_terms_come_from_the_value_and_not_from_its_spelling(case: tuple[Spelled, Spelled]) -> None:
+    one, other = case
+    assert terms_of(one.raw) == terms_of(other.raw)
+    assert demands_of(one.raw) == demands_of(other.raw)
+
+
+@given(st.lists(keys(), min_size=2, max_size=2, unique=True), values(), values())
+def test_two_keys_at_the_top_share_no_term(pair: list[str], one: object, other: object) -> None:
+    first, second = pair
+    shared = set(terms_of(spell({first: one}))) & set(terms_of(spell({second: other})))
+    # What begins with "#" is a hash; should two collide, containment tells their sessions apart.
+    assert [term for term in shared if not term.startswith("#")] == []
+
+
+@given(spelled_objects(), strings())
+def test_no_term_has_a_tab_or_a_line_break_or_is_that_of_a_user(case: Spelled, user: str) -> None:
+    for term in [*terms_of(case.raw), user_term(user)]:
+        assert not set(term) & set("\t\n\r\0")
+    assert user_term(user) not in terms_of(case.raw)
+    assert user_term(user) not in terms_of(spell({"@user": user, "": user}))
+
+
+@pytest.mark.parametrize(
+    ("user", "term"),
+    [
+        ("alice@example.com", '@user="alice@example.com"'),
+        ("", '@user=""'),
+        ('a"b\\c', '@user="a\\"b\\\\c"'),
+        ("über/alles", '@user="über/alles"'),
+        ("x" * 256, f'@user="{"x" * 256}"'),
+        ("é" * 128, f'@user="{"é" * 128}"'),
+    ],
+)
+def test_a_users_term_is_readable_and_never_shortened(user: str, term: str) -> None:
+    assert user_term(user) == term
+
+
+def test_a_member_can_be_given_its_terms_as_if_nothing_spilled() -> None:
+    wide = list(range(100))
+    assert member_terms("a", wide) == [spill_term("a")] == ["a~"]
+    assert len(member_terms("a", wide, spill_limit=100)) == 100
+    assert filter_demands({"a": wide}) == (Alternatives("a~"),)
