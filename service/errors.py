@@ -9,6 +9,7 @@
     ├── PreconditionFailed      412
     ├── TooLarge                413
     ├── UnsupportedMediaType    415
+    ├── ExpectationFailed       417
     ├── StoreUnavailable        503  nothing was written
     │   └── WriteUncertain      503  a write that may or may not have happened
     └── StartupError                 the command line ends with the sentence and status 1
@@ -91,6 +92,13 @@ class UnsupportedMediaType(ServiceError):
 
     status = 415
     message = "unsupported media type; send application/json"
+
+
+class ExpectationFailed(ServiceError):
+    """The client waits for something that HTTP does not know."""
+
+    status = 417
+    message = "Expect can only be 100-continue"
 
 
 class StoreUnavailable(ServiceError):

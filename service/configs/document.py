@@ -67,8 +67,8 @@ class Document:
         return _lines((member.key, member.terms) for member in self.members if member.terms)
 
 
-def parse(raw: bytes, *, max_nesting: int) -> Any:  # noqa: ANN401 - JSON is any value
-    """Parse JSON that came from outside; the gate all of it passes.
+def parse(raw: bytes, *, max_nesting: int, around: int = 0) -> Any:  # noqa: ANN401 - JSON is any value
+    """Parse JSON that came from outside; the gate all of it passes. `around` levels of it are not counted.
 
     orjson is the judge of what is JSON (RFC 8259). Nesting is counted first, on the bytes, so that nothing behind this gate can
     recurse too deep, duplicate keys included; so are exponents of more than four digits, which Decimal could not take.
@@ -76,7 +76,8 @@ def parse(raw: bytes, *, max_nesting: int) -> Any:  # noqa: ANN401 - JSON is any
     Raises:
         BadRequest: not JSON (with orjson's position), too deep, or an exponent too long.
     """
-    if raw.count(b"[") + raw.count(b"{") > max_nesting and _deeper_than(raw, max_nesting):
+    levels = max_nesting + around
+    if raw.count(b"[") + raw.count(b"{") > levels and _deeper_than(raw, levels):
         raise BadRequest(f"the JSON is nested deeper than {max_nesting} levels")
     if _LONG_EXPONENT.search(raw) and _LONG_EXPONENT.search(_STRING.sub(b'""', raw)):
         raise BadRequest("a number has an exponent of more than four digits")
@@ -89,7 +90,10 @@ def parse(raw: bytes, *, max_nesting: int) -> Any:  # noqa: ANN401 - JSON is any
 def _deeper_than(raw: bytes, levels: int) -> bool:
     # Each round takes the innermost pair of brackets off every branch, so what outlives N rounds is deeper than N.
     brackets = _STRING.sub(b"", raw).translate(_BRACES_TO_BRACKETS, _NOT_BRACKETS)
+    too_many = b"[" * (levels + 1)
     for _ in range(levels):
+        if too_many in brackets:
+            return True
         brackets = brackets.replace(b"[]", b"")
         if not brackets:
             return False

@@ -1,4 +1,4 @@
-"""What handlers get at: the worker's store, and the project that a request's key opened."""
+"""What a handler gets: the request, and the store of the project that its key opened."""
 
 from dataclasses import dataclass
 
@@ -6,44 +6,50 @@ from aiohttp import web
 
 from service.settings import Settings
 from service.store.connection import Link
-from service.store.projects import KeyRing, ProjectConfigs
+from service.store.projects import KeyRing, ProjectConfigs, Registry
 from service.store.sessions import Project, Sessions
 from service.store.users import Users
 
 
-@dataclass(frozen=True)
-class Context:
-    """One worker's settings and store."""
+@dataclass(frozen=True, slots=True)
+class Store:
+    """All that belongs to one project."""
 
-    settings: Settings
-    link: Link
-    keys: KeyRing
-
-    def sessions(self, project: Project) -> Sessions:
-        """The sessions of `project`."""
-        return Sessions(self.link, project, self.settings, self.settings.partitions)
+    project: Project
+    sessions: Sessions
+    users: Users
+    configs: ProjectConfigs
 
 
-CONTEXT = web.AppKey("context", Context)
-PROJECT = web.RequestKey("project", Project)
+class Worker:
+    """One worker process: its settings, its way to Redis, and the keys that it knows."""
+
+    def __init__(self, settings: Settings, link: Link) -> None:
+        self.settings = settings
+        self.link = link
+        self.keys = KeyRing(Registry(link, settings.key_secret), self._store)
+
+    def _store(self, project: Project) -> Store:
+        sessions = Sessions(self.link, project, self.settings, self.settings.partitions)
+        return Store(project, sessions, Users(sessions), ProjectConfigs(self.link, project, self.settings))
 
 
-def context(request: web.Request) -> Context:
-    """The worker's context."""
-    return request.config_dict[CONTEXT]
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One request as a handler sees it. `parameter` is the path's `{name}`; only paths of the API have a `store`."""
 
+    request: web.BaseRequest
+    parameter: str
+    worker: Worker
+    opened: Store | None
 
-def sessions(request: web.Request) -> Sessions:
-    """The sessions of the request's project."""
-    return context(request).sessions(request[PROJECT])
+    @property
+    def settings(self) -> Settings:
+        """The settings, limits included."""
+        return self.worker.settings
 
-
-def users(request: web.Request) -> Users:
-    """The users of the request's project."""
-    return Users(sessions(request))
-
-
-def project_configs(request: web.Request) -> ProjectConfigs:
-    """The own configs of the request's project."""
-    here = context(request)
-    return ProjectConfigs(here.link, request[PROJECT], here.settings)
+    @property
+    def store(self) -> Store:
+        """The store of the project that the key opened."""
+        assert self.opened is not None  # noqa: S101 - the dispatch has opened it for every path of the API
+        return self.opened

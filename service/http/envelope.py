@@ -4,51 +4,54 @@ from datetime import UTC, datetime
 from functools import lru_cache
 
 import orjson
-from aiohttp import web
-from multidict import CIMultiDict
 
-from service.errors import MethodNotAllowed, ServiceError, StoreUnavailable
+from service.errors import MethodNotAllowed, ServiceError, StoreUnavailable, Unauthorized, UnsupportedMediaType
+from service.http.answer import Answer
 from service.store.sessions import Session
 from service.store.users import User, user_id
 
 _OK = b'{"code":0,"msg":""}'
-_JSON = "application/json"
 
 
-def ok(data: bytes | None = None, *, status: int = 200, etag: str | None = None) -> web.Response:
+def ok(data: bytes | None = None, *, status: int = 200, etag: str | None = None) -> Answer:
     """A success; `data` is JSON."""
-    headers: CIMultiDict[str] = CIMultiDict({"Content-Type": _JSON})
-    if etag is not None:
-        headers["ETag"] = f'"{etag}"'
-    return web.Response(body=_OK if data is None else b'{"code":0,"msg":"","data":%b}' % data, status=status, headers=headers)
+    return Answer(_OK if data is None else b'{"code":0,"msg":"","data":%b}' % data, status=status, headers=_etag(etag))
 
 
-def message(text: str) -> web.Response:
+def message(text: str) -> Answer:
     """A success that says something instead of carrying data."""
-    return web.Response(body=orjson.dumps({"code": 0, "msg": text}), content_type=_JSON)
+    return Answer(orjson.dumps({"code": 0, "msg": text}))
 
 
-def not_modified(etag: str) -> web.Response:
+def not_modified(etag: str) -> Answer:
     """What the client has is still so."""
-    return web.Response(status=304, headers={"ETag": f'"{etag}"'})
+    return Answer(status=304, headers=_etag(etag))
 
 
-def failure(error: ServiceError) -> web.Response:
-    """An error in the envelope, with the headers that its status asks for."""
+def _etag(etag: str | None) -> bytes:
+    return b"" if etag is None else b'ETag: "%b"\r\n' % etag.encode()
+
+
+def failure(error: ServiceError) -> Answer:
+    """An error in the envelope, with the header that its status asks for."""
     body: dict[str, object] = {"code": error.status, "msg": error.message}
     if error.detail:
         body["error"] = error.detail
-    response = web.Response(body=orjson.dumps(body), status=error.status, content_type=_JSON)
+    return Answer(orjson.dumps(body), status=error.status, headers=_headers(error))
+
+
+def _headers(error: ServiceError) -> bytes:
     match error:
         case MethodNotAllowed():
-            response.headers["Allow"] = error.allowed
+            return b"Allow: %b\r\n" % error.allowed.encode()
         case StoreUnavailable():
-            response.headers["Retry-After"] = str(error.retry_after)
-        case ServiceError(status=401):
-            response.headers["WWW-Authenticate"] = "Bearer"
-        case ServiceError(status=415):
-            response.headers["Accept"] = _JSON
-    return response
+            return b"Retry-After: %d\r\n" % error.retry_after
+        case Unauthorized():
+            return b"WWW-Authenticate: Bearer\r\n"
+        case UnsupportedMediaType():
+            return b"Accept: application/json\r\n"
+        case _:
+            return b""
 
 
 def rfc3339(microseconds: int) -> str:

@@ -1,32 +1,40 @@
 """What a request carries, read and checked: ids, bodies, query parameters, conditions."""
 
 import re
+import secrets
 from dataclasses import dataclass
+from itertools import count
 from typing import Any
 from urllib.parse import unquote_to_bytes
-from uuid import UUID, uuid4
+from uuid import UUID
 
-from aiohttp import web
+from aiohttp import HttpVersion11, web
+from multidict import CIMultiDictProxy
 
 from service.configs.document import Document, document, parse, spans
 from service.configs.limits import Limits
-from service.errors import BadRequest, TooLarge, UnsupportedMediaType
+from service.errors import BadRequest, ExpectationFailed, TooLarge, UnsupportedMediaType
+
+Headers = CIMultiDictProxy[str]
 
 _UUID = re.compile(
     r"(?:urn:uuid:)?[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
     r"|[0-9a-f]{32}|\{[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\}",
     re.ASCII | re.IGNORECASE,
 )
+_CANONICAL_UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", re.ASCII)
 _SANE_ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}", re.ASCII)
 _ETAG = re.compile(r'\s*(W/)?"([\x21\x23-\x7e\x80-\xff]*)"\s*(?:,|$)')
 _OWN_ETAG = re.compile(r"[0-9]+-[0-9]+", re.ASCII)
+_OWN_IDS = secrets.token_hex(8)
+_numbers = count(1)
 _BOOLEANS = {"true": True, "1": True, "false": False, "0": False, "": False}
 
 
-def request_id(request: web.BaseRequest) -> str:
+def request_id(headers: Headers) -> str:
     """The id that the caller gave the request, or a new one where that is missing or could do harm in a log."""
-    given = request.headers.get("X-Request-Id", "")
-    return given if _SANE_ID.fullmatch(given) else uuid4().hex
+    given = headers.get("X-Request-Id")
+    return given if given is not None and _SANE_ID.fullmatch(given) else f"{_OWN_IDS}{next(_numbers):016x}"
 
 
 def canonical_uuid(text: str) -> str | None:
@@ -34,30 +42,32 @@ def canonical_uuid(text: str) -> str | None:
     return str(UUID(text.lower())) if _UUID.fullmatch(text) else None
 
 
-def session_id(request: web.Request) -> str:
+def session_id(text: str) -> str:
     """The id of the session in the path.
 
     Raises:
         BadRequest: it is no UUID.
     """
-    found = canonical_uuid(request.match_info["session_id"])
+    # As most clients send it, it is canonical already.
+    if _CANONICAL_UUID.fullmatch(text):
+        return text
+    found = canonical_uuid(text)
     if found is None:
         raise BadRequest("invalid session_id")
     return found
 
 
-def identifier(request: web.Request) -> str:
-    """The user's identifier in the path, the segment after `/api/v1/user/`.
-
-    Decoded here: the router leaves alone what is not UTF-8, and so would take `%FF` for `%25FF`.
+def identifier(text: str) -> str:
+    """The user's identifier in the path.
 
     Raises:
         BadRequest: it is not UTF-8.
     """
     try:
-        return unquote_to_bytes(request.rel_url.raw_path.split("/")[4]).decode()
-    except UnicodeDecodeError:
+        text.encode()
+    except UnicodeEncodeError:
         raise BadRequest("the user in the path is not UTF-8") from None
+    return text
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +114,7 @@ class Body:
         return document(value, self.raw["configs"], limits)
 
 
-async def read_body(request: web.Request, limits: Limits) -> bytes:
+async def read_body(request: web.BaseRequest, limits: Limits) -> bytes:
     """The bytes of a body that is JSON by its media type, or has none.
 
     Raises:
@@ -115,6 +125,7 @@ async def read_body(request: web.Request, limits: Limits) -> bytes:
     kind = request.headers.get("Content-Type", "").partition(";")[0].strip().lower()
     if kind and kind != "application/json" and (not kind.endswith("+json") or "-patch+" in kind):
         raise UnsupportedMediaType
+    await _go_on(request)
     try:
         return await request.read()
     except web.HTTPRequestEntityTooLarge:
@@ -123,7 +134,18 @@ async def read_body(request: web.Request, limits: Limits) -> bytes:
         raise BadRequest("the body is broken off, or not encoded as its headers say") from None
 
 
-async def json_body(request: web.Request, limits: Limits) -> Body:
+async def _go_on(request: web.BaseRequest) -> None:
+    """Tell a client that asked before sending its body (RFC 9110, 10.1.1) to send it."""
+    expected = request.headers.get("Expect")
+    if expected is None:
+        return
+    if expected.lower() != "100-continue":
+        raise ExpectationFailed
+    if request.transport is not None and request.version >= HttpVersion11:
+        request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+
+async def json_body(request: web.BaseRequest, limits: Limits) -> Body:
     """The JSON object in the body; no body at all is an empty one.
 
     Raises:
@@ -134,13 +156,13 @@ async def json_body(request: web.Request, limits: Limits) -> Body:
     if not raw:
         return Body({}, {})
     # The body's own braces are one level above the configs.
-    values = parse(raw, max_nesting=limits.max_nesting + 1)
+    values = parse(raw, max_nesting=limits.max_nesting, around=1)
     if not isinstance(values, dict):
         raise BadRequest("the body must be a JSON object")
     return Body(values, spans(raw))
 
 
-def query(request: web.Request) -> dict[str, str]:
+def query(request: web.BaseRequest) -> dict[str, str]:
     """The query parameters; of equal names the first counts.
 
     Raises:
@@ -183,7 +205,7 @@ def boolean(parameters: dict[str, str], name: str) -> bool:
     return value
 
 
-def if_match(request: web.Request) -> str:
+def if_match(headers: Headers) -> str:
     """If-Match as scripts take it: "" for none, "*", or the ETags that could be ours, joined by commas.
 
     The comparison is strong (RFC 9110, 13.1.1), so weak ETags match nothing; what is not an ETag of ours cannot match either.
@@ -191,7 +213,7 @@ def if_match(request: web.Request) -> str:
     Raises:
         BadRequest: the header is malformed.
     """
-    header = _list_header(request, "If-Match")
+    header = _list_header(headers, "If-Match")
     if header is None:
         return ""
     if header.strip() == "*":
@@ -200,21 +222,21 @@ def if_match(request: web.Request) -> str:
     return ",".join(ours) or "none"
 
 
-def none_match(request: web.Request, etag: str) -> bool:
+def none_match(headers: Headers, etag: str) -> bool:
     """Whether If-None-Match (weak comparison, RFC 9110, 13.1.2) names `etag`, so that 304 is the answer.
 
     Raises:
         BadRequest: the header is malformed.
     """
-    header = _list_header(request, "If-None-Match")
+    header = _list_header(headers, "If-None-Match")
     if header is None:
         return False
     return header.strip() == "*" or any(tag == etag for _, tag in _etags(header, "If-None-Match"))
 
 
-def _list_header(request: web.Request, name: str) -> str | None:
+def _list_header(headers: Headers, name: str) -> str | None:
     # Several lines are one list (RFC 9110, 5.3).
-    lines = request.headers.getall(name, None)
+    lines = headers.getall(name, None)
     return None if lines is None else ",".join(lines)
 
 

@@ -2,16 +2,13 @@
 
 from collections.abc import Awaitable, Callable
 
-from aiohttp import web
-
+from service.http.answer import Answer
+from service.http.context import Call
 from service.http.handlers import health, project, sessions, users
 
 API = "/api/v1"
 
-# One segment of a path, braces included, which aiohttp's own pattern leaves out: ids and identifiers may have them.
-_SESSION, _USER = "{session_id:[^/]+}", "{identifier:[^/]+}"
-
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+Handler = Callable[[Call], Awaitable[Answer]]
 
 ROUTES: tuple[tuple[str, str, Handler], ...] = (
     ("GET", "/health", health.health),
@@ -19,15 +16,15 @@ ROUTES: tuple[tuple[str, str, Handler], ...] = (
     ("GET", f"{API}/ping", health.ping),
     ("POST", f"{API}/session", sessions.create),
     ("GET", f"{API}/session", sessions.list_page),
-    ("GET", f"{API}/session/{_SESSION}", sessions.get),
-    ("DELETE", f"{API}/session/{_SESSION}", sessions.delete),
-    ("GET", f"{API}/session/{_SESSION}/configs", sessions.get),
-    ("PUT", f"{API}/session/{_SESSION}/configs", sessions.replace),
-    ("PATCH", f"{API}/session/{_SESSION}/configs", sessions.patch),
-    ("POST", f"{API}/session/{_SESSION}/copy", sessions.copy),
+    ("GET", f"{API}/session/{{session_id}}", sessions.get),
+    ("DELETE", f"{API}/session/{{session_id}}", sessions.delete),
+    ("GET", f"{API}/session/{{session_id}}/configs", sessions.get),
+    ("PUT", f"{API}/session/{{session_id}}/configs", sessions.replace),
+    ("PATCH", f"{API}/session/{{session_id}}/configs", sessions.patch),
+    ("POST", f"{API}/session/{{session_id}}/copy", sessions.copy),
     ("GET", f"{API}/user/ls", users.list_page),
-    ("DELETE", f"{API}/user/{_USER}", users.delete),
-    ("GET", f"{API}/user/{_USER}/resources", users.resources),
+    ("DELETE", f"{API}/user/{{identifier}}", users.delete),
+    ("GET", f"{API}/user/{{identifier}}/resources", users.resources),
     ("GET", f"{API}/project/configs", project.get),
     ("PATCH", f"{API}/project/configs", project.patch),
 )

@@ -1,48 +1,59 @@
-"""The connection to Redis: commands out, replies in, and driver errors turned into the service's own."""
+"""The connection to Redis: commands out, replies in, and everything that can go wrong turned into the service's own errors."""
 
-from collections.abc import Sequence
-from typing import Any, Self
+from collections.abc import Callable, Sequence
+from typing import Any, Self, cast
 
+import hiredis
 from redis import exceptions as redis_errors
-from redis.asyncio import Redis
+from redis.asyncio.connection import ConnectionPool
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
 from service.errors import StoreUnavailable, WriteUncertain
+from service.store.lane import Broken, Lane, LaneError
 
 #: A command as Redis takes it: its name, then its arguments.
 Command = Sequence[str | bytes | int]
 
-#: Refusals in which Redis did nothing, by the first word of its answer.
-_REFUSALS = ("LOADING", "OOM", "READONLY", "BUSY", "MASTERDOWN", "CLUSTERDOWN", "NOREPLICAS", "MISCONF", "TRYAGAIN")
+# hiredis declares a tuple of one; it packs any number.
+_pack = cast("Callable[[Sequence[str | bytes | int]], bytes]", hiredis.pack_command)
+
+#: Answers by which Redis refuses to work for now, without having done anything.
+_REFUSALS = (
+    *("LOADING", "OOM", "READONLY", "BUSY", "MISCONF"),
+    *("MASTERDOWN", "NOREPLICAS", "CLUSTERDOWN", "TRYAGAIN"),
+)
 
 
 class Link:
     """One worker's way to Redis. Replies are as Redis sends them: bytes, int, list or None."""
 
-    def __init__(self, client: Redis) -> None:
-        client.response_callbacks.clear()
-        self._client = client
+    def __init__(self, pool: ConnectionPool, *, timeout: float) -> None:
+        self._pool = pool
+        self._timeout = timeout
+        self._lane: Lane | None = None
 
     @classmethod
     def open(cls, url: str, *, timeout: float) -> Self:
-        """Open the Redis at `url`; a command takes at most `timeout` seconds.
+        """A way to the Redis at `url`, connected when first used; a command takes at most `timeout` seconds.
 
-        redis-py's own retries are off: a script that was sent twice would write twice.
+        Raises:
+            ValueError: `url` is no Redis URL.
         """
-        return cls(
-            Redis.from_url(
-                url,
-                protocol=2,
-                socket_timeout=timeout,
-                socket_connect_timeout=timeout,
-                retry=Retry(NoBackoff(), 0),
-            )
+        pool = ConnectionPool.from_url(
+            url,
+            protocol=2,
+            socket_timeout=timeout,
+            socket_connect_timeout=timeout,
+            # What is sent again is decided below: a script that ran twice would write twice.
+            retry=Retry(NoBackoff(), 0),
         )
+        return cls(pool, timeout=timeout)
 
     async def close(self) -> None:
-        """Close all connections."""
-        await self._client.aclose()
+        """Close the connection."""
+        if self._lane is not None:
+            self._lane.close()
 
     async def call(self, *command: str | bytes | int, writes: bool = False) -> Any:  # noqa: ANN401 - Redis replies differ
         """Run one command.
@@ -52,38 +63,41 @@ class Link:
             WriteUncertain: the same, for a command that `writes` and may have done so.
             redis.ResponseError: Redis answered with an error that is this service's fault (NOSCRIPT included).
         """
-        try:
-            return await self._client.execute_command(*command)  # type: ignore[no-untyped-call]  # redis-py leaves it so
-        except redis_errors.RedisError as error:
-            raise _translated(error, writes) from error
-        except (OSError, TimeoutError) as error:
-            raise _unavailable(writes) from error
+        (reply,) = await self._send(_pack(command), 1, writes)
+        if isinstance(reply, hiredis.ReplyError):
+            raise _translated(reply)
+        return reply
 
     async def batch(self, commands: Sequence[Command], *, writes: bool = False) -> list[Any]:
         """Run `commands` in one round trip, in order but not as one step; replies in the same order.
 
-        An error that Redis answers to one command stands in its place in the list. Raises as `call` does otherwise.
+        An error that Redis answers to one command stands, as `call` would raise it, in its place in the list.
         """
-        pipeline = self._client.pipeline(transaction=False)
-        for command in commands:
-            pipeline.execute_command(*command)
+        if not commands:
+            return []
+        packed = b"".join([_pack(tuple(command)) for command in commands])
+        replies = await self._send(packed, len(commands), writes)
+        return [_translated(reply) if isinstance(reply, hiredis.ReplyError) else reply for reply in replies]
+
+    async def _send(self, packed: bytes, commands: int, writes: bool) -> list[Any]:
+        if self._lane is None:
+            self._lane = Lane(self._pool, timeout=self._timeout)
         try:
-            return await pipeline.execute(raise_on_error=False)
-        except redis_errors.RedisError as error:
-            raise _translated(error, writes) from error
-        except (OSError, TimeoutError) as error:
-            raise _unavailable(writes) from error
+            try:
+                return await self._lane.send(packed, commands)
+            except Broken as error:
+                if writes and error.sent:
+                    raise
+                # Once more: it changed nothing, and a restarted Redis is there again at once.
+                return await self._lane.send(packed, commands)
+        except LaneError as error:
+            raise WriteUncertain if writes and error.sent else StoreUnavailable from error
+        except (redis_errors.RedisError, OSError, TimeoutError) as error:
+            raise StoreUnavailable from error
 
 
-def _unavailable(writes: bool) -> StoreUnavailable:
-    return WriteUncertain() if writes else StoreUnavailable()
-
-
-def _translated(error: redis_errors.RedisError, writes: bool) -> Exception:
-    if isinstance(error, redis_errors.ResponseError | redis_errors.BusyLoadingError | redis_errors.ReadOnlyError):
-        refused = isinstance(error, redis_errors.BusyLoadingError | redis_errors.ReadOnlyError | redis_errors.OutOfMemoryError)
-        return StoreUnavailable() if refused or str(error).startswith(_REFUSALS) else error
-    # A connection that could not be made carried nothing.
-    if isinstance(error, redis_errors.ConnectionError) and "connecting to" in str(error):
+def _translated(reply: hiredis.ReplyError) -> Exception:
+    text = str(reply)
+    if text.startswith(_REFUSALS):
         return StoreUnavailable()
-    return _unavailable(writes)
+    return redis_errors.NoScriptError(text) if text.startswith("NOSCRIPT") else redis_errors.ResponseError(text)

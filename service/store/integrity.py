@@ -164,7 +164,8 @@ class Check:
     mend: bool = False
     progress: Callable[[int], object] = lambda _: None
     _covered: set[int] = field(default_factory=set)
-    _users: dict[bytes, str] = field(default_factory=dict)
+    #: Users, each with a session of theirs: its id and serial.
+    _users: dict[bytes, tuple[str, bytes]] = field(default_factory=dict)
 
     async def findings(self) -> AsyncIterator[Finding]:
         """Every difference there is, confirmed."""
@@ -228,7 +229,7 @@ class Check:
             block.expected[term].add(own)
         if user is not None:
             block.expected[f"@user={user.decode()}"].add(own)
-            self._users.setdefault(user, session_id)
+            self._users.setdefault(user, (session_id, own))
 
     async def _compare_sets(self, block: _Block) -> None:
         terms = list(block.expected)
@@ -253,9 +254,9 @@ class Check:
         if unknown:
             await asyncio.sleep(UNDER_WAY)
         for user in unknown:
-            session_id = self._users[user]
-            owner = await self.link.call("HGET", self.partition.session(session_id), "user")
-            if owner == user and not await self._is_known(user):
+            session_id, serial = self._users[user]
+            now = await self.link.call("HMGET", self.partition.session(session_id), "user", "serial")
+            if now == [user, serial] and not await self._is_known(user):
                 yield Finding("user", session_id)
                 if self.mend:
                     await REGISTER_USER.run(self.link, (keys.users_key(self.partition.slug),), (orjson.loads(user),))

@@ -2,8 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 
@@ -31,8 +30,7 @@ class Project:
     id: str
 
 
-@dataclass(frozen=True, slots=True)
-class Session:
+class Session(NamedTuple):
     """One session. `configs` is the stored form; times are microseconds since 1970; `user` an identifier."""
 
     id: str
@@ -104,20 +102,20 @@ def user_field(user: str | None) -> str:
     return "" if user is None else orjson.dumps(user).decode()
 
 
-@dataclass(frozen=True)
 class Sessions:
     """The sessions of one project. `if_match` is "" for no condition, "*", or ETags joined by commas."""
 
-    link: Link
-    project: Project
-    limits: Limits
-    partitions: int = 1
-    block_size: int = BLOCK_SIZE
-
-    @cached_property
-    def all_partitions(self) -> tuple[Partition, ...]:
-        """Every partition of the project."""
-        return tuple(Partition(self.project.slug, number, self.block_size) for number in range(self.partitions))
+    def __init__(
+        self, link: Link, project: Project, limits: Limits, partitions: int = 1, block_size: int = BLOCK_SIZE
+    ) -> None:
+        """`partitions` and `block_size` are those with which the store was first used."""
+        self.link = link
+        self.project = project
+        self.limits = limits
+        self.partitions = partitions
+        self.block_size = block_size
+        #: Every partition of the project.
+        self.all_partitions = tuple(Partition(project.slug, number, block_size) for number in range(partitions))
 
     def partition(self, session_id: str) -> Partition:
         """The partition that holds `session_id`."""

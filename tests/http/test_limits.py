@@ -73,7 +73,7 @@ def test_64_levels_fit_and_65_do_not(api: Api, method: str) -> None:
         depth = NESTING if opening != b"[" else NESTING - 1
         texts = [opening * levels + b"1" + closing * levels for levels in (depth, depth + 1)]
         most, over = texts if opening != b"[" else [b'{"a":%b}' % text for text in texts]
-        check_limit(api, method, most, over, 400, f"the JSON is nested deeper than {NESTING + 1} levels")
+        check_limit(api, method, most, over, 400, f"the JSON is nested deeper than {NESTING} levels")
 
 
 @pytest.mark.parametrize("body", [

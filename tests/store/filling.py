@@ -8,7 +8,7 @@ from uuid import UUID
 
 import orjson
 import pytest
-from redis.asyncio import Redis
+from redis.asyncio.connection import ConnectionPool
 
 from service.configs.document import Document, document
 from service.configs.limits import Limits
@@ -80,8 +80,8 @@ async def keyspace(link: Link) -> dict[str, Any]:
 class CountingLink(Link):
     """A link that remembers every command it sent and every reply."""
 
-    def __init__(self, client: Redis) -> None:
-        super().__init__(client)
+    def __init__(self, pool: ConnectionPool, *, timeout: float) -> None:
+        super().__init__(pool, timeout=timeout)
         self.seen: list[tuple[Command, Any]] = []
 
     async def call(self, *command: str | bytes | int, writes: bool = False) -> Any:  # noqa: ANN401 - as `Link.call`

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from redis.asyncio.connection import ConnectionPool
 
 from service.configs.containment import Filter
 from service.configs.limits import Limits
@@ -22,8 +23,8 @@ MAX_DEMANDS, MAX_BLOCKS, MAX_COST, PROBE_COST, WINDOW_MIN = 8, 32, 12000, 3, 32
 class WatchedLink(CountingLink):
     """A link that notes, for each run of find.lua, how often it called each command."""
 
-    def __init__(self, client: Any) -> None:  # noqa: ANN401 - as `Link`
-        super().__init__(client)
+    def __init__(self, pool: ConnectionPool, *, timeout: float) -> None:
+        super().__init__(pool, timeout=timeout)
         self.finds: list[Counter[str]] = []
 
     async def call(self, *command: str | bytes | int, writes: bool = False) -> Any:  # noqa: ANN401 - as `Link.call`

@@ -1,6 +1,7 @@
 """A check of a store that is written to meanwhile: it reports nothing, and what is there afterwards is whole."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from random import Random
 
 import pytest
@@ -8,18 +9,20 @@ import pytest
 from service.configs.limits import Limits
 from service.errors import NotFound
 from service.store.connection import Link
-from service.store.integrity import Check
+from service.store.integrity import UNDER_WAY, Check
 from service.store.sessions import Sessions
 from service.store.users import Users
 from tests.store.filling import PROJECT, TIMEOUT, document_of, keyspace, on_every_redis, session_id
 from tests.store.model import index_from_documents, index_in
 
-WRITERS, CHECKS, SESSIONS = 6, 15, 30
+WRITERS, CHECKS, SESSIONS = 6, 8, 30
 
 
 @on_every_redis
 @pytest.mark.parametrize("mend", [False, True])
-async def test_a_check_beside_writers_reports_nothing(empty_redis: str, mend: bool) -> None:
+async def test_a_check_beside_writers_reports_nothing(
+    empty_redis: str, mend: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     link = Link.open(empty_redis, timeout=TIMEOUT)
     sessions = Sessions(link, PROJECT, Limits(), 1, 4)
     users, done = Users(sessions), asyncio.Event()
@@ -41,21 +44,27 @@ async def test_a_check_beside_writers_reports_nothing(empty_redis: str, mend: bo
                     await sessions.replace(name, document)
                 elif action < 0.75:
                     await sessions.patch(name, document)
-                elif action < 0.98:
-                    await sessions.delete(name)
                 else:
-                    await users.delete("carol")
+                    await sessions.delete(name)
             except NotFound:
                 pass
             written[writer] += 1
 
+    async def pause(seconds: float, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep) -> None:
+        # Not a time, but until every writer has ended what it is at: a session is written before its user is registered.
+        before = list(written)
+        while seconds == UNDER_WAY and any(now <= then for now, then in zip(written, before, strict=True)):
+            await sleep(0)
+        if seconds != UNDER_WAY:
+            await sleep(seconds)
+
+    monkeypatch.setattr(asyncio, "sleep", pause)
+
     async def check() -> list[str]:
         found = []
         for _ in range(CHECKS):
-            before = sum(written)
             found += [str(each) async for each in Check(link, sessions.all_partitions[0], Limits(), mend).findings()]
-            while sum(written) < before + WRITERS:
-                await asyncio.sleep(0)
+            await asyncio.sleep(UNDER_WAY)
         done.set()
         return found
 

@@ -3,7 +3,7 @@
 import fakeredis
 import pytest
 
-from service.store.connection import Link
+from tests.store.fake_link import FakeLink
 from tests.store.machine import try_out
 
 
@@ -11,6 +11,6 @@ from tests.store.machine import try_out
 def test_after_any_operations_a_fake_store_is_what_the_model_says(partitions: int, block_size: int) -> None:
     server = fakeredis.FakeServer()
     try_out(
-        lambda: Link(fakeredis.FakeAsyncRedis(server=server, protocol=2)),
+        lambda: FakeLink(server),
         partitions=partitions, block_size=block_size, examples=10, steps=20,
     )  # fmt: skip

@@ -1,22 +1,21 @@
 """Whether the service runs, whether it can work, whether a key opens it."""
 
-from aiohttp import web
-
 from service.http import envelope
-from service.http.context import context
+from service.http.answer import Answer
+from service.http.context import Call
 
 
-async def health(_: web.Request) -> web.Response:
+async def health(_: Call) -> Answer:
     """GET /health: the process serves."""
     return envelope.message("ok")
 
 
-async def ready(request: web.Request) -> web.Response:
+async def ready(call: Call) -> Answer:
     """GET /ready: Redis can be reached; 503 while it cannot."""
-    await context(request).link.call("PING")
+    await call.worker.link.call("PING")
     return envelope.message("ok")
 
 
-async def ping(_: web.Request) -> web.Response:
+async def ping(_: Call) -> Answer:
     """GET /api/v1/ping: the key is good."""
     return envelope.message("pong")

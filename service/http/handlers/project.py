@@ -1,25 +1,24 @@
 """The project's own configs."""
 
-from aiohttp import web
-
 from service.configs.document import document, parse
 from service.errors import BadRequest
 from service.http import envelope, requests
-from service.http.context import context, project_configs
+from service.http.answer import Answer
+from service.http.context import Call
 
 
-async def get(request: web.Request) -> web.Response:
+async def get(call: Call) -> Answer:
     """GET /project/configs."""
-    return envelope.ok(await project_configs(request).get())
+    return envelope.ok(await call.store.configs.get())
 
 
-async def patch(request: web.Request) -> web.Response:
+async def patch(call: Call) -> Answer:
     """PATCH /project/configs: the body is the bare object of changes."""
-    limits = context(request).settings
-    raw = await requests.read_body(request, limits)
+    limits = call.settings
+    raw = await requests.read_body(call.request, limits)
     values = parse(raw, max_nesting=limits.max_nesting) if raw else None
     if values is None or values == {}:
         raise BadRequest("empty body")
     if not isinstance(values, dict):
         raise BadRequest("the body must be a JSON object")
-    return envelope.ok(await project_configs(request).patch(document(values, raw, limits)))
+    return envelope.ok(await call.store.configs.patch(document(values, raw, limits)))

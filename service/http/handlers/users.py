@@ -1,34 +1,33 @@
 """Users of a project."""
 
-from aiohttp import web
-
 from service.http import envelope, requests
-from service.http.context import PROJECT, users
+from service.http.answer import Answer
+from service.http.context import Call
 from service.store.users import decode_cursor
 
 MAX_LIMIT = 200
 
 
-async def list_page(request: web.Request) -> web.Response:
+async def list_page(call: Call) -> Answer:
     """GET /user/ls."""
-    parameters = requests.query(request)
+    parameters = requests.query(call.request)
     cursor = parameters.get("cursor")
-    found, next_cursor = await users(request).page(
+    found, next_cursor = await call.store.users.page(
         limit=requests.whole_number(parameters, "limit", default=0, least=0, most=MAX_LIMIT),
         after=decode_cursor(cursor) if cursor else None,
         descending=requests.boolean(parameters, "time_desc"),
     )
-    items = [envelope.user_json(user, request[PROJECT].id) for user in found]
+    items = [envelope.user_json(user, call.store.project.id) for user in found]
     return envelope.ok(envelope.list_json(items, next_cursor))
 
 
-async def delete(request: web.Request) -> web.Response:
+async def delete(call: Call) -> Answer:
     """DELETE /user/{identifier}."""
-    await users(request).delete(requests.identifier(request))
+    await call.store.users.delete(requests.identifier(call.parameter))
     return envelope.ok()
 
 
-async def resources(request: web.Request) -> web.Response:
+async def resources(call: Call) -> Answer:
     """GET /user/{identifier}/resources."""
-    count = await users(request).count_sessions(requests.identifier(request))
+    count = await call.store.users.count_sessions(requests.identifier(call.parameter))
     return envelope.ok(b'{"counts":{"sessions_count":%d,"disks_count":0,"skills_count":0}}' % count)

@@ -28,7 +28,8 @@ for i = 7, #ARGV, 3 do
 end
 
 local configs, key_count = merge(stored[1] == "null" and "{}" or stored[1], keys, values)
-local terms, lines, old_terms = merge(stored[2] or "{}", keys, terms_of)
+local old_terms = {}
+local terms, lines = merge(stored[2] or "{}", keys, terms_of, old_terms)
 if not configs or not terms then return { "unreadable" } end
 if #configs > max_bytes then return { "too_large" } end
 if key_count > max_keys then return { "too_many_keys" } end

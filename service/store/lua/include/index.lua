@@ -1,7 +1,8 @@
 -- The index: for each block of serials and each term, the set of serials whose session has the term; and for each term, the
 -- set of blocks in which it occurs. Invariant: a block is in `blocks:<term>` exactly while `index:<block>:<term>` exists.
 
-local EXISTS_BATCH = 1000 -- keys a call, well below what Lua's stack unpacks
+local EXISTS_BATCH = 64 -- keys a call
+local call = redis.call
 
 -- Adds the terms in one line of a session's terms to `list`, and returns it.
 local function split_terms(joined, list)
@@ -32,35 +33,38 @@ local function term_difference(old, new)
   return removed, added
 end
 
-local function all_exist(keys)
-  for first = 1, #keys, EXISTS_BATCH do
-    local last = math.min(first + EXISTS_BATCH - 1, #keys)
-    if redis.call("EXISTS", unpack(keys, first, last)) < last - first + 1 then return false end
-  end
-  return true
-end
-
 local function index_keys(prefix, block, terms)
-  local keys = {}
-  for i, term in ipairs(terms) do keys[i] = prefix .. "index:" .. block .. ":" .. term end
+  local keys, start = {}, prefix .. "index:" .. block .. ":"
+  for i, term in ipairs(terms) do keys[i] = start .. term end
   return keys
 end
 
+-- Calls visit(first, last, existing) for every run of EXISTS_BATCH keys, with the number of them that exist.
+local function count_existing(keys, visit)
+  for first = 1, #keys, EXISTS_BATCH do
+    local last = math.min(first + EXISTS_BATCH - 1, #keys)
+    visit(first, last, call("EXISTS", unpack(keys, first, last)))
+  end
+end
+
 -- Takes `serial` out of the sets of `removed` and puts it into those of `added`. Most sets outlive a change and exist before
--- it, which one EXISTS over all of them tells; only otherwise the blocks are seen to.
+-- it, or are all of one session's own; one EXISTS over many of them tells either, and the blocks are seen to where they change.
 local function update_index(prefix, block_size, serial, removed, added)
   local block = string.format("%.0f", math.floor(serial / block_size))
+  local blocks = prefix .. "blocks:"
   local sets = index_keys(prefix, block, removed)
-  for _, set in ipairs(sets) do redis.call("SREM", set, serial) end
-  if not all_exist(sets) then
-    for i, set in ipairs(sets) do
-      if redis.call("EXISTS", set) == 0 then redis.call("SREM", prefix .. "blocks:" .. removed[i], block) end
+  for _, set in ipairs(sets) do call("SREM", set, serial) end
+  count_existing(sets, function(first, last, existing)
+    if existing == last - first + 1 then return end
+    for i = first, last do
+      if existing == 0 or call("EXISTS", sets[i]) == 0 then call("SREM", blocks .. removed[i], block) end
     end
-  end
+  end)
   sets = index_keys(prefix, block, added)
-  local known = all_exist(sets)
-  for i, set in ipairs(sets) do
-    redis.call("SADD", set, serial)
-    if not known then redis.call("SADD", prefix .. "blocks:" .. added[i], block) end
-  end
+  count_existing(sets, function(first, last, existing)
+    for i = first, last do
+      call("SADD", sets[i], serial)
+      if existing < last - first + 1 then call("SADD", blocks .. added[i], block) end
+    end
+  end)
 end

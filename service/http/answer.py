@@ -1,0 +1,49 @@
+"""An answer as a handler makes it: status, JSON body, extra header lines. `protocol` writes it out."""
+
+import time
+from email.utils import formatdate
+from http import HTTPStatus
+
+_REASONS = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}
+#: Statuses whose answers have no body and no length of one (RFC 9110, 15.4.5).
+_BODILESS = frozenset({204, 304})
+
+
+class Answer:
+    """One answer; `headers` are whole lines, each ended by CRLF."""
+
+    __slots__ = ("body", "headers", "keep_alive", "status")
+
+    def __init__(self, body: bytes = b"", *, status: int = 200, headers: bytes = b"") -> None:
+        self.body = body
+        self.status = status
+        self.headers = headers
+        self.keep_alive = True
+
+    def render(self, *, with_body: bool, http_1_0: bool) -> bytes:
+        """The bytes on the wire."""
+        connection = b"" if self.keep_alive and not http_1_0 else b"Connection: keep-alive\r\n"
+        if not self.keep_alive:
+            connection = b"Connection: close\r\n"
+        if self.status in _BODILESS:
+            return b"%b%b%bDate: %b\r\n\r\n" % (_REASONS[self.status], self.headers, connection, _date())
+        return b"%bContent-Type: application/json\r\nContent-Length: %d\r\n%b%bDate: %b\r\n\r\n%b" % (
+            _REASONS[self.status],
+            len(self.body),
+            self.headers,
+            connection,
+            _date(),
+            self.body if with_body else b"",
+        )
+
+
+_now: tuple[int, bytes] = (0, b"")
+
+
+def _date() -> bytes:
+    """The Date header's value, made once a second."""
+    global _now
+    second = int(time.time())
+    if _now[0] != second:
+        _now = (second, formatdate(second, usegmt=True).encode())
+    return _now[1]

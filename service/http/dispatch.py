@@ -1,0 +1,72 @@
+"""What every request passes: a request id, the route, the key check, the handler, and errors turned into answers."""
+
+import asyncio
+import logging
+import time
+from urllib.parse import unquote
+
+from aiohttp import web
+
+from service.errors import ServiceError
+from service.http import envelope, requests
+from service.http.answer import Answer
+from service.http.context import Call, Worker
+from service.http.router import Router
+from service.http.routes import API, ROUTES
+
+log = logging.getLogger("service")
+access_log = logging.getLogger("service.access")
+
+
+class Dispatch:
+    """Answers every request of one worker; called with each."""
+
+    def __init__(self, worker: Worker) -> None:
+        self._worker = worker
+        self._router = Router(ROUTES)
+        self._logs = worker.settings.access_log
+        self._in_flight = 0
+        self._drained: asyncio.Future[None] | None = None
+
+    async def __call__(self, request: web.BaseRequest) -> Answer:
+        """Answer in the envelope, whatever happens."""
+        self._in_flight += 1
+        started = time.monotonic() if self._logs else 0.0
+        path = request.path_qs.partition("?")[0]
+        request_id = requests.request_id(request.headers)
+        try:
+            answer = await self._handle(request, path)
+        except ServiceError as error:
+            answer = envelope.failure(error)
+        except Exception:
+            # Neither the query nor the body goes to the log: both may hold configs.
+            log.exception("request %s: %s %s failed", request_id, request.method, path)
+            answer = envelope.failure(ServiceError())
+        finally:
+            self._in_flight -= 1
+            if self._drained is not None and self._in_flight == 0 and not self._drained.done():
+                self._drained.set_result(None)
+        answer.headers += b"X-Request-Id: %b\r\n" % request_id.encode()
+        if self._logs:
+            milliseconds = (time.monotonic() - started) * 1000
+            access_log.info("%s %s %s %d %.1f ms", request_id, request.method, path, answer.status, milliseconds)
+        if self._drained is not None:
+            answer.keep_alive = False
+        return answer
+
+    async def _handle(self, request: web.BaseRequest, path: str) -> Answer:
+        opened = None
+        # By the decoded path, as routes are found: /%61pi/v1 leads to the API too. Unknown paths of the API need a key as well.
+        if (unquote(path) if "%" in path else path).startswith(API):
+            opened = await self._worker.keys.open(request.headers.get("Authorization", ""))
+        handler, parameter = self._router.find(request.method, path)
+        return await handler(Call(request, parameter, self._worker, opened))
+
+    async def drain(self, seconds: float) -> None:
+        """Wait until every request in hand has its answer, its body still on the way included; `seconds` at most.
+
+        aiohttp's own end would drop what arrives of a body after it began. Answers close their connections from here on.
+        """
+        self._drained = asyncio.get_running_loop().create_future()
+        if self._in_flight:
+            await asyncio.wait([self._drained], timeout=seconds)

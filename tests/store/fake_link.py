@@ -1,0 +1,32 @@
+"""A link to fakeredis, which has no connection that a lane could share."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import fakeredis
+from redis.exceptions import RedisError
+
+from service.store.connection import Command, Link
+
+
+class FakeLink(Link):
+    """The commands of a link, run by fakeredis one at a time."""
+
+    def __init__(self, server: fakeredis.FakeServer) -> None:
+        self._client = fakeredis.FakeAsyncRedis(server=server, protocol=2)
+        self._client.response_callbacks.clear()
+
+    async def close(self) -> None:
+        await self._client.aclose()
+
+    async def call(self, *command: str | bytes | int, writes: bool = False) -> Any:  # noqa: ARG002 - nothing gets lost
+        return await self._client.execute_command(*command)
+
+    async def batch(self, commands: Sequence[Command], *, writes: bool = False) -> list[Any]:
+        replies: list[Any] = []
+        for command in commands:
+            try:
+                replies.append(await self.call(*command, writes=writes))
+            except RedisError as error:
+                replies.append(error)
+        return replies

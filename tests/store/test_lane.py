@@ -1,0 +1,224 @@
+"""The lane: replies in order, time-outs, cancelled callers, broken connections; each call answered once, and rightly."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+
+import hiredis
+import pytest
+
+from service.errors import StoreUnavailable, WriteUncertain
+from service.store import lane
+from service.store.connection import Link
+
+TIMEOUT = 0.4  # seconds
+
+Reply = Callable[[list[bytes], asyncio.StreamWriter], Awaitable[None]]
+
+
+class Peer:
+    """A server that speaks RESP and answers what a test wants; `commands` are those after the client's greeting."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.commands: list[list[bytes]] = []
+        self.connections = 0
+        self.reply: Reply = self.echo
+        self._server: asyncio.Server | None = None
+        self._writers: list[asyncio.StreamWriter] = []
+
+    @property
+    def url(self) -> str:
+        return f"unix://{self.path}"
+
+    async def start(self) -> None:
+        self._server = await asyncio.start_unix_server(self._serve, self.path)
+
+    async def stop(self) -> None:
+        assert self._server is not None
+        self._server.close()
+        for writer in self._writers:
+            writer.close()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
+        self._writers.append(writer)
+        parser = hiredis.Reader()
+        while data := await reader.read(65536):
+            parser.feed(data)
+            while (command := parser.gets()) is not False:
+                if command[0].upper() in (b"CLIENT", b"HELLO"):
+                    writer.write(b"+OK\r\n")
+                else:
+                    self.commands.append(command)
+                    await self.reply(command, writer)
+
+    @staticmethod
+    async def echo(command: list[bytes], writer: asyncio.StreamWriter) -> None:
+        writer.write(b"$%d\r\n%b\r\n" % (len(command[-1]), command[-1]))
+
+
+@pytest.fixture
+async def peer(tmp_path: Path) -> AsyncIterator[Peer]:
+    started = Peer(tmp_path / "peer.sock")
+    await started.start()
+    yield started
+    await started.stop()
+
+
+@pytest.fixture
+async def link(peer: Peer) -> AsyncIterator[Link]:
+    opened = Link.open(peer.url, timeout=TIMEOUT)
+    yield opened
+    await opened.close()
+    await asyncio.sleep(0)
+
+
+async def test_each_of_many_callers_gets_its_own_reply(redis_url: str) -> None:
+    link = Link.open(redis_url, timeout=5)
+    replies = await asyncio.gather(*(link.call("ECHO", number) for number in range(5000)))
+    assert replies == [b"%d" % number for number in range(5000)]
+    first, error, last = await link.batch([("ECHO", "a"), ("NOSUCH",), ("ECHO", "b")])
+    assert (first, last) == (b"a", b"b")
+    assert "unknown command" in str(error)
+    await link.close()
+
+
+async def test_a_late_reply_goes_to_nobody_else(peer: Peer, link: Link) -> None:
+    release = asyncio.Event()
+
+    async def hold_the_first(command: list[bytes], writer: asyncio.StreamWriter) -> None:
+        if command[-1] == b"first":
+            await release.wait()
+        await Peer.echo(command, writer)
+
+    peer.reply = hold_the_first
+    with pytest.raises(StoreUnavailable) as failed:
+        await link.call("ECHO", "first")
+    assert not isinstance(failed.value, WriteUncertain)
+    second = asyncio.create_task(link.call("ECHO", "second"))
+    await asyncio.sleep(0)
+    release.set()
+    assert await second == b"second"
+    assert peer.connections == 1
+
+
+async def test_a_write_that_timed_out_is_reported_as_uncertain(peer: Peer, link: Link) -> None:
+    async def silence(command: list[bytes], writer: asyncio.StreamWriter) -> None:
+        pass
+
+    peer.reply = silence
+    with pytest.raises(WriteUncertain):
+        await link.call("SET", "key", "value", writes=True)
+    assert peer.commands == [[b"SET", b"key", b"value"]]
+
+
+async def test_a_cancelled_caller_takes_no_reply_from_another(link: Link) -> None:
+    assert await link.call("ECHO", "warm") == b"warm"
+    callers = [asyncio.create_task(link.call("ECHO", number)) for number in range(10)]
+    await asyncio.sleep(0)
+    for caller in callers[::2]:
+        caller.cancel()
+    rest = await asyncio.gather(*callers, return_exceptions=True)
+    assert rest[1::2] == [b"%d" % number for number in range(1, 10, 2)]
+    assert all(isinstance(result, asyncio.CancelledError) for result in rest[::2])
+
+
+async def test_a_connection_that_breaks_answers_each_call_once(peer: Peer, link: Link) -> None:
+    broken = False
+
+    async def break_once(command: list[bytes], writer: asyncio.StreamWriter) -> None:
+        nonlocal broken
+        if not broken and command[-1] == b"3":
+            broken = True
+            writer.write(b"$1")  # in the middle of a reply
+            writer.close()
+        elif not writer.is_closing():
+            await Peer.echo(command, writer)
+
+    peer.reply = break_once
+    reads = [link.call("ECHO", number) for number in range(6)]
+    writes = [link.call("SET", "key", number, writes=True) for number in range(10, 16)]
+    results = await asyncio.gather(*reads, *writes, return_exceptions=True)
+    assert results[:6] == [b"%d" % number for number in range(6)]
+    assert all(isinstance(result, WriteUncertain) for result in results[6:])
+    # Reads were sent again on a new connection, writes were not.
+    assert peer.connections == 2
+    assert len([command for command in peer.commands if command[0] == b"SET"]) <= 6
+
+
+async def test_a_peer_that_came_back_is_used_again(peer: Peer, link: Link) -> None:
+    assert await link.call("ECHO", "one") == b"one"
+    await peer.stop()
+    peer.path.unlink(missing_ok=True)
+    with pytest.raises(StoreUnavailable):
+        await link.call("ECHO", "gone")
+    with pytest.raises(StoreUnavailable) as failed:
+        await link.call("SET", "key", "value", writes=True)
+    assert not isinstance(failed.value, WriteUncertain), "nothing was sent"
+    await peer.start()
+    assert await link.call("SET", "key", "two", writes=True) == b"two"
+
+
+async def test_what_is_no_reply_ends_the_connection_and_the_next_call_works(peer: Peer, link: Link) -> None:
+    async def nonsense(_: list[bytes], writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\n\r\n" if peer.connections == 1 else b"+fine\r\n")
+
+    peer.reply = nonsense
+    assert await link.call("PING") == b"fine"
+    assert peer.connections == 2
+
+
+async def test_a_reply_that_nobody_asked_for_ends_the_connection(peer: Peer, link: Link) -> None:
+    async def two(_: list[bytes], writer: asyncio.StreamWriter) -> None:
+        writer.write(b"+mine\r\n+whose\r\n" if peer.connections == 1 else b"+mine\r\n")
+
+    peer.reply = two
+    assert await link.call("PING") == b"mine"
+    for _ in range(20):
+        assert await link.call("PING") == b"mine"
+    assert peer.connections == 2
+
+
+async def test_a_connection_that_says_nothing_is_given_up(peer: Peer, link: Link) -> None:
+    async def first_is_silent(command: list[bytes], writer: asyncio.StreamWriter) -> None:
+        if peer.connections > 1:
+            await Peer.echo(command, writer)
+
+    peer.reply = first_is_silent
+    with pytest.raises(StoreUnavailable):
+        await link.call("ECHO", "lost")
+    while True:
+        try:
+            assert await link.call("ECHO", "again") == b"again"
+            break
+        except StoreUnavailable:
+            assert peer.connections == 1
+    assert peer.connections == 2
+
+
+async def test_what_is_in_flight_is_bounded(link: Link, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lane, "MAX_COMMANDS", 8)
+    assert await link.call("ECHO", "warm") == b"warm"
+    results = await asyncio.gather(*(link.call("ECHO", number) for number in range(20)), return_exceptions=True)
+    assert results[:8] == [b"%d" % number for number in range(8)]
+    assert all(isinstance(result, StoreUnavailable) for result in results[8:])
+    assert await link.call("ECHO", "after") == b"after"
+
+
+async def test_a_bound_on_bytes_holds_too(link: Link, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lane, "MAX_BYTES", 1000)
+    assert await link.call("ECHO", "warm") == b"warm"
+    calls = [link.call("ECHO", "x" * 2000), link.call("ECHO", "refused")]
+    results = await asyncio.gather(*calls, return_exceptions=True)
+    assert results[0] == b"x" * 2000
+    assert isinstance(results[1], StoreUnavailable)
+
+
+async def test_callers_share_one_attempt_to_connect(peer: Peer, link: Link) -> None:
+    first = asyncio.create_task(link.call("ECHO", 0))
+    others = [asyncio.create_task(link.call("ECHO", number)) for number in range(1, 20)]
+    await asyncio.sleep(0)
+    first.cancel()
+    assert await asyncio.gather(*others) == [b"%d" % number for number in range(1, 20)]
+    assert peer.connections == 1

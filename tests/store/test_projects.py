@@ -1,0 +1,211 @@
+"""Projects and their keys: what opens what, what is nowhere to be read, and that a deleted project leaves nothing."""
+
+from dataclasses import replace
+
+import pytest
+
+from service.configs.limits import Limits
+from service.errors import BadRequest, NotFound, StartupError, TooLarge, Unauthorized, Unreadable
+from service.settings import Settings
+from service.store import bootstrap, projects
+from service.store.connection import Link
+from service.store.projects import KeyRing, ProjectConfigs, Registry
+from service.store.sessions import Sessions
+from service.store.users import Users
+from tests.store.filling import add, document_of, keyspace
+
+
+@pytest.fixture
+def registry(link: Link) -> Registry:
+    return Registry(link, "a secret")
+
+
+@pytest.fixture
+def settings(empty_redis: str) -> Settings:
+    return Settings(redis_url=empty_redis, root_token="root", key_secret="a secret")
+
+
+async def test_a_new_project_is_opened_by_its_key(registry: Registry) -> None:
+    project, key = await registry.create("acme")
+    other, other_key = await registry.create("other-1")
+    assert await registry.open(key) == project
+    assert await registry.open(other_key) == other
+    assert await registry.open(key + "x") is None
+    assert await Registry(registry.link, "another secret").open(key) is None
+    assert await registry.all() == [project, other]
+    assert await registry.get("acme") == project
+
+
+async def test_a_key_is_nowhere_in_redis(registry: Registry, settings: Settings) -> None:
+    project, first = await registry.create("acme")
+    await bootstrap._prepare(settings)
+    keys = [first, await registry.add_key(project), await registry.rotate_key(project), "sk-ac-root"]
+    held = repr(await keyspace(registry.link))
+    for secret in (*keys, *(key.removeprefix("sk-ac-") for key in keys if key != "sk-ac-root"), "a secret"):
+        assert secret not in held
+    assert await registry.open("sk-ac-root") == await registry.get("default")
+
+
+async def test_a_rotated_key_is_the_only_one_that_opens(registry: Registry) -> None:
+    project, first = await registry.create("acme")
+    second = await registry.add_key(project)
+    other, other_key = await registry.create("other")
+    third = await registry.rotate_key(project)
+    assert [await registry.open(key) for key in (first, second, third, other_key)] == [None, None, project, other]
+    held = await keyspace(registry.link)
+    assert len([name for name in held if name.startswith("scc:token:")]) == 2
+    assert len(held["scc:{acme}:tokens"]) == 1
+
+
+@pytest.mark.parametrize("slug", ["", "A", "a_b", "-a", "a-", "a b", "é", "a.b", "a{b}", "x" * 64, "a\n"])
+async def test_a_name_that_is_none_is_refused(registry: Registry, slug: str) -> None:
+    with pytest.raises(BadRequest, match="a project's name is 1 to 63 of a-z, 0-9 and -"):
+        await registry.create(slug)
+    assert await keyspace(registry.link) == {}
+
+
+async def test_a_name_that_is_taken_is_refused_and_the_project_stays_as_it_is(registry: Registry) -> None:
+    await registry.create("acme")
+    before = await keyspace(registry.link)
+    with pytest.raises(BadRequest, match="there is a project acme already"):
+        await registry.create("acme")
+    assert await keyspace(registry.link) == before
+
+
+async def test_a_project_that_is_not_there_is_not_found(registry: Registry) -> None:
+    with pytest.raises(NotFound, match="there is no project acme"):
+        await registry.get("acme")
+
+
+@pytest.mark.parametrize("partitions", [1, 3])
+async def test_a_deleted_project_leaves_nothing(registry: Registry, partitions: int) -> None:
+    await registry.create("acme-2")
+    untouched = await keyspace(registry.link)
+    project, _ = await registry.create("acme")
+    await registry.add_key(project)
+    sessions = Sessions(registry.link, project, Limits(), partitions, 4)
+    for number in range(230):
+        await add(sessions, number, {"n": number} if number % 5 else None, "alice" if number % 2 else None)
+    await ProjectConfigs(registry.link, project, Limits()).patch(document_of({"a": 1}))
+    await registry.revoke_keys(project)
+    await registry.delete(sessions)
+    assert await keyspace(registry.link) == untouched
+
+
+async def test_two_projects_know_nothing_of_each_other(registry: Registry) -> None:
+    stores = [Sessions(registry.link, (await registry.create(slug))[0], Limits(), 1, 4) for slug in ("a", "a-b")]
+    for place, sessions in enumerate(stores):
+        await add(sessions, 1, {"place": place}, "alice")
+    await Users(stores[0]).delete("alice")
+    assert (await stores[1].get((await add(stores[1], 2, {}, None)).id)).configs == b"{}"
+    assert await Users(stores[1]).count_sessions("alice") == 1
+    with pytest.raises(NotFound):
+        await Users(stores[0]).count_sessions("alice")
+
+
+async def test_a_key_ring_asks_redis_once_for_a_key_it_knows(
+    registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project, key = await registry.create("acme")
+    now = 1000.0
+    monkeypatch.setattr(projects.time, "monotonic", lambda: now)
+    ring = KeyRing(registry, lambda project: project)
+    assert await ring.open(f"Bearer {key}") == project
+    assert await ring.open(f"bearer {key}") == project
+    await registry.revoke_keys(project)
+    now += projects.KEY_TTL - 0.1
+    assert await ring.open(f"Bearer {key}") == project
+    now += 0.2
+    with pytest.raises(Unauthorized):
+        await ring.open(f"Bearer {key}")
+    # A refusal is not remembered: the key may come to be.
+    await registry.add_key(project, key)
+    assert await ring.open(f"Bearer {key}") == project
+
+
+@pytest.mark.parametrize("header", ["", "Bearer", "Bearer ", "Basic sk-ac-x", "sk-ac-x", "Bearer x", "Bearer sk-ac-" + "x" * 300])
+async def test_what_is_no_key_opens_nothing(registry: Registry, header: str) -> None:
+    with pytest.raises(Unauthorized):
+        await KeyRing(registry, lambda project: project).open(header)
+
+
+async def test_a_key_ring_forgets_when_it_knows_too_many(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(projects, "KEYS_REMEMBERED", 2)
+    project, _ = await registry.create("acme")
+    ring = KeyRing(registry, lambda project: project)
+    for key in [await registry.add_key(project) for _ in range(5)]:
+        assert await ring.open(f"Bearer {key}") == project
+        assert len(ring._known) <= 2
+
+
+async def test_a_project_s_own_configs_are_merged_as_a_session_s_are(registry: Registry) -> None:
+    project, _ = await registry.create("acme")
+    configs = ProjectConfigs(registry.link, project, Limits(max_configs_bytes=60, max_keys=3))
+    assert await configs.get() == b"{}"
+    assert await configs.patch(document_of(b'{"a": 1.0, "b":[]}')) == b'{\n"a":1.0,\n"b":[]\n}'
+    assert await configs.patch(document_of({"a": None, "c": 2})) == b'{\n"b":[],\n"c":2\n}'
+    for refused in ({"d": 1, "e": 2}, {"d": "x" * 60}):
+        with pytest.raises(TooLarge):
+            await configs.patch(document_of(refused))
+    assert await configs.get() == b'{\n"b":[],\n"c":2\n}'
+    assert await configs.patch(document_of({"b": None, "c": None})) == b"{}"
+    await registry.link.call("HSET", "scc:{acme}:project", "configs", "{oops")
+    with pytest.raises(Unreadable):
+        await configs.patch(document_of({"a": 1}))
+
+
+async def test_a_store_is_made_ready_once_and_stays_so(registry: Registry, settings: Settings) -> None:
+    await bootstrap._prepare(settings)
+    before = await keyspace(registry.link)
+    await bootstrap._prepare(settings)
+    assert await keyspace(registry.link) == before
+    assert before["scc:store"][b"partitions"] == b"1"
+    assert before["scc:store"][b"block_size"] == b"4096"
+
+
+async def test_a_new_root_token_takes_the_place_of_the_old_one_and_leaves_other_keys(
+    registry: Registry, settings: Settings
+) -> None:
+    await bootstrap._prepare(settings)
+    project = await registry.get("default")
+    other = await registry.add_key(project)
+    await bootstrap._prepare(replace(settings, root_token="new"))
+    assert [await registry.open(key) for key in ("sk-ac-root", "sk-ac-new", other)] == [None, project, project]
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "message"),
+    [
+        ("partitions", 3, "this store was made with partitions 1, not 3"),
+        ("key_secret", "other", "setting key_secret is not the secret that the keys in this store were hashed with"),
+    ],
+)
+async def test_a_store_made_with_other_settings_is_refused_and_left_alone(
+    link: Link, settings: Settings, setting: str, value: object, message: str
+) -> None:
+    await bootstrap._prepare(settings)
+    before = await keyspace(link)
+    with pytest.raises(StartupError) as caught:
+        await bootstrap._prepare(replace(settings, **{setting: value}))
+    assert str(caught.value) == message
+    assert await keyspace(link) == before
+
+
+@pytest.mark.parametrize(("field", "here"), [("layout", "1"), ("block_size", "4096")])
+async def test_a_store_of_another_make_is_refused(link: Link, settings: Settings, field: str, here: str) -> None:
+    await link.call("HSET", "scc:store", field, "7")
+    with pytest.raises(StartupError, match=f"^this store was made with {field} 7, not {here}$"):
+        await bootstrap._prepare(settings)
+
+
+def test_a_redis_that_is_not_there_is_told_in_one_sentence(settings: Settings) -> None:
+    with pytest.raises(StartupError, match="^Redis cannot be reached, or refuses to work, at the address in redis_url$"):
+        bootstrap.prepare(replace(settings, redis_url="unix:///nowhere/redis.sock"))
+    with pytest.raises(StartupError, match="^setting redis_url must begin with redis://, rediss:// or unix://$"):
+        bootstrap.prepare(replace(settings, redis_url="nowhere"))
+
+
+def test_the_digest_of_a_key_hangs_on_the_secret() -> None:
+    digests = {projects.digest(key, secret) for key in ("sk-ac-a", "sk-ac-b") for secret in ("s", "t")}
+    assert len(digests) == 4
+    assert all(len(each) == 64 for each in digests)

@@ -1,0 +1,176 @@
+"""Users of a project: known from their first session on, in an order without ties, gone with all of their sessions."""
+
+import asyncio
+
+import pytest
+
+from service.configs.limits import Limits
+from service.errors import BadRequest, NotFound
+from service.store.connection import Link
+from service.store.integrity import Check
+from service.store.keys import users_key
+from service.store.sessions import Project, Sessions
+from service.store.users import Users, check_identifier, decode_cursor, encode_cursor, user_id
+from tests.store.filling import PROJECT, add, document_of, fill, keyspace, on_every_redis, session_id
+
+
+async def names(users: Users, *, descending: bool = False) -> list[str]:
+    return [user.identifier for user in (await users.page(limit=0, after=None, descending=descending))[0]]
+
+
+async def test_a_user_is_known_once_however_often_they_are_named(users: Users) -> None:
+    for name in ("bob", "alice", "bob", "кот 😀", "bob"):
+        await users.register(name)
+    before = await users.page(limit=0, after=None, descending=False)
+    await users.register("bob")
+    assert await users.page(limit=0, after=None, descending=False) == before
+    assert await names(users) == ["bob", "alice", "кот 😀"]
+    assert await names(users, descending=True) == ["кот 😀", "alice", "bob"]
+
+
+@on_every_redis
+async def test_no_two_users_are_as_old_even_when_they_come_at_once(users: Users) -> None:
+    wanted = [f"user{number}" for number in range(200)]
+    await asyncio.gather(*(users.register(name) for name in wanted * 2))
+    found, cursor = await users.page(limit=0, after=None, descending=False)
+    assert cursor is None
+    assert sorted(user.identifier for user in found) == sorted(wanted)
+    ages = [user.created_at for user in found]
+    assert all(first < second for first, second in zip(ages, ages[1:], strict=False))
+
+
+@on_every_redis
+async def test_a_user_comes_after_all_others_even_when_the_clock_has_stepped_back(users: Users, link: Link) -> None:
+    # As if the others had come at a time that the clock has not reached yet.
+    ahead = 4_000_000_000_000_000
+    await link.call("ZADD", users_key("acme"), ahead, "early")
+    await users.register("late")
+    await users.register("later")
+    found, _ = await users.page(limit=0, after=None, descending=False)
+    assert [(user.identifier, user.created_at) for user in found] == [
+        ("early", ahead), ("late", ahead + 1), ("later", ahead + 2),
+    ]  # fmt: skip
+
+
+@on_every_redis
+async def test_a_session_comes_after_all_others_even_when_the_clock_has_stepped_back(sessions: Sessions) -> None:
+    ahead = 4_000_000_000_000_000
+    state = sessions.all_partitions[0].state
+    await sessions.link.call("HSET", state, "serial", 9_000_000_000, "created_at", ahead)
+    made = await fill(sessions, [{"a": 1}, {"a": 2}])
+    assert [(session.serial, session.created_at, session.updated_at) for session in made] == [
+        (9_000_000_001, ahead + 1, ahead + 1), (9_000_000_002, ahead + 2, ahead + 2),
+    ]  # fmt: skip
+    # Nor does a write make it younger than it is.
+    assert (await sessions.patch(made[0].id, document_of({"b": 1}))).updated_at == ahead + 1
+    assert [each async for each in Check(sessions.link, sessions.all_partitions[0], Limits()).findings()] == []
+    assert (await keyspace(sessions.link))[sessions.all_partitions[0].index(9_000_000_001 // 4, "b=1")] == {b"9000000001"}
+
+
+@pytest.mark.parametrize("descending", [False, True])
+@pytest.mark.parametrize("limit", [1, 2, 3, 7, 8])
+async def test_pages_of_users_are_the_whole_in_order(users: Users, limit: int, descending: bool) -> None:
+    wanted = [f"user{number}" for number in range(7)]
+    for name in wanted:
+        await users.register(name)
+    found: list[str] = []
+    after = None
+    while True:
+        page, cursor = await users.page(limit=limit, after=after, descending=descending)
+        found += [user.identifier for user in page]
+        if cursor is None:
+            break
+        assert len(page) == limit
+        after = decode_cursor(cursor)
+    assert found == (wanted[::-1] if descending else wanted)
+
+
+@pytest.mark.parametrize("cursor", ["", "x", "u", "czE", "é", "dTE=\n", encode_cursor(10**16)])
+def test_a_cursor_of_another_make_is_refused(cursor: str) -> None:
+    with pytest.raises(BadRequest, match="cursor is not one that this list gave"):
+        decode_cursor(cursor)
+
+
+def test_a_cursor_leads_back_to_the_time_it_was_made_of() -> None:
+    assert decode_cursor(encode_cursor(1_700_000_000_123_456)) == 1_700_000_000_123_456
+
+
+def test_a_user_s_id_is_theirs_alone_in_their_project() -> None:
+    other = Project("other", "5b1d8a4e-0000-4000-8000-000000000002")
+    ids = {user_id(project.id, name) for project in (PROJECT, other) for name in ("alice", "Alice", "bob")}
+    assert len(ids) == 6
+    assert user_id(PROJECT.id, "alice") in ids
+
+
+@pytest.mark.parametrize("identifier", ["a\x00b", "\n", "a\x7f", "\x85", "x" * 257, "é" * 129])
+def test_what_cannot_be_an_identifier_is_refused(identifier: str) -> None:
+    with pytest.raises(BadRequest, match="^user "):
+        check_identifier(identifier, Limits())
+
+
+@pytest.mark.parametrize("identifier", ["alice", "x" * 256, "é" * 128, "a b", "😀", '"', "\u2028"])
+def test_what_can_be_one_is_let_in(identifier: str) -> None:
+    check_identifier(identifier, Limits())
+
+
+@pytest.mark.parametrize("partitions", [1, 3])
+async def test_sessions_of_a_user_are_counted_in_all_blocks_and_partitions(link: Link, partitions: int) -> None:
+    sessions = Sessions(link, PROJECT, Limits(), partitions, 4)
+    users = Users(sessions)
+    await users.register("idle")
+    for number in range(23):
+        await add(sessions, number, {"a": 1}, "alice" if number % 3 else "bob")
+    assert await users.count_sessions("alice") == 15
+    assert await users.count_sessions("bob") == 8
+    assert await users.count_sessions("idle") == 0
+    with pytest.raises(NotFound, match="user not found"):
+        await users.count_sessions("nobody")
+
+
+@on_every_redis
+@pytest.mark.parametrize("partitions", [1, 3])
+async def test_a_deleted_user_takes_all_of_their_sessions_and_nothing_else(link: Link, partitions: int) -> None:
+    sessions = Sessions(link, PROJECT, Limits(), partitions, 4)
+    users = Users(sessions)
+    # The identifier of one is a part of the other's, and in a config of a third.
+    for number in range(250):
+        await add(sessions, number, {"n": number}, "al")
+    for number in range(250, 270):
+        await add(sessions, number, {"@user": "al"}, "alice" if number % 2 else None)
+    await users.delete("al")
+    assert await names(users) == ["alice"]
+    left = await keyspace(link)
+    kept = {name.rpartition(":")[2] for name in left if ":session:" in name}
+    assert kept == {session_id(number) for number in range(250, 270)}
+    assert not any('@user="al"' in name.removesuffix('"@user"="al"') for name in left)
+    await users.delete("al")
+    assert await keyspace(link) == left
+
+
+async def test_a_session_created_while_its_user_is_deleted_leaves_all_whole(users: Users) -> None:
+    sessions = users.sessions
+
+    async def create(first: int) -> None:
+        for number in range(first, first + 40):
+            await add(sessions, number, {"a": number % 3}, "alice")
+
+    async def delete() -> None:
+        for _ in range(15):
+            await users.delete("alice")
+
+    await asyncio.gather(create(0), create(100), delete())
+    # Whoever came last: a session of theirs is there only with its user, and the index is whole.
+    if await sessions.link.call("EXISTS", sessions.all_partitions[0].blocks('@user="alice"')):
+        assert await names(users) == ["alice"]
+    assert [each async for each in Check(sessions.link, sessions.all_partitions[0], Limits()).findings()] == []
+    await users.delete("alice")
+    assert list(await keyspace(sessions.link)) == [sessions.all_partitions[0].state]
+
+
+async def test_a_session_that_got_another_user_meanwhile_is_not_deleted_with_the_first(sessions: Sessions) -> None:
+    await add(sessions, 1, {"a": 1}, "alice")
+    await sessions.delete_many([session_id(1), session_id(2)], user="bob")
+    assert (await sessions.get(session_id(1))).user == "alice"
+    await sessions.delete_many([session_id(1), session_id(2)], user="alice")
+    with pytest.raises(NotFound):
+        await sessions.get(session_id(1))
