@@ -16,5 +16,5 @@ class Limits:
     max_terms: int = field(default=4096, metadata={"help": "most index terms of one session"})
     max_user_bytes: int = field(default=256, metadata={"help": "longest user identifier, in bytes"})
     max_filter_values: int = field(
-        default=256, metadata={"help": "most values, containers included, in one filter_by_configs"}
+        default=128, metadata={"help": "most values, containers included, in one filter_by_configs"}
     )

@@ -11,7 +11,7 @@ from service.errors import BadRequest
 
 _STRING = r'"(?:[^"\\]|\\.)*"'
 _WORD = re.compile(rf'(?:[^\s"]|{_STRING})+')
-_PATH = re.compile(rf'(?P<top>@user|[A-Za-z0-9_-]+|#[0-9a-f]{{16}}|{_STRING})(?:[^="]|{_STRING})*')
+_PATH = re.compile(rf'(?P<top>@user(?=[=]|$)|[A-Za-z0-9_-]+|#[0-9a-f]{{16}}|{_STRING})(?:[^="]|{_STRING})*')
 
 
 class TypedTerms:
@@ -32,6 +32,8 @@ class TypedTerms:
             if match is None:
                 raise BadRequest(f'{word} is no term; a term is typed like agent="bot1", runtime.version="2.1" or tags[]="t1"')
             if match["top"] == "@user":
+                if self.user is not None:
+                    raise BadRequest("a session has one user; @user stands twice")
                 self.user = _user(word)
             else:
                 found.append(_demand(word, match))

@@ -1,6 +1,7 @@
 """What a handler gets: the request, and the store of the project that its key opened."""
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from aiohttp import web
 
@@ -34,8 +35,7 @@ class Worker:
         return Store(project, sessions, Users(sessions), ProjectConfigs(self.link, project, self.settings))
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
+class Call(NamedTuple):
     """One request as a handler sees it. `parameter` is the path's `{name}`; only paths of the API have a `store`."""
 
     request: web.BaseRequest

@@ -1,9 +1,8 @@
 """What a request carries, read and checked: ids, bodies, query parameters, conditions."""
 
 import re
-import secrets
 from dataclasses import dataclass
-from itertools import count
+from random import getrandbits
 from typing import Any
 from urllib.parse import unquote_to_bytes
 from uuid import UUID
@@ -26,15 +25,13 @@ _CANONICAL_UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[
 _SANE_ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}", re.ASCII)
 _ETAG = re.compile(r'\s*(W/)?"([\x21\x23-\x7e\x80-\xff]*)"\s*(?:,|$)')
 _OWN_ETAG = re.compile(r"[0-9]+-[0-9]+", re.ASCII)
-_OWN_IDS = secrets.token_hex(8)
-_numbers = count(1)
 _BOOLEANS = {"true": True, "1": True, "false": False, "0": False, "": False}
 
 
 def request_id(headers: Headers) -> str:
     """The id that the caller gave the request, or a new one where that is missing or could do harm in a log."""
     given = headers.get("X-Request-Id")
-    return given if given is not None and _SANE_ID.fullmatch(given) else f"{_OWN_IDS}{next(_numbers):016x}"
+    return given if given is not None and _SANE_ID.fullmatch(given) else f"{getrandbits(128):032x}"
 
 
 def canonical_uuid(text: str) -> str | None:

@@ -1,5 +1,6 @@
 """The connection to Redis: commands out, replies in, and everything that can go wrong turned into the service's own errors."""
 
+import re
 from collections.abc import Callable, Sequence
 from typing import Any, Self, cast
 
@@ -18,10 +19,10 @@ Command = Sequence[str | bytes | int]
 # hiredis declares a tuple of one; it packs any number.
 _pack = cast("Callable[[Sequence[str | bytes | int]], bytes]", hiredis.pack_command)
 
-#: Answers by which Redis refuses to work for now, without having done anything.
-_REFUSALS = (
-    *("LOADING", "OOM", "READONLY", "BUSY", "MISCONF"),
-    *("MASTERDOWN", "NOREPLICAS", "CLUSTERDOWN", "TRYAGAIN"),
+# Answers by which Redis refuses to work for now, without having done anything; 6.2 wraps those to a script's own commands.
+_REFUSAL = re.compile(
+    r"(?:ERR Error running script .*?: -)?"
+    r"(?:LOADING|OOM|READONLY|BUSY|MISCONF|MASTERDOWN|NOREPLICAS|CLUSTERDOWN|TRYAGAIN)\b"
 )
 
 
@@ -98,6 +99,6 @@ class Link:
 
 def _translated(reply: hiredis.ReplyError) -> Exception:
     text = str(reply)
-    if text.startswith(_REFUSALS):
+    if _REFUSAL.match(text):
         return StoreUnavailable()
     return redis_errors.NoScriptError(text) if text.startswith("NOSCRIPT") else redis_errors.ResponseError(text)

@@ -311,8 +311,7 @@ class Check:
                     *serials[first : first + SETS_BATCH],
                 ),
             )
-            findings += [
-                Finding("orphan", serial.decode(errors="replace"), term) if kind == b"stale" else Finding("listed", str(block), term)
-                for kind, serial in zip(reply[::2], reply[1::2], strict=True)
-            ]
+            for kind, serial in zip(reply[::2], reply[1::2], strict=True):
+                orphan = Finding("orphan", serial.decode(errors="replace"), term)
+                findings.append(orphan if kind == b"stale" else Finding("listed", str(block), term))
         return findings

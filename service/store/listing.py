@@ -25,6 +25,9 @@ FIND = scripts.load("find")
 #: Most candidates that are read in one round trip: what a page of large configs may hold at once.
 BATCH_MAX = 256
 
+#: Bytes of configs that are judged before other requests get their turn.
+TURN_BYTES = 64 * 1024
+
 #: A serial that no session reaches; cursors with more are not ours.
 _SERIAL_MAX = 2**53
 
@@ -204,10 +207,16 @@ class Walk:
         replies = await self.link.batch(
             [("HMGET", self.partition.session(session_id), *FIELDS) for _, session_id in candidates]
         )
-        found = []
+        found, judged = [], 0
         for (serial, session_id), fields in zip(candidates, replies, strict=True):
             session = session_of(session_id, fields)
             # It may be gone since, or gone and come again under the same id with another serial.
-            if session is not None and session.serial == serial and self.query.holds(session):
+            if session is None or session.serial != serial:
+                continue
+            judged += len(session.configs)
+            if judged > TURN_BYTES:
+                judged = 0
+                await asyncio.sleep(0)
+            if self.query.holds(session):
                 found.append(session)
         return found

@@ -64,7 +64,7 @@ class Written:
 
 
 def session_of(session_id: str, fields: Sequence[Any]) -> Session | None:
-    """The session that the values of `FIELDS` describe; None where there is none, or a hand has damaged more than its configs."""
+    """The session that the values of `FIELDS` describe; None if there is none, or a hand has damaged more than its configs."""
     configs, revision, user, created_at, updated_at, tracking, serial = fields
     if configs is None:
         return None

@@ -7,7 +7,7 @@ import pytest
 
 from tests.api import Api
 
-MAX_NESTING, MAX_VALUES = 64, 256
+MAX_NESTING, MAX_VALUES = 64, 128
 
 
 def nested(levels: int) -> str:
@@ -55,7 +55,7 @@ def test_the_number_of_values_is_limited_on_both_sides_of_the_limit(api: Api) ->
     assert api.matching(most) == [session_id]
     over: tuple[object, ...] = (most | {"more": 1}, {"a": [0] * (MAX_VALUES - 1)}, {"a": [[[]]] * 128})
     for wanted in over:
-        assert api.refusal(filter_by_configs=json.dumps(wanted)) == "filter_by_configs has more than 256 values"
+        assert api.refusal(filter_by_configs=json.dumps(wanted)) == "filter_by_configs has more than 128 values"
 
 
 def test_an_exponent_of_five_digits_is_400(api: Api) -> None:

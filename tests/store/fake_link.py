@@ -19,8 +19,8 @@ class FakeLink(Link):
     async def close(self) -> None:
         await self._client.aclose()
 
-    async def call(self, *command: str | bytes | int, writes: bool = False) -> Any:  # noqa: ARG002 - nothing gets lost
-        return await self._client.execute_command(*command)
+    async def call(self, *command: str | bytes | int, writes: bool = False) -> Any:  # noqa: ANN401, ARG002 - as `Link.call`
+        return await self._client.execute_command(*command)  # type: ignore[no-untyped-call]  # redis-py leaves it so
 
     async def batch(self, commands: Sequence[Command], *, writes: bool = False) -> list[Any]:
         replies: list[Any] = []

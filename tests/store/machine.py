@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 from random import Random
-from typing import TypeVar
+from typing import TypeVar, cast
 
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
@@ -68,12 +68,12 @@ class StoreMachine(RuleBasedStateMachine):
 
     def attempt(self, coroutine: Awaitable[Result], error: type[Exception] | None) -> Result | None:
         """The result of an operation, or None where it failed with `error`, as it then must."""
+        result, failed = None, None
         try:
             result = self.run(coroutine)
         except (NotFound, TooLarge, PreconditionFailed) as raised:
-            assert type(raised) is error
-            return None
-        assert error is None
+            failed = type(raised)
+        assert failed is error
         return result
 
     async def _register(self, user: str | None) -> None:
@@ -233,7 +233,7 @@ class StoreMachine(RuleBasedStateMachine):
 def try_out(connect: Callable[[], Link], *, partitions: int, block_size: int, examples: int, steps: int) -> None:
     """Run the machine on the store that `connect` opens."""
     run_state_machine_as_test(
-        lambda: StoreMachine(connect, partitions, block_size),
+        cast("type[RuleBasedStateMachine]", lambda: StoreMachine(connect, partitions, block_size)),
         settings=settings(
             max_examples=examples,
             stateful_step_count=steps,

@@ -320,7 +320,6 @@ async def test_a_session_gone_while_it_is_looked_at_is_no_finding(filled: Sessio
 async def test_a_user_deleted_while_a_check_runs_is_neither_reported_nor_brought_back(filled: Sessions) -> None:
     await add(filled, 7, {"a": 1}, "bob")
     users = Users(filled)
-    found = []
     partition = filled.all_partitions[0]
     seen = 0
 
@@ -332,9 +331,7 @@ async def test_a_user_deleted_while_a_check_runs_is_neither_reported_nor_brought
     async for _ in check._blocks():
         pass
     await users.delete("alice")
-    async for finding in check._users_unknown():
-        found.append(str(finding))
-    assert found == []
+    assert [str(finding) async for finding in check._users_unknown()] == []
     names = [user.identifier for user in (await users.page(limit=0, after=None, descending=False))[0]]
     assert names == ["bob"]
     with pytest.raises(NotFound):

@@ -41,9 +41,7 @@ class World:
         self.random = random = Random(seed)
         self.configs = [spelled(random.choice(kinds), random) for _ in range(random.randint(1, 40))]
         # Half of the filters are a part of some configs, the others of something near them.
-        self.filters = [
-            spelled(part_of(random.choice(kinds), random, astray=astray), random) for astray in (0, 0, 0.2, 0.4)
-        ]
+        self.filters = [spelled(part_of(random.choice(kinds), random, astray=astray), random) for astray in (0, 0, 0.2, 0.4)]
 
 
 worlds = st.builds(World, st.lists(strategies.any_configs(), min_size=1, max_size=8), st.integers(0, 2**32))
@@ -147,7 +145,8 @@ def test_what_changes_between_pages_neither_repeats_nor_hides_a_session(
                 names = sorted(held, key=lambda name: held[name].created_at)
                 first = random.randrange(len(names))
                 for name in names[first : first + random.randint(1, 6)]:
-                    # Only serials tell partitions' places: what begins to match where another has passed is not held to the order.
+                    # A cursor knows a partition by a serial: what begins to match after a page of others has passed its time
+                    # comes late, so with partitions nothing is replaced here.
                     if action < 0.8 or partitions > 1:
                         await sessions.delete(name)
                         del held[name]

@@ -51,7 +51,7 @@ async def watched(empty_redis: str) -> AsyncIterator[WatchedLink]:
 
 
 def parse(configs: object) -> Query:
-    return Query(filter=Filter.parse(document_of(configs).configs, Limits()))
+    return Query(filter=Filter.parse(document_of(configs).configs, Limits(max_filter_values=1000)))
 
 
 def bounded(finds: list[Counter[str]], demands: int) -> bool:

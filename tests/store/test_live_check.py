@@ -20,9 +20,7 @@ WRITERS, CHECKS, SESSIONS = 6, 8, 30
 
 @on_every_redis
 @pytest.mark.parametrize("mend", [False, True])
-async def test_a_check_beside_writers_reports_nothing(
-    empty_redis: str, mend: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_check_beside_writers_reports_nothing(empty_redis: str, mend: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     link = Link.open(empty_redis, timeout=TIMEOUT)
     sessions = Sessions(link, PROJECT, Limits(), 1, 4)
     users, done = Users(sessions), asyncio.Event()

@@ -1,6 +1,8 @@
 """Projects and their keys: what opens what, what is nowhere to be read, and that a deleted project leaves nothing."""
 
+import time
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -103,12 +105,10 @@ async def test_two_projects_know_nothing_of_each_other(registry: Registry) -> No
         await Users(stores[0]).count_sessions("alice")
 
 
-async def test_a_key_ring_asks_redis_once_for_a_key_it_knows(
-    registry: Registry, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_key_ring_asks_redis_once_for_a_key_it_knows(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
     project, key = await registry.create("acme")
     now = 1000.0
-    monkeypatch.setattr(projects.time, "monotonic", lambda: now)
+    monkeypatch.setattr(time, "monotonic", lambda: now)
     ring = KeyRing(registry, lambda project: project)
     assert await ring.open(f"Bearer {key}") == project
     assert await ring.open(f"bearer {key}") == project
@@ -123,7 +123,9 @@ async def test_a_key_ring_asks_redis_once_for_a_key_it_knows(
     assert await ring.open(f"Bearer {key}") == project
 
 
-@pytest.mark.parametrize("header", ["", "Bearer", "Bearer ", "Basic sk-ac-x", "sk-ac-x", "Bearer x", "Bearer sk-ac-" + "x" * 300])
+@pytest.mark.parametrize(
+    "header", ["", "Bearer", "Bearer ", "Basic sk-ac-x", "sk-ac-x", "Bearer x", "Bearer sk-ac-" + "x" * 300]
+)
 async def test_what_is_no_key_opens_nothing(registry: Registry, header: str) -> None:
     with pytest.raises(Unauthorized):
         await KeyRing(registry, lambda project: project).open(header)
@@ -174,19 +176,19 @@ async def test_a_new_root_token_takes_the_place_of_the_old_one_and_leaves_other_
 
 
 @pytest.mark.parametrize(
-    ("setting", "value", "message"),
+    ("other", "message"),
     [
-        ("partitions", 3, "this store was made with partitions 1, not 3"),
-        ("key_secret", "other", "setting key_secret is not the secret that the keys in this store were hashed with"),
+        ({"partitions": 3}, "this store was made with partitions 1, not 3"),
+        ({"key_secret": "other"}, "setting key_secret is not the secret that the keys in this store were hashed with"),
     ],
 )
 async def test_a_store_made_with_other_settings_is_refused_and_left_alone(
-    link: Link, settings: Settings, setting: str, value: object, message: str
+    link: Link, settings: Settings, other: dict[str, Any], message: str
 ) -> None:
     await bootstrap._prepare(settings)
     before = await keyspace(link)
     with pytest.raises(StartupError) as caught:
-        await bootstrap._prepare(replace(settings, **{setting: value}))
+        await bootstrap._prepare(replace(settings, **other))
     assert str(caught.value) == message
     assert await keyspace(link) == before
 
@@ -199,9 +201,9 @@ async def test_a_store_of_another_make_is_refused(link: Link, settings: Settings
 
 
 def test_a_redis_that_is_not_there_is_told_in_one_sentence(settings: Settings) -> None:
-    with pytest.raises(StartupError, match="^Redis cannot be reached, or refuses to work, at the address in redis_url$"):
+    with pytest.raises(StartupError, match=r"^Redis cannot be reached, or refuses to work, at the address in redis_url$"):
         bootstrap.prepare(replace(settings, redis_url="unix:///nowhere/redis.sock"))
-    with pytest.raises(StartupError, match="^setting redis_url must begin with redis://, rediss:// or unix://$"):
+    with pytest.raises(StartupError, match=r"^setting redis_url must begin with redis://, rediss:// or unix://$"):
         bootstrap.prepare(replace(settings, redis_url="nowhere"))
 
 

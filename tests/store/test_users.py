@@ -1,6 +1,7 @@
 """Users of a project: known from their first session on, in an order without ties, gone with all of their sessions."""
 
 import asyncio
+from itertools import pairwise
 
 import pytest
 
@@ -36,7 +37,7 @@ async def test_no_two_users_are_as_old_even_when_they_come_at_once(users: Users)
     assert cursor is None
     assert sorted(user.identifier for user in found) == sorted(wanted)
     ages = [user.created_at for user in found]
-    assert all(first < second for first, second in zip(ages, ages[1:], strict=False))
+    assert all(first < second for first, second in pairwise(ages))
 
 
 @on_every_redis
@@ -104,7 +105,7 @@ def test_a_user_s_id_is_theirs_alone_in_their_project() -> None:
 
 @pytest.mark.parametrize("identifier", ["a\x00b", "\n", "a\x7f", "\x85", "x" * 257, "é" * 129])
 def test_what_cannot_be_an_identifier_is_refused(identifier: str) -> None:
-    with pytest.raises(BadRequest, match="^user "):
+    with pytest.raises(BadRequest, match=r"^user "):
         check_identifier(identifier, Limits())
 
 

@@ -16,7 +16,13 @@ NAMES = sorted(path.stem for path in LUA.glob("*.lua"))
 ALL_FILES = sorted(LUA.rglob("*.lua"))
 
 #: The last argument of these stands for many.
-MANY = {"find": "demands", "patch": "members", "patch_project": "members", "verify_session": "suspects", "verify_set": "serials"}
+MANY = {
+    "find": "demands",
+    "patch": "members",
+    "patch_project": "members",
+    "verify_session": "suspects",
+    "verify_set": "serials",
+}
 
 
 def pretend(monkeypatch: pytest.MonkeyPatch, **files: str) -> None:
@@ -89,7 +95,7 @@ def test_an_include_reads_neither_keys_nor_arguments(path: Path) -> None:
 
 
 def calls() -> list[tuple[str, str, int, bool]]:
-    """Every call of a script in the store with tuples written out: script, KEYS or ARGV, length, whether the last is starred."""
+    """Every call of a script whose tuples are written out: script, KEYS or ARGV, length, whether the last item is starred."""
     found = []
     for path in sorted(Path(service.store.__file__).parent.glob("*.py")):
         tree = ast.parse(path.read_text())

@@ -8,7 +8,7 @@
 -- A value never holds a raw line break, so a line is a member and no value is ever parsed here. `{}` is the empty object. A
 -- session's terms are kept in the same form: key, then its terms, joined by tabs.
 
-local sub, find, byte = string.sub, string.find, string.byte
+local sub, find, match, byte = string.sub, string.find, string.match, string.byte
 local QUOTE, BACKSLASH, COLON, COMMA = 34, 92, 58, 44
 
 -- Position of the quote that ends the JSON string that starts at `at`, or nil.
@@ -28,6 +28,15 @@ local function is_lines(text)
   return text == "{}" or (sub(text, 1, 2) == "{\n" and sub(text, -2) == "\n}")
 end
 
+-- The key that starts at `at` and where its value starts, or nil.
+local function key_at(text, at)
+  -- Most keys have nothing escaped: one match takes them.
+  local key, from = match(text, '^("[^"\\\n]*"):()', at)
+  if key then return key, from end
+  local quote = byte(text, at) == QUOTE and string_end(text, at)
+  if quote and byte(text, quote + 1) == COLON then return sub(text, at, quote), quote + 2 end
+end
+
 -- Iterates over the members of `text`: key, start of the line, first and last position of the value.
 -- A line that is no member yields the key false.
 local function members(text)
@@ -35,13 +44,13 @@ local function members(text)
   return function()
     if at > last then return nil end
     local start = at
-    local quote = byte(text, at) == QUOTE and string_end(text, at)
-    local line_break = quote and byte(text, quote + 1) == COLON and find(text, "\n", quote, true)
+    local key, from = key_at(text, at)
+    local line_break = key and find(text, "\n", from, true)
     -- Every line but the last ends with a comma.
     local to = line_break and (line_break > last and last or byte(text, line_break - 1) == COMMA and line_break - 2)
     at = (to and line_break or last) + 1
     if not to then return false end
-    return sub(text, start, quote), start, quote + 2, to
+    return key, start, from, to
   end
 end
 

@@ -1,0 +1,319 @@
+"""`find`, `check` and `project` as an operator types them, on a real Redis."""
+
+import asyncio
+import re
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from service import cli
+from service.commands import project as project_command
+from service.configs.limits import Limits
+from service.store.connection import Link
+from service.store.keys import STORE
+from service.store.projects import Registry
+from service.store.sessions import Sessions
+from tests.store.filling import TIMEOUT, add, keyspace, session_id
+
+WIDE = {f"k{number}": number for number in range(80)}
+#: The configs of sessions 1, 2, 3 …, and who they belong to.
+STORED: list[tuple[object, str | None]] = [
+    (b'{"agent":"bot1","temperature":0.70,"runtime":{"name":"r1","version":"2.1"},"tags":["t1","t2"]}', "alice@example.com"),
+    ({"agent": "bot2", "temperature": 0.7, "runtime": {}, "tags": []}, "alice@example.com"),
+    ({"agent": "bot1", "env": "prod", "agents": [{"name": "x"}, {"name": "y"}], "note": None, "stream": True}, 'b"ob'),
+    ({"my key": "a b", 'q"q': 1, "ключ": {"a.b": "c=d"}, "": "empty", "@user": "alice@example.com"}, None),
+    ({"agent": "bot1", "wide": WIDE}, None),
+    ({"agent": "x" * 200, "1": 1, "n": 1e2, "text": "line\nbreak", "spaced": "a  b"}, None),
+    (None, "alice@example.com"),
+]
+ALL = list(range(1, len(STORED) + 1))
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def run(empty_redis: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Runs a command; its status, and what it wrote to standard output and standard error."""
+    monkeypatch.setenv("SCC_REDIS_URL", empty_redis)
+    monkeypatch.setenv("SCC_KEY_SECRET", "a secret")
+    monkeypatch.setenv("SCC_DATA_DIR", "/nowhere")
+
+    def run(*words: str) -> tuple[int, str, str]:
+        capsys.readouterr()
+        status = cli.main(words)
+        told = capsys.readouterr()
+        return status, told.out, told.err
+
+    return run
+
+
+def on_store(url: str, use: Callable[[Link], Awaitable[Any]]) -> Any:  # noqa: ANN401 - what `use` returns
+    """Run `use` with a link to the store, and return its result."""
+
+    async def with_link() -> Any:  # noqa: ANN401 - as above
+        link = Link.open(url, timeout=TIMEOUT)
+        try:
+            return await use(link)
+        finally:
+            await link.close()
+
+    return asyncio.run(with_link())
+
+
+async def fill_default(link: Link, partitions: int = 1) -> None:
+    await link.call("HSET", STORE, "partitions", partitions)
+    project = await Registry(link, "a secret").ensure("default")
+    sessions = Sessions(link, project, Limits(), partitions)
+    for number, (configs, user) in enumerate(STORED, 1):
+        await add(sessions, number, configs, user)
+
+
+@pytest.fixture(params=[1, 3])
+def find(request: pytest.FixtureRequest, run: Run, empty_redis: str) -> Callable[..., list[int]]:
+    """Runs `find` on the stored sessions and returns the numbers of those it printed."""
+    on_store(empty_redis, lambda link: fill_default(link, request.param))
+
+    def find(*words: str) -> list[int]:
+        status, out, err = run("find", *words)
+        assert err == ""
+        found = [line.split(" ", 1)[0] for line in out.splitlines()]
+        assert status == (0 if found else 1)
+        return [ALL[[session_id(number) for number in ALL].index(name)] for name in found]
+
+    return find
+
+
+@pytest.mark.parametrize(
+    ("terms", "numbers"),
+    [
+        ("", ALL),
+        ('agent="bot1"', [1, 3, 5]),
+        ('agent="bot1" env="prod"', [3]),
+        ('  agent="bot1"\n\tenv="prod" ', [3]),
+        ("temperature=0.7", [1, 2]),
+        ("temperature=0.70", [1, 2]),
+        ("temperature=7e-1", [1, 2]),
+        ("n=100", [6]),
+        ("n=100.0", [6]),
+        ("1=1", [6]),
+        ("stream=true", [3]),
+        ("note=null", [3]),
+        ('runtime.version="2.1"', [1]),
+        ("runtime{}", [2]),
+        ("tags[]", [2]),
+        ('tags[]="t1"', [1]),
+        ('tags[]="t1" tags[]="t2"', [1]),
+        ('tags[]="t3"', []),
+        ('agents[].name="x"', [3]),
+        ('agents[].name="x" agents[].name="y"', [3]),
+        ('"my key"="a b"', [4]),
+        (r'"q\"q"=1', [4]),
+        ('"ключ"."a.b"="c=d"', [4]),
+        ('""="empty"', [4]),
+        ('"@user"="alice@example.com"', [4]),
+        (r'text="line\nbreak"', [6]),
+        ('spaced="a  b"', [6]),
+        (f'agent="{"x" * 200}"', [6]),
+        (f'agent="{"x" * 201}"', []),
+        ("wide~", [5]),
+        ("wide.k7=7", [5]),
+        ("wide.k7=8", []),
+        ('wide.k7=7 wide.k79=79 agent="bot1"', [5]),
+        ('@user="alice@example.com"', [1, 2, 7]),
+        ('@user="alice@example.com" agent="bot1"', [1]),
+        (r'@user="b\"ob"', [3]),
+        ('@user="nobody"', []),
+        ('agent="Bot1"', []),
+        ("agent=1", []),
+        ('runtime.name="r1" agent="bot2"', []),
+    ],
+)
+def test_terms_find_the_sessions_that_have_them_all(find: Callable[..., list[int]], terms: str, numbers: list[int]) -> None:
+    assert find(terms) == numbers
+    assert find(terms, "--newest") == numbers[::-1]
+    assert find(terms, "--limit", "1") == numbers[:1]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "numbers"),
+    [
+        ("{}", ALL),
+        ('{"agent":"bot1"}', [1, 3, 5]),
+        ('{"temperature":0.70}', [1, 2]),
+        ('{"runtime":{}}', [1, 2]),
+        ('{"wide":{"k7":7}}', [5]),
+        ('{"agents":[{"name":"y"}]}', [3]),
+        ('{"agents":[{"name":"z"}]}', []),
+        ('{"note":null}', [3]),
+    ],
+)
+def test_a_filter_finds_what_the_api_would_list(
+    find: Callable[..., list[int]], run: Run, wanted: str, numbers: list[int]
+) -> None:
+    assert find("--json", wanted) == numbers
+    assert find("--json", wanted, "--newest", "--limit", "2") == numbers[::-1][:2]
+    assert run("find", "--json", wanted, "--count") == (0 if numbers else 1, f"{len(numbers)}\n", "")
+
+
+def test_a_session_is_a_line_of_its_id_and_its_configs_as_they_were_sent(run: Run, empty_redis: str) -> None:
+    on_store(empty_redis, fill_default)
+    sent = STORED[0][0]
+    assert isinstance(sent, bytes)
+    assert run("find", "temperature=0.7", "--limit", "1") == (0, f"{session_id(1)} {sent.decode()}\n", "")
+    assert run("find", '@user="alice@example.com"', "--newest", "--limit", "1")[1] == f"{session_id(7)} null\n"
+
+
+def test_more_than_a_page_is_printed_up_to_the_limit(run: Run, empty_redis: str) -> None:
+    async def fill_many(link: Link) -> None:
+        await link.call("HSET", STORE, "partitions", 1)
+        sessions = Sessions(link, await Registry(link, "").ensure("many"), Limits())
+        for number in range(1, 601):
+            await add(sessions, number, {"a": number % 2})
+
+    on_store(empty_redis, fill_many)
+    odd = [session_id(number) for number in range(1, 601, 2)]
+
+    def found(*words: str) -> list[str]:
+        return [line.split()[0] for line in run("find", "a=1", "--project", "many", *words)[1].splitlines()]
+
+    assert found() == odd[:20]
+    assert found("--limit", "299") == odd[:299]
+    assert found("--limit", "5000") == odd
+    assert found("--limit", "300", "--newest") == odd[::-1]
+    assert run("find", "a=1", "--project", "many", "--count") == (0, "300\n", "")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (('agent="bot1',), 'a double quote is not closed; a term is typed like agent="bot1"'),
+        (("agent=bot1",), "agent=bot1: the value must be JSON; write text in double quotes"),
+        (("agent",), 'agent has no value; a term is typed like agent="text" or agent=1'),
+        (("agent=",), "agent=: the value must be JSON; write text in double quotes"),
+        (("=1",), '=1 is no term; a term is typed like agent="bot1", runtime.version="2.1" or tags[]="t1"'),
+        (("agent={}",), "agent={}: the value must be text, a number, true, false or null"),
+        (("@user=5",), 'a user is typed like @user="alice@example.com"'),
+        (("@user",), "@user: the value must be JSON; write text in double quotes"),
+        (
+            ('@users="alice"',),
+            '@users="alice" is no term; a term is typed like agent="bot1", runtime.version="2.1" or tags[]="t1"',
+        ),
+        (('@user="a" @user="b"',), "a session has one user; @user stands twice"),
+        ((), "find takes terms, or a filter with --json"),
+        (("a=1", "--json", "{}"), "find takes terms, or a filter with --json"),
+        (("a=1", "--limit", "0"), "--limit must be 1 or more"),
+        (("--json", "{oops"), "filter_by_configs: the JSON cannot be parsed"),
+        (("--json", "[1]"), "filter_by_configs must be a JSON object"),
+        (("a=1", "--project", "nowhere"), "there is no project nowhere"),
+    ],
+)
+def test_a_mistake_is_told_in_one_line(run: Run, empty_redis: str, words: tuple[str, ...], message: str) -> None:
+    on_store(empty_redis, fill_default)
+    assert run("find", *words) == (1, "", message + "\n")
+
+
+@pytest.mark.parametrize("command", ["find a=1", "check", "project list"])
+def test_a_store_that_is_not_there_is_told_in_one_line(run: Run, command: str) -> None:
+    name, *rest = command.split()
+    status, out, err = run(name, "--redis-url", "unix:///nowhere/redis.sock", *rest)
+    assert (status, out) == (1, "")
+    assert err == "the store is not available; try again shortly\n"
+
+
+def test_a_check_of_a_whole_store_says_so(run: Run, empty_redis: str) -> None:
+    on_store(empty_redis, fill_default)
+    assert run("project", "create", "other")[0] == 0
+    status, out, _ = run("check")
+    assert (status, out) == (0, "0 differences in 2 projects; 0 mended\n")
+    status, out, _ = run("check", "--project", "other")
+    assert (status, out) == (0, "0 differences in 1 projects; 0 mended\n")
+    assert run("check", "--project", "nowhere")[0] == 1
+
+
+@pytest.mark.parametrize("partitions", [1, 3])
+def test_a_check_names_every_difference_and_mends_it_where_asked(run: Run, empty_redis: str, partitions: int) -> None:
+    on_store(empty_redis, lambda link: fill_default(link, partitions))
+
+    async def damage(link: Link) -> None:
+        for name in await link.call("KEYS", '*:index:0:agent="bot1"'):
+            await link.call("DEL", name)
+        for name in await link.call("KEYS", f"*:session:{session_id(2)}"):
+            await link.call("HSET", name, "configs", '{"agent":"bot3"}')
+
+    on_store(empty_redis, damage)
+    status, out, _ = run("check")
+    lines = out.splitlines()
+    assert status == 1
+    for number in (1, 3, 5):
+        assert f'default: session {session_id(number)} is missing from the index of agent="bot1"' in lines
+    assert f"default: session {session_id(2)}: the configs were edited by hand" in lines
+    assert lines[-1] == f"{len(lines) - 1} differences in 1 projects; 0 mended"
+    status, out, _ = run("check", "--repair")
+    found = len(out.splitlines()) - 1
+    assert (status, out.splitlines()[-1]) == (0, f"{found} differences in 1 projects; {found} mended")
+    assert run("check")[:2] == (0, "0 differences in 1 projects; 0 mended\n")
+    assert run("find", 'agent="bot3"', "--count")[1] == "1\n"
+
+
+def test_what_cannot_be_mended_keeps_the_status_of_a_repair_at_one(run: Run, empty_redis: str) -> None:
+    on_store(empty_redis, fill_default)
+    on_store(empty_redis, lambda link: link.call("HSET", f"scc:{{default.0}}:session:{session_id(6)}", "configs", "{oops"))
+    assert run("check", "--repair")[0] == 1
+    status, out, _ = run("check", "--repair")
+    assert (status, out.splitlines()[-1]) == (1, "1 differences in 1 projects; 0 mended")
+    assert out.startswith(f"default: session {session_id(6)}: the configs cannot be read: ")
+
+
+def test_a_project_lives_from_create_to_delete(run: Run, empty_redis: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    on_store(empty_redis, fill_default)
+    untouched = on_store(empty_redis, keyspace)
+    status, out, _ = run("project", "create", "acme")
+    made = re.fullmatch(r"project acme ([0-9a-f-]{36})\nkey (sk-ac-[\w-]{43})\n", out)
+    assert status == 0
+    assert made is not None
+    listed = run("project", "list")[1].splitlines()
+    assert f"acme\t{made[1]}" in listed
+    assert len(listed) == 2
+
+    async def opened(link: Link) -> list[str | None]:
+        projects = [await Registry(link, "a secret").open(key) for key in keys]
+        return [project.slug if project else None for project in projects]
+
+    keys = [made[2]]
+    assert on_store(empty_redis, opened) == ["acme"]
+    status, out, _ = run("project", "rotate-key", "acme")
+    assert status == 0
+    keys.append(out.removeprefix("key ").strip())
+    assert on_store(empty_redis, opened) == [None, "acme"]
+    assert all(key not in repr(on_store(empty_redis, keyspace)) for key in keys)
+
+    async def use(link: Link) -> None:
+        sessions = Sessions(link, await Registry(link, "a secret").get("acme"), Limits())
+        for number in range(120):
+            await add(sessions, number, {"a": number}, "alice")
+
+    on_store(empty_redis, use)
+    monkeypatch.setattr(project_command, "KEY_TTL", -1.0)  # with the time that a command may take: no wait
+    status, out, _ = run("project", "delete", "acme")
+    assert (status, out.splitlines()[-1]) == (0, "project acme is deleted")
+    assert on_store(empty_redis, keyspace) == untouched
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("create", "default"), "there is a project default already"),
+        (("create", "A"), "a project's name is 1 to 63 of a-z, 0-9 and -, with no - at either end"),
+        (("rotate-key", "nowhere"), "there is no project nowhere"),
+        (("delete", "nowhere"), "there is no project nowhere"),
+        (("delete", "default"), "project default belongs to the root key and stays"),
+    ],
+)
+def test_a_mistake_with_a_project_is_told_in_one_line(
+    run: Run, empty_redis: str, words: tuple[str, ...], message: str
+) -> None:
+    on_store(empty_redis, fill_default)
+    before = on_store(empty_redis, keyspace)
+    assert run("project", *words) == (1, "", message + "\n")
+    assert on_store(empty_redis, keyspace) == before
