@@ -20,13 +20,16 @@ find_python() {
     fail "no Python 3.11 or newer among: ${candidates[*]}; name one: PYTHON=/path/to/python3 $0"
 }
 
-# ensure_venv [test]: the package is installed, with all that the tests need if asked for.
+# ensure_venv [test|bench]: the package is installed, with all that the tests or the benchmark need if asked for.
 ensure_venv() {
-    local extra=${1:-} stamp=$venv/.installed sum python
+    local extra=${1:-} stamp=$venv/.installed sum python installed
     # The place of the checkout is part of the stamp: the installation points there.
-    sum="$(cksum <"$root/pyproject.toml") $root"
-    case "$(cat "$stamp" 2>/dev/null || true)" in
-        "$sum:test" | "$sum:$extra") if "$venv/bin/python" -c '' 2>/dev/null; then return; fi ;;
+    sum="$(cksum <"$root/pyproject.toml") $root:"
+    "$venv/bin/python" -c '' 2>/dev/null && installed=$(cat "$stamp" 2>/dev/null) || installed=
+    case "$installed" in
+        "$sum"*" ${extra:-base} "*) return ;;
+        "$sum"*) ;; # an extra stays when another is asked for
+        *) installed="$sum base " ;;
     esac
     python=$(find_python)
     "$python" -c 'import ensurepip, venv' 2>/dev/null ||
@@ -37,5 +40,5 @@ ensure_venv() {
     printf '[egg_info]\negg_base = %s\n' "$venv" >"$venv/build.cfg"
     DIST_EXTRA_CONFIG=$venv/build.cfg "$venv/bin/python" -m pip install --quiet --disable-pip-version-check \
         --editable "$root${extra:+[$extra]}"
-    echo "$sum:$extra" >"$stamp"
+    echo "$installed${extra:+$extra }" >"$stamp"
 }

@@ -1,0 +1,101 @@
+"""The sessions of the listing rows, as a fleet of agents would have them, and the twelve filters. Seeded and pure.
+
+Agents are heavy-tailed: the commonest of 1,000 names has a third of all sessions. Everything else is even, but for what the
+filters need: four sessions have the three tags t1, t2 and t3, and the agent `LONELY` is never in the environment dev.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import accumulate
+from random import Random
+from typing import Any
+from uuid import UUID
+
+#: Sessions are generated in chunks, each from a seed of its own, so that several processes can share the work.
+CHUNK = 1000
+
+AGENTS, ENVS, MODELS, TEMPERATURES, REGIONS, TOKENS, RUNNERS, VERSIONS, TAGS = 1000, 3, 10, 11, 8, 4, 2000, 30, 100
+COMMONEST, RARE, LONELY = "bot1", "bot700", "bot6"
+TOGETHER = ["t1", "t2", "t3"]
+
+_ENVS, _ENV_SHARES = ("prod", "dev", "staging"), (0.60, 0.85, 1.0)
+_VERSIONS = tuple(f"{major}.{minor}" for major in range(1, 7) for minor in range(5))
+_TOKENS = (256, 1024, 4096, 16384)
+#: A share of k^-1.4 gives the first of 1,000 names 34 %, the seven-hundredth 35 of a million.
+_AGENT_SHARES = tuple(accumulate(rank**-1.4 for rank in range(1, AGENTS + 1)))
+_TAG_NUMBERS = range(TAGS)
+
+Configs = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """What is looked for, and what makes it interesting."""
+
+    name: str
+    configs: Configs
+
+
+FILTERS = (
+    Filter("rare agent", {"agent": RARE}),
+    Filter("commonest agent", {"agent": COMMONEST}),
+    Filter("agent + env", {"agent": COMMONEST, "env": "prod"}),
+    Filter("agent + env + model", {"agent": "bot5", "env": "dev", "model": "model-3"}),
+    Filter("nested name", {"runtime": {"name": "runner77"}}),
+    Filter("nested name + version", {"runtime": {"name": "runner77", "version": "2.1"}}),
+    Filter("nested version", {"runtime": {"version": "2.1"}}),
+    Filter("two tags", {"tags": TOGETHER[:2]}),
+    Filter("three tags", {"tags": TOGETHER}),
+    Filter("value nobody has", {"agent": "nosuch"}),
+    Filter("agent + env that never meet", {"agent": LONELY, "env": "dev"}),
+    Filter("temperature + stream + region", {"temperature": 0.7, "stream": True, "region": "region-2"}),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class DataSet:
+    """`total` sessions; the same for the same `total` and `seed`."""
+
+    total: int
+    seed: int = 3
+
+    def sessions(self, first: int = 0, last: int | None = None) -> Iterator[tuple[str, Configs]]:
+        """Ids and configs of the sessions from `first` up to `last`; both at the edge of a chunk, or the end."""
+        last = self.total if last is None else last
+        for start in range(first, last, CHUNK):
+            yield from self._chunk(start, min(CHUNK, last - start))
+
+    def ids(self, count: int) -> list[str]:
+        """Ids of the first `count` sessions."""
+        return [session_id for session_id, _ in self.sessions(0, min(count, self.total))]
+
+    def _chunk(self, start: int, count: int) -> Iterator[tuple[str, Configs]]:
+        random = Random(self.seed * 1_000_003 + start)  # noqa: S311 - data, not secrets
+        agents = random.choices(range(1, AGENTS + 1), cum_weights=_AGENT_SHARES, k=count)
+        envs = random.choices(_ENVS, cum_weights=_ENV_SHARES, k=count)
+        together = {self.total * eighth // 8 for eighth in (1, 3, 5, 7)}
+        rare = self.total // 2
+        number = random.randrange
+        for offset in range(count):
+            index = start + offset
+            agent = RARE if index == rare else f"bot{agents[offset]}"
+            env = envs[offset]
+            tags = [f"t{tag}" for tag in random.sample(_TAG_NUMBERS, 3)]
+            if index in together:
+                tags = list(TOGETHER)
+            elif set(tags) == set(TOGETHER):
+                tags[0] = "t4"
+            yield (
+                str(UUID(int=random.getrandbits(128), version=4)),
+                {
+                    "agent": agent,
+                    "env": "prod" if agent == LONELY and env == "dev" else env,
+                    "model": f"model-{number(MODELS)}",
+                    "temperature": number(TEMPERATURES) / 10,
+                    "region": f"region-{number(REGIONS)}",
+                    "max_tokens": _TOKENS[number(TOKENS)],
+                    "stream": number(2) == 1,
+                    "runtime": {"name": f"runner{number(RUNNERS)}", "version": _VERSIONS[number(VERSIONS)]},
+                    "tags": tags,
+                },
+            )
