@@ -21,7 +21,7 @@ from scripts.benchmark.processes import ROOT, remove
 from scripts.benchmark.targets import GROUPS
 
 QUICK = Options(
-    rounds=3, seconds=1.0, list_seconds=0.02, sessions=20_000, default_sessions=20_000, redis_requests=20_000
+    rounds=3, seconds=1.0, list_seconds=0.02, sessions=20_000, default_sessions=20_000, redis_requests=20_000, warm=False
 )
 
 MEASURES: dict[str, Callable[[Bench], None]] = {
@@ -32,7 +32,7 @@ MEASURES: dict[str, Callable[[Bench], None]] = {
     "post": rows_requests.post,
     "304": rows_requests.not_modified,
     "footprint": rows_costs.footprint,
-    "hold": rows_costs.hold_of_patch,
+    "hold": rows_costs.hold,
     "listing": rows_lists.listing,
     "growth": rows_lists.growth,
     "memory": rows_lists.memory,
@@ -105,6 +105,7 @@ def _write(bench: Bench, directory: Path, seconds: float) -> None:
         "results": [asdict(result) | {"met": result.met} for result in bench.results],
         "details": bench.details | {"lists": rows_lists.as_json(lists)},
         "holds": [asdict(hold) for hold in bench.holds],
+        "quiet holds": bench.quiet_holds,
     }
     (directory / "results.json").write_text(json.dumps(raw, indent=1, ensure_ascii=False) + "\n")
     sys.stdout.write(text)

@@ -3,10 +3,11 @@
 import asyncio
 import socket
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import cached_property
+from math import inf
 from pathlib import Path
 
 import orjson
@@ -15,8 +16,9 @@ from tqdm import tqdm
 from scripts.benchmark import filling, load
 from scripts.benchmark.dataset import DataSet
 from scripts.benchmark.load import Answer, Connection, Load, Origin
-from scripts.benchmark.processes import KEY, Bare, Postgres, PostgresPeer, Service, Webdis
-from scripts.benchmark.statistics import Result
+from scripts.benchmark.processes import FINE, KEY, Bare, Postgres, PostgresPeer, Service, Webdis
+from scripts.benchmark.report import result_line
+from scripts.benchmark.statistics import Hold, Result, merged
 from scripts.benchmark.targets import BY_NAME
 from service.store import scripts
 
@@ -26,6 +28,8 @@ FEW = 20_000
 #: Different requests of one kind that a load goes round.
 REQUESTS = 1000
 CONNECTIONS = 64
+#: How often a request is sent to see what its scripts take when nothing comes between.
+REPEATS = 7
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,21 +43,8 @@ class Options:
     sessions: int = MILLION
     default_sessions: int = 200_000
     redis_requests: int = 100_000
-
-
-@dataclass(frozen=True, slots=True)
-class Hold:
-    """How long one command held Redis in one phase, in microseconds: the longest time, and how many were over the target."""
-
-    phase: str
-    command: str
-    micros: int
-    over: int
-
-    @property
-    def is_script(self) -> bool:
-        """Whether it was a script. The others take microseconds: where one took long, the scheduler had stopped Redis."""
-        return self.command in _SCRIPTS.values()
+    #: Whether each comparison begins with a round that does not count.
+    warm: bool = True
 
 
 @dataclass
@@ -65,6 +56,8 @@ class Bench:
     stack: ExitStack
     results: list[Result] = field(default_factory=list)
     holds: list[Hold] = field(default_factory=list)
+    #: The longest script of a request, by its name, in milliseconds; see `quiet_hold`.
+    quiet_holds: dict[str, float] = field(default_factory=dict)
     details: dict[str, object] = field(default_factory=dict)
     _services: list[Service] = field(default_factory=list)
 
@@ -152,10 +145,10 @@ class Bench:
 
     # Measuring
 
-    def rounds(self, label: str, sides: Mapping[str, Callable[[], float]], *, warm: bool = True) -> dict[str, list[float]]:
-        """Measure `sides` in turn, round by round; one turn before is not counted."""
+    def rounds(self, label: str, sides: Mapping[str, Callable[[], float]]) -> dict[str, list[float]]:
+        """Measure `sides` in turn, round by round."""
         measured: dict[str, list[float]] = {name: [] for name in sides}
-        turns = [number >= 0 for number in range(-1 if warm else 0, self.options.rounds)]
+        turns = [number >= 0 for number in range(-1 if self.options.warm else 0, self.options.rounds)]
         with tqdm(total=len(turns) * len(sides), desc=label, leave=False) as progress:
             for counts in turns:
                 for name, measure in sides.items():
@@ -174,16 +167,30 @@ class Bench:
         """A file of requests."""
         return load.write_requests(self.home / f"{name}.requests", requests)
 
-    def note_holds(self, phase: str) -> None:
-        """Take down what held a Redis long since the last call."""
+    def note_holds(self, phase: str) -> list[Hold]:
+        """Take down what held a Redis long since the last call; returns that."""
         taken: dict[str, list[int]] = {}
         for service in self._services:
             for command, micros in service.redis.slow_commands():
                 taken.setdefault(_SCRIPTS.get(command, command), []).append(micros)
         limit = (BY_NAME["hold/run"].at_most or 0) * 1000
-        self.holds += [
-            Hold(phase, command, max(times), sum(micros > limit for micros in times)) for command, times in taken.items()
+        new = [
+            Hold(phase, command, max(times), sum(micros > limit for micros in times), command in _SCRIPTS.values())
+            for command, times in taken.items()
         ]
+        self.holds = merged([*self.holds, *new])
+        return new
+
+    def quiet_hold(self, service: Service, name: str, connection: Connection, requests: Iterable[bytes]) -> None:
+        """Note the longest script of a request without what the scheduler takes: of several alike, the least time counts."""
+        least = inf
+        service.redis.watch(FINE)
+        for sent in requests:
+            connection.good(sent)
+            noted = self.note_holds("large writes and lists, one at a time")
+            least = min(least, max((hold.micros for hold in noted if hold.is_script), default=0))
+        service.redis.watch()
+        self.quiet_holds[name] = least / 1000
 
     def script_calls(self) -> int:
         """How many scripts the services that still run have called."""
@@ -191,8 +198,6 @@ class Bench:
 
     def add(self, result: Result) -> None:
         """Take a result, and say it."""
-        from scripts.benchmark.report import result_line
-
         self.results.append(result)
         self.say(result_line(result))
 
@@ -216,6 +221,16 @@ def create_request(configs: object, *, session_id: str | None = None) -> bytes:
 def patch_request(session_id: str, changes: object, suffix: str = "") -> bytes:
     """PATCH of a session's configs."""
     return load.request("PATCH", load.configs_path(session_id) + suffix, key=KEY, body=orjson.dumps({"configs": changes}))
+
+
+def put_request(session_id: str, configs: object) -> bytes:
+    """PUT of a session's configs."""
+    return load.request("PUT", load.configs_path(session_id), key=KEY, body=orjson.dumps({"configs": configs}))
+
+
+def delete_request(session_id: str) -> bytes:
+    """DELETE of a session."""
+    return load.request("DELETE", f"{load.API}/session/{session_id}", key=KEY)
 
 
 def get_request(session_id: str, **headers: str) -> bytes:

@@ -6,7 +6,7 @@ filters need: four sessions have the three tags t1, t2 and t3, and the agent `LO
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import accumulate
+from itertools import accumulate, islice
 from random import Random
 from typing import Any
 from uuid import UUID
@@ -67,7 +67,7 @@ class DataSet:
 
     def ids(self, count: int) -> list[str]:
         """Ids of the first `count` sessions."""
-        return [session_id for session_id, _ in self.sessions(0, min(count, self.total))]
+        return [session_id for session_id, _ in islice(self.sessions(), count)]
 
     def _chunk(self, start: int, count: int) -> Iterator[tuple[str, Configs]]:
         random = Random(self.seed * 1_000_003 + start)  # noqa: S311 - data, not secrets

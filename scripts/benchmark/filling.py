@@ -1,6 +1,7 @@
 """Loading many sessions: ours by the store's CREATE script, many calls a round trip, from two processes; Postgres by COPY."""
 
 import asyncio
+import os
 import signal
 from collections.abc import AsyncIterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -36,7 +37,7 @@ def fill_redis(url: str, data: DataSet, label: str) -> None:
     context = get_context("spawn")
     with (
         tqdm(total=data.total, desc=label, unit=" sessions", leave=False) as progress,
-        ProcessPoolExecutor(PROCESSES, mp_context=context, initializer=_leave_ctrl_c) as pool,
+        ProcessPoolExecutor(PROCESSES, mp_context=context, initializer=_stand_back) as pool,
     ):
         chunks = [pool.submit(_fill_chunk, url, data, first) for first in range(0, data.total, CHUNK)]
         try:
@@ -47,8 +48,9 @@ def fill_redis(url: str, data: DataSet, label: str) -> None:
             raise
 
 
-def _leave_ctrl_c() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+def _stand_back() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent's business
+    os.nice(10)  # Redis and its SLOWLOG come first
 
 
 def _fill_chunk(url: str, data: DataSet, first: int) -> int:

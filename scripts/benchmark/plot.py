@@ -6,10 +6,9 @@ from math import log10
 from statistics import median
 
 from scripts.benchmark.report import number, target
-from scripts.benchmark.rows_lists import Cell
-from scripts.benchmark.statistics import Result
+from scripts.benchmark.statistics import Cell, Result
 
-_WIDTH, _LEFT, _RIGHT, _LINE = 900, 400, 120, 24
+_WIDTH, _LEFT, _RIGHT, _LINE = 900, 300, 130, 24
 _MET, _MISSED, _OURS, _THEIRS = "#2e7d4f", "#c0392b", "#2e7d4f", "#8a94a6"
 _STYLE = (
     "text{font:13px system-ui,sans-serif;fill:#24292f}.head{font-weight:600;font-size:15px}"
@@ -69,7 +68,7 @@ def _targets(body: list[str], results: Sequence[Result], top: int) -> int:
         value, edge = scale(headroom(result)), scale(1)
         left, right = min(value, edge), max(value, edge)
         colour = _MET if result.met else _MISSED
-        body.append(_text(10, y + 16, _short(f"{result.row.what} / {result.row.against}".removesuffix(" / "), 62)))
+        body.append(_text(10, y + 16, result.row.label))
         body.append(f'<rect x="{left:.1f}" y="{y + 5}" width="{max(right - left, 2):.1f}" height="14" fill="{colour}"/>')
         body.append(_text(_WIDTH - _RIGHT + 8, y + 16, f"{number(result.value)} ({target(result.row)})", "small"))
     return bottom + 34
@@ -103,7 +102,3 @@ def _text(x: float, y: float, text: str, kind: str = "", *, anchor: str = "start
 
 def _line(x: float, top: int, bottom: int, colour: str) -> str:
     return f'<line x1="{x:.1f}" x2="{x:.1f}" y1="{top}" y2="{bottom}" stroke="{colour}"/>'
-
-
-def _short(text: str, most: int) -> str:
-    return text if len(text) <= most else text[: most - 1] + "…"

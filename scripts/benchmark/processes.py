@@ -25,6 +25,8 @@ KEY = postgres_peer.KEY
 
 #: Commands that hold Redis for as long (in microseconds) are noted, and how many of them between two looks.
 SLOW, _SLOW_COMMANDS = 500, 10_000
+#: The same for a closer look. Much less would measure the noting: what a script calls is noted as well.
+FINE = 100
 _PATIENCE = 60.0  # seconds for a start, and for an orderly end
 
 _POSTGRES_SETTINGS = {

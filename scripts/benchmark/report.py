@@ -4,9 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from statistics import median
 from typing import Any
 
-from scripts.benchmark.bench import Hold
-from scripts.benchmark.rows_lists import Cell
-from scripts.benchmark.statistics import Result, Side, spread
+from scripts.benchmark.statistics import Cell, Hold, Result, Side, spread
 from scripts.benchmark.targets import Row
 
 FOOT = """\
@@ -15,8 +13,8 @@ median of the rounds' own ratios. Load comes from wrk, one thread, the same requ
 connection, one request at a time. Postgres: Acontext's table and indexes without its foreign keys, `shared_buffers=1GB`,
 `synchronous_commit=off` (as `appendfsync everysec`), `jit=off`, `work_mem=64MB`, `random_page_cost=1.1`, plans made for the
 filter's value, statements prepared, jsonb passed through as text, row comparison instead of Acontext's OR in the cursor.
-1 KB is 1,024 bytes. Redis holds are wall-clock times of SLOWLOG, so they include what the scheduler takes away where load
-generator, workers and Redis share the cores: "any other command" (HMGET and such, a few µs each) shows how much that is.
+1 KB is 1,024 bytes. Redis holds are wall-clock times of SLOWLOG: where load generator, workers and Redis share the cores they
+include what the scheduler takes away. "Any other command" (HMGET, or an SADD within a script, a few µs each) shows how much.
 """
 
 

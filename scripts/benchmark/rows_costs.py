@@ -8,39 +8,55 @@ from pathlib import Path
 from statistics import median
 from uuid import UUID
 
-from scripts.benchmark.bench import Bench, create_request, patch_request
+from scripts.benchmark.bench import REPEATS, Bench, create_request, delete_request, patch_request, put_request
 from scripts.benchmark.load import Connection, request
-from scripts.benchmark.processes import ROOT, Service
+from scripts.benchmark.processes import FINE, ROOT, Service
 from scripts.benchmark.statistics import Result
+from service.store.keys import Partition
 
 _KEYS, _CHANGED, _VALUE = 1000, 500, 235  # keys, keys in the PATCH, bytes of a value: 250 KiB in all
 _PATCHES = 20  # a round
 
 
-def hold_of_patch(bench: Bench) -> None:
-    """The longest script in PATCHes of many keys of a large document."""
+def _values(turn: int, step: int = 1) -> dict[str, str]:
+    """A large document, or every `step`th key of it; each value is another session's in no other turn."""
+    return {f"key_{key:04}": f"{turn:04}-{key:04}-".ljust(_VALUE, "x") for key in range(0, _KEYS, step)}
+
+
+def hold(bench: Bench) -> None:
+    """The longest script in PATCHes of many keys of a large document, and in other writes of such documents."""
     one = bench.one
     connection = bench.connection(one.origin)
     session_id = str(UUID(int=1 << 100, version=4))
-
-    def value(key: int, turn: int) -> str:
-        return f"{turn:04}-{key:04}-".ljust(_VALUE, "x")
-
-    connection.good(create_request({f"key_{key:04}": value(key, 0) for key in range(_KEYS)}, session_id=session_id))
+    connection.good(create_request(_values(0), session_id=session_id))
     bench.note_holds("preparing a large document")
-    patches = [
-        patch_request(session_id, {f"key_{key:04}": value(key, turn) for key in range(0, _KEYS, _KEYS // _CHANGED)})
-        for turn in (1, 2)
-    ]
-    one.redis.watch(0)
+    patches = [patch_request(session_id, _values(turn, _KEYS // _CHANGED)) for turn in (1, 2)]
+    one.redis.watch(FINE)
     # Every value that changes takes its term with it, and none of these terms is another session's.
     changing = _held(bench, connection, patches, "PATCH of 500 keys")
     same = _held(bench, connection, patches[:1], "PATCH of 500 keys with the values they have")
+    size = one.redis.ask("HSTRLEN", Partition("default", 0).session(session_id), "configs")
     one.redis.watch()
-    size = one.redis.ask("HSTRLEN", f"scc:{{default.0}}:session:{session_id}", "configs")
+    _quiet(bench, connection, session_id)
     note = f"{_PATCHES} a round, {size / 1024:.0f} KiB, every value changes; median of the rounds {median(changing):.2f}"
     bench.add(Result.figure("hold/patch", changing, max(changing), note))
     bench.add(Result.figure("hold/same", same, max(same)))
+
+
+def _quiet(bench: Bench, connection: Connection, session_id: str) -> None:
+    """Every write of a large document, again and again."""
+    ids = [str(UUID(int=(1 << 101) + number, version=4)) for number in range(REPEATS)]
+    creates = [create_request(_values(number), session_id=one) for number, one in enumerate(ids)]
+    writes = {
+        "POST": creates,
+        "DELETE": [delete_request(one) for one in ids],
+        "PUT": [put_request(session_id, _values(number)) for number in range(REPEATS)],
+        "PATCH of 500 keys": [
+            patch_request(session_id, _values(100 + number, _KEYS // _CHANGED)) for number in range(REPEATS)
+        ],
+    }
+    for name, requests in writes.items():
+        bench.quiet_hold(bench.one, f"{name}, 250 KiB, 1,000 keys", connection, requests)
 
 
 def _held(bench: Bench, connection: Connection, patches: list[bytes], phase: str) -> list[float]:
@@ -49,9 +65,7 @@ def _held(bench: Bench, connection: Connection, patches: list[bytes], phase: str
     for _ in range(bench.options.rounds):
         for turn in range(_PATCHES):
             connection.good(patches[turn % len(patches)])
-        before = len(bench.holds)
-        bench.note_holds(phase)
-        longest.append(max(hold.micros for hold in bench.holds[before:] if hold.is_script) / 1000)
+        longest.append(max((hold.micros for hold in bench.note_holds(phase) if hold.is_script), default=0) / 1000)
     return longest
 
 
@@ -65,6 +79,10 @@ def longest_hold(bench: Bench) -> None:
     over = sum(hold.over for hold in holds)
     note = f"{worst.command}, {worst.phase}; {over:,} of {bench.script_calls():,} calls over the target"
     bench.add(Result.figure("hold/run", by_phase, by_phase[-1], note))
+    if bench.quiet_holds:
+        longest = max(bench.quiet_holds, key=lambda name: bench.quiet_holds[name])
+        values = sorted(bench.quiet_holds.values())
+        bench.add(Result.figure("hold/quiet", values, values[-1], f"{longest}; {len(values)} kinds of requests"))
 
 
 def footprint(bench: Bench) -> None:

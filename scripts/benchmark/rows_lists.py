@@ -4,17 +4,16 @@ import asyncio
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from functools import partial
-from statistics import median
 
 import orjson
 
 from scripts.benchmark import filling
-from scripts.benchmark.bench import Bench, list_request
+from scripts.benchmark.bench import REPEATS, Bench, list_request
 from scripts.benchmark.dataset import FILTERS, DataSet, Filter
 from scripts.benchmark.load import Connection, Failed
 from scripts.benchmark.peers import postgres as peer
 from scripts.benchmark.processes import DefaultRedis
-from scripts.benchmark.statistics import Result, ratios
+from scripts.benchmark.statistics import Cell, Result, median, ratios
 
 #: The page that is measured beside the first, or the last one of a shorter list.
 DEEP_PAGE = 10
@@ -38,23 +37,6 @@ class Page:
         return f"{self.filter.name}, {'newest' if self.descending else 'oldest'} first, page {self.number}"
 
 
-@dataclass(frozen=True, slots=True)
-class Cell:
-    """What a page took, in microseconds a round."""
-
-    filter: str
-    descending: bool
-    page: int
-    matches: int
-    ours: tuple[float, ...]
-    theirs: tuple[float, ...]
-
-    @property
-    def ratio(self) -> float:
-        """How many times faster ours is."""
-        return median(ratios(self.theirs, self.ours))
-
-
 def listing(bench: Bench) -> None:
     """The filters beside Postgres: first and tenth page, both orders."""
     ours, theirs = bench.connection(bench.large.origin), bench.connection(bench.large_peer.origin)
@@ -65,7 +47,7 @@ def listing(bench: Bench) -> None:
     for page in pages:
         sides[f"ours: {page.name}"] = partial(ours.p50, page.ours, seconds=seconds)
         sides[f"theirs: {page.name}"] = partial(theirs.p50, page.theirs, seconds=seconds)
-    measured = bench.rounds("filtered lists", sides, warm=False)
+    measured = bench.rounds("filtered lists", sides)
     cells = [
         Cell(
             page.filter.name,
@@ -77,6 +59,8 @@ def listing(bench: Bench) -> None:
         )
         for page in pages
     ]
+    for page in pages:
+        bench.quiet_hold(bench.large, page.name, ours, [page.ours] * REPEATS)
     bench.details["lists"] = cells
     by_ratio = sorted(cells, key=lambda cell: cell.ratio)
     values = [cell.ratio for cell in by_ratio]
@@ -155,7 +139,7 @@ def growth(bench: Bench) -> None:
     for wanted, descending in lists:
         request = list_request(wanted.configs, descending=descending)
         for size, connection in connections.items():
-            sides[_key(wanted, descending, size)] = partial(connection.p50, request, seconds=bench.options.list_seconds)
+            sides[_key(wanted, descending, size)] = partial(connection.p50, request, seconds=bench.options.list_seconds / 2)
     measured = bench.rounds("lists of growing stores", sides)
     full = {
         (wanted.name, descending): _is_full(connections[SMALLEST], wanted, descending) for wanted, descending in lists

@@ -1,12 +1,12 @@
 """Results of measurements, and the little arithmetic there is on them."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from statistics import median
 
 from scripts.benchmark.targets import BY_NAME, Row
 
-__all__ = ["Result", "Side", "median", "ratios", "spread"]
+__all__ = ["Cell", "Hold", "Result", "Side", "median", "merged", "ratios", "spread"]
 
 
 def spread(values: Sequence[float]) -> tuple[float, float]:
@@ -63,3 +63,44 @@ class Result:
     def figure(cls, name: str, values: Sequence[float], value: float | None = None, note: str = "") -> "Result":
         """A figure without another side; the median unless `value` says which."""
         return cls(name, tuple(values), median(values) if value is None else value, note=note)
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """What a page took, in microseconds a round."""
+
+    filter: str
+    descending: bool
+    page: int
+    matches: int
+    ours: tuple[float, ...]
+    theirs: tuple[float, ...]
+
+    @property
+    def ratio(self) -> float:
+        """How many times faster ours is."""
+        return median(ratios(self.theirs, self.ours))
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """How long one command held Redis in one phase, in microseconds: the longest time, and how many were over the target.
+
+    What is no script takes microseconds; where it took long, the scheduler had stopped Redis.
+    """
+
+    phase: str
+    command: str
+    micros: int
+    over: int
+    is_script: bool
+
+
+def merged(holds: Iterable[Hold]) -> list[Hold]:
+    """One for each command in each phase."""
+    found: dict[tuple[str, str], Hold] = {}
+    for hold in holds:
+        known = found.get((hold.phase, hold.command), hold)
+        over = hold.over if known is hold else hold.over + known.over
+        found[hold.phase, hold.command] = replace(hold, micros=max(hold.micros, known.micros), over=over)
+    return list(found.values())

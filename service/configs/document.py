@@ -22,7 +22,7 @@ import msgspec
 import orjson
 
 from service.configs.limits import Limits
-from service.configs.terms import member_terms
+from service.configs.terms import member_terms, pack_terms, unpack_terms
 from service.errors import BadRequest, TooLarge
 
 NULL = b"null"
@@ -38,11 +38,16 @@ _BRACES_TO_BRACKETS = bytes.maketrans(b"{}", b"[]")
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """One top-level member as a write needs it: key as JSON, raw value, index terms joined by tabs."""
+    """One top-level member as a write needs it: key as JSON, raw value, index terms in the form that a session keeps."""
 
     key: bytes
     value: bytes
     terms: bytes
+
+    @property
+    def index_terms(self) -> tuple[str, ...]:
+        """The index terms, each whole."""
+        return tuple(unpack_terms(orjson.loads(self.key), self.terms.decode()))
 
     @property
     def is_null(self) -> bool:
@@ -63,8 +68,8 @@ class Document:
 
     @property
     def terms(self) -> bytes:
-        """The index terms in the same form: key, then its terms; a member without terms has no line."""
-        return _lines((member.key, member.terms) for member in self.members if member.terms)
+        """The index terms in the same form, a line for each member."""
+        return _lines((member.key, member.terms) for member in self.members)
 
 
 def parse(raw: bytes, *, max_nesting: int, around: int = 0) -> Any:  # noqa: ANN401 - JSON is any value
@@ -113,7 +118,8 @@ def document(values: Mapping[str, Any], raw: bytes, limits: Limits) -> Document:
     """
     check_key_count(len(values), limits)
     members = tuple(_members(values, raw))
-    count = sum(member.terms.count(b"\t") + 1 for member in members if member.terms)
+    # A member without terms counts as one, too: it takes a line.
+    count = sum(member.terms.count(b"\t") + 1 for member in members)
     if count > limits.max_terms:
         raise TooLarge(f"configs have more than {limits.max_terms} index terms")
     return Document(members)
@@ -122,7 +128,7 @@ def document(values: Mapping[str, Any], raw: bytes, limits: Limits) -> Document:
 def _members(values: Mapping[str, Any], raw: bytes) -> Iterator[Member]:
     for key, span in _RAW_MEMBERS.decode(raw).items():
         value = bytes(span).translate(None, b"\n\r\t")
-        yield Member(orjson.dumps(key), value, "\t".join(member_terms(key, values[key])).encode())
+        yield Member(orjson.dumps(key), value, pack_terms(key, member_terms(key, values[key])).encode())
 
 
 def _lines(pairs: Iterator[tuple[bytes, bytes]]) -> bytes:

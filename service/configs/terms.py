@@ -22,6 +22,9 @@ STRING_LIMIT = 128
 #: Longest path of a term, in characters, that stands as it is; a longer one goes on from its hash.
 PATH_LIMIT = 256
 
+#: Stands where a member has no terms.
+NO_TERMS = "!"
+
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+", re.ASCII)
 
 
@@ -35,6 +38,24 @@ def member_terms(key: str, value: object, *, spill_limit: int = SPILL_LIMIT) -> 
     terms: dict[str, None] = {}
     _gather(terms, path, value, spill_limit)
     return list(terms) if len(terms) <= spill_limit else [spill_term(key)]
+
+
+def pack_terms(key: str, terms: Iterable[str]) -> str:
+    r"""The terms of `key` as a session keeps them beside it: joined by tabs, each without the key's own text.
+
+    `agent="bot1"` of the key `agent` is kept as `="bot1"`. What is left then starts with one of `=.[{~`, which no whole term does.
+    A member without terms is kept as `!`, so that the lines of terms are those of the configs, in their order.
+    """
+    own = _key_text(key)
+    return "\t".join([term.removeprefix(own) for term in terms] if not own.startswith("#") else terms) or NO_TERMS
+
+
+def unpack_terms(key: str, packed: str) -> list[str]:
+    """The terms that `pack_terms` packed."""
+    if packed == NO_TERMS:
+        return []
+    own = _key_text(key)
+    return [own + term if term[0] in "=.[{~" else term for term in packed.split("\t")]
 
 
 def spill_term(key: str) -> str:

@@ -95,8 +95,7 @@ def judge(configs: bytes, limits: Limits) -> Judgement:
     if not isinstance(values, dict):
         return Judgement(configs, problem="not a JSON object")
     right = document(values, configs, unlimited)
-    terms = tuple(term.decode() for member in right.members if member.terms for term in member.terms.split(b"\t"))
-    return Judgement(right.configs, right.terms, terms)
+    return Judgement(right.configs, right.terms, tuple(term for member in right.members for term in member.index_terms))
 
 
 async def verify_session(

@@ -9,7 +9,7 @@
     scc:{acme.0}:state                     hash   last serial, last created_at
     scc:{acme.0}:sessions                  zset   session id → serial
     scc:{acme.0}:session:<id>              hash   configs, terms, revision, serial, user, created_at, updated_at,
-                                                  disable_task_tracking
+                                                  disable_task_tracking (where it is so)
     scc:{acme.0}:index:<block>:<term>      set    serials of that block whose session has the term
     scc:{acme.0}:blocks:<term>             set    blocks in which the term occurs
 

@@ -9,7 +9,7 @@ from typing import Any
 import orjson
 
 from service.configs.limits import Limits
-from service.configs.terms import member_terms, user_term
+from service.configs.terms import member_terms, pack_terms, user_term
 from service.store.keys import Partition, partition_number, users_key
 from service.store.sessions import Session, Sessions, Written
 
@@ -49,9 +49,8 @@ def lines(values: Mapping[str, str]) -> bytes:
 
 
 def terms_of(values: Mapping[str, str]) -> dict[str, list[str]]:
-    """The terms of each member that has any."""
-    found = {key: member_terms(key, orjson.loads(value)) for key, value in values.items()}
-    return {key: terms for key, terms in found.items() if terms}
+    """The terms of each member."""
+    return {key: member_terms(key, orjson.loads(value)) for key, value in values.items()}
 
 
 @dataclass
@@ -83,10 +82,11 @@ class Held:
             "serial": self.serial,
             "created_at": self.created_at,
             "updated_at": self.updated_at,
-            "disable_task_tracking": int(self.tracking),
         }
+        if self.tracking:
+            fields["disable_task_tracking"] = 1
         held = {name.encode(): str(value).encode() for name, value in fields.items()}
-        joined = {key: "\t".join(terms) for key, terms in terms_of(self.values or {}).items()}
+        joined = {key: pack_terms(key, terms) for key, terms in terms_of(self.values or {}).items()}
         held |= {b"configs": self.configs, b"terms": lines(joined)}
         return held if self.user is None else held | {b"user": orjson.dumps(self.user)}
 
@@ -107,7 +107,7 @@ def fits(values: Mapping[str, str], limits: Limits) -> bool:
     return (
         len(lines(values)) <= limits.max_configs_bytes
         and len(values) <= limits.max_keys
-        and sum(map(len, terms_of(values).values())) <= limits.max_terms
+        and sum(max(1, len(terms)) for terms in terms_of(values).values()) <= limits.max_terms
     )
 
 
@@ -166,6 +166,16 @@ class Model:
 
     def _users_encoded(self) -> Iterable[tuple[bytes, int]]:
         return ((name.encode(), created_at) for name, created_at in self.users.items())
+
+
+def in_any_order(held: Mapping[str, Any]) -> dict[str, Any]:
+    """A keyspace without the order of the lines in terms fields: a member that gets its first terms by a PATCH goes to the end."""
+    sorted_terms = {
+        name: fields | {b"terms": sorted(fields[b"terms"][2:-2].split(b",\n"))}
+        for name, fields in held.items()
+        if isinstance(fields, dict) and b"terms" in fields
+    }
+    return {**held, **sorted_terms}
 
 
 def index_of(partition: Partition, sessions: Iterable[tuple[int, Iterable[str]]]) -> dict[str, set[bytes]]:

@@ -4,6 +4,7 @@ import re
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
+from random import Random
 from typing import Any
 
 import pytest
@@ -95,6 +96,19 @@ async def test_three_common_tags_that_hardly_ever_meet_are_found_in_bounded_call
     if block_size == 4:
         assert max(calls["sinter"] for calls in watched.finds) == MAX_BLOCKS + 1
         assert ascending >= blocks // MAX_BLOCKS
+
+
+async def test_large_blocks_that_have_little_in_common_are_few_a_call(watched: WatchedLink) -> None:
+    sessions = Sessions(watched, PROJECT, Limits(), 1, 1024)
+    random = Random(1)
+    tags = [f"t{number}" for number in range(8)]
+    chosen = [[tag for tag in tags if random.random() < 0.5] for _ in range(6000)]
+    names = await pour(sessions, [{"tags": own} for own in chosen])
+    right = [name for name, own in zip(names, chosen, strict=True) if own == tags]
+    assert await everything(sessions, parse({"tags": tags}), 100) == right
+    # A block costs its smallest set once for each of the eight: about 450 times 8.
+    assert len(watched.finds) == 2
+    assert max(calls["sinter"] for calls in watched.finds) <= 1 + MAX_COST // (400 * 8) + 1
 
 
 @on_every_redis

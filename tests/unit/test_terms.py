@@ -31,7 +31,35 @@ def terms_of(raw: bytes | str) -> list[str]:
     """All terms of a JSON object, as a session's index has them."""
     raw = raw.encode() if isinstance(raw, str) else raw
     members = document(parse(raw, max_nesting=AMPLE.max_nesting), raw, AMPLE).members
-    return [term.decode() for member in members if member.terms for term in member.terms.split(b"\t")]
+    return [term for member in members for term in member.index_terms]
+
+
+@pytest.mark.parametrize(
+    ("text", "kept"),
+    [
+        ('{"agent":"bot1"}', '="bot1"'),
+        ('{"runtime":{"name":"r1","version":2}}', '.name="r1"\t.version=2'),
+        ('{"tags":["a","b"]}', '[]="a"\t[]="b"'),
+        ('{"empty":{}}', "{}"),
+        ('{"none":[]}', "[]"),
+        ('{"below":{"a":[{}]}}', "!"),
+        ('{"a b":1}', "=1"),
+        ('{"=":1}', "=1"),
+        ('{"' + "k" * 200 + '":1}', "#" + hashlib.sha256(b"k" * 200).hexdigest()[:16] + "=1"),
+    ],
+)
+def test_a_session_keeps_its_terms_without_the_text_of_the_key(text: str, kept: str) -> None:
+    raw = text.encode()
+    (member,) = document(parse(raw, max_nesting=64), raw, AMPLE).members
+    assert member.terms.decode() == kept
+
+
+@given(spelled_objects())
+def test_what_a_session_keeps_of_its_terms_gives_them_whole(case: Spelled) -> None:
+    values = parse(case.raw, max_nesting=AMPLE.max_nesting)
+    for member in document(values, case.raw, AMPLE).members:
+        key = orjson.loads(member.key)
+        assert list(member.index_terms) == member_terms(key, values[key])
 
 
 def demands_of(raw: bytes | str) -> tuple[Alternatives, ...]:

@@ -27,8 +27,8 @@ local serial = (tonumber(last[1]) or 0) + 1
 local created = math.max(now(), (tonumber(last[2]) or 0) + 1)
 local created_at = integer(created)
 
-local fields = { "configs", configs, "terms", terms, "serial", integer(serial), "created_at", created_at,
-                 "disable_task_tracking", ARGV[7] }
+local fields = { "configs", configs, "terms", terms, "serial", integer(serial), "created_at", created_at }
+if ARGV[7] == "1" then fields[#fields + 1], fields[#fields + 2] = "disable_task_tracking", "1" end
 local added = all_terms(terms)
 if user ~= "" then
   fields[#fields + 1], fields[#fields + 2] = "user", user

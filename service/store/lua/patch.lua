@@ -6,7 +6,7 @@
 -- ARGV[4] max_bytes   of the configs after the merge
 -- ARGV[5] max_keys    at the top, after the merge
 -- ARGV[6] max_terms   after the merge
--- ARGV[7] members     three each: key as JSON, raw value ("" removes), terms joined by tabs
+-- ARGV[7] members     three each: key as JSON, raw value ("" removes), terms as the session keeps them
 -- returns {"ok", revision, created_at, updated_at, configs} | {"not_found"} | {"precondition_failed"} | {"unreadable"}
 --       | {"too_large"} | {"too_many_keys"} | {"too_many_terms"}
 -- include: commit
@@ -43,8 +43,8 @@ local had, has = {}, {}
 for _, key in ipairs(keys) do
   local before, after = old_terms[key] or "", terms_of[key]
   if before ~= after then
-    split_terms(before, had)
-    split_terms(after, has)
+    unpack_terms(key, before, had)
+    unpack_terms(key, after, has)
   end
 end
 local removed, added = term_difference(had, has)

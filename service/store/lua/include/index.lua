@@ -4,17 +4,22 @@
 local EXISTS_BATCH = 64 -- keys a call
 local call = redis.call
 
--- Adds the terms in one line of a session's terms to `list`, and returns it.
-local function split_terms(joined, list)
-  for term in string.gmatch(joined, "[^\t]+") do list[#list + 1] = term end
-  return list
+-- Adds the terms that a session keeps beside `key` to `list`. They are kept without the key's own text: `="bot1"` beside
+-- `"agent"` is the term agent="bot1". A term that is kept whole starts with none of the signs that can follow a key. A member
+-- without terms has `!`.
+local function unpack_terms(key, packed, list)
+  if packed == "!" then return end
+  local own = match(key, '^"([%w_-]+)"$') or key
+  for term in string.gmatch(packed, "[^\t]+") do
+    list[#list + 1] = find(term, "^[=.%[{~]") and own .. term or term
+  end
 end
 
 -- All terms in a session's `terms` field.
 local function all_terms(text)
   local list = {}
   for key, _, from, to in members(text) do
-    if key then split_terms(sub(text, from, to), list) end
+    if key then unpack_terms(key, sub(text, from, to), list) end
   end
   return list
 end

@@ -6,7 +6,7 @@
 --   }
 --
 -- A value never holds a raw line break, so a line is a member and no value is ever parsed here. `{}` is the empty object. A
--- session's terms are kept in the same form: key, then its terms, joined by tabs.
+-- session's terms are kept in the same form: key, then its terms (see index.lua).
 
 local sub, find, match, byte = string.sub, string.find, string.match, string.byte
 local QUOTE, BACKSLASH, COLON, COMMA = 34, 92, 58, 44

@@ -1,0 +1,186 @@
+"""Sessions one by one: limits at their edges, conditions, copies, and what one session leaves in the index of others."""
+
+import asyncio
+
+import pytest
+
+from service.configs.limits import Limits
+from service.errors import NotFound, PreconditionFailed, TooLarge, Unreadable
+from service.store.connection import Link
+from service.store.integrity import Check
+from service.store.sessions import Sessions
+from tests.store.filling import PROJECT, add, document_of, fill, keyspace, on_every_redis, session_id
+
+ONE, TWO, THREE = map(session_id, (1, 2, 3))
+
+
+@on_every_redis
+async def test_a_block_stays_listed_for_a_term_as_long_as_one_session_in_it_has_the_term(sessions: Sessions) -> None:
+    partition = sessions.all_partitions[0]
+    await fill(sessions, [{"a": 1, "b": 1, "c": 1}, {"a": 1, "b": 2, "c": 1}, {"b": 1}])
+
+    async def listed() -> dict[str, set[bytes]]:
+        held = await keyspace(sessions.link)
+        return {name.removeprefix(partition.blocks("")): held[name] for name in sorted(held) if ":blocks:" in name}
+
+    assert await listed() == {term: {b"0"} for term in ("a=1", "b=1", "b=2", "c=1")}
+    await sessions.patch(TWO, document_of({"a": None, "b": 3, "c": None}))
+    assert await listed() == {term: {b"0"} for term in ("a=1", "b=1", "b=3", "c=1")}
+    await sessions.replace(ONE, document_of({"c": 2}))
+    assert await listed() == {term: {b"0"} for term in ("b=1", "b=3", "c=2")}
+    await sessions.delete(THREE)
+    assert await listed() == {term: {b"0"} for term in ("b=3", "c=2")}
+
+
+@on_every_redis
+@pytest.mark.parametrize("count", [1, 63, 64, 65, 129, 1500])
+async def test_any_number_of_terms_comes_and_goes(sessions: Sessions, count: int) -> None:
+    kept = await add(sessions, 1, {"k0": 0, "k70": 70})
+    both = await keyspace(sessions.link)
+    many = {f"k{number}": number for number in range(count)}
+    await add(sessions, 2, {})
+    sets = {f"scc:{{acme.0}}:index:0:k{number}={number}" for number in many.values()}
+    state = sessions.all_partitions[0].state
+    for change in (sessions.replace(TWO, document_of(many, Limits(max_keys=5000))),):
+        await change
+        held = await keyspace(sessions.link)
+        assert sets <= set(held)
+        assert all(b"2" in held[name] for name in sets)
+        await sessions.delete(TWO)
+        after = await keyspace(sessions.link)
+        assert {**after, state: 0} == {**both, state: 0}
+    assert (await sessions.get(kept.id)).configs == kept.configs
+
+
+async def test_a_member_that_gets_its_first_terms_later_is_no_finding(sessions: Sessions) -> None:
+    await fill(sessions, [{"a": {"b": {}}, "c": 1, "d": [[]]}])
+    await sessions.patch(ONE, document_of({"a": {"b": 1}}))
+    await sessions.patch(ONE, document_of({"d": [2]}))
+    check = Check(sessions.link, sessions.all_partitions[0], Limits())
+    assert [str(finding) async for finding in check.findings()] == []
+    # And what goes and comes leaves nothing.
+    await sessions.patch(ONE, document_of({"a": {"b": {}}, "c": [[]], "d": None}))
+    assert [str(finding) async for finding in check.findings()] == []
+    assert [name for name in await keyspace(sessions.link) if ":index:" in name] == []
+
+
+@pytest.mark.parametrize(
+    ("limits", "fits", "too_much", "message"),
+    [
+        (Limits(max_keys=3), {"c": 1}, {"c": 1, "d": 1}, "more than 3 top-level keys"),
+        (Limits(max_terms=3), {"c": 1}, {"c": [1, 2]}, "more than 3 index terms"),
+        (Limits(max_configs_bytes=23), {"c": 1}, {"c": 11}, "larger than 23 bytes"),
+    ],
+)
+async def test_a_patch_may_reach_a_limit_and_not_pass_it(
+    link: Link, limits: Limits, fits: dict[str, object], too_much: dict[str, object], message: str
+) -> None:
+    sessions = Sessions(link, PROJECT, limits, 1, 4)
+    await fill(sessions, [{"a": 1, "b": 1}])
+    before = await keyspace(link)
+    with pytest.raises(TooLarge, match=message):
+        await sessions.patch(ONE, document_of(too_much))
+    assert await keyspace(link) == before
+    assert (await sessions.patch(ONE, document_of(fits))).configs == b'{\n"a":1,\n"b":1,\n"c":1\n}'
+    # What goes makes room for what comes.
+    assert (await sessions.patch(ONE, document_of({"a": None, "d": 1}))).configs == b'{\n"b":1,\n"c":1,\n"d":1\n}'
+    with pytest.raises(TooLarge, match=message):
+        await sessions.patch(ONE, document_of({"b": None, **{f"k{number}": 1 for number in range(3)}}))
+
+
+async def test_configs_over_the_limit_are_refused_before_redis_is_asked(link: Link) -> None:
+    sessions = Sessions(link, PROJECT, Limits(max_configs_bytes=20), 1, 4)
+    with pytest.raises(TooLarge):
+        await sessions.create(ONE, document_of({"a": "x" * 20}), user=None, disable_task_tracking=False)
+    await fill(sessions, [{"a": 1}])
+    with pytest.raises(TooLarge):
+        await sessions.replace(ONE, document_of({"a": "x" * 20}))
+    assert (await sessions.get(ONE)).revision == 1
+
+
+async def test_a_condition_names_the_state_and_nothing_that_only_looks_like_it(sessions: Sessions) -> None:
+    (made,) = await fill(sessions, [{"a": 1}])
+    etag = made.etag
+    for wrong in (f"{etag}1", f"1{etag}", etag[:-1], etag.upper() + "x", f"{made.created_at}", ",", f"{made.created_at}-0"):
+        for write in (
+            sessions.patch(ONE, document_of({"a": 2}), if_match=wrong),
+            sessions.replace(ONE, document_of({"a": 2}), if_match=wrong),
+            sessions.delete(ONE, if_match=wrong),
+        ):
+            with pytest.raises(PreconditionFailed):
+                await write
+    assert (await sessions.get(ONE)) == made
+    second = await sessions.patch(ONE, document_of({"a": 2}), if_match=f"x,{etag}")
+    with pytest.raises(PreconditionFailed):
+        await sessions.replace(ONE, document_of({"a": 3}), if_match=etag)
+    third = await sessions.replace(ONE, document_of({"a": 3}), if_match=second.etag)
+    await sessions.delete(ONE, if_match=third.etag)
+    for write in (sessions.patch(ONE, document_of({}), if_match="*"), sessions.delete(ONE, if_match=third.etag)):
+        with pytest.raises(PreconditionFailed):
+            await write
+
+
+async def test_a_session_that_comes_again_has_an_etag_of_its_own(sessions: Sessions) -> None:
+    first = await add(sessions, 1, {"a": 1})
+    await sessions.delete(ONE)
+    second = await add(sessions, 1, {"a": 1})
+    assert first.etag != second.etag
+    assert second.serial == first.serial + 1
+    assert second.created_at > first.created_at
+
+
+@on_every_redis
+async def test_one_of_many_creations_of_one_id_wins_and_the_others_see_it(sessions: Sessions) -> None:
+    made = await asyncio.gather(
+        *(
+            sessions.create(ONE, document_of({"n": number}), user=f"u{number}", disable_task_tracking=bool(number % 2))
+            for number in range(30)
+        )
+    )
+    assert [new for _, new in made].count(True) == 1
+    assert len({session for session, _ in made}) == 1
+    winner = made[0][0]
+    held = await keyspace(sessions.link)
+    assert held[sessions.all_partitions[0].sessions] == {ONE.encode(): 1}
+    assert {name.rpartition(":")[2] for name in held if ":index:" in name} == {
+        winner.configs.decode().split("\n")[1].replace('"', "").replace(":", "="),
+        f'@user="{winner.user}"',
+    }
+
+
+@on_every_redis
+async def test_many_merges_at_once_lose_nothing(sessions: Sessions) -> None:
+    await fill(sessions, [{"kept": [1.0]}])
+
+    async def merge(client: int) -> None:
+        for turn in range(20):
+            await sessions.patch(ONE, document_of({f"c{client}": turn, f"gone{client}": None if turn % 2 else turn}))
+
+    await asyncio.gather(*(merge(client) for client in range(16)))
+    held = await sessions.get(ONE)
+    assert held.revision == 1 + 16 * 20
+    lines = held.configs.decode().strip("{}\n").split(",\n")
+    assert lines[0] == '"kept":[1.0]'
+    assert sorted(lines[1:]) == sorted(f'"c{client}":19' for client in range(16))
+
+
+async def test_a_copy_has_all_of_the_source_but_its_place_and_goes_its_own_way(sessions: Sessions) -> None:
+    source, _ = await sessions.create(ONE, document_of(b'{"a":1.0,"b":[]}'), user="alice", disable_task_tracking=True)
+    await sessions.patch(ONE, document_of({"c": 1}))
+    copied = await sessions.copy(ONE, TWO)
+    assert copied.configs == b'{\n"a":1.0,\n"b":[],\n"c":1\n}'
+    assert (copied.user, copied.disable_task_tracking, copied.revision) == ("alice", True, 1)
+    assert copied.created_at > source.created_at
+    await sessions.replace(ONE, document_of({}))
+    assert await sessions.get(TWO) == copied
+    with pytest.raises(NotFound):
+        await sessions.copy(THREE, session_id(4))
+
+
+async def test_a_hash_that_is_half_gone_is_not_taken_for_a_session(sessions: Sessions) -> None:
+    await sessions.link.call("HSET", sessions.all_partitions[0].session(ONE), "revision", 3)
+    with pytest.raises(NotFound):
+        await sessions.get(ONE)
+    with pytest.raises((Unreadable, NotFound)):
+        await sessions.create(ONE, document_of({}), user=None, disable_task_tracking=False)
+    assert list(await keyspace(sessions.link)) == [sessions.all_partitions[0].session(ONE)]
