@@ -43,7 +43,7 @@ def member_terms(key: str, value: object, *, spill_limit: int = SPILL_LIMIT) -> 
 def pack_terms(key: str, terms: Iterable[str]) -> str:
     r"""The terms of `key` as a session keeps them beside it: joined by tabs, each without the key's own text.
 
-    `agent="bot1"` of the key `agent` is kept as `="bot1"`. What is left then starts with one of `=.[{~`, which no whole term does.
+    `agent="bot1"` of the key `agent` is kept as `="bot1"`. What is left starts with one of `=.[{~`, which no whole term does.
     A member without terms is kept as `!`, so that the lines of terms are those of the configs, in their order.
     """
     own = _key_text(key)

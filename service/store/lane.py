@@ -91,13 +91,19 @@ class Lane(asyncio.Protocol):
         started = self._loop.time()
         if self._transport is None:
             await self._connect()
+        if self._transport is None:
+            raise Broken(sent=False)  # lost again before this call had its turn
         if self._commands >= MAX_COMMANDS or self._bytes >= MAX_BYTES:
             raise Busy(sent=False)
         entry = _Entry(self._loop.create_future(), commands, len(packed), started)
-        if not self._outgoing:
-            self._loop.call_soon(self._flush)
-        self._outgoing.append(packed)
+        idle = not self._waiting
         self._waiting.append(entry)
+        self._outgoing.append(packed)
+        if idle:
+            # Nobody to share a write with: waiting for the end of the turn would only cost time.
+            self._flush()
+        elif len(self._outgoing) == 1:
+            self._loop.call_soon(self._flush)
         self._commands += commands
         self._bytes += entry.size
         if not self._ticking:
