@@ -60,8 +60,8 @@ class Machine:
     async def hold(self) -> None:
         """The keyspace is what the model says, a check finds nothing, and users have as many sessions as they should."""
         there, right = in_any_order(await keyspace(self.link)), in_any_order(self.model.keyspace())
-        different = {name: (there.get(name), right.get(name)) for name in {*there, *right} if there.get(name) != right.get(name)}
-        assert different == {}, f"what is there, and what should be: {different}"
+        wrong = {name: (there.get(name), right.get(name)) for name in {*there, *right} if there.get(name) != right.get(name)}
+        assert wrong == {}, f"what is there, and what should be: {wrong}"
         for partition in self.sessions.all_partitions:
             assert [str(finding) async for finding in Check(self.link, partition, LIMITS).findings()] == []
         for user in self.model.users:

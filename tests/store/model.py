@@ -169,7 +169,7 @@ class Model:
 
 
 def in_any_order(held: Mapping[str, Any]) -> dict[str, Any]:
-    """A keyspace without the order of the lines in terms fields: a member that gets its first terms by a PATCH goes to the end."""
+    """A keyspace without the order in terms fields: a member that gets its first terms by a PATCH goes to the end."""
     sorted_terms = {
         name: fields | {b"terms": sorted(fields[b"terms"][2:-2].split(b",\n"))}
         for name, fields in held.items()

@@ -171,6 +171,15 @@ async def test_bulk_work_reads_no_more_than_a_batch_at_once(watched: WatchedLink
     assert bounded(watched.finds, 1)
 
 
+async def test_of_many_demands_the_rarest_lead(watched: WatchedLink) -> None:
+    sessions = Sessions(watched, PROJECT, Limits(), 1, 4)
+    common = {f"k{number}": number for number in range(12)}
+    held = await fill(sessions, [{**common, "z": "rare"} if number == 30 else common for number in range(60)])
+    assert await everything(sessions, parse({**common, "z": "rare"}), 20) == [held[30].id]
+    # One SCARD for each demand, to know the rarest, and one for each that is used in the one block that is left.
+    assert [calls["scard"] for calls in watched.finds] == [13 + MAX_DEMANDS]
+
+
 async def test_hundreds_of_demands_are_cut_to_the_rarest(watched: WatchedLink) -> None:
     sessions = Sessions(watched, PROJECT, Limits(), 1, 4)
     whole = {f"k{number}": number for number in range(200)}
