@@ -16,13 +16,13 @@ boundary of a member: Lua merges, and `Filter` finds a member, without parsing a
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import orjson
 
 from service.configs.limits import Limits
-from service.configs.terms import member_terms, pack_terms, unpack_terms
+from service.configs.terms import packed_terms, unpack_terms
 from service.errors import BadRequest, TooLarge
 
 NULL = b"null"
@@ -36,8 +36,7 @@ _NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 _BRACES_TO_BRACKETS = bytes.maketrans(b"{}", b"[]")
 
 
-@dataclass(frozen=True, slots=True)
-class Member:
+class Member(NamedTuple):
     """One top-level member as a write needs it: key as JSON, raw value, index terms in the form that a session keeps."""
 
     key: bytes
@@ -105,9 +104,9 @@ def _deeper_than(raw: bytes, levels: int) -> bool:
     return True
 
 
-def spans(raw: bytes) -> dict[str, bytes]:
-    """The raw value of each member of an object that `parse` let in; of equal keys the last counts, at the first's place."""
-    return {key: bytes(value) for key, value in _RAW_MEMBERS.decode(raw).items()}
+def member_span(raw: bytes, key: str) -> bytes:
+    """The raw value of the member `key` of an object that `parse` let in; of equal keys the last counts."""
+    return bytes(_RAW_MEMBERS.decode(raw)[key])
 
 
 def document(values: Mapping[str, Any], raw: bytes, limits: Limits) -> Document:
@@ -126,9 +125,11 @@ def document(values: Mapping[str, Any], raw: bytes, limits: Limits) -> Document:
 
 
 def _members(values: Mapping[str, Any], raw: bytes) -> Iterator[Member]:
+    # Of equal keys the last one's value counts, at the first one's place, as in `values`.
+    broken = any(white in raw for white in (b"\n", b"\r", b"\t"))
     for key, span in _RAW_MEMBERS.decode(raw).items():
-        value = bytes(span).translate(None, b"\n\r\t")
-        yield Member(orjson.dumps(key), value, pack_terms(key, member_terms(key, values[key])).encode())
+        value = bytes(span).translate(None, b"\n\r\t") if broken else bytes(span)
+        yield Member(orjson.dumps(key), value, packed_terms(key, values[key]).encode())
 
 
 def _lines(pairs: Iterator[tuple[bytes, bytes]]) -> bytes:

@@ -11,6 +11,7 @@ import hashlib
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import orjson
@@ -25,13 +26,14 @@ PATH_LIMIT = 256
 #: Stands where a member has no terms.
 NO_TERMS = "!"
 
+_CONTAINERS = (dict, list)
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+", re.ASCII)
 
 
 def member_terms(key: str, value: object, *, spill_limit: int = SPILL_LIMIT) -> list[str]:
     """The distinct terms of one top-level member, in the order of the document."""
     path = _key_text(key)
-    if not isinstance(value, dict | list):
+    if not isinstance(value, _CONTAINERS):
         return [f"{path}={_scalar_text(value)}"]
     if not value:
         return [path + ("{}" if isinstance(value, dict) else "[]")]
@@ -48,6 +50,16 @@ def pack_terms(key: str, terms: Iterable[str]) -> str:
     """
     own = _key_text(key)
     return "\t".join([term.removeprefix(own) for term in terms] if not own.startswith("#") else terms) or NO_TERMS
+
+
+def packed_terms(key: str, value: object) -> str:
+    """The terms of one top-level member, packed."""
+    # Most members are scalars, and need no term to be made whole first.
+    if not isinstance(value, _CONTAINERS) and len(key) <= STRING_LIMIT:
+        own = _short_key_text(key)
+        if not own.startswith("#"):
+            return f"={_scalar_text(value)}"
+    return pack_terms(key, member_terms(key, value))
 
 
 def unpack_terms(key: str, packed: str) -> list[str]:
@@ -87,14 +99,21 @@ def _gather(terms: dict[str, None], path: str, value: object, limit: int) -> Non
 
 
 def _key_text(key: str) -> str:
-    return key if _BARE_KEY.fullmatch(key) and len(key) <= STRING_LIMIT else _string_text(key)
+    return _short_key_text(key) if len(key) <= STRING_LIMIT else _string_text(key)
+
+
+@lru_cache(maxsize=8192)
+def _short_key_text(key: str) -> str:
+    return key if _BARE_KEY.fullmatch(key) else _string_text(key)
 
 
 def _scalar_text(value: object) -> str:
     if isinstance(value, str):
         return _string_text(value)
-    if isinstance(value, bool) or value is None:
-        return {True: "true", False: "false", None: "null"}[value]
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return "true" if value else "false"
     assert isinstance(value, int | float)  # noqa: S101 - all that is left of JSON's scalars
     return _number_text(float(value))
 
@@ -105,8 +124,8 @@ def _number_text(number: float) -> str:
 
 
 def _string_text(text: str) -> str:
-    quoted = _json_text(text)
-    return quoted if len(quoted.encode()) <= STRING_LIMIT + 2 else _hash(text)
+    quoted = orjson.dumps(text)
+    return quoted.decode() if len(quoted) <= STRING_LIMIT + 2 else _hash(text)
 
 
 def _json_text(text: str) -> str:
@@ -140,7 +159,7 @@ def filter_demands(values: Mapping[str, Any]) -> tuple[Alternatives, ...]:
 
 def _demands(values: Mapping[str, Any]) -> Iterable[Alternatives]:
     for key, value in values.items():
-        if not isinstance(value, dict | list):
+        if not isinstance(value, _CONTAINERS):
             yield Alternatives(member_terms(key, value)[0])
         elif value:
             spill = spill_term(key)

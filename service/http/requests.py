@@ -10,7 +10,7 @@ from uuid import UUID
 from aiohttp import HttpVersion11, web
 from multidict import CIMultiDictProxy
 
-from service.configs.document import Document, document, parse, spans
+from service.configs.document import Document, document, member_span, parse
 from service.configs.limits import Limits
 from service.errors import BadRequest, ExpectationFailed, TooLarge, UnsupportedMediaType
 
@@ -69,10 +69,10 @@ def identifier(text: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Body:
-    """A JSON object that a client sent: its values, and the raw span of each."""
+    """A JSON object that a client sent: its values, and its bytes."""
 
     values: dict[str, Any]
-    raw: dict[str, bytes]
+    raw: bytes
 
     def text(self, name: str) -> str | None:
         """A member that is a string, null, or not there.
@@ -108,7 +108,7 @@ class Body:
             return None
         if not isinstance(value, dict):
             raise BadRequest("configs must be a JSON object")
-        return document(value, self.raw["configs"], limits)
+        return document(value, member_span(self.raw, "configs"), limits)
 
 
 async def read_body(request: web.BaseRequest, limits: Limits) -> bytes:
@@ -151,12 +151,12 @@ async def json_body(request: web.BaseRequest, limits: Limits) -> Body:
     """
     raw = await read_body(request, limits)
     if not raw:
-        return Body({}, {})
+        return Body({}, b"")
     # The body's own braces are one level above the configs.
     values = parse(raw, max_nesting=limits.max_nesting, around=1)
     if not isinstance(values, dict):
         raise BadRequest("the body must be a JSON object")
-    return Body(values, spans(raw))
+    return Body(values, raw)
 
 
 def query(request: web.BaseRequest) -> dict[str, str]:

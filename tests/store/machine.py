@@ -17,7 +17,7 @@ from service.store.integrity import Check
 from service.store.sessions import Sessions
 from service.store.users import Users
 from tests.store.filling import PROJECT, document_of, keyspace, session_id
-from tests.store.model import Held, Model, fits, in_any_order, merged, spans
+from tests.store.model import Held, Model, fits, merged, spans
 from tests.unit import strategies
 from tests.unit.strategies import spell
 
@@ -59,7 +59,7 @@ class Machine:
 
     async def hold(self) -> None:
         """The keyspace is what the model says, a check finds nothing, and users have as many sessions as they should."""
-        there, right = in_any_order(await keyspace(self.link)), in_any_order(self.model.keyspace())
+        there, right = await keyspace(self.link), self.model.keyspace()
         wrong = {name: (there.get(name), right.get(name)) for name in {*there, *right} if there.get(name) != right.get(name)}
         assert wrong == {}, f"what is there, and what should be: {wrong}"
         for partition in self.sessions.all_partitions:

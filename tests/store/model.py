@@ -168,16 +168,6 @@ class Model:
         return ((name.encode(), created_at) for name, created_at in self.users.items())
 
 
-def in_any_order(held: Mapping[str, Any]) -> dict[str, Any]:
-    """A keyspace without the order in terms fields: a member that gets its first terms by a PATCH goes to the end."""
-    sorted_terms = {
-        name: fields | {b"terms": sorted(fields[b"terms"][2:-2].split(b",\n"))}
-        for name, fields in held.items()
-        if isinstance(fields, dict) and b"terms" in fields
-    }
-    return {**held, **sorted_terms}
-
-
 def index_of(partition: Partition, sessions: Iterable[tuple[int, Iterable[str]]]) -> dict[str, set[bytes]]:
     """The index sets of a partition, from the serial and the terms of each of its sessions."""
     sets: dict[str, set[bytes]] = defaultdict(set)

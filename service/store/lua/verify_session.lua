@@ -28,26 +28,13 @@ end
 local serial = tonumber(stored[4])
 local block = integer(math.floor(serial / block_size))
 
--- Whether a text has the members of `right`, in whatever order: a member that gets its first terms by a PATCH goes to the end.
-local function same_members(text, right)
-  if text == right then return true end
-  if not text or not is_lines(text) then return false end
-  local values, missing = {}, 0
-  for key, _, from, to in members(right) do values[key], missing = sub(right, from, to), missing + 1 end
-  for key, _, from, to in members(text) do
-    if not key or values[key] ~= sub(text, from, to) then return false end
-    missing = missing - 1
-  end
-  return missing == 0
-end
-
 local reply = { "held" }
 local function found(finding, term)
   reply[#reply + 1], reply[#reply + 2] = finding, term
 end
 
 if stored[1] ~= configs then found("form", "") end
-if not same_members(stored[2], terms) then found("terms", "") end
+if stored[2] ~= terms then found("terms", "") end
 local listed_serial = redis.call("ZSCORE", sessions, id)
 if tonumber(listed_serial) ~= serial then found("serial", "") end
 
