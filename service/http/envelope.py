@@ -58,7 +58,12 @@ def _headers(error: ServiceError) -> bytes:
 def rfc3339(microseconds: int) -> str:
     """A time (microseconds since 1970) as RFC 3339 UTC with microseconds and Z."""
     seconds, fraction = divmod(microseconds, 1_000_000)
-    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{fraction:06d}Z"
+    return f"{_second(seconds)}.{fraction:06d}Z"
+
+
+@lru_cache(maxsize=1024)
+def _second(seconds: int) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")
 
 
 def session_json(session: Session, project_id: str) -> bytes:

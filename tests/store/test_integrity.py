@@ -1,5 +1,6 @@
 """Damage, as a hand at redis-cli does it: a check names it, changes nothing unless asked, and mends it where asked."""
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from itertools import product
 
@@ -315,6 +316,19 @@ async def test_a_session_gone_while_it_is_looked_at_is_no_finding(filled: Sessio
             found += await check._verify_set(block.number, term, serials)
     assert gone
     assert found == []
+
+
+async def test_a_user_who_is_about_to_be_registered_is_no_finding(
+    filled: Sessions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await filled.create(session_id(7), document_of({}), user="bob", disable_task_tracking=False)
+
+    async def meanwhile(seconds: float) -> None:
+        assert seconds == integrity.UNDER_WAY
+        await Users(filled).register("bob")
+
+    monkeypatch.setattr(asyncio, "sleep", meanwhile)
+    assert await findings(filled) == []
 
 
 async def test_a_user_deleted_while_a_check_runs_is_neither_reported_nor_brought_back(filled: Sessions) -> None:
