@@ -28,8 +28,8 @@ def run_worker(settings: Settings, listener: socket.socket) -> None:
         access = logging.getLogger("service.access")
         access.setLevel(logging.INFO)
         access.addHandler(logging.StreamHandler(sys.stderr))
-    # What is there before the first request stays: the collector need not look at it again, nor at every 700th object.
-    gc.collect()
+    # What is there before the first request stays: the collector need not look at it again (which would unshare its pages),
+    # nor look around at every 700th object.
     gc.freeze()
     gc.set_threshold(GC_THRESHOLD)
     uvloop.run(_serve(settings, listener))

@@ -11,7 +11,7 @@ from service.errors import StoreUnavailable, WriteUncertain
 from service.store import lane
 from service.store.connection import Link
 
-TIMEOUT = 0.4  # seconds
+TIMEOUT = 1.0  # seconds
 
 Reply = Callable[[list[bytes], asyncio.StreamWriter], Awaitable[None]]
 
