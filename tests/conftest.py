@@ -7,6 +7,7 @@ import pytest
 from redis import Redis
 
 from service.store.embedded import EmbeddedRedis
+from tests.api import Api, Operator
 from tests.serving import Server, Serving
 
 # A setting of the operator must not change a verdict.
@@ -46,3 +47,19 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         pid=serving.process.pid,
     )
     assert serving.stop() == 0, serving.errors
+
+
+@pytest.fixture(scope="session")
+def operator(server: Server) -> Iterator[Operator]:
+    """Makes projects and looks into the store."""
+    operator = Operator(server)
+    yield operator
+    operator.close()
+
+
+@pytest.fixture
+def api(operator: Operator) -> Iterator[Api]:
+    """A new project."""
+    api = operator.new_project()
+    yield api
+    api.close()

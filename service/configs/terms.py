@@ -55,10 +55,8 @@ def pack_terms(key: str, terms: Iterable[str]) -> str:
 def packed_terms(key: str, value: object) -> str:
     """The terms of one top-level member, packed."""
     # Most members are scalars, and need no term to be made whole first.
-    if not isinstance(value, _CONTAINERS) and len(key) <= STRING_LIMIT:
-        own = _short_key_text(key)
-        if not own.startswith("#"):
-            return f"={_scalar_text(value)}"
+    if not isinstance(value, _CONTAINERS) and not _key_text(key).startswith("#"):
+        return f"={_scalar_text(value)}"
     return pack_terms(key, member_terms(key, value))
 
 

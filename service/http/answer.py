@@ -22,9 +22,11 @@ class Answer:
 
     def render(self, *, with_body: bool, http_1_0: bool) -> bytes:
         """The bytes on the wire."""
-        connection = b"" if self.keep_alive and not http_1_0 else b"Connection: keep-alive\r\n"
+        connection = b""
         if not self.keep_alive:
             connection = b"Connection: close\r\n"
+        elif http_1_0:
+            connection = b"Connection: keep-alive\r\n"
         if self.status in _BODILESS:
             return b"%b%b%bDate: %b\r\n\r\n" % (_REASONS[self.status], self.headers, connection, _date())
         return b"%bContent-Type: application/json\r\nContent-Length: %d\r\n%b%bDate: %b\r\n\r\n%b" % (
