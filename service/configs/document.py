@@ -28,6 +28,9 @@ from service.errors import BadRequest, TooLarge
 NULL = b"null"
 EMPTY = b"{}"
 
+#: Members that a process remembers with their terms, and the largest of them: key and value, in characters and bytes.
+REMEMBERED_MEMBERS, REMEMBERED_SIZE = 8192, 256
+
 _RAW_MEMBERS = msgspec.json.Decoder(dict[str, msgspec.Raw])
 # Possessive, and with a string that is never closed taken to the end: one pass over the bytes, whatever they are.
 _STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)
@@ -124,12 +127,24 @@ def document(values: Mapping[str, Any], raw: bytes, limits: Limits) -> Document:
     return Document(members)
 
 
+#: Members seen lately, by key and raw value. The sessions of a fleet are much alike, and terms are not quick to make.
+_remembered: dict[tuple[str, bytes], Member] = {}
+
+
 def _members(values: Mapping[str, Any], raw: bytes) -> Iterator[Member]:
     # Of equal keys the last one's value counts, at the first one's place, as in `values`.
-    broken = any(white in raw for white in (b"\n", b"\r", b"\t"))
     for key, span in _RAW_MEMBERS.decode(raw).items():
-        value = bytes(span).translate(None, b"\n\r\t") if broken else bytes(span)
-        yield Member(orjson.dumps(key), value, packed_terms(key, values[key]).encode())
+        value = bytes(span)
+        yield _remembered.get((key, value)) or _member(key, value, values[key])
+
+
+def _member(key: str, raw: bytes, value: object) -> Member:
+    member = Member(orjson.dumps(key), raw.translate(None, b"\n\r\t"), packed_terms(key, value).encode())
+    if len(key) + len(raw) <= REMEMBERED_SIZE:
+        if len(_remembered) >= REMEMBERED_MEMBERS:
+            _remembered.clear()
+        _remembered[key, raw] = member
+    return member
 
 
 def _lines(pairs: Iterator[tuple[bytes, bytes]]) -> bytes:

@@ -1,7 +1,7 @@
 """The lane: one connection to Redis that all requests of a worker share, by implicit pipelining.
 
-Commands go out as they come, all of one turn of the event loop in one write, and replies are handed out in the order of the
-commands. redis-py makes the connection (address, TLS, AUTH, HELLO) and hands its transport over; from there hiredis parses
+Commands go out as they come, a few in one write, at the end of a turn of the event loop at the latest, and replies are handed
+out in the order of the commands. redis-py makes the connection (address, TLS, AUTH, HELLO) and hands its transport over; from there hiredis parses
 replies as bytes arrive, and no task of ours reads. Invariants:
 
 - `_waiting` has one entry for each call, in the order of writing; a reply always belongs to the first. An entry stays when its
@@ -20,6 +20,9 @@ from redis.asyncio.connection import AbstractConnection, ConnectionPool
 #: Commands and bytes in flight on one lane.
 MAX_COMMANDS = 20_000
 MAX_BYTES = 64 * 1024 * 1024
+#: Commands written at once. Redis answers all that it read in one go together, so a turn's commands in one write would have
+#: worker and Redis wait for each other in turns; in small writes they work at the same time.
+WRITE_COMMANDS = 4
 #: Looks at the clock in the time that a command may take.
 TICKS = 10
 #: A connection that has brought nothing for this many time-outs is given up.
@@ -99,8 +102,8 @@ class Lane(asyncio.Protocol):
         idle = not self._waiting
         self._waiting.append(entry)
         self._outgoing.append(packed)
-        if idle:
-            # Nobody to share a write with: waiting for the end of the turn would only cost time.
+        # On an idle lane there is nobody to share a write with: waiting for the end of the turn would only cost time.
+        if idle or len(self._outgoing) >= WRITE_COMMANDS:
             self._flush()
         elif len(self._outgoing) == 1:
             self._loop.call_soon(self._flush)
