@@ -1,8 +1,8 @@
 """The lane: one connection to Redis that all requests of a worker share, by implicit pipelining.
 
 Commands go out as they come, a few in one write, at the end of a turn of the event loop at the latest, and replies are handed
-out in the order of the commands. redis-py makes the connection (address, TLS, AUTH, HELLO) and hands its transport over; from there hiredis parses
-replies as bytes arrive, and no task of ours reads. Invariants:
+out in the order of the commands. redis-py makes the connection (address, TLS, AUTH, HELLO) and hands its transport over; from
+there hiredis parses replies as bytes arrive, and no task of ours reads. Invariants:
 
 - `_waiting` has one entry for each call, in the order of writing; a reply always belongs to the first. An entry stays when its
   caller has given up (time-out, cancellation), so that a late reply is dropped and never reaches somebody else.

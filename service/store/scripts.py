@@ -13,6 +13,7 @@ from typing import Any
 
 from redis.exceptions import NoScriptError
 
+from service.errors import StoreUnavailable
 from service.store.connection import Command, Link
 
 _INCLUDE = re.compile(r"^-- include: (\w+)\n", re.MULTILINE)
@@ -36,13 +37,18 @@ class Script:
     async def run(
         self, link: Link, keys: Sequence[str], arguments: Sequence[str | bytes | int], *, writes: bool = True
     ) -> Any:  # noqa: ANN401 - each script has its own reply
-        """Run the script, loading it where Redis does not know it. Raises as `Link.call` does."""
+        """Run the script, loading it where Redis does not know it.
+
+        Raises:
+            StoreUnavailable: a key is out of reach while its slot moves; nothing was written.
+            As `Link.call` does.
+        """
         command = self.command(keys, arguments)
         try:
-            return await link.call(*command, writes=writes)
+            return _done(await link.call(*command, writes=writes))
         except NoScriptError:
             await link.call("SCRIPT", "LOAD", self.source)
-            return await link.call(*command, writes=writes)
+            return _done(await link.call(*command, writes=writes))
 
     async def run_many(
         self, link: Link, calls: Sequence[tuple[Sequence[str], Sequence[str | bytes | int]]], *, writes: bool = True
@@ -53,7 +59,14 @@ class Script:
         for reply in replies:
             if isinstance(reply, Exception):
                 raise reply
-        return replies
+        return [_done(reply) for reply in replies]
+
+
+def _done(reply: Any) -> Any:  # noqa: ANN401 - each script has its own reply
+    """The reply of a script that has done its work; one that met a key out of reach has written nothing."""
+    if reply == [b"moving"]:
+        raise StoreUnavailable
+    return reply
 
 
 def load(name: str) -> Script:

@@ -11,6 +11,7 @@
 -- ARGV[7] disable_task_tracking  0 or 1
 -- returns {"created", revision, created_at, updated_at, serial}
 --       | {"exists", configs, revision, user, created_at, updated_at, disable_task_tracking, serial}
+--       | {"moving"}
 -- include: commit
 
 local session, sessions, state = KEYS[1], KEYS[2], KEYS[3]
@@ -35,11 +36,14 @@ if user ~= "" then
   added[#added + 1] = "@user=" .. user
 end
 
-redis.call("HSET", state, "serial", integer(serial), "created_at", created_at)
-redis.call("ZADD", sessions, integer(serial), id)
 local revision, updated_at = commit({
   operation = "create", session = session, prefix = prefix, block_size = block_size, serial = serial,
   revision = 0, not_before = created, fields = fields,
   before = "null", removed = {}, added = added,
+  own = function()
+    redis.call("HSET", state, "serial", integer(serial), "created_at", created_at)
+    redis.call("ZADD", sessions, integer(serial), id)
+  end,
 })
+if not revision then return MOVING end
 return { "created", revision, created_at, updated_at, integer(serial) }

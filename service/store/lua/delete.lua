@@ -6,7 +6,7 @@
 -- ARGV[3] if_match    "", "*" or ETags joined by commas
 -- ARGV[4] id          of the session
 -- ARGV[5] user        only a session of this user (a JSON string), or "" for whosever it is
--- returns {"ok"} | {"not_found"} | {"precondition_failed"} | {"unreadable"}
+-- returns {"ok"} | {"not_found"} | {"precondition_failed"} | {"unreadable"} | {"moving"}
 -- include: commit
 -- include: precondition
 
@@ -22,10 +22,11 @@ if not precondition_holds(if_match, stored[5], stored[3]) then return { "precond
 local removed = all_terms(stored[2] or "{}")
 if stored[6] then removed[#removed + 1] = "@user=" .. stored[6] end
 
-redis.call("ZREM", sessions, id)
-commit({
+local revision = commit({
   operation = "delete", session = session, prefix = prefix, block_size = block_size, serial = tonumber(stored[4]),
   revision = tonumber(stored[3]), not_before = 0, fields = nil,
   before = stored[1], removed = removed, added = {},
+  own = function() redis.call("ZREM", sessions, id) end,
 })
+if not revision then return MOVING end
 return { "ok" }

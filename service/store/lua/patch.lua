@@ -8,7 +8,7 @@
 -- ARGV[6] max_terms   after the merge
 -- ARGV[7] members     three each: key as JSON, raw value ("" removes), terms as the session keeps them
 -- returns {"ok", revision, created_at, updated_at, configs} | {"not_found"} | {"precondition_failed"} | {"unreadable"}
---       | {"too_large"} | {"too_many_keys"} | {"too_many_terms"}
+--       | {"too_large"} | {"too_many_keys"} | {"too_many_terms"} | {"moving"}
 -- include: commit
 -- include: precondition
 
@@ -54,4 +54,5 @@ local revision, updated_at = commit({
   revision = tonumber(stored[3]), not_before = tonumber(stored[6]), fields = { "configs", configs, "terms", terms },
   before = stored[1], keys = keys, removed = removed, added = added,
 })
+if not revision then return MOVING end
 return { "ok", revision, stored[5], updated_at, configs }

@@ -5,7 +5,7 @@
 -- ARGV[3] if_match    "", "*" or ETags joined by commas
 -- ARGV[4] configs     stored form
 -- ARGV[5] terms       stored form
--- returns {"ok", revision, created_at, updated_at} | {"not_found"} | {"precondition_failed"} | {"unreadable"}
+-- returns {"ok", revision, created_at, updated_at} | {"not_found"} | {"precondition_failed"} | {"unreadable"} | {"moving"}
 -- include: commit
 -- include: precondition
 
@@ -25,4 +25,5 @@ local revision, updated_at = commit({
   revision = tonumber(stored[3]), not_before = tonumber(stored[6]), fields = { "configs", configs, "terms", terms },
   before = stored[1], removed = removed, added = added,
 })
+if not revision then return MOVING end
 return { "ok", revision, stored[5], updated_at }

@@ -10,7 +10,7 @@
 -- ARGV[7] terms       what the terms should be: their stored form
 -- ARGV[8] mend        0 or 1
 -- ARGV[9] suspects    terms whose sets may hold the session wrongly
--- returns {"changed"} where the session is not as it was judged, else {"held", finding, term, finding, term, …}
+-- returns {"changed"} where the session is not as it was judged, {"moving"}, else {"held", finding, term, finding, term, …}
 -- Findings: ghost, form, terms, serial (with the term ""), missing, unlisted, stale.
 -- include: commit
 
@@ -63,17 +63,23 @@ for _, term in ipairs(suspects) do
 end
 
 if mend and #reply > 1 then
-  redis.call("ZADD", sessions, integer(serial), id)
-  for _, term in ipairs(unlisted) do redis.call("SADD", prefix .. "blocks:" .. term, block) end
+  local function own()
+    redis.call("ZADD", sessions, integer(serial), id)
+    for _, term in ipairs(unlisted) do redis.call("SADD", prefix .. "blocks:" .. term, block) end
+  end
   if stored[1] ~= configs then
-    commit({
+    local revision = commit({
       operation = "repair", session = session, prefix = prefix, block_size = block_size, serial = serial,
       revision = tonumber(stored[5]) or 0, not_before = tonumber(stored[6]) or 0,
-      fields = { "configs", configs, "terms", terms }, before = stored[1], removed = stale, added = right,
+      fields = { "configs", configs, "terms", terms }, before = stored[1], removed = stale, added = right, own = own,
     })
+    if not revision then return MOVING end
   else
+    local change = plan_index(prefix, block_size, serial, stale, right)
+    if not change then return MOVING end
+    own()
     redis.call("HSET", session, "terms", terms)
-    update_index(prefix, block_size, serial, stale, right)
+    change_index(change)
   end
 end
 return reply

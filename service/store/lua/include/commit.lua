@@ -26,15 +26,22 @@ end
 --                write.removed, write.added  terms
 --                write.before, write.keys    the configs before and the keys that change in them (nil: all); with operation
 --                                            they are what a record of changes is made of
--- Returns the new revision and updated_at, as they are stored.
+--                write.own         function that makes what only this operation writes; nil for nothing
+-- Returns the new revision and updated_at, as they are stored; nil where a key is out of reach, and then nothing is written.
 local function commit(write)
+  local change = plan_index(write.prefix, write.block_size, write.serial, write.removed, write.added)
+  if not change then return nil end
   local revision = integer(write.revision + 1)
   local updated_at = integer(math.max(now(), write.not_before))
+  if write.own then write.own() end
   if write.fields then
     redis.call("HSET", write.session, "revision", revision, "updated_at", updated_at, unpack(write.fields))
   else
     redis.call("DEL", write.session)
   end
-  update_index(write.prefix, write.block_size, write.serial, write.removed, write.added)
+  change_index(change)
   return revision, updated_at
 end
+
+-- The answer where a key is out of reach.
+local MOVING = { "moving" }
