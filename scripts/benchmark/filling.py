@@ -72,6 +72,7 @@ def _create_call(session_id: str, raw: bytes) -> Call:
         "terms": stored.terms,
         "user": "",
         "disable_task_tracking": 0,
+        "ttl": 0,
     }
     return [keys[name] for name in CREATE.keys], [arguments[name] for name in CREATE.arguments]
 

@@ -15,6 +15,7 @@ from service.http.dispatch import Dispatch
 from service.http.protocol import Server
 from service.settings import Settings
 from service.store.connection import Link
+from service.store.sweep import Sweeper
 
 #: New objects after which Python looks for cycles; a request leaves none behind.
 GC_THRESHOLD = 20_000
@@ -45,6 +46,7 @@ async def _serve(settings: Settings, listener: socket.socket) -> None:
         Server(dispatch, max_body_bytes=settings.max_body_bytes), shutdown_timeout=settings.shutdown_timeout
     )
     await runner.setup()
+    sweeping = asyncio.create_task(Sweeper(link, settings.partitions).run())
     try:
         site = web.SockSite(runner, listener, backlog=BACKLOG)
         await site.start()
@@ -52,5 +54,7 @@ async def _serve(settings: Settings, listener: socket.socket) -> None:
         await site.stop()
         await dispatch.drain(settings.shutdown_timeout)
     finally:
+        sweeping.cancel()
+        await asyncio.wait([sweeping])
         await runner.cleanup()
         await link.close()

@@ -32,7 +32,7 @@ class Worker:
 
     def _store(self, project: Project) -> Store:
         sessions = Sessions(self.link, project, self.settings, self.settings.partitions)
-        return Store(project, sessions, Users(sessions), ProjectConfigs(self.link, project, self.settings))
+        return Store(project, sessions, Users(sessions), ProjectConfigs(sessions))
 
 
 class Call(NamedTuple):

@@ -74,7 +74,7 @@ def session_json(session: Session, project_id: str) -> bytes:
     user = b"null" if session.user is None else b'"%b"' % user_id(project_id, session.user).encode()
     return (
         b'{"id":"%b","project_id":"%b","user_id":%b,"space_id":null,"disable_task_tracking":%b,"configs":%b,'
-        b'"created_at":"%b","updated_at":"%b","revision":%d}'
+        b'"created_at":"%b","updated_at":"%b","expires_at":%b,"revision":%d}'
     ) % (
         session.id.encode(),
         project_id.encode(),
@@ -83,6 +83,7 @@ def session_json(session: Session, project_id: str) -> bytes:
         session.configs,
         rfc3339(session.created_at).encode(),
         rfc3339(session.updated_at).encode(),
+        b"null" if session.expires_at is None else b'"%b"' % rfc3339(session.expires_at).encode(),
         session.revision,
     )
 

@@ -11,6 +11,7 @@ from aiohttp import HttpVersion11, web
 from multidict import CIMultiDictProxy
 
 from service.configs.document import Document, document, member_span, parse
+from service.configs.lifetime import ttl_of
 from service.configs.limits import Limits
 from service.errors import BadRequest, ExpectationFailed, TooLarge, UnsupportedMediaType
 
@@ -95,6 +96,14 @@ class Body:
         if value is not None and not isinstance(value, bool):
             raise BadRequest(f"{name} must be true or false")
         return bool(value)
+
+    def ttl(self) -> int | None:
+        """The member `ttl`, in seconds; 0 where it is null, None where it is not there.
+
+        Raises:
+            BadRequest: it is no lifetime.
+        """
+        return ttl_of(self.values["ttl"], "ttl") if "ttl" in self.values else None
 
     def configs(self, limits: Limits, *, required: bool) -> Document | None:
         """The member `configs`; None where it is not `required` and null or not there.

@@ -97,6 +97,14 @@ class Link:
             raise StoreUnavailable from error
 
 
+def checked(replies: list[Any]) -> list[Any]:
+    """The replies of a batch, where none of them is an error; else the first error is raised."""
+    for reply in replies:
+        if isinstance(reply, Exception):
+            raise reply
+    return replies
+
+
 def _translated(reply: hiredis.ReplyError) -> Exception:
     text = str(reply)
     if _REFUSAL.match(text):

@@ -15,8 +15,8 @@ import orjson
 from service.configs.document import EMPTY, NULL, document, parse
 from service.configs.limits import Limits
 from service.errors import BadRequest
-from service.store import keys, scripts
-from service.store.connection import Command, Link
+from service.store import keys, scripts, session_ttl
+from service.store.connection import Command, Link, checked
 from service.store.keys import Partition
 
 VERIFY_SESSION = scripts.load("verify_session")
@@ -36,7 +36,7 @@ NUMBERS = ("serial", "revision", "created_at", "updated_at")
 _SENTENCES = {
     "ghost": "session {id} is listed but has no hash",
     "unreadable": "session {id}: the configs cannot be read: {term}",
-    "incomplete": "session {id}: the hash lacks a serial, revision or time, or its user is no JSON string",
+    "incomplete": "session {id}: the hash lacks a serial, revision or time, or has one or a user that cannot be read",
     "form": "session {id}: the configs were edited by hand",
     "terms": "session {id}: the terms field does not follow from the configs",
     "serial": "session {id}: it is not listed under its serial",
@@ -46,6 +46,8 @@ _SENTENCES = {
     "orphan": "the index of {term} has {id}, which no session with that term has as its serial",
     "listed": "the blocks of {term} list block {id}, in which it does not occur",
     "user": "session {id}: its user is not registered",
+    "lifetime": "session {id}: its expires_at is not what the list of expiring sessions says",
+    "default": "partition {id}: its session_ttl is not what the project's configs say",
 }
 #: What no repair can bring back: only somebody who knows the configs can.
 BEYOND_REPAIR = frozenset({"unreadable", "incomplete"})
@@ -73,13 +75,14 @@ class Judgement:
     problem: str = ""
 
 
-def _complete(user: bytes | None, numbers: Iterable[bytes | None]) -> bool:
-    """Whether a session's serial, revision and times are numbers, and its user, if it has one, is a JSON string."""
+def _complete(user: bytes | None, expires_at: bytes | None, numbers: Iterable[bytes | None]) -> bool:
+    """Whether a session's `NUMBERS` are numbers; and so its expires_at, and its user a JSON string, if it has them."""
     try:
         known = user is None or isinstance(orjson.loads(user), str)
     except orjson.JSONDecodeError:
         known = False
-    return known and all(number is not None and number.isdigit() for number in numbers)
+    numbered = all(number is not None and number.isdigit() for number in numbers)
+    return known and numbered and (expires_at is None or expires_at.isdigit())
 
 
 def judge(configs: bytes, limits: Limits) -> Judgement:
@@ -112,9 +115,9 @@ async def verify_session(
     `suspects` are terms whose sets may have the session wrongly, beside those in its `terms` field.
     """
     for _ in range(ATTEMPTS):
-        fields = await link.call("HMGET", partition.session(session_id), "configs", "user", *NUMBERS)
-        configs, user, *numbers = fields
-        if configs is not None and not _complete(user, numbers):
+        fields = await link.call("HMGET", partition.session(session_id), "configs", "user", "expires_at", *NUMBERS)
+        configs, user, expires_at, *numbers = fields
+        if configs is not None and not _complete(user, expires_at, numbers):
             return [Finding("incomplete", session_id)]
         judged = judge(NULL if configs is None else configs, limits)
         reply = await VERIFY_SESSION.run(
@@ -178,6 +181,11 @@ class Check:
                     yield finding
         async for finding in self._users_unknown():
             yield finding
+        async for session_id in self._expiring_unlisted():
+            for finding in await self._verify(session_id):
+                yield finding
+        async for finding in self._default_untold():
+            yield finding
         async for found in self._scan():
             for finding in await self._look_at(found):
                 yield finding
@@ -192,16 +200,18 @@ class Check:
         block: _Block | None = None
         after = "-inf"
         while listed := await self._listed(after):
-            commands = [
-                ("HMGET", self.partition.session(name), "configs", "terms", "user", *NUMBERS) for name, _ in listed
-            ]
-            for (session_id, serial), fields in zip(listed, await self.link.batch(commands), strict=True):
+            names = ("configs", "terms", "user", "expires_at", *NUMBERS)
+            commands: list[Command] = [("HMGET", self.partition.session(name), *names) for name, _ in listed]
+            commands += [("ZSCORE", self.partition.expiring, name) for name, _ in listed]
+            replies = checked(await self.link.batch(commands))
+            hashes, scores = replies[: len(listed)], replies[len(listed) :]
+            for (session_id, serial), fields, score in zip(listed, hashes, scores, strict=True):
                 number = self.partition.block_of(serial)
                 if block is not None and block.number != number:
                     yield block
                     block = None
                 block = block or _Block(number)
-                self._expect(block, session_id, serial, fields)
+                self._expect(block, session_id, serial, fields, score)
             self.progress(len(listed))
             after = f"({listed[-1][1]}"
         if block is not None:
@@ -213,13 +223,17 @@ class Check:
         )
         return [(name.decode(), int(serial)) for name, serial in zip(flat[::2], flat[1::2], strict=True)]
 
-    def _expect(self, block: _Block, session_id: str, serial: int, fields: Sequence[bytes | None]) -> None:
-        configs, terms, user, *numbers = fields
+    def _expect(
+        self, block: _Block, session_id: str, serial: int, fields: Sequence[bytes | None], expiring: bytes | None
+    ) -> None:
+        configs, terms, user, expires_at, *numbers = fields
         own = b"%d" % serial
-        if configs is None or numbers[0] != own or not _complete(user, numbers):
+        if configs is None or numbers[0] != own or not _complete(user, expires_at, numbers):
             # Whatever has this serial is an orphan until the session is found right.
             block.suspects[session_id].update()
             return
+        if (expires_at and float(expires_at)) != (expiring and float(expiring)):
+            block.suspects[session_id].update()
         block.ids[own] = session_id
         judged = judge(configs, self.limits)
         if judged.problem or (judged.configs, judged.terms) != (configs, terms):
@@ -259,6 +273,28 @@ class Check:
                 yield Finding("user", session_id)
                 if self.mend:
                     await REGISTER_USER.run(self.link, (keys.users_key(self.partition.slug),), (orjson.loads(user),))
+
+    async def _expiring_unlisted(self) -> AsyncIterator[str]:
+        """Sessions that should expire and that the walk cannot meet."""
+        cursor = b"0"
+        while True:
+            cursor, flat = await self.link.call("ZSCAN", self.partition.expiring, cursor, "COUNT", SCAN_BATCH)
+            scores = checked(await self.link.batch([("ZSCORE", self.partition.sessions, name) for name in flat[::2]]))
+            for name, score in zip(flat[::2], scores, strict=True):
+                if score is None:
+                    yield name.decode(errors="replace")
+            if cursor == b"0":
+                return
+
+    async def _default_untold(self) -> AsyncIterator[Finding]:
+        if await session_ttl.is_told(self.link, self.partition):
+            return
+        # A change is told to the partitions after it was made.
+        await asyncio.sleep(UNDER_WAY)
+        if not await session_ttl.is_told(self.link, self.partition):
+            yield Finding("default", str(self.partition.number))
+            if self.mend:
+                await session_ttl.tell_again(self.link, self.partition)
 
     async def _is_known(self, user: bytes) -> bool:
         return await self.link.call("ZSCORE", keys.users_key(self.partition.slug), orjson.loads(user)) is not None

@@ -2,14 +2,19 @@
 
     scc:store                              hash   layout, partitions, block size, check of the key secret
     scc:projects                           hash   slug → project id
+    scc:sweep                              string there while a worker removes sessions whose lifetime is over
     scc:token:<hmac>                       hash   the project that an API key opens: project, project_id, name
-    scc:{acme}:project                     hash   id, created_at, configs (the project's own, in the stored form)
+    scc:{acme}:project                     hash   id, created_at, configs (the project's own, in the stored form),
+                                                  configs_revision (how often they were changed)
     scc:{acme}:tokens                      set    hmacs of the project's keys
     scc:{acme}:users                       zset   user identifier → created_at
-    scc:{acme.0}:state                     hash   last serial, last created_at
+    scc:{acme.0}:state                     hash   last serial, last created_at, session_ttl (the project's default lifetime,
+                                                  seconds), session_ttl_revision (of the configs that say so)
     scc:{acme.0}:sessions                  zset   session id → serial
+    scc:{acme.0}:expiring                  zset   session id → expires_at, of the sessions that have one
     scc:{acme.0}:session:<id>              hash   configs, terms, revision, serial, user, created_at, updated_at,
-                                                  disable_task_tracking (where it is so)
+                                                  disable_task_tracking (where it is so), expires_at (where its
+                                                  lifetime ends; all times are microseconds since 1970)
     scc:{acme.0}:index:<block>:<term>      set    serials of that block whose session has the term
     scc:{acme.0}:blocks:<term>             set    blocks in which the term occurs
 
@@ -26,6 +31,7 @@ BLOCK_SIZE = 4096
 
 STORE = "scc:store"
 PROJECTS = "scc:projects"
+SWEEP = "scc:sweep"
 
 
 def token_key(digest: str) -> str:
@@ -63,13 +69,18 @@ class Partition:
 
     @property
     def state(self) -> str:
-        """Key of the last serial and created_at."""
+        """Key of the last serial and created_at, and of the default lifetime."""
         return self.prefix + "state"
 
     @property
     def sessions(self) -> str:
         """Key of the zset id → serial."""
         return self.prefix + "sessions"
+
+    @property
+    def expiring(self) -> str:
+        """Key of the zset id → expires_at."""
+        return self.prefix + "expiring"
 
     def session(self, session_id: str) -> str:
         """Key of a session's hash."""

@@ -16,9 +16,9 @@ from typing import Protocol
 from service.configs.terms import Alternatives, user_term
 from service.errors import BadRequest
 from service.store import scripts
-from service.store.connection import Link
+from service.store.connection import Link, checked
 from service.store.keys import Partition
-from service.store.sessions import FIELDS, Session, Sessions, session_of
+from service.store.sessions import FIELDS, Session, Sessions, is_expired, microseconds, session_of
 
 FIND = scripts.load("find")
 
@@ -130,10 +130,13 @@ async def _beginning(sessions: Sessions, descending: bool) -> tuple[int | None, 
     return tuple(int(serial or 0) + 1 for serial in last)
 
 
-async def all_matches(sessions: Sessions, query: Query) -> AsyncIterator[list[Session]]:
-    """Every session that `query` asks for, in batches, a partition after another: for counting and bulk work."""
+async def all_matches(sessions: Sessions, query: Query, *, with_expired: bool = False) -> AsyncIterator[list[Session]]:
+    """Every session that `query` asks for, in batches, a partition after another: for counting and bulk work.
+
+    `with_expired`: those too whose lifetime is over and that are still to be swept.
+    """
     for partition in sessions.all_partitions:
-        walk = Walk(sessions.link, partition, query, None)
+        walk = Walk(sessions.link, partition, query, None, with_expired=with_expired)
         while not walk.done:
             await walk.fill(BATCH_MAX)
             yield walk.found
@@ -148,6 +151,7 @@ class Walk:
     partition: Partition
     query: Query
     position: int | None
+    with_expired: bool = False
     found: list[Session] = field(default_factory=list)
     done: bool = False
     _after: int | None = None
@@ -204,14 +208,17 @@ class Walk:
     async def _matching(self, candidates: Sequence[tuple[int, str]]) -> list[Session]:
         if not candidates:
             return []
-        replies = await self.link.batch(
-            [("HMGET", self.partition.session(session_id), *FIELDS) for _, session_id in candidates]
+        time, *replies = checked(
+            await self.link.batch(
+                [("TIME",), *(("HMGET", self.partition.session(session_id), *FIELDS) for _, session_id in candidates)]
+            )
         )
+        now = microseconds(time)
         found, judged = [], 0
         for (serial, session_id), fields in zip(candidates, replies, strict=True):
             session = session_of(session_id, fields)
             # It may be gone since, or gone and come again under the same id with another serial.
-            if session is None or session.serial != serial:
+            if session is None or session.serial != serial or (is_expired(fields, now) and not self.with_expired):
                 continue
             judged += len(session.configs)
             if judged > TURN_BYTES:

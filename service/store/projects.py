@@ -9,10 +9,12 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 from uuid import uuid4
 
+import orjson
+
 from service.configs.document import Document
-from service.configs.limits import Limits
-from service.errors import BadRequest, NotFound, TooLarge, Unauthorized, Unreadable
-from service.store import keys, scripts
+from service.configs.lifetime import ttl_of
+from service.errors import BadRequest, NotFound, StoreUnavailable, TooLarge, Unauthorized, Unreadable, WriteUncertain
+from service.store import keys, scripts, session_ttl
 from service.store.connection import Link
 from service.store.listing import Query, all_matches
 from service.store.sessions import Project, Sessions
@@ -27,6 +29,7 @@ KEY_MAX = 256
 #: Keys that a worker remembers at most.
 KEYS_REMEMBERED = 10_000
 
+_TTL_KEY = orjson.dumps(session_ttl.NAME)
 _SLUG = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 _DELETE_BATCH = 100
 
@@ -126,7 +129,7 @@ class Registry:
     async def delete(self, sessions: Sessions) -> None:
         """Delete the project of `sessions`: its sessions, users and configs. Its keys must be revoked, and forgotten."""
         slug = sessions.project.slug
-        async for batch in all_matches(sessions, Query()):
+        async for batch in all_matches(sessions, Query(), with_expired=True):
             for first in range(0, len(batch), _DELETE_BATCH):
                 await sessions.delete_many([session.id for session in batch[first : first + _DELETE_BATCH]])
         states = [("UNLINK", partition.state) for partition in sessions.all_partitions]
@@ -172,21 +175,27 @@ class KeyRing(Generic[Opened]):
 
 @dataclass(frozen=True)
 class ProjectConfigs:
-    """A project's own configs: a JSON object in the stored form."""
+    """The own configs of the project of `sessions`: a JSON object in the stored form.
 
-    link: Link
-    project: Project
-    limits: Limits
+    Its member `session_ttl`, where it has one, is the lifetime in seconds of sessions that are created without another.
+    """
+
+    sessions: Sessions
+
+    @property
+    def _key(self) -> str:
+        return keys.project_key(self.sessions.project.slug)
 
     async def get(self) -> bytes:
         """All of them."""
-        stored: bytes | None = await self.link.call("HGET", keys.project_key(self.project.slug), "configs")
+        stored: bytes | None = await self.sessions.link.call("HGET", self._key, "configs")
         return stored or b"{}"
 
     async def patch(self, changes: Document) -> bytes:
-        """Merge `changes` as `Sessions.patch` does; returns all of them.
+        """Merge `changes` as `Sessions.patch` does; returns all of them. A new `session_ttl` holds everywhere from then on.
 
         Raises:
+            BadRequest: `session_ttl` is no lifetime.
             TooLarge: the result would be over a limit; nothing was changed.
             Unreadable: a hand has made the stored configs unreadable.
         """
@@ -195,15 +204,19 @@ class ProjectConfigs:
             for member in changes.members
             for part in (member.key, b"" if member.is_null else member.value)
         ]
-        limits = self.limits
+        ttls = [ttl_of(orjson.loads(member.value), session_ttl.NAME) for member in changes.members if member.key == _TTL_KEY]
+        limits = self.sessions.limits
         reply = await PATCH_PROJECT.run(
-            self.link,
-            (keys.project_key(self.project.slug),),
+            self.sessions.link,
+            (self._key,),
             (limits.max_configs_bytes, limits.max_keys, *members),
         )
         match reply[0]:
             case b"ok":
-                merged: bytes = reply[1]
+                merged: bytes
+                merged, revision = reply[1:]
+                for ttl in ttls:
+                    await self._tell(revision, ttl)
                 return merged
             case b"too_large":
                 raise TooLarge(f"configs are larger than {limits.max_configs_bytes} bytes")
@@ -211,3 +224,10 @@ class ProjectConfigs:
                 raise TooLarge(f"configs have more than {limits.max_keys} top-level keys")
             case _:
                 raise Unreadable
+
+    async def _tell(self, revision: int, ttl: int) -> None:
+        try:
+            await session_ttl.tell(self.sessions.link, self.sessions.all_partitions, revision, ttl)
+        except StoreUnavailable as error:
+            # The configs are changed already.
+            raise WriteUncertain from error

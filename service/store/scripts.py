@@ -14,7 +14,7 @@ from typing import Any
 from redis.exceptions import NoScriptError
 
 from service.errors import StoreUnavailable
-from service.store.connection import Command, Link
+from service.store.connection import Command, Link, checked
 
 _INCLUDE = re.compile(r"^-- include: (\w+)\n", re.MULTILINE)
 _PARAMETER = re.compile(r"^-- (KEYS|ARGV)\[(\d+)\] (\w+)", re.MULTILINE)
@@ -55,10 +55,7 @@ class Script:
     ) -> list[Any]:
         """Run the script once a call, in one round trip; each run is atomic, all of them together are not."""
         await link.call("SCRIPT", "LOAD", self.source)
-        replies = await link.batch([self.command(keys, arguments) for keys, arguments in calls], writes=writes)
-        for reply in replies:
-            if isinstance(reply, Exception):
-                raise reply
+        replies = checked(await link.batch([self.command(keys, arguments) for keys, arguments in calls], writes=writes))
         return [_done(reply) for reply in replies]
 
 

@@ -10,7 +10,7 @@ from service.configs.document import EMPTY, NULL, Document, check_size
 from service.configs.limits import Limits
 from service.errors import NotFound, PreconditionFailed, TooLarge, Unreadable
 from service.store import integrity, scripts
-from service.store.connection import Link
+from service.store.connection import Link, checked
 from service.store.keys import BLOCK_SIZE, Partition, partition_number
 
 CREATE = scripts.load("create")
@@ -19,7 +19,7 @@ PATCH = scripts.load("patch")
 DELETE = scripts.load("delete")
 
 #: The fields of a session's hash that make a `Session`, in the order in which scripts return them.
-FIELDS = ("configs", "revision", "user", "created_at", "updated_at", "disable_task_tracking", "serial")
+FIELDS = ("configs", "revision", "user", "created_at", "updated_at", "disable_task_tracking", "serial", "expires_at")
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,10 @@ class Project:
 
 
 class Session(NamedTuple):
-    """One session. `configs` is the stored form; times are microseconds since 1970; `user` an identifier."""
+    """One session. `configs` is the stored form; times are microseconds since 1970; `user` an identifier.
+
+    `expires_at` is None where the session lives until it is deleted.
+    """
 
     id: str
     configs: bytes
@@ -41,6 +44,7 @@ class Session(NamedTuple):
     updated_at: int
     disable_task_tracking: bool
     serial: int
+    expires_at: int | None
 
     @property
     def etag(self) -> str:
@@ -65,7 +69,7 @@ class Written:
 
 def session_of(session_id: str, fields: Sequence[Any]) -> Session | None:
     """The session that the values of `FIELDS` describe; None if there is none, or a hand has damaged more than its configs."""
-    configs, revision, user, created_at, updated_at, tracking, serial = fields
+    configs, revision, user, created_at, updated_at, tracking, serial, expires_at = fields
     if configs is None:
         return None
     try:
@@ -78,9 +82,22 @@ def session_of(session_id: str, fields: Sequence[Any]) -> Session | None:
             updated_at=int(updated_at),
             disable_task_tracking=tracking == b"1",
             serial=int(serial),
+            expires_at=None if expires_at is None else int(expires_at),
         )
     except (TypeError, ValueError):
         return None
+
+
+def microseconds(time: Sequence[Any]) -> int:
+    """What Redis answers to TIME, as microseconds since 1970."""
+    seconds, fraction = time
+    return int(seconds) * 1_000_000 + int(fraction)
+
+
+def is_expired(fields: Sequence[Any], now: int) -> bool:
+    """Whether the lifetime of the session that the values of `FIELDS` describe is over at `now` (microseconds since 1970)."""
+    expires_at = fields[-1]
+    return expires_at is not None and expires_at.isdigit() and int(expires_at) <= now
 
 
 def _user(stored: bytes) -> str:
@@ -90,7 +107,9 @@ def _user(stored: bytes) -> str:
     return user
 
 
-def _existing(session_id: str, fields: Sequence[Any]) -> Session:
+def _existing(session_id: str, fields: Sequence[Any], now: int = 0) -> Session:
+    if is_expired(fields, now):
+        raise NotFound("session not found")
     session = session_of(session_id, fields)
     if session is None:
         raise NotFound("session not found") if fields[0] is None else Unreadable
@@ -103,7 +122,12 @@ def user_field(user: str | None) -> str:
 
 
 class Sessions:
-    """The sessions of one project. `if_match` is "" for no condition, "*", or ETags joined by commas."""
+    """The sessions of one project. `if_match` is "" for no condition, "*", or ETags joined by commas.
+
+    `ttl` is a lifetime in seconds that begins with the write, 0 for none: the session lives until it is deleted. Without one
+    (None) a new session gets the project's default, and an old one keeps what it has. Once its lifetime is over, by Redis's
+    clock, a session is not found by anything.
+    """
 
     def __init__(
         self, link: Link, project: Project, limits: Limits, partitions: int = 1, block_size: int = BLOCK_SIZE
@@ -116,13 +140,21 @@ class Sessions:
         self.block_size = block_size
         #: Every partition of the project.
         self.all_partitions = tuple(Partition(project.slug, number, block_size) for number in range(partitions))
+        # Whether a session with a lifetime was met; only then does a read ask for the time.
+        self._lifetimes = False
 
     def partition(self, session_id: str) -> Partition:
         """The partition that holds `session_id`."""
         return self.all_partitions[partition_number(session_id, self.partitions)]
 
     async def create(
-        self, session_id: str, document: Document | None, *, user: str | None, disable_task_tracking: bool
+        self,
+        session_id: str,
+        document: Document | None,
+        *,
+        user: str | None,
+        disable_task_tracking: bool,
+        ttl: int | None = None,
     ) -> tuple[Session, bool]:
         """Create a session with `document`, or with null configs; one that is there already is left as it is.
 
@@ -135,10 +167,16 @@ class Sessions:
         configs = NULL if document is None else document.configs
         check_size(configs, self.limits)
         terms = EMPTY if document is None else document.terms
-        return await self._create(session_id, configs, terms, user, disable_task_tracking)
+        return await self._create(session_id, configs, terms, user, disable_task_tracking, ttl)
 
     async def _create(
-        self, session_id: str, configs: bytes, terms: bytes, user: str | None, disable_task_tracking: bool
+        self,
+        session_id: str,
+        configs: bytes,
+        terms: bytes,
+        user: str | None,
+        disable_task_tracking: bool,
+        ttl: int | None,
     ) -> tuple[Session, bool]:
         partition = self.partition(session_id)
         reply = await CREATE.run(
@@ -152,12 +190,23 @@ class Sessions:
                 terms,
                 user_field(user),
                 int(disable_task_tracking),
+                _ttl(ttl),
             ),
         )
         if reply[0] == b"exists":
             return _existing(session_id, reply[1:]), False
-        revision, created_at, updated_at, serial = map(int, reply[1:])
-        new = Session(session_id, configs, revision, user, created_at, updated_at, disable_task_tracking, serial)
+        revision, created_at, updated_at, serial = map(int, reply[1:5])
+        new = Session(
+            id=session_id,
+            configs=configs,
+            revision=revision,
+            user=user,
+            created_at=created_at,
+            updated_at=updated_at,
+            disable_task_tracking=disable_task_tracking,
+            serial=serial,
+            expires_at=int(reply[5]) if reply[5] else None,
+        )
         return new, True
 
     async def get(self, session_id: str) -> Session:
@@ -167,10 +216,26 @@ class Sessions:
             NotFound: there is none with this id in the project.
             Unreadable: a hand has damaged more than its configs.
         """
-        fields = await self.link.call("HMGET", self.partition(session_id).session(session_id), *FIELDS)
-        return _existing(session_id, fields)
+        key = self.partition(session_id).session(session_id)
+        if not self._lifetimes:
+            fields = await self.link.call("HMGET", key, *FIELDS)
+            if fields[-1] is None:
+                return _existing(session_id, fields)
+            self._lifetimes = True
+        now, fields = await self._dated(key, FIELDS)
+        return _existing(session_id, fields, now)
 
-    async def replace(self, session_id: str, document: Document, *, if_match: str = "") -> Written:
+    async def _dated(self, key: str, names: Sequence[str]) -> tuple[int, list[Any]]:
+        """Fields of a session's hash, and Redis's clock at the moment before they were read.
+
+        In this order a session that was alive then is answered as it was then or after its last write, which found it alive.
+        """
+        time, fields = checked(await self.link.batch([("TIME",), ("HMGET", key, *names)]))
+        return microseconds(time), fields
+
+    async def replace(
+        self, session_id: str, document: Document, *, if_match: str = "", ttl: int | None = None
+    ) -> Written:
         """Replace all configs of a session.
 
         Raises:
@@ -183,11 +248,13 @@ class Sessions:
         reply = await REPLACE.run(
             self.link,
             (partition.session(session_id),),
-            (partition.prefix, self.block_size, if_match, configs, document.terms),
+            (partition.prefix, self.block_size, if_match, session_id, _ttl(ttl), configs, document.terms),
         )
         return _written(reply, self.limits)
 
-    async def patch(self, session_id: str, changes: Document, *, if_match: str = "") -> Written:
+    async def patch(
+        self, session_id: str, changes: Document, *, if_match: str = "", ttl: int | None = None
+    ) -> Written:
         """Merge `changes` into the configs: a member is set, or deleted where it is null. Returns all configs.
 
         Raises:
@@ -206,6 +273,8 @@ class Sessions:
             partition.prefix,
             self.block_size,
             if_match,
+            session_id,
+            _ttl(ttl),
             limits.max_configs_bytes,
             limits.max_keys,
             limits.max_terms,
@@ -227,7 +296,10 @@ class Sessions:
         _check(reply, self.limits)
 
     async def delete_many(self, session_ids: Sequence[str], *, user: str = "") -> None:
-        """Delete those of `session_ids` that are there (and still `user`'s, if given), each atomically, in one round trip."""
+        """Delete those of `session_ids` that are there (and still `user`'s, if given), each atomically, in one round trip.
+
+        Those whose lifetime is over go too.
+        """
         await DELETE.run_many(self.link, [self._delete_call(session_id, "", user) for session_id in session_ids])
 
     def _delete_call(
@@ -242,17 +314,23 @@ class Sessions:
     async def copy(self, session_id: str, new_id: str) -> Session:
         """Create `new_id` with the configs, user and tracking flag of `session_id` as they are at one moment.
 
+        Its lifetime is that of any new session.
+
         Raises:
             NotFound: there is no such session.
             Unreadable: a hand has damaged more than its configs.
         """
         key = self.partition(session_id).session(session_id)
-        terms, *fields = await self.link.call("HMGET", key, "terms", *FIELDS)
-        source = _existing(session_id, fields)
+        now, (terms, *fields) = await self._dated(key, ("terms", *FIELDS))
+        source = _existing(session_id, fields, now)
         new, _ = await self._create(
-            new_id, source.configs, terms or EMPTY, source.user, source.disable_task_tracking
+            new_id, source.configs, terms or EMPTY, source.user, source.disable_task_tracking, None
         )
         return new
+
+
+def _ttl(ttl: int | None) -> int | str:
+    return "" if ttl is None else ttl
 
 
 def _written(reply: list[Any], limits: Limits) -> Written:

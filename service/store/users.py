@@ -11,8 +11,10 @@ from service.configs.limits import Limits
 from service.configs.terms import user_term
 from service.errors import BadRequest, NotFound
 from service.store import keys, listing, scripts
+from service.store.connection import checked
 from service.store.listing import Query
 from service.store.sessions import Project, Sessions
+from service.store.sweep import sweep
 
 REGISTER_USER = scripts.load("register_user")
 
@@ -86,12 +88,14 @@ class Users:
         link, term = self.sessions.link, user_term(identifier)
         if await link.call("ZSCORE", self._key, identifier) is None:
             raise NotFound("user not found")
+        # The sets that are counted have the sessions whose lifetime is over until they are swept.
+        await sweep(link, self.sessions.all_partitions)
         total = 0
         for partition in self.sessions.all_partitions:
             blocks = await link.call("SMEMBERS", partition.blocks(term))
             for first in range(0, len(blocks), COUNT_BATCH):
                 sets = [partition.index(int(block), term) for block in blocks[first : first + COUNT_BATCH]]
-                total += sum(await link.batch([("SCARD", key) for key in sets]))
+                total += sum(checked(await link.batch([("SCARD", key) for key in sets])))
         return total
 
     async def delete(self, identifier: str) -> None:
@@ -100,7 +104,7 @@ class Users:
         The record goes first: whoever creates a session of theirs meanwhile registers them again afterwards.
         """
         await self.sessions.link.call("ZREM", self._key, identifier, writes=True)
-        async for batch in listing.all_matches(self.sessions, Query(user=identifier)):
+        async for batch in listing.all_matches(self.sessions, Query(user=identifier), with_expired=True):
             for first in range(0, len(batch), DELETE_BATCH):
                 ids = [session.id for session in batch[first : first + DELETE_BATCH]]
                 await self.sessions.delete_many(ids, user=identifier)

@@ -10,7 +10,8 @@ from tests.api import JSON, Api
 
 TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z")
 FIELDS = [
-    "id", "project_id", "user_id", "space_id", "disable_task_tracking", "configs", "created_at", "updated_at", "revision",
+    "id", "project_id", "user_id", "space_id", "disable_task_tracking", "configs", "created_at", "updated_at", "expires_at",
+    "revision",
 ]  # fmt: skip
 NO_STRINGS = [b"1", b"0", b"true", b"false", b"[]", b'["a"]', b"{}", b"1.5"]
 NO_BOOLEANS = [b"1", b"0", b'"true"', b'""', b"[]", b"{}"]

@@ -71,6 +71,25 @@ async def fill(sessions: Sessions, all_configs: Sequence[object], user: str | No
     return [await add(sessions, number, configs, user) for number, configs in enumerate(all_configs, 1)]
 
 
+_LAPSE = """
+if redis.call("EXISTS", KEYS[1]) == 0 then return false end
+local time = redis.call("TIME")
+local moment = string.format("%.0f", time[1] * 1000000 + time[2] - 1)
+redis.call("HSET", KEYS[1], "expires_at", moment)
+redis.call("ZADD", KEYS[2], moment, ARGV[1])
+return moment
+"""
+
+
+async def lapse(sessions: Sessions, name: str) -> int:
+    """Let the lifetime of a session be over since just now, as if time had passed; returns when it ended, 0 if it is not there.
+
+    Redis's clock cannot be moved; for whoever asks, a moment that lies behind it is the same.
+    """
+    partition = sessions.partition(name)
+    return int(await sessions.link.call("EVAL", _LAPSE, 2, partition.session(name), partition.expiring, name) or 0)
+
+
 async def keyspace(link: Link) -> dict[str, Any]:
     """Every key there is and what it holds: dict for a hash, set for a set, dict member → score for a sorted set."""
     readers: Mapping[bytes, tuple[str, ...]] = {
@@ -118,7 +137,7 @@ async def pour(sessions: Sessions, all_configs: Sequence[object]) -> list[str]:
         calls.append(
             (
                 (partition.session(name), partition.sessions, partition.state),
-                (partition.prefix, partition.block_size, name, held.configs, held.terms, "", 0),
+                (partition.prefix, partition.block_size, name, held.configs, held.terms, "", 0, 0),
             )
         )
     for first in range(0, len(calls), 500):

@@ -10,13 +10,17 @@ from hypothesis import strategies as st
 
 from service.configs.containment import exact
 from service.configs.document import Document
+from service.configs.lifetime import TTL_MAX
 from service.configs.limits import Limits
 from service.errors import NotFound, PreconditionFailed, TooLarge
+from service.store import sweep
 from service.store.connection import Link
 from service.store.integrity import Check
-from service.store.sessions import Sessions
+from service.store.listing import Query, all_matches
+from service.store.projects import ProjectConfigs
+from service.store.sessions import Sessions, microseconds
 from service.store.users import Users
-from tests.store.filling import PROJECT, document_of, keyspace, session_id
+from tests.store.filling import PROJECT, document_of, keyspace, lapse, session_id
 from tests.store.model import Held, Model, fits, merged, spans
 from tests.unit import strategies
 from tests.unit.strategies import spell
@@ -29,8 +33,13 @@ IDS = [session_id(number) for number in range(10)]
 USERS = ("alice@example.com", 'b"o\\b', "кот 😀")
 #: Small, so that some writes are refused.
 LIMITS = Limits(max_configs_bytes=1500, max_keys=7, max_terms=90)
+#: Lifetimes that a write asks for: what it finds, none, and some that only end when they are made to.
+TTLS = (None, None, None, 0, 1000, TTL_MAX)
 #: Operations and how often each is chosen.
-WEIGHTS = {"create": 8, "patch": 9, "replace": 4, "delete": 3, "copy": 3, "delete_user": 1, "register": 1}
+WEIGHTS = {
+    "create": 8, "patch": 9, "replace": 4, "delete": 3, "copy": 3, "get": 3, "delete_user": 1, "register": 1,
+    "end": 4, "sweep": 1, "count": 1, "set_default": 1,
+}  # fmt: skip
 
 
 class Machine:
@@ -50,43 +59,90 @@ class Machine:
         for name in self.random.choices(list(WEIGHTS), list(WEIGHTS.values()), k=steps):
             await getattr(self, name)()
             await self.hold()
-        for name in list(self.model.held):
-            await self.sessions.delete(name)
+        await self.sessions.delete_many(list(self.model.held))
         self.model.held = {}
         left = await keyspace(self.link)
         assert left == self.model.keyspace(), left
-        assert all(key.endswith((":state", ":users")) for key in left)
+        assert all(key.endswith((":state", ":users", ":project")) for key in left)
 
     async def hold(self) -> None:
-        """The keyspace is what the model says, a check finds nothing, and users have as many sessions as they should."""
+        """The keyspace is what the model says, a check finds nothing, and a walk meets what it should."""
         there, right = await keyspace(self.link), self.model.keyspace()
         wrong = {name: (there.get(name), right.get(name)) for name in {*there, *right} if there.get(name) != right.get(name)}
         assert wrong == {}, f"what is there, and what should be: {wrong}"
         for partition in self.sessions.all_partitions:
             assert [str(finding) async for finding in Check(self.link, partition, LIMITS).findings()] == []
+        met = [session.id async for batch in all_matches(self.sessions, Query()) for session in batch]
+        assert met == self.model.listed
+        if not any(held.over for held in self.model.held.values()):
+            await self.count()
+
+    async def count(self) -> None:
         for user in self.model.users:
-            own = sum(held.user == user for held in self.model.held.values())
+            own = sum(held.user == user and not held.over for held in self.model.held.values())
             assert await self.users.count_sessions(user) == own
+            # What is not to be counted is removed first.
+            self.model.sweep()
+
+    async def get(self) -> None:
+        name, held = self.one()
+        note(f"get {name}")
+        found = await self.attempt(self.sessions.get(name), None if held else NotFound)
+        if held is not None:
+            assert found is not None
+            assert (found.configs, found.etag) == (held.configs, f"{held.created_at}-{held.revision}")
+            assert (found.user, found.disable_task_tracking, found.expires_at) == (held.user, held.tracking, held.expires_at)
+
+    async def end(self) -> None:
+        """The lifetime of a session is over."""
+        name, held = self.one()
+        note(f"end {name}")
+        if held is not None:
+            held.expires_at, held.over = await lapse(self.sessions, name), True
+
+    async def sweep(self) -> None:
+        note("sweep")
+        await sweep.sweep(self.link, self.sessions.all_partitions)
+        self.model.sweep()
+
+    async def set_default(self) -> None:
+        ttl = self.random.choice((None, 50, 7000))
+        note(f"default lifetime {ttl}")
+        await ProjectConfigs(self.sessions).patch(document_of({"session_ttl": ttl}))
+        self.model.ttl, self.model.revision = ttl or 0, self.model.revision + 1
+
+    async def clock(self) -> int:
+        return microseconds(await self.link.call("TIME"))
+
+    async def hold_end(self, expires_at: int | None, ttl: int, since: int) -> None:
+        """A lifetime of `ttl` seconds that began after the moment `since` ends when it should."""
+        if ttl == 0:
+            assert expires_at is None
+        else:
+            assert expires_at is not None
+            assert since <= expires_at - ttl * 1_000_000 <= await self.clock()
 
     async def create(self) -> None:
         name, user, tracking = self.random.choice(IDS), self.user(), self.random.random() < 0.5
         values, document = (None, None) if self.random.random() < 0.1 else self.configs()
         if values is not None and document is None:
             return
-        known = self.model.held.get(name)
-        note(f"create {name} {values} for {user}")
-        creation = self.sessions.create(name, document, user=user, disable_task_tracking=tracking)
+        known, ttl, since = self.model.living(name), self.random.choice(TTLS), await self.clock()
+        note(f"create {name} {values} for {user} with a lifetime of {ttl}")
+        creation = self.sessions.create(name, document, user=user, disable_task_tracking=tracking, ttl=ttl)
         reply = await self.attempt(creation, None if values is None or fits(values, LIMITS) else TooLarge)
         if reply is None:
             return
         made, new = reply
         assert new is (known is None)
         if known is None:
+            await self.hold_end(made.expires_at, self.model.ttl if ttl is None else ttl, since)
             self.model.create(made, values, user, tracking)
             await self.register(user)
         else:
             assert (made.configs, made.revision, made.serial) == (known.configs, known.revision, known.serial)
             assert (made.user, made.disable_task_tracking) == (known.user, known.tracking)
+            assert made.expires_at == known.expires_at
 
     async def replace(self) -> None:
         name, held = self.one()
@@ -94,12 +150,14 @@ class Machine:
         if document is None:
             return
         if_match, error = self.condition(held)
-        note(f"replace {name} {values} if {if_match}")
+        ttl, since = self.random.choice(TTLS), await self.clock()
+        note(f"replace {name} {values} if {if_match} with a lifetime of {ttl}")
         # The size is looked at before the session is.
-        writing = self.sessions.replace(name, document, if_match=if_match)
+        writing = self.sessions.replace(name, document, if_match=if_match, ttl=ttl)
         written = await self.attempt(writing, error if fits(values, LIMITS) else TooLarge)
         if written is not None:
             self.model.write(name, written, values)
+            await self.new_end(name, ttl, since)
 
     async def patch(self) -> None:
         name, held = self.one()
@@ -107,29 +165,40 @@ class Machine:
         if document is None:
             return
         if_match, error = self.condition(held)
-        note(f"patch {name} {changes} if {if_match}")
+        ttl, since = self.random.choice(TTLS), await self.clock()
+        note(f"patch {name} {changes} if {if_match} with a lifetime of {ttl}")
         values = merged(held.values if held else None, changes)
         if error is None and not fits(values, LIMITS):
             error = TooLarge
-        written = await self.attempt(self.sessions.patch(name, document, if_match=if_match), error)
+        written = await self.attempt(self.sessions.patch(name, document, if_match=if_match, ttl=ttl), error)
         if written is not None:
             self.model.write(name, written, values)
+            await self.new_end(name, ttl, since)
             assert written.configs == self.model.held[name].configs
+
+    async def new_end(self, name: str, ttl: int | None, since: int) -> None:
+        """A write that asked for a lifetime has given it; one that did not has left it as it was."""
+        if ttl is not None:
+            self.model.held[name].expires_at = (await self.sessions.get(name)).expires_at
+            await self.hold_end(self.model.held[name].expires_at, ttl, since)
 
     async def delete(self) -> None:
         name, held = self.one()
         if_match, error = self.condition(held)
         note(f"delete {name} if {if_match}")
         await self.attempt(self.sessions.delete(name, if_match=if_match), error)
-        if error is None:
-            del self.model.held[name]
+        # Over or not: nothing is left of it.
+        if error is None or held is None:
+            self.model.held.pop(name, None)
 
     async def copy(self) -> None:
         name, held = self.one()
         new = session_id(self.random.randint(20, 10**6))
         note(f"copy {name} to {new}")
+        since = await self.clock()
         copied = await self.attempt(self.sessions.copy(name, new), None if held else NotFound)
         if copied is not None and held is not None:
+            await self.hold_end(copied.expires_at, self.model.ttl, since)
             self.model.create(copied, held.values, held.user, held.tracking)
             await self.register(held.user)
 
@@ -166,9 +235,9 @@ class Machine:
         return self.random.choice((None, *USERS))
 
     def one(self) -> tuple[str, Held | None]:
-        """A session, most likely one that is there."""
+        """A session, most likely one that is there; as it should be found, None where its lifetime is over."""
         name = self.random.choice(list(self.model.held) or IDS) if self.random.random() < 0.9 else self.random.choice(IDS)
-        return name, self.model.held.get(name)
+        return name, self.model.living(name)
 
     def condition(self, held: Held | None) -> tuple[str, type[Exception] | None]:
         """An If-Match, and the error that a write to the session then meets."""

@@ -10,7 +10,7 @@ import orjson
 
 from service.configs.limits import Limits
 from service.configs.terms import member_terms, pack_terms, user_term
-from service.store.keys import Partition, partition_number, users_key
+from service.store.keys import Partition, partition_number, project_key, users_key
 from service.store.sessions import Session, Sessions, Written
 
 #: Numbers as they are written; only where a value ends is asked of it.
@@ -64,6 +64,9 @@ class Held:
     serial: int
     created_at: int
     updated_at: int
+    expires_at: int | None
+    #: Its lifetime is over, and nothing has removed it yet.
+    over: bool = False
 
     @property
     def configs(self) -> bytes:
@@ -85,6 +88,8 @@ class Held:
         }
         if self.tracking:
             fields["disable_task_tracking"] = 1
+        if self.expires_at is not None:
+            fields["expires_at"] = self.expires_at
         held = {name.encode(): str(value).encode() for name, value in fields.items()}
         joined = {key: pack_terms(key, terms) for key, terms in terms_of(self.values or {}).items()}
         held |= {b"configs": self.configs, b"terms": lines(joined)}
@@ -121,6 +126,28 @@ class Model:
     #: Last serial and created_at of each partition that ever had a session.
     state: dict[int, tuple[int, int]] = field(default_factory=dict)
     etags: set[tuple[str, str]] = field(default_factory=set)
+    #: The default lifetime in seconds, 0 for none, and how often the project's configs were changed.
+    ttl: int = 0
+    revision: int = 0
+
+    def living(self, session_id: str) -> Held | None:
+        """The session as a request should find it."""
+        held = self.held.get(session_id)
+        return None if held is None or held.over else held
+
+    @property
+    def listed(self) -> list[str]:
+        """The ids that a walk over all sessions should meet, in its order."""
+        places = [
+            (partition_number(name, self.sessions.partitions), held.serial, name)
+            for name, held in self.held.items()
+            if not held.over
+        ]
+        return [name for _, _, name in sorted(places)]
+
+    def sweep(self) -> None:
+        """Forget what is over."""
+        self.held = {name: held for name, held in self.held.items() if not held.over}
 
     def create(self, made: Session, values: dict[str, str] | None, user: str | None, tracking: bool) -> None:
         """Take in a session that is new, and hold its serial and times to what they must be."""
@@ -131,7 +158,9 @@ class Model:
         assert made.updated_at == made.created_at
         assert made.revision == 1
         self.state[number] = made.serial, made.created_at
-        self.held[made.id] = Held(values, 1, user, tracking, made.serial, made.created_at, made.updated_at)
+        self.held[made.id] = Held(
+            values, 1, user, tracking, made.serial, made.created_at, made.updated_at, made.expires_at
+        )
         assert made.configs == self.held[made.id].configs
         self._new_etag(made.id, made.etag)
 
@@ -152,17 +181,33 @@ class Model:
         """Every key that should be there, and what it should hold."""
         slug = self.sessions.project.slug
         expected: dict[str, Any] = {users_key(slug): dict(self._users_encoded())} if self.users else {}
+        if self.revision:
+            configs = lines({"session_ttl": str(self.ttl)} if self.ttl else {})
+            expected[project_key(slug)] = {b"configs": configs, b"configs_revision": b"%d" % self.revision}
         for partition in self.sessions.all_partitions:
-            number = partition.number
-            if number in self.state:
-                serial, created_at = self.state[number]
-                expected[partition.state] = {b"serial": b"%d" % serial, b"created_at": b"%d" % created_at}
+            state = self._state(partition.number)
+            if state:
+                expected[partition.state] = state
             mine = {name: held for name, held in self.held.items() if self.sessions.partition(name) == partition}
             if mine:
                 expected[partition.sessions] = {name.encode(): held.serial for name, held in mine.items()}
+            expiring = {name.encode(): held.expires_at for name, held in mine.items() if held.expires_at is not None}
+            if expiring:
+                expected[partition.expiring] = expiring
             expected |= {partition.session(name): held.hash() for name, held in mine.items()}
             expected |= index_of(partition, ((held.serial, held.terms) for held in mine.values()))
         return expected
+
+    def _state(self, number: int) -> dict[bytes, bytes]:
+        """The state of a partition."""
+        fields: dict[str, int] = {}
+        if number in self.state:
+            fields["serial"], fields["created_at"] = self.state[number]
+        if self.ttl:
+            fields["session_ttl"] = self.ttl
+        if self.revision:
+            fields["session_ttl_revision"] = self.revision
+        return {name.encode(): b"%d" % value for name, value in fields.items()}
 
     def _users_encoded(self) -> Iterable[tuple[bytes, int]]:
         return ((name.encode(), created_at) for name, created_at in self.users.items())

@@ -61,6 +61,7 @@ def blocks(term: str) -> str:
 
 
 LISTED = "scc:{acme.0}:sessions"
+EXPIRING = "scc:{acme.0}:expiring"
 
 #: What was done, by which commands, and what a check says to it.
 DAMAGE: dict[str, tuple[list[tuple[str | int, ...]], list[str]]] = {
@@ -169,6 +170,27 @@ DAMAGE: dict[str, tuple[list[tuple[str | int, ...]], list[str]]] = {
         [("ZREM", users_key("acme"), "alice")],
         [f"user {ONE}"],
     ),
+    "the end of a lifetime written into a hash only": (
+        [("HSET", session(TWO), "expires_at", "4000000000000000"), ("HSET", session(FIVE), "expires_at", "5")],
+        [f"lifetime {TWO}", f"lifetime {FIVE}"],
+    ),
+    "another end in a hash than in the list": (
+        [("HSET", session(TWO), "expires_at", "4000000000000000"), ("ZADD", EXPIRING, "4000000000000001", TWO)],
+        [f"lifetime {TWO}"],
+    ),
+    "the end of a lifetime written into the list only": (
+        [("ZADD", EXPIRING, 5, TWO), ("ZADD", EXPIRING, 4_000_000_000_000_000, FIVE)],
+        [f"lifetime {TWO}", f"lifetime {FIVE}"],
+    ),
+    "the end of a lifetime of no session": (
+        [("ZADD", EXPIRING, 5, session_id(50), 5, "x")],
+        [f"lifetime {session_id(50)}", "lifetime x"],
+    ),
+    "a hash with a lifetime deleted": (
+        [("ZADD", EXPIRING, 5, TWO), ("DEL", session(TWO))],
+        [f"ghost {TWO}", f"lifetime {TWO}"]
+        + ["orphan 2 " + term for term in ('@user="alice"', "a=1", "c.d[]=2", "own=2")],
+    ),
     "the user of a session changed": (
         [("HSET", session(TWO), "user", '"bob"')],
         [f'missing {TWO} @user="bob"', f'stale {TWO} @user="alice"', f'unlisted {TWO} @user="bob"', f"user {TWO}"],
@@ -266,6 +288,7 @@ async def test_a_patch_takes_in_what_a_hand_has_written(filled: Sessions, edited
     ("field", "value"),
     [
         *product(("serial", "revision", "created_at", "updated_at"), (None, "", "x")),
+        *product(("expires_at",), ("", "x", "1.5")),
         ("revision", "-1"),
         ("user", "alice"),
         ("user", "5"),
@@ -291,7 +314,7 @@ async def test_a_hash_damaged_beyond_its_configs_is_named_and_takes_no_other_wit
                 with pytest.raises(Unreadable):
                     await write
             assert await keyspace(filled.link) == before
-        if field not in ("user", "updated_at"):
+        if field not in ("user", "updated_at", "expires_at"):
             with pytest.raises(Unreadable):
                 await filled.delete(TWO)
             assert await keyspace(filled.link) == before

@@ -88,7 +88,7 @@ async def test_a_deleted_project_leaves_nothing(registry: Registry, partitions: 
     sessions = Sessions(registry.link, project, Limits(), partitions, 4)
     for number in range(230):
         await add(sessions, number, {"n": number} if number % 5 else None, "alice" if number % 2 else None)
-    await ProjectConfigs(registry.link, project, Limits()).patch(document_of({"a": 1}))
+    await ProjectConfigs(sessions).patch(document_of({"a": 1}))
     await registry.revoke_keys(project)
     await registry.delete(sessions)
     assert await keyspace(registry.link) == untouched
@@ -142,7 +142,7 @@ async def test_a_key_ring_forgets_when_it_knows_too_many(registry: Registry, mon
 
 async def test_a_project_s_own_configs_are_merged_as_a_session_s_are(registry: Registry) -> None:
     project, _ = await registry.create("acme")
-    configs = ProjectConfigs(registry.link, project, Limits(max_configs_bytes=60, max_keys=3))
+    configs = ProjectConfigs(Sessions(registry.link, project, Limits(max_configs_bytes=60, max_keys=3)))
     assert await configs.get() == b"{}"
     assert await configs.patch(document_of(b'{"a": 1.0, "b":[]}')) == b'{\n"a":1.0,\n"b":[]\n}'
     assert await configs.patch(document_of({"a": None, "c": 2})) == b'{\n"b":[],\n"c":2\n}'

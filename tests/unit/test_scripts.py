@@ -122,11 +122,15 @@ def test_python_hands_each_script_as_many_keys_and_arguments_as_its_header_names
             assert name in MANY, f"{name} takes no rest"
         # A rest that is empty may be left out.
         assert count == len(declared) or (name in MANY and count == len(declared) - 1), f"{name} {kind}"
-    # `patch` builds its arguments beforehand, `delete` for one call and for many.
+    # `patch` builds its arguments beforehand, `delete` for one call and for many; the others are run many at once.
     assert checked >= {(name, kind) for name in NAMES for kind in ("KEYS", "ARGV")} - {
         ("patch", "ARGV"),
         ("delete", "KEYS"),
         ("delete", "ARGV"),
+        ("expire", "KEYS"),
+        ("expire", "ARGV"),
+        ("set_session_ttl", "KEYS"),
+        ("set_session_ttl", "ARGV"),
     }
 
 

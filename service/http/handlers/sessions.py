@@ -32,6 +32,7 @@ async def create(call: Call) -> Answer:
         body.configs(limits, required=False),
         user=user,
         disable_task_tracking=body.flag("disable_task_tracking"),
+        ttl=body.ttl(),
     )
     if created and user is not None:
         await call.store.users.register(user)
@@ -66,15 +67,19 @@ async def list_page(call: Call) -> Answer:
 
 async def replace(call: Call) -> Answer:
     """PUT /session/{session_id}/configs."""
-    session_id, document = await _write(call)
-    written = await call.store.sessions.replace(session_id, document, if_match=requests.if_match(call.request.headers))
+    session_id, document, ttl = await _write(call)
+    written = await call.store.sessions.replace(
+        session_id, document, if_match=requests.if_match(call.request.headers), ttl=ttl
+    )
     return envelope.ok(etag=written.etag)
 
 
 async def patch(call: Call) -> Answer:
     """PATCH /session/{session_id}/configs."""
-    session_id, document = await _write(call)
-    written = await call.store.sessions.patch(session_id, document, if_match=requests.if_match(call.request.headers))
+    session_id, document, ttl = await _write(call)
+    written = await call.store.sessions.patch(
+        session_id, document, if_match=requests.if_match(call.request.headers), ttl=ttl
+    )
     return envelope.ok(b'{"configs":%b}' % written.configs, etag=written.etag)
 
 
@@ -94,13 +99,13 @@ async def copy(call: Call) -> Answer:
     return envelope.ok(data, status=201, etag=new.etag)
 
 
-async def _write(call: Call) -> tuple[str, Document]:
+async def _write(call: Call) -> tuple[str, Document, int | None]:
     session_id = requests.session_id(call.parameter)
     limits = call.settings
     body = await requests.json_body(call.request, limits)
     document = body.configs(limits, required=True)
     assert document is not None  # noqa: S101 - required
-    return session_id, document
+    return session_id, document, body.ttl()
 
 
 def _answer(call: Call, session: Session, *, status: int = 200) -> Answer:

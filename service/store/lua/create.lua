@@ -1,7 +1,7 @@
 -- create: store a new session and index it, or return the one that has the id.
 -- KEYS[1] session     hash of the session
 -- KEYS[2] sessions    zset of the partition, id -> serial
--- KEYS[3] state       hash of the partition: last serial, last created_at
+-- KEYS[3] state       hash of the partition: last serial, last created_at, default lifetime
 -- ARGV[1] prefix      of the partition's keys
 -- ARGV[2] block_size  serials a block
 -- ARGV[3] id          of the session
@@ -9,24 +9,34 @@
 -- ARGV[5] terms       stored form
 -- ARGV[6] user        identifier as a JSON string, or ""
 -- ARGV[7] disable_task_tracking  0 or 1
--- returns {"created", revision, created_at, updated_at, serial}
---       | {"exists", configs, revision, user, created_at, updated_at, disable_task_tracking, serial}
+-- ARGV[8] ttl         lifetime in seconds, 0 for none, "" for the project's default
+-- returns {"created", revision, created_at, updated_at, serial, expires_at ("" for none)}
+--       | {"exists", configs, revision, user, created_at, updated_at, disable_task_tracking, serial, expires_at}
 --       | {"moving"}
--- include: commit
+-- A session with the id whose lifetime is over goes first, in a whole step of its own.
+-- include: lifetime
+-- include: removal
 
 local session, sessions, state = KEYS[1], KEYS[2], KEYS[3]
 local prefix, block_size, id, configs, terms, user = ARGV[1], tonumber(ARGV[2]), ARGV[3], ARGV[4], ARGV[5], ARGV[6]
 
 if redis.call("EXISTS", session) == 1 then
-  return { "exists", unpack(redis.call("HMGET", session, "configs", "revision", "user", "created_at", "updated_at",
-                                       "disable_task_tracking", "serial")) }
+  local stored = redis.call("HMGET", session, "configs", "revision", "user", "created_at", "updated_at",
+                            "disable_task_tracking", "serial", "expires_at", "terms")
+  if not stored[1] or not is_expired(stored[8]) then return { "exists", unpack(stored, 1, 8) } end
+  local removed = remove({
+    operation = "expire", session = session, sessions = sessions, prefix = prefix, block_size = block_size, id = id,
+    configs = stored[1], terms = stored[9], revision = stored[2], serial = stored[7], user = stored[3], expires_at = stored[8],
+  })
+  if not removed then return MOVING end
 end
 
 -- A clock that stepped back must not break the order: created_at always grows, so there are no ties and no ETag comes twice.
-local last = redis.call("HMGET", state, "serial", "created_at")
+local last = redis.call("HMGET", state, "serial", "created_at", "session_ttl")
 local serial = (tonumber(last[1]) or 0) + 1
 local created = math.max(now(), (tonumber(last[2]) or 0) + 1)
 local created_at = integer(created)
+local expires_at = lifetime(tonumber(ARGV[8]) or tonumber(last[3]) or 0)
 
 local fields = { "configs", configs, "terms", terms, "serial", integer(serial), "created_at", created_at }
 if ARGV[7] == "1" then fields[#fields + 1], fields[#fields + 2] = "disable_task_tracking", "1" end
@@ -39,6 +49,7 @@ end
 local revision, updated_at = commit({
   operation = "create", session = session, prefix = prefix, block_size = block_size, serial = serial,
   revision = 0, not_before = created, fields = fields,
+  id = id, expires_at = expires_at ~= "" and expires_at or nil,
   before = "null", removed = {}, added = added,
   own = function()
     redis.call("HSET", state, "serial", integer(serial), "created_at", created_at)
@@ -46,4 +57,4 @@ local revision, updated_at = commit({
   end,
 })
 if not revision then return MOVING end
-return { "created", revision, created_at, updated_at, integer(serial) }
+return { "created", revision, created_at, updated_at, integer(serial), expires_at }

@@ -7,26 +7,28 @@
 -- ARGV[4] id          of the session
 -- ARGV[5] user        only a session of this user (a JSON string), or "" for whosever it is
 -- returns {"ok"} | {"not_found"} | {"precondition_failed"} | {"unreadable"} | {"moving"}
--- include: commit
+-- A session whose lifetime is over is answered as one that is not there, and goes all the same.
+-- include: lifetime
+-- include: removal
 -- include: precondition
 
 local session, sessions = KEYS[1], KEYS[2]
 local prefix, block_size, if_match, id, user = ARGV[1], tonumber(ARGV[2]), ARGV[3], ARGV[4], ARGV[5]
 
-local stored = redis.call("HMGET", session, "configs", "terms", "revision", "serial", "created_at", "user")
+local stored = redis.call("HMGET", session, "configs", "terms", "revision", "serial", "created_at", "user",
+                          "expires_at")
 if not stored[1] then return absent(if_match) end
 if user ~= "" and stored[6] ~= user then return { "not_found" } end
-if not are_numbers(stored[3], stored[4], stored[5]) then return { "unreadable" } end
-if not precondition_holds(if_match, stored[5], stored[3]) then return { "precondition_failed" } end
+local expired = is_expired(stored[7])
+if not expired then
+  if not are_numbers(stored[3], stored[4], stored[5]) then return { "unreadable" } end
+  if not precondition_holds(if_match, stored[5], stored[3]) then return { "precondition_failed" } end
+end
 
-local removed = all_terms(stored[2] or "{}")
-if stored[6] then removed[#removed + 1] = "@user=" .. stored[6] end
-
-local revision = commit({
-  operation = "delete", session = session, prefix = prefix, block_size = block_size, serial = tonumber(stored[4]),
-  revision = tonumber(stored[3]), not_before = 0, fields = nil,
-  before = stored[1], removed = removed, added = {},
-  own = function() redis.call("ZREM", sessions, id) end,
+local removed = remove({
+  operation = expired and "expire" or "delete", session = session, sessions = sessions,
+  prefix = prefix, block_size = block_size, id = id,
+  configs = stored[1], terms = stored[2], revision = stored[3], serial = stored[4], user = stored[6], expires_at = stored[7],
 })
-if not revision then return MOVING end
-return { "ok" }
+if not removed then return MOVING end
+return expired and absent(if_match) or { "ok" }

@@ -3,7 +3,7 @@
 -- ARGV[1] max_bytes   of the configs after the merge
 -- ARGV[2] max_keys    at the top, after the merge
 -- ARGV[3] members     two each: key as JSON, raw value ("" removes)
--- returns {"ok", configs} | {"unreadable"} | {"too_large"} | {"too_many_keys"}
+-- returns {"ok", configs, configs_revision} | {"unreadable"} | {"too_large"} | {"too_many_keys"}
 -- include: lines
 
 local project, max_bytes, max_keys = KEYS[1], tonumber(ARGV[1]), tonumber(ARGV[2])
@@ -16,5 +16,7 @@ local configs, key_count = merge(redis.call("HGET", project, "configs") or "{}",
 if not configs then return { "unreadable" } end
 if #configs > max_bytes then return { "too_large" } end
 if key_count > max_keys then return { "too_many_keys" } end
+-- Counts the changes: what is told the partitions of them goes by it.
+local revision = redis.call("HINCRBY", project, "configs_revision", 1)
 redis.call("HSET", project, "configs", configs)
-return { "ok", configs }
+return { "ok", configs, revision }

@@ -11,27 +11,34 @@
 -- ARGV[8] mend        0 or 1
 -- ARGV[9] suspects    terms whose sets may hold the session wrongly
 -- returns {"changed"} where the session is not as it was judged, {"moving"}, else {"held", finding, term, finding, term, …}
--- Findings: ghost, form, terms, serial (with the term ""), missing, unlisted, stale.
+-- Findings: ghost, lifetime, form, terms, serial (with the term ""), missing, unlisted, stale.
 -- include: commit
 
 local session, sessions = KEYS[1], KEYS[2]
 local prefix, block_size, id, seen, seen_user = ARGV[1], tonumber(ARGV[2]), ARGV[3], ARGV[4], ARGV[5]
 local configs, terms, mend = ARGV[6], ARGV[7], ARGV[8] == "1"
 
-local stored = redis.call("HMGET", session, "configs", "terms", "user", "serial", "revision", "updated_at")
+local stored = redis.call("HMGET", session, "configs", "terms", "user", "serial", "revision", "updated_at", "expires_at")
 if (stored[1] or "") ~= seen or (stored[3] or "") ~= seen_user then return { "changed" } end
-if not stored[1] then
-  if not redis.call("ZSCORE", sessions, id) then return { "held" } end
-  if mend then redis.call("ZREM", sessions, id) end
-  return { "held", "ghost", "" }
-end
-local serial = tonumber(stored[4])
-local block = integer(math.floor(serial / block_size))
 
 local reply = { "held" }
 local function found(finding, term)
   reply[#reply + 1], reply[#reply + 2] = finding, term
 end
+
+local expiring = prefix .. "expiring"
+local expires_at = tonumber(stored[1] and stored[7])
+if tonumber(redis.call("ZSCORE", expiring, id)) ~= expires_at then found("lifetime", "") end
+if not stored[1] then
+  if redis.call("ZSCORE", sessions, id) then found("ghost", "") end
+  if mend then
+    redis.call("ZREM", sessions, id)
+    redis.call("ZREM", expiring, id)
+  end
+  return reply
+end
+local serial = tonumber(stored[4])
+local block = integer(math.floor(serial / block_size))
 
 if stored[1] ~= configs then found("form", "") end
 if stored[2] ~= terms then found("terms", "") end
@@ -65,6 +72,7 @@ end
 if mend and #reply > 1 then
   local function own()
     redis.call("ZADD", sessions, integer(serial), id)
+    if expires_at then redis.call("ZADD", expiring, integer(expires_at), id) else redis.call("ZREM", expiring, id) end
     for _, term in ipairs(unlisted) do redis.call("SADD", prefix .. "blocks:" .. term, block) end
   end
   if stored[1] ~= configs then

@@ -24,13 +24,16 @@ end
 --                write.not_before  microseconds that updated_at must not fall below, should the clock have stepped back
 --                write.fields      fields of the session to set; nil removes the session
 --                write.removed, write.added  terms
+--                write.expires_at  when the session's lifetime ends (microseconds, as text), "" for never, nil to leave it as it
+--                                  is; with it write.id
 --                write.before, write.keys    the configs before and the keys that change in them (nil: all); with operation
 --                                            they are what a record of changes is made of
 --                write.own         function that makes what only this operation writes; nil for nothing
 -- Returns the new revision and updated_at, as they are stored; nil where a key is out of reach, and then nothing is written.
 local function commit(write)
   local change = plan_index(write.prefix, write.block_size, write.serial, write.removed, write.added)
-  if not change then return nil end
+  local expiring = write.prefix .. "expiring"
+  if not change or (write.expires_at and not count_existing({ expiring }, reached)) then return nil end
   local revision = integer(write.revision + 1)
   local updated_at = integer(math.max(now(), write.not_before))
   if write.own then write.own() end
@@ -38,6 +41,13 @@ local function commit(write)
     redis.call("HSET", write.session, "revision", revision, "updated_at", updated_at, unpack(write.fields))
   else
     redis.call("DEL", write.session)
+  end
+  if write.expires_at == "" then
+    if write.fields then redis.call("HDEL", write.session, "expires_at") end
+    redis.call("ZREM", expiring, write.id)
+  elseif write.expires_at then
+    redis.call("HSET", write.session, "expires_at", write.expires_at)
+    redis.call("ZADD", expiring, write.expires_at, write.id)
   end
   change_index(change)
   return revision, updated_at

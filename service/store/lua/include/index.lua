@@ -57,6 +57,9 @@ local function count_existing(keys, visit)
   return true
 end
 
+-- Nothing to do but to be in reach.
+local function reached() end
+
 -- The change that takes `serial` out of the sets of `removed` and puts it into those of `added`, planned before anything is
 -- written; nil where a key of it is out of reach.
 local function plan_index(prefix, block_size, serial, removed, added)
@@ -67,7 +70,6 @@ local function plan_index(prefix, block_size, serial, removed, added)
     removed = term_keys(sets, removed), removed_blocks = term_keys(blocks, removed),
     added = term_keys(sets, added), added_blocks = term_keys(blocks, added),
   }
-  local function reached() end
   local reachable = count_existing(change.removed, reached) and count_existing(change.removed_blocks, reached)
     and count_existing(change.added_blocks, reached)
     and count_existing(change.added, function(first, last, existing)

@@ -1,0 +1,296 @@
+"""Sessions with a lifetime: over by Redis's clock, they are to every operation what deleted ones are, swept or not."""
+
+import asyncio
+from collections.abc import Awaitable
+from random import Random
+from typing import Any
+
+import pytest
+
+from service.configs.lifetime import TTL_MAX
+from service.configs.limits import Limits
+from service.errors import NotFound, PreconditionFailed
+from service.store import sweep
+from service.store.connection import Link
+from service.store.integrity import Check
+from service.store.listing import Query, all_matches, page
+from service.store.projects import ProjectConfigs
+from service.store.sessions import FIELDS, Sessions, microseconds
+from service.store.users import Users
+from tests.store.filling import (
+    PROJECT,
+    TIMEOUT,
+    CountingLink,
+    add,
+    document_of,
+    fill,
+    keyspace,
+    lapse,
+    on_every_redis,
+    session_id,
+)
+from tests.store.model import index_from_documents, index_in
+
+ONE, TWO, THREE, FOUR = map(session_id, (1, 2, 3, 4))
+SECOND = 1_000_000
+
+
+async def listed(sessions: Sessions, **asked: Any) -> list[str]:  # noqa: ANN401 - as `Query` takes it
+    return [session.id for session in (await page(sessions, Query(**asked), 50)).sessions]
+
+
+async def clock(link: Link) -> int:
+    return microseconds(await link.call("TIME"))
+
+
+async def hold_whole(sessions: Sessions) -> None:
+    """The index is what the documents call for, `expiring` what the hashes say, and a check finds nothing."""
+    held = await keyspace(sessions.link)
+    for partition in sessions.all_partitions:
+        assert index_in(held, partition) == index_from_documents(held, partition)
+        start = partition.session("")
+        ends = {
+            name.removeprefix(start).encode(): int(fields[b"expires_at"])
+            for name, fields in held.items()
+            if name.startswith(start) and b"expires_at" in fields
+        }
+        assert held.get(partition.expiring, {}) == ends
+        assert [str(each) async for each in Check(sessions.link, partition, Limits()).findings()] == []
+
+
+@on_every_redis
+@pytest.mark.parametrize("partitions", [1, 3])
+async def test_a_session_whose_lifetime_is_over_is_to_every_operation_a_deleted_one(link: Link, partitions: int) -> None:
+    # By objects that have met a session with a lifetime, and by some that have not.
+    def fresh() -> Sessions:
+        return Sessions(link, PROJECT, Limits(), partitions, 4)
+
+    old = fresh()
+    made = await fill(old, [{"a": 1}, {"a": 1}, {"a": 1}], "alice")
+    await lapse(old, TWO)
+    for sessions in (old, fresh()):
+        before = await keyspace(link)
+        for read in (sessions.get(TWO), sessions.get(TWO), sessions.copy(TWO, FOUR)):
+            with pytest.raises(NotFound):
+                await read
+        for write in (sessions.patch, sessions.replace):
+            with pytest.raises(NotFound):
+                await write(TWO, document_of({"a": 2}), ttl=0)
+            for if_match in ("*", made[1].etag):
+                with pytest.raises(PreconditionFailed):
+                    await write(TWO, document_of({"a": 2}), if_match=if_match, ttl=50)
+        for query in (Query(), Query(user="alice")):
+            found = [session.id async for batch in all_matches(sessions, query) for session in batch]
+            assert sorted(found) == [ONE, THREE]
+            assert sorted(session.id for session in (await page(sessions, query, 50)).sessions) == [ONE, THREE]
+        # None of it has touched what is still to be swept.
+        assert await keyspace(link) == before
+        await hold_whole(sessions)
+    assert await Users(old).count_sessions("alice") == 2
+    assert not any(TWO in name for name in await keyspace(link))
+
+
+@on_every_redis
+@pytest.mark.parametrize(("if_match", "error"), [("", NotFound), ("*", PreconditionFailed), ("1-1", PreconditionFailed)])
+async def test_to_delete_it_is_to_find_nothing_and_leaves_nothing(
+    sessions: Sessions, if_match: str, error: type[Exception]
+) -> None:
+    state = sessions.all_partitions[0].state
+    await add(sessions, 1, {"a": 1, "b": [1]}, None)
+    await lapse(sessions, ONE)
+    with pytest.raises(error):
+        await sessions.delete(ONE, if_match=if_match)
+    assert list(await keyspace(sessions.link)) == [state]
+
+
+@on_every_redis
+async def test_its_id_is_free_at_once_and_nothing_of_it_stays(sessions: Sessions) -> None:
+    await add(sessions, 2, {"a": 1})
+    old = await add(sessions, 1, {"a": 1, "old": [1, 2], "same": "x"}, "alice")
+    await lapse(sessions, ONE)
+    document = document_of({"same": "x", "new": 1})
+    new, created = await sessions.create(ONE, document, user="bob", disable_task_tracking=True, ttl=1000)
+    assert created
+    assert new.created_at > old.created_at
+    assert (new.revision, new.serial, new.user) == (1, old.serial + 1, "bob")
+    assert new.etag != old.etag
+    assert await sessions.get(ONE) == new
+    held = await keyspace(sessions.link)
+    assert not any("old" in name or "alice" in name for name in held if ":users" not in name)
+    await Users(sessions).register("bob")
+    await hold_whole(sessions)
+    assert await listed(sessions) == [TWO, ONE]
+    # One that lives is the one that exists, as ever.
+    again, created = await sessions.create(ONE, document, user=None, disable_task_tracking=False, ttl=0)
+    assert (again, created) == (new, False)
+
+
+@on_every_redis
+async def test_a_lifetime_begins_with_the_write_that_asks_for_it(sessions: Sessions) -> None:
+    async def ends(operation: Awaitable[object], ttl: int) -> int:
+        before = await clock(sessions.link)
+        await operation
+        after = await clock(sessions.link)
+        expires_at = (await sessions.get(ONE)).expires_at
+        assert expires_at is not None
+        assert before <= expires_at - ttl * SECOND <= after
+        return expires_at
+
+    creation = sessions.create(ONE, None, user=None, disable_task_tracking=False, ttl=50)
+    first = await ends(creation, 50)
+    # A write that says nothing of it leaves it as it is.
+    await sessions.patch(ONE, document_of({"a": 1}))
+    await sessions.replace(ONE, document_of({"a": 2}))
+    assert (await sessions.get(ONE)).expires_at == first
+    await ends(sessions.patch(ONE, document_of({}), ttl=TTL_MAX), TTL_MAX)
+    await ends(sessions.replace(ONE, document_of({}), ttl=1000), 1000)
+    await hold_whole(sessions)
+    for write in (sessions.patch, sessions.replace):
+        await write(ONE, document_of({}), ttl=20)
+        await write(ONE, document_of({"a": 1}), ttl=0)
+        assert (await sessions.get(ONE)).expires_at is None
+        await hold_whole(sessions)
+    # A refused write leaves it as it is.
+    await sessions.patch(ONE, document_of({}), ttl=30)
+    held = await keyspace(sessions.link)
+    with pytest.raises(PreconditionFailed):
+        await sessions.patch(ONE, document_of({}), if_match="1-1", ttl=0)
+    assert await keyspace(sessions.link) == held
+
+
+async def test_a_read_asks_for_the_time_only_where_a_session_with_a_lifetime_was_met(empty_redis: str) -> None:
+    link = CountingLink.open(empty_redis, timeout=TIMEOUT)
+    assert isinstance(link, CountingLink)
+    sessions = Sessions(link, PROJECT, Limits())
+    await fill(sessions, [{"a": 1}, {"a": 2}])
+
+    async def asked(name: str) -> list[str | bytes | int]:
+        link.seen.clear()
+        await sessions.get(name)
+        return [command[0] for command, _ in link.seen]
+
+    assert await asked(ONE) == ["HMGET"]
+    await sessions.patch(TWO, document_of({}), ttl=50)
+    assert await asked(ONE) == ["HMGET"]
+    assert await asked(TWO) == ["HMGET", "TIME", "HMGET"]
+    # From now on in one round trip: the time first, so that what was alive then is answered whatever comes between.
+    assert await asked(TWO) == await asked(ONE) == ["TIME", "HMGET"]
+    await link.close()
+
+
+async def test_writes_race_the_end_of_a_lifetime_and_none_comes_after_it(sessions: Sessions) -> None:
+    made, _ = await sessions.create(ONE, document_of({"n": 0}), user=None, disable_task_tracking=False, ttl=1)
+    assert made.expires_at is not None
+
+    async def write_on(last: int) -> None:
+        while True:
+            written, read = await asyncio.gather(sessions.patch(ONE, document_of({"n": last})), sessions.get(ONE))
+            assert made.expires_at is not None
+            assert last < written.updated_at < made.expires_at == read.expires_at
+            last = written.updated_at
+
+    with pytest.raises(NotFound):
+        await write_on(made.updated_at)
+    assert await clock(sessions.link) >= made.expires_at
+    with pytest.raises(NotFound):
+        await sessions.get(ONE)
+    await hold_whole(sessions)
+
+
+@on_every_redis
+async def test_writers_sweepers_and_ends_of_lifetimes_at_once_leave_the_store_whole(
+    link: Link, empty_redis: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sessions = Sessions(link, PROJECT, Limits(), 2, 4)
+    second = Link.open(empty_redis, timeout=TIMEOUT)
+    etags: list[tuple[str, str]] = []
+    done = asyncio.Event()
+    monkeypatch.setattr(sweep, "BATCH", 3)
+
+    async def write(seed: int) -> None:
+        random = Random(seed)
+        for _ in range(250):
+            name, ttl = session_id(random.randrange(12)), random.choice((None, 0, 1000))
+            document = document_of({"a": random.randrange(3), f"w{seed}": {"b": random.randrange(9)}, "c": None})
+            action = random.random()
+            try:
+                if action < 0.3:
+                    made, new = await sessions.create(name, document, user="u", disable_task_tracking=False, ttl=ttl)
+                    etags.extend([(name, made.etag)] if new else [])
+                elif action < 0.45:
+                    etags.append((name, (await sessions.replace(name, document, ttl=ttl)).etag))
+                elif action < 0.7:
+                    etags.append((name, (await sessions.patch(name, document, ttl=ttl)).etag))
+                elif action < 0.8:
+                    await sessions.delete(name)
+                else:
+                    await lapse(sessions, name)
+            except NotFound:
+                pass
+
+    async def sweep_on(link: Link) -> None:
+        while not done.is_set():
+            await sweep.sweep(link, sessions.all_partitions)
+
+    async def write_all() -> None:
+        await Users(sessions).register("u")
+        await asyncio.gather(*(write(seed) for seed in range(6)))
+        done.set()
+
+    await asyncio.gather(write_all(), sweep_on(link), sweep_on(second))
+    await second.close()
+    assert len(set(etags)) == len(etags) > 100
+    await hold_whole(sessions)
+    await sweep.sweep(link, sessions.all_partitions)
+    await hold_whole(sessions)
+
+
+@on_every_redis
+async def test_what_was_extended_or_created_anew_since_the_sweep_looked_stays(sessions: Sessions) -> None:
+    partition = sessions.all_partitions[0]
+    await fill(sessions, [{"a": 1}] * 4)
+    for name in (ONE, TWO, THREE, FOUR):
+        await lapse(sessions, name)
+    due = await sweep.due(sessions.link, partition)
+    assert due == [ONE, TWO, THREE, FOUR]
+    # One comes anew, and one was extended in time, of which the sweep's look knew nothing.
+    new, _ = await sessions.create(ONE, document_of({"a": 1}), user=None, disable_task_tracking=False)
+    later = await clock(sessions.link) + 1000 * SECOND
+    await sessions.link.batch(
+        [("HSET", partition.session(TWO), "expires_at", later), ("ZADD", partition.expiring, later, TWO)]
+    )
+    # Two sweeps that looked at the same time.
+    done = await asyncio.gather(*(sweep.expire(sessions.link, partition, due) for _ in range(2)))
+    assert sum(done) >= 2
+    assert await sessions.get(ONE) == new
+    assert (await sessions.get(TWO)).expires_at == later
+    assert await listed(sessions) == [TWO, ONE]
+    await hold_whole(sessions)
+
+
+@pytest.mark.parametrize("partitions", [1, 3])
+async def test_a_deleted_user_takes_sessions_that_are_over_along(link: Link, partitions: int) -> None:
+    sessions = Sessions(link, PROJECT, Limits(), partitions, 4)
+    for number in range(12):
+        await add(sessions, number, {"a": 1}, "alice" if number % 2 else "bob")
+        if number % 3:
+            await lapse(sessions, session_id(number))
+    await Users(sessions).delete("alice")
+    left = {name.rpartition(":")[2] for name in await keyspace(link) if ":session:" in name}
+    assert left == {session_id(number) for number in range(0, 12, 2)}
+    await hold_whole(sessions)
+
+
+async def test_a_copy_starts_a_lifetime_of_its_own(sessions: Sessions) -> None:
+    await sessions.create(ONE, document_of({"a": 1}), user=None, disable_task_tracking=False, ttl=50)
+    assert (await sessions.copy(ONE, TWO)).expires_at is None
+    await ProjectConfigs(sessions).patch(document_of({"session_ttl": 7000}))
+    before = await clock(sessions.link)
+    copied = await sessions.copy(ONE, THREE)
+    assert copied.expires_at is not None
+    assert before + 7000 * SECOND <= copied.expires_at
+    assert (await sessions.get(THREE)) == copied
+
+
+def test_the_end_of_a_lifetime_is_the_last_of_the_fields_that_are_read() -> None:
+    assert FIELDS[-1] == "expires_at"
