@@ -209,6 +209,11 @@ class Operator:
     def revoke_keys(self, project: Project) -> None:
         self._runner.run(self.registry.revoke_keys(project))
 
+    def keys(self, project: Project) -> list[str]:
+        """Every key of a project."""
+        pattern = f"scc:{{{project.slug}[.}}]*"
+        return [key.decode() for key in self._runner.run(self._link.call("KEYS", pattern))]
+
     def findings(self, project: Project) -> list[Finding]:
         """What `check` finds wrong with the index of a project."""
         return self._runner.run(self._findings(project))

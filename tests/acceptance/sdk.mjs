@@ -88,6 +88,15 @@ const steps = {
     assert.deepEqual(await client.request('PATCH', '/project/configs', { jsonData: { a: null } }), { b: 2 });
   },
 
+  async 'a session with a lifetime'() {
+    await client.request('PATCH', '/project/configs', { jsonData: { session_ttl: 3600 } });
+    const { id } = await sessions.create({ configs: { a: 1 } });
+    assert.deepEqual((await sessions.getConfigs(id)).configs, { a: 1 });
+    assert((await sessions.list()).items.some((session) => session.id === id));
+    await sessions.updateConfigs(id, { configs: { b: 1 } });
+    await sessions.delete(id);
+  },
+
   async 'refusals reach the caller'() {
     const missing = '0190d1f2-5a3b-4c6d-8e7f-001122334455';
     await assert.rejects(sessions.getConfigs(missing), refused(404, 'session not found'));

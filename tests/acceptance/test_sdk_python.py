@@ -159,6 +159,15 @@ async def test_project_configs_are_merged(sdk: Sdk) -> None:
     assert merged.model_dump(exclude_none=True) == {"own": {"a": 1}}
 
 
+async def test_sessions_with_a_lifetime_are_sessions_like_any_other(sdk: Sdk) -> None:
+    assert (await done(sdk.project.update_configs({"session_ttl": 3600}))).model_extra == {"session_ttl": 3600}
+    session = await done(sdk.sessions.create(user="alice", configs={"a": 1}))
+    assert (await done(sdk.sessions.get_configs(session.id))).configs == {"a": 1}
+    assert await ids(sdk, user="alice") == [session.id]
+    assert await returns_nothing(sdk.sessions.update_configs(session.id, configs={"b": 1}))
+    assert await returns_nothing(sdk.sessions.delete(session.id))
+
+
 async def test_ping(sdk: Sdk) -> None:
     assert await done(sdk.ping()) == "pong"
 

@@ -14,7 +14,7 @@ from service.store.connection import Link
 from service.store.keys import STORE
 from service.store.projects import Registry
 from service.store.sessions import Sessions
-from tests.store.filling import TIMEOUT, add, keyspace, session_id
+from tests.store.filling import TIMEOUT, add, keyspace, lapse, session_id
 
 WIDE = {f"k{number}": number for number in range(80)}
 #: The configs of sessions 1, 2, 3 …, and who they belong to.
@@ -182,6 +182,22 @@ def test_more_than_a_page_is_printed_up_to_the_limit(run: Run, empty_redis: str)
     assert found("--limit", "5000") == odd
     assert found("--limit", "300", "--newest") == odd[::-1]
     assert run("find", "a=1", "--project", "many", "--count") == (0, "300\n", "")
+
+
+@pytest.mark.parametrize("partitions", [1, 3])
+def test_what_has_expired_is_neither_found_nor_counted_nor_wrong(run: Run, empty_redis: str, partitions: int) -> None:
+    async def fill_and_lapse(link: Link) -> None:
+        await fill_default(link, partitions)
+        sessions = Sessions(link, await Registry(link, "a secret").get("default"), Limits(), partitions)
+        for number in (1, 7):
+            assert await lapse(sessions, session_id(number))
+
+    on_store(empty_redis, fill_and_lapse)
+    for words, numbers in (('agent="bot1"', (3, 5)), ('@user="alice@example.com"', (2,)), ("", (2, 3, 4, 5, 6))):
+        found = {line.split()[0] for line in run("find", words)[1].splitlines()}
+        assert found == {session_id(number) for number in numbers}
+        assert run("find", words, "--count")[1] == f"{len(numbers)}\n"
+    assert run("check")[:2] == (0, "0 differences in 1 projects; 0 mended\n")
 
 
 @pytest.mark.parametrize(

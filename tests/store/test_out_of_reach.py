@@ -7,11 +7,12 @@ import pytest
 
 from service.configs.limits import Limits
 from service.errors import StoreUnavailable
+from service.store import sweep
 from service.store.connection import Link
 from service.store.sessions import Sessions
-from tests.store.filling import PROJECT, TIMEOUT, add, document_of, keyspace, session_id
+from tests.store.filling import PROJECT, TIMEOUT, add, document_of, keyspace, lapse, session_id
 
-ONE, TWO = map(session_id, (1, 2))
+ONE, TWO, THREE = map(session_id, (1, 2, 3))
 
 #: What the narrow user of `within_reach` cannot see belongs to the term far=1.
 WRITES: dict[str, Callable[[Sessions], Awaitable[object]]] = {
@@ -53,3 +54,38 @@ async def test_a_write_that_cannot_reach_all_of_its_keys_changes_nothing(
         with pytest.raises(StoreUnavailable):
             await WRITES[write](blind)
     assert await keyspace(sessions.link) == before
+
+
+#: Each needs the zset of lifetimes, which the narrow user cannot see.
+LIFETIMES: dict[str, Callable[[Sessions], Awaitable[object]]] = {
+    "create": lambda sessions: sessions.create(
+        session_id(4), document_of({"near": 1}), user=None, disable_task_tracking=False, ttl=50
+    ),
+    "create, in the place of one that is over": lambda sessions: add(sessions, 3, {"near": 1}),
+    "patch, which gives a lifetime": lambda sessions: sessions.patch(TWO, document_of({}), ttl=50),
+    "patch, which takes it": lambda sessions: sessions.patch(ONE, document_of({}), ttl=0),
+    "replace, which gives a lifetime": lambda sessions: sessions.replace(TWO, document_of({"near": 2}), ttl=50),
+    "delete": lambda sessions: sessions.delete(ONE),
+    "expire": lambda sessions: sweep.expire(sessions.link, sessions.all_partitions[0], [THREE]),
+}
+
+
+@pytest.mark.parametrize("write", LIFETIMES)
+async def test_so_is_one_that_cannot_reach_the_ends_of_lifetimes(sessions: Sessions, empty_redis: str, write: str) -> None:
+    for number in (1, 2, 3):
+        await add(sessions, number, {"near": 1})
+    await sessions.patch(ONE, document_of({}), ttl=1000)
+    await lapse(sessions, THREE)
+    partition = sessions.all_partitions[0]
+    before = await keyspace(sessions.link)
+    seen = [partition.prefix + name for name in ("session:*", "sessions", "state", "*:near=*")]
+    async with within_reach(sessions.link, empty_redis, *seen) as narrow:
+        blind = Sessions(narrow, PROJECT, Limits(), 1, 4)
+        # What does not touch a lifetime does not need it.
+        await blind.patch(ONE, document_of({"near": 2}))
+        await blind.patch(ONE, document_of({"near": 1}))
+        after = await keyspace(sessions.link)
+        with pytest.raises(StoreUnavailable):
+            await LIFETIMES[write](blind)
+    assert await keyspace(sessions.link) == after
+    assert {*after} == {*before}

@@ -14,7 +14,7 @@ from service.store.connection import Link
 from service.store.projects import KeyRing, ProjectConfigs, Registry
 from service.store.sessions import Sessions
 from service.store.users import Users
-from tests.store.filling import add, document_of, keyspace
+from tests.store.filling import add, document_of, keyspace, lapse, session_id
 
 
 @pytest.fixture
@@ -88,7 +88,9 @@ async def test_a_deleted_project_leaves_nothing(registry: Registry, partitions: 
     sessions = Sessions(registry.link, project, Limits(), partitions, 4)
     for number in range(230):
         await add(sessions, number, {"n": number} if number % 5 else None, "alice" if number % 2 else None)
-    await ProjectConfigs(sessions).patch(document_of({"a": 1}))
+        if number % 7 == 0:
+            await lapse(sessions, session_id(number))
+    await ProjectConfigs(sessions).patch(document_of({"a": 1, "session_ttl": 50}))
     await registry.revoke_keys(project)
     await registry.delete(sessions)
     assert await keyspace(registry.link) == untouched

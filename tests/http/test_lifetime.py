@@ -1,0 +1,164 @@
+"""`ttl` on POST, PUT and PATCH, `session_ttl` in the project's configs, and the end of a lifetime as clients see it."""
+
+import json
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from tests.api import Answer, Api, Operator
+from tests.http.test_create import TIME
+from tests.serving import until
+
+MOST = 315_360_000
+#: What is no lifetime, as JSON.
+WRONG = [
+    b"0", b"-0", b"-1", b"1.0", b"1e2", b"0.5", b"true", b"false", b'""', b'"60"', b"[]", b"[60]", b"{}", b"315360001",
+    b"9223372036854775807", b"99999999999999999999", b"1e300",
+]  # fmt: skip
+SENTENCE = f"must be null or a whole number of seconds from 1 to {MOST}"
+PROJECT = "/project/configs"
+
+
+def lifetime(session: dict[str, Any], since: str = "updated_at") -> int:
+    """Seconds from the write that `since` tells of to the end, to the nearest."""
+    assert TIME.fullmatch(session["expires_at"])
+    begin, end = (datetime.fromisoformat(session[name]) for name in (since, "expires_at"))
+    return round((end - begin) / timedelta(seconds=1))
+
+
+@pytest.mark.parametrize("ttl", [1000, 3600, MOST])
+def test_a_session_says_when_its_lifetime_ends(api: Api, ttl: int) -> None:
+    session = api.create(ttl=ttl, configs={"a": 1})
+    assert lifetime(session, "created_at") == ttl
+    assert api.get(session["id"]).data == session
+    assert api.page()["items"] == [session]
+    # The id in use: the session that has it, whatever is asked.
+    assert api.call("POST", "/session", {"use_uuid": session["id"], "ttl": 5}, 200).data == session
+
+
+@pytest.mark.parametrize("members", [{}, {"ttl": None}, {"ttl": None, "configs": {"ttl": 5}}])
+def test_without_one_it_lives_until_it_is_deleted(api: Api, members: dict[str, Any]) -> None:
+    session = api.create(**members)
+    assert session["expires_at"] is None
+    assert api.get(session["id"]).data == session
+
+
+@pytest.mark.parametrize("method", ["PUT", "PATCH"])
+def test_a_write_gives_a_lifetime_keeps_it_or_takes_it(api: Api, method: str) -> None:
+    session_id = api.new({"a": 1})
+    path = f"/session/{session_id}/configs"
+
+    def write(etag: str = "", **members: object) -> dict[str, Any]:
+        headers = {"If-Match": etag} if etag else None
+        answer = api.call(method, path, {"configs": {"a": 2}, **members}, headers=headers)
+        now = api.get(session_id)
+        assert now.etag == answer.etag
+        return dict(now.data)
+
+    assert write()["expires_at"] is None
+    given = write(ttl=5000)
+    assert lifetime(given) == 5000
+    kept = write()
+    assert kept["expires_at"] == given["expires_at"]
+    assert kept["updated_at"] > given["updated_at"]
+    assert lifetime(write(ttl=7000)) == 7000
+    assert lifetime(write(api.get(session_id).etag, ttl=10)) == 10
+    assert write(ttl=None)["expires_at"] is None
+    assert write(ttl=None)["expires_at"] is None
+    # Refused, and nothing of it done.
+    before = api.get(session_id).data
+    api.call(method, path, {"configs": {"a": 3}, "ttl": 9}, 412, {"If-Match": '"1-1"'})
+    assert api.call(method, path, {"ttl": 9}, 400).msg == "configs must be a JSON object"
+    assert api.get(session_id).data == before
+
+
+@pytest.mark.parametrize("ttl", WRONG)
+def test_what_is_no_lifetime_is_400_and_changes_nothing(api: Api, ttl: bytes) -> None:
+    session = api.create(configs={"a": 1}, ttl=5000)
+    path = f"/session/{session['id']}/configs"
+    body = b'{"configs":{"a":2},"ttl":%b}' % ttl
+    for method, target in (("POST", "/session"), ("PUT", path), ("PATCH", path)):
+        assert api.call(method, target, body, 400).msg == f"ttl {SENTENCE}"
+    assert api.call("PATCH", PROJECT, b'{"session_ttl":%b,"b":1}' % ttl, 400).msg == f"session_ttl {SENTENCE}"
+    assert api.get(session["id"]).data == session
+    assert api.ids() == [session["id"]]
+    assert api.call("GET", PROJECT).data == {}
+
+
+def test_of_two_lifetimes_in_one_body_the_last_counts(api: Api) -> None:
+    session = api.call("POST", "/session", b'{"ttl":"x","ttl":500}', 201).data
+    assert lifetime(session) == 500
+
+
+def test_the_project_s_default_is_for_sessions_created_without_another(api: Api, other: Api) -> None:
+    old = api.create()
+    assert api.call("PATCH", PROJECT, {"session_ttl": 4000, "x": 1}).data == {"session_ttl": 4000, "x": 1}
+    # By every worker, at once.
+    created = [api.create(configs={"a": number}) for number in range(8)]
+    assert [lifetime(session) for session in created] == [4000] * 8
+    assert lifetime(api.create(ttl=50)) == 50
+    assert api.create(ttl=None)["expires_at"] is None
+    # What is there stays as it is, and so do other projects.
+    assert api.get(old["id"]).data == old
+    api.patch(old["id"], {"a": 1})
+    assert api.get(old["id"]).data["expires_at"] is None
+    assert other.create()["expires_at"] is None
+    copy = api.call("POST", f"/session/{old['id']}/copy", status=201).data["new_session_id"]
+    assert lifetime(api.get(copy).data) == 4000
+    assert api.call("PATCH", PROJECT, {"session_ttl": None}).data == {"x": 1}
+    assert [api.create()["expires_at"] for _ in range(8)] == [None] * 8
+
+
+def test_at_its_end_a_session_is_gone_for_every_verb_and_in_the_end_from_the_store(
+    api: Api, operator: Operator
+) -> None:
+    kept = api.create(user="alice", configs={"a": 1})
+    created = api.call("POST", "/session", {"user": "alice", "configs": {"a": 1, "only": "here"}, "ttl": 1}, 201)
+    session, etag = created.data, created.etag
+    path = f"/session/{session['id']}"
+    until(lambda: api.send("GET", path).status == 404, "the end of a lifetime")
+    for method, target, body in (
+        ("GET", path, None), ("GET", f"{path}/configs", None), ("PUT", f"{path}/configs", {"configs": {}}),
+        ("PATCH", f"{path}/configs", {"configs": {}, "ttl": 50}), ("POST", f"{path}/copy", None), ("DELETE", path, None),
+    ):  # fmt: skip
+        assert api.call(method, target, body, 404).msg == "session not found"
+    assert api.get(session["id"], 404, {"If-None-Match": f'"{etag}"'}).msg == "session not found"
+    for if_match in ("*", etag):
+        api.patch(session["id"], {}, 412, {"If-Match": if_match})
+    assert api.ids() == api.matching({"a": 1}) == api.ids(user="alice") == [kept["id"]]
+    assert api.matching({"only": "here"}) == []
+    assert api.call("GET", "/user/alice/resources").data["counts"]["sessions_count"] == 1
+    until(lambda: not any('only="here"' in key or session["id"] in key for key in operator.keys(api.project)), "a sweep")
+    assert operator.findings(api.project) == []
+
+
+def test_a_sweep_needs_nobody_to_ask_for_what_is_over(api: Api, operator: Operator) -> None:
+    for number in range(25):
+        api.create(configs={"n": number, "all": True}, ttl=1, user=f"u{number % 3}")
+
+    def left() -> list[str]:
+        return [key for key in operator.keys(api.project) if not key.endswith((":project", ":tokens", ":users", ":state"))]
+
+    until(lambda: left() == [], "a sweep")
+    assert operator.findings(api.project) == []
+    assert api.ids() == []
+
+
+def test_an_id_is_free_as_soon_as_its_session_is_over(api: Api, operator: Operator) -> None:
+    uuid, turns = str(uuid4()), 3
+    created: list[Answer] = []
+
+    def create() -> bool:
+        body = {"use_uuid": uuid, "ttl": 1, "configs": {"turn": len(created)}}
+        answer = api.send("POST", "/session", json.dumps(body).encode())
+        if answer.status == 201:
+            assert answer.data["configs"] == body["configs"]
+            assert api.matching({"turn": len(created) - 1}) == []
+            created.append(answer)
+        return len(created) == turns
+
+    until(create, "an id that is free again")
+    assert len({answer.etag for answer in created}) == len({answer.data["created_at"] for answer in created}) == turns
+    assert operator.findings(api.project) == []
