@@ -11,7 +11,8 @@
     ├── UnsupportedMediaType    415
     ├── ExpectationFailed       417
     ├── StoreUnavailable        503  nothing was written
-    │   └── WriteUncertain      503  a write that may or may not have happened
+    │   ├── WriteUncertain      503  a write that may or may not have happened
+    │   └── NotReplicated       503  a write that has happened, but is not on as many replicas as promised
     └── StartupError                 the command line ends with the sentence and status 1
 """
 
@@ -114,6 +115,13 @@ class WriteUncertain(StoreUnavailable):
 
     def __init__(self) -> None:
         super().__init__(detail="the write may or may not have happened")
+
+
+class NotReplicated(StoreUnavailable):
+    """A write was made, and too few replicas have confirmed it in time: a failover may lose it."""
+
+    def __init__(self) -> None:
+        super().__init__(detail="the write was made, but not replicated as promised: it may be lost yet")
 
 
 class StartupError(ServiceError):

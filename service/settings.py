@@ -31,7 +31,8 @@ class Settings(Limits):
     port: int = field(default=8029, metadata={"help": "port to listen on; 0 takes a free one"})
     workers: int = field(default_factory=_cores, metadata={"help": "worker processes; one a core unless set"})
     redis_url: str = field(
-        default="", metadata={"help": "Redis to use, redis://, rediss:// or unix://; empty: an embedded one"}
+        default="",
+        metadata={"help": "Redis to use: redis://, rediss://, unix://, redis+cluster://, redis+sentinel://; empty: embedded"},
     )
     data_dir: Path = field(
         default=Path(".data"), metadata={"help": "directory of the embedded Redis, the made-up key and the key secret"}
@@ -51,6 +52,9 @@ class Settings(Limits):
     partitions: int = field(
         default=1, metadata={"help": "partitions of each project's sessions; fixed when a store is first used"}
     )
+    min_replicas: int = field(
+        default=0, metadata={"help": "replicas that must have a write before it is answered; 0 waits for none"}
+    )
     command_timeout: float = field(default=1.0, metadata={"help": "longest wait for Redis, in seconds"})
     shutdown_timeout: float = field(
         default=10.0, metadata={"help": "longest wait for requests in flight at the end, in seconds"}
@@ -67,6 +71,7 @@ class Settings(Limits):
         _require(1 <= self.workers <= 256, "workers", "1 to 256")
         _require(self.fsync in FSYNC_POLICIES, "fsync", ", ".join(FSYNC_POLICIES))
         _require(1 <= self.partitions <= 1024, "partitions", "1 to 1024")
+        _require(0 <= self.min_replicas <= 100, "min_replicas", "0 to 100")
         _require(0 < self.command_timeout < inf, "command_timeout", "more than 0")
         _require(0 <= self.shutdown_timeout < inf, "shutdown_timeout", "0 or more")
         # What nests is walked by recursion, two frames a level.

@@ -13,7 +13,7 @@ from service.store.sessions import Project, Sessions
 @asynccontextmanager
 async def registry(settings: Settings) -> AsyncIterator[Registry]:
     """All projects of the store."""
-    link = Link.open(settings.redis_url, timeout=settings.command_timeout)
+    link = Link.open(settings.redis_url, timeout=settings.command_timeout, min_replicas=settings.min_replicas)
     try:
         yield Registry(link, settings.key_secret)
     finally:

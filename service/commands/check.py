@@ -31,7 +31,7 @@ async def _run(arguments: Namespace, settings: Settings) -> int:
         projects = [await registry.get(arguments.project)] if arguments.project else await registry.all()
         stores = [await _store.sessions(registry.link, project, settings) for project in projects]
         partitions = [partition for store in stores for partition in store.all_partitions]
-        total = await registry.link.call("DBSIZE")
+        total = sum(await registry.link.everywhere("DBSIZE"))
         for partition in partitions:
             total += await registry.link.call("ZCARD", partition.sessions)
         with tqdm(total=total, desc="check", unit=" looks", file=sys.stderr, mininterval=0.2) as bar:

@@ -40,7 +40,7 @@ async def _serve(settings: Settings, listener: socket.socket) -> None:
     stop = asyncio.Event()
     for name in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(name, stop.set)
-    link = Link.open(settings.redis_url, timeout=settings.command_timeout)
+    link = Link.open(settings.redis_url, timeout=settings.command_timeout, min_replicas=settings.min_replicas)
     dispatch = Dispatch(Worker(settings, link))
     runner = web.ServerRunner(
         Server(dispatch, max_body_bytes=settings.max_body_bytes), shutdown_timeout=settings.shutdown_timeout

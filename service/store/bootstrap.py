@@ -26,10 +26,7 @@ def prepare(settings: Settings) -> None:
 
 
 async def _prepare(settings: Settings) -> None:
-    try:
-        link = Link.open(settings.redis_url, timeout=settings.command_timeout)
-    except ValueError:
-        raise StartupError("setting redis_url must begin with redis://, rediss:// or unix://") from None
+    link = Link.open(settings.redis_url, timeout=settings.command_timeout, min_replicas=settings.min_replicas)
     try:
         await check_store(link, settings)
         registry = Registry(link, settings.key_secret)

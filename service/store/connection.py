@@ -1,100 +1,161 @@
-"""The connection to Redis: commands out, replies in, and everything that can go wrong turned into the service's own errors."""
+"""The link to Redis: commands out, replies in, and everything that can go wrong met or turned into the service's own errors.
 
-import re
+What fails is tried again where that may end better and cannot do a write twice, as long as the command's time lasts.
+"""
+
+import asyncio
 from collections.abc import Callable, Sequence
-from typing import Any, Self, cast
+from time import monotonic
+from typing import Any, Self
 
 import hiredis
-from redis import exceptions as redis_errors
-from redis.asyncio.connection import ConnectionPool
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
 
-from service.errors import StoreUnavailable, WriteUncertain
-from service.store.lane import Broken, Lane, LaneError
+from service.errors import NotReplicated, StoreUnavailable, WriteUncertain
+from service.store import node, replies, urls
+from service.store.cluster import Cluster
+from service.store.lane import Command, LaneError, TimedOut, pack
+from service.store.sentinel import Sentinel
+from service.store.topology import One, Outcome, Place, Topology, Unknown, Way
 
-#: A command as Redis takes it: its name, then its arguments.
-Command = Sequence[str | bytes | int]
+#: The share of a command's time that must be left for another attempt.
+LEAST = 0.2
 
-# hiredis declares a tuple of one; it packs any number.
-_pack = cast("Callable[[Sequence[str | bytes | int]], bytes]", hiredis.pack_command)
+_TOPOLOGIES: dict[str, Callable[..., Topology]] = {"one": One, "cluster": Cluster, "sentinel": Sentinel}
 
-# Answers by which Redis refuses to work for now, without having done anything; 6.2 wraps those to a script's own commands.
-_REFUSAL = re.compile(
-    r"(?:ERR Error running script .*?: -)?"
-    r"(?:LOADING|OOM|READONLY|BUSY|MISCONF|MASTERDOWN|NOREPLICAS|CLUSTERDOWN|TRYAGAIN)\b"
-)
+
+async def _send(way: Way | Unknown, commands: Sequence[Command], writes: bool, seconds: float) -> list[Any]:
+    """Send commands one way and return how each ended."""
+    if isinstance(way, Unknown):
+        return [way] * len(commands)
+    packed = b"".join([pack(tuple(command)) for command in commands])
+    try:
+        return await (way.writes if writes else way.reads).send(packed, len(commands), seconds)
+    except LaneError as error:
+        return [error] * len(commands)
 
 
 class Link:
-    """One worker's way to Redis. Replies are as Redis sends them: bytes, int, list or None."""
+    """One worker's way to the store. Replies are as Redis sends them: bytes, int, list or None."""
 
-    def __init__(self, pool: ConnectionPool, *, timeout: float) -> None:
-        self._pool = pool
+    def __init__(self, topology: Topology, *, timeout: float) -> None:
+        self._topology = topology
         self._timeout = timeout
-        self._lane: Lane | None = None
 
     @classmethod
-    def open(cls, url: str, *, timeout: float) -> Self:
-        """A way to the Redis at `url`, connected when first used; a command takes at most `timeout` seconds.
+    def open(cls, url: str, *, timeout: float, min_replicas: int = 0) -> Self:
+        """A way to the store at `url`, connected when first used; a command takes at most `timeout` seconds.
+
+        A write is answered once `min_replicas` replicas have it.
 
         Raises:
-            ValueError: `url` is no Redis URL.
+            StartupError: `url` is not one of a store.
         """
-        pool = ConnectionPool.from_url(
-            url,
-            protocol=2,
-            socket_timeout=timeout,
-            socket_connect_timeout=timeout,
-            # What is sent again is decided below: a script that ran twice would write twice.
-            retry=Retry(NoBackoff(), 0),
-        )
-        return cls(pool, timeout=timeout)
+        address = urls.parse(url)
+        return cls(_TOPOLOGIES[address.kind](address, timeout=timeout, min_replicas=min_replicas), timeout=timeout)
 
     async def close(self) -> None:
-        """Close the connection."""
-        if self._lane is not None:
-            self._lane.close()
+        """Close all connections."""
+        self._topology.close()
 
-    async def call(self, *command: str | bytes | int, writes: bool = False) -> Any:  # noqa: ANN401 - Redis replies differ
-        """Run one command.
+    async def call(self, *command: str | bytes | int, writes: bool = False, at: Place | None = None) -> Any:  # noqa: ANN401 - Redis replies differ
+        """Run one command. `at` tells where, for a command without a key.
 
         Raises:
             StoreUnavailable: Redis is away, too slow, or refuses to work.
             WriteUncertain: the same, for a command that `writes` and may have done so.
+            NotReplicated: it was done, but not by as many servers as promised.
             redis.ResponseError: Redis answered with an error that is this service's fault (NOSCRIPT included).
         """
-        (reply,) = await self._send(_pack(command), 1, writes)
-        if isinstance(reply, hiredis.ReplyError):
-            raise _translated(reply)
-        return reply
+        started = monotonic()
+        outcome: Any
+        try:
+            way = self._topology.way(command, at)
+            (outcome,) = await (way.writes if writes else way.reads).send(pack(command))
+        except LaneError as error:
+            outcome = error
+        if isinstance(outcome, Exception):
+            (outcome,) = await self._settle([command], [outcome], writes, at, started)
+            if isinstance(outcome, Exception):
+                raise outcome
+        return outcome
 
     async def batch(self, commands: Sequence[Command], *, writes: bool = False) -> list[Any]:
-        """Run `commands` in one round trip, in order but not as one step; replies in the same order.
+        """Run `commands` in one round trip to each server, not as one step; replies in the order of the commands.
 
         An error that Redis answers to one command stands, as `call` would raise it, in its place in the list.
         """
         if not commands:
             return []
-        packed = b"".join([_pack(tuple(command)) for command in commands])
-        replies = await self._send(packed, len(commands), writes)
-        return [_translated(reply) if isinstance(reply, hiredis.ReplyError) else reply for reply in replies]
+        started = monotonic()
+        outcomes = await self._attempt(commands, [None] * len(commands), writes, None, self._timeout)
+        if any(isinstance(outcome, Exception) for outcome in outcomes):
+            return await self._settle(commands, outcomes, writes, None, started)
+        return outcomes
 
-    async def _send(self, packed: bytes, commands: int, writes: bool) -> list[Any]:
-        if self._lane is None:
-            self._lane = Lane(self._pool, timeout=self._timeout)
-        try:
-            try:
-                return await self._lane.send(packed, commands)
-            except Broken as error:
-                if writes and error.sent:
-                    raise
-                # Once more: it changed nothing, and a restarted Redis is there again at once.
-                return await self._lane.send(packed, commands)
-        except LaneError as error:
-            raise WriteUncertain if writes and error.sent else StoreUnavailable from error
-        except (redis_errors.RedisError, OSError, TimeoutError) as error:
-            raise StoreUnavailable from error
+    async def everywhere(self, *command: str | bytes | int, writes: bool = False) -> list[Any]:
+        """Run a command that has no key on every master; raises as `call` does."""
+        await self.call("PING", at=0)  # the masters are known then
+        slots = self._topology.slots()
+        return await asyncio.gather(*(self.call(*command, writes=writes, at=slot) for slot in slots))
+
+    async def _attempt(
+        self, commands: Sequence[Command], last: Sequence[Outcome], writes: bool, at: Place | None, seconds: float
+    ) -> list[Any]:
+        """Send every command to its server, all servers at once, and return how each ended."""
+        ways = list(self._topology.ways(commands, at, last))
+        if len(ways) == 1:
+            return await _send(ways[0][0], commands, writes, seconds)
+        parts = await asyncio.gather(
+            *(_send(way, [commands[place] for place in places], writes, seconds) for way, places in ways)
+        )
+        outcomes: list[Any] = [None] * len(commands)
+        for (_, places), ends in zip(ways, parts, strict=True):
+            for place, end in zip(places, ends, strict=True):
+                outcomes[place] = end
+        return outcomes
+
+    async def _settle(
+        self, commands: Sequence[Command], outcomes: list[Any], writes: bool, at: Place | None, started: float
+    ) -> list[Any]:
+        """Try again what failed, while that is safe, may help, and leaves time to spare; turn what is left into errors."""
+        least = self._timeout * LEAST
+        for pause in self._topology.pauses:
+            again = [place for place, outcome in enumerate(outcomes) if self._may_try_again(outcome, writes)]
+            left = started + self._timeout - monotonic()
+            if not again or left < least + pause:
+                break
+            last = [outcomes[place] for place in again]
+            await self._topology.learn(last, left - least - pause)
+            await asyncio.sleep(pause)
+            left = max(started + self._timeout - monotonic(), 0)
+            ends = await self._attempt([commands[place] for place in again], last, writes, at, left)
+            for place, end in zip(again, ends, strict=True):
+                outcomes[place] = end
+        self._raise_for(outcomes, writes)
+        return [self._translated(outcome) for outcome in outcomes]
+
+    def _may_try_again(self, outcome: Outcome, writes: bool) -> bool:
+        # A write that Redis may have seen is never sent twice; what Redis has refused it has not done.
+        is_uncertain = writes and isinstance(outcome, LaneError) and outcome.sent
+        return not is_uncertain and self._topology.may_help(outcome)
+
+    def _raise_for(self, outcomes: Sequence[Outcome], writes: bool) -> None:
+        """Raise the error that calls without a reply amount to."""
+        failed = [outcome for outcome in outcomes if isinstance(outcome, LaneError)]
+        if not failed:
+            return
+        if any(isinstance(error, TimedOut) for error in failed):
+            self._topology.doubt()
+        if all(isinstance(error, node.NotReplicated) for error in failed):
+            raise NotReplicated from failed[0]
+        some_done = any(not isinstance(outcome, Exception) for outcome in outcomes)
+        uncertain = writes and (some_done or any(error.sent for error in failed))
+        raise WriteUncertain if uncertain else StoreUnavailable from failed[0]
+
+    def _translated(self, outcome: Outcome) -> Any:  # noqa: ANN401 - Redis replies differ
+        if not isinstance(outcome, hiredis.ReplyError):
+            return outcome
+        return StoreUnavailable() if self._topology.may_help(outcome) else replies.translated(outcome)
 
 
 def checked(replies: list[Any]) -> list[Any]:
@@ -103,10 +164,3 @@ def checked(replies: list[Any]) -> list[Any]:
         if isinstance(reply, Exception):
             raise reply
     return replies
-
-
-def _translated(reply: hiredis.ReplyError) -> Exception:
-    text = str(reply)
-    if _REFUSAL.match(text):
-        return StoreUnavailable()
-    return redis_errors.NoScriptError(text) if text.startswith("NOSCRIPT") else redis_errors.ResponseError(text)

@@ -16,8 +16,9 @@ from service.configs.document import EMPTY, NULL, document, parse
 from service.configs.limits import Limits
 from service.errors import BadRequest
 from service.store import keys, scripts, session_ttl
-from service.store.connection import Command, Link, checked
+from service.store.connection import Link, checked
 from service.store.keys import Partition
+from service.store.lane import Command
 
 VERIFY_SESSION = scripts.load("verify_session")
 VERIFY_SET = scripts.load("verify_set")
@@ -304,7 +305,7 @@ class Check:
         cursor = b"0"
         while True:
             cursor, found = await self.link.call(
-                "SCAN", cursor, "MATCH", self.partition.prefix + "*", "COUNT", SCAN_BATCH
+                "SCAN", cursor, "MATCH", self.partition.prefix + "*", "COUNT", SCAN_BATCH, at=self.partition.prefix
             )
             parts = [key.decode().removeprefix(self.partition.prefix).partition(":") for key in found]
             yield [(kind, rest) for kind, _, rest in parts]

@@ -12,10 +12,18 @@ there hiredis parses replies as bytes arrive, and no task of ours reads. Invaria
 
 import asyncio
 from collections import deque
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import hiredis
-from redis.asyncio.connection import AbstractConnection, ConnectionPool
+from redis.asyncio.connection import AbstractConnection
+from redis.exceptions import RedisError
+
+#: A command as Redis takes it: its name, then its arguments.
+Command = Sequence[str | bytes | int]
+
+#: The bytes of a command. hiredis declares a tuple of one; it packs any number.
+pack = cast("Callable[[tuple[str | bytes | int, ...]], bytes]", hiredis.pack_command)
 
 #: Commands and bytes in flight on one lane.
 MAX_COMMANDS = 20_000
@@ -41,6 +49,10 @@ class Busy(LaneError):
     """Too much is in flight already."""
 
 
+class Unreachable(LaneError):
+    """No connection could be made."""
+
+
 class Broken(LaneError):
     """The connection was lost."""
 
@@ -52,13 +64,13 @@ class TimedOut(LaneError):
 class _Entry:
     """One call in flight."""
 
-    __slots__ = ("commands", "future", "replies", "size", "started")
+    __slots__ = ("commands", "deadline", "future", "replies", "size")
 
-    def __init__(self, future: asyncio.Future[list[Any]], commands: int, size: int, started: float) -> None:
+    def __init__(self, future: asyncio.Future[list[Any]], commands: int, size: int, deadline: float) -> None:
         self.future = future
         self.commands = commands
         self.size = size
-        self.started = started
+        self.deadline = deadline
         self.replies: list[Any] = []
 
     def fail(self, error: LaneError) -> None:
@@ -69,9 +81,9 @@ class _Entry:
 class Lane(asyncio.Protocol):
     """One shared connection, opened when it is first needed and again when it was lost."""
 
-    def __init__(self, pool: ConnectionPool, *, timeout: float) -> None:
-        """`pool` tells how to connect; a call takes `timeout` seconds at most."""
-        self._pool = pool
+    def __init__(self, connection: Callable[[], AbstractConnection], *, timeout: float) -> None:
+        """`connection` makes one that is not open yet; a call takes `timeout` seconds at most."""
+        self._connection = connection
         self._timeout = timeout
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
@@ -84,21 +96,23 @@ class Lane(asyncio.Protocol):
         self._heard = 0.0
         self._ticking = False
 
-    async def send(self, packed: bytes, commands: int = 1) -> list[Any]:
+    async def send(self, packed: bytes, commands: int = 1, seconds: float | None = None) -> list[Any]:
         """Send packed commands and return their replies; an error that Redis answers is a reply too.
+
+        `seconds` is what is left of the call's time where it has waited already.
 
         Raises:
             LaneError: there are no replies.
-            redis.RedisError, OSError: no connection could be made.
         """
-        started = self._loop.time()
+        now = self._loop.time()
+        deadline = now + (self._timeout if seconds is None else seconds)
         if self._transport is None:
-            await self._connect()
+            await self._connect(deadline)
         if self._transport is None:
             raise Broken(sent=False)  # lost again before this call had its turn
         if self._commands >= MAX_COMMANDS or self._bytes >= MAX_BYTES:
             raise Busy(sent=False)
-        entry = _Entry(self._loop.create_future(), commands, len(packed), started)
+        entry = _Entry(self._loop.create_future(), commands, len(packed), deadline)
         idle = not self._waiting
         self._waiting.append(entry)
         self._outgoing.append(packed)
@@ -111,7 +125,7 @@ class Lane(asyncio.Protocol):
         self._bytes += entry.size
         if not self._ticking:
             self._ticking = True
-            self._heard = started
+            self._heard = now
             self._loop.call_later(self._timeout / TICKS, self._tick)
         return await entry.future
 
@@ -151,21 +165,24 @@ class Lane(asyncio.Protocol):
         """Fail what has waited too long. It stays in line for its reply, until the connection is given up."""
         now = self._loop.time()
         for entry in self._waiting:
-            if entry.started > now - self._timeout * (1 - 1 / TICKS):
-                break
-            entry.fail(TimedOut(sent=True))
+            if entry.deadline <= now + self._timeout / TICKS:
+                entry.fail(TimedOut(sent=True))
         self._ticking = bool(self._waiting)
         if self._ticking:
             self._loop.call_later(self._timeout / TICKS, self._tick)
             if now - self._heard > self._timeout * SILENCE and self._transport is not None:
                 self._transport.abort()
 
-    async def _connect(self) -> None:
+    async def _connect(self, deadline: float) -> None:
         if self._connecting is None:
             self._connecting = self._loop.create_task(self._open())
             self._connecting.add_done_callback(self._connected)
-        # One attempt for all who wait; none of them takes it away from the others by being cancelled.
-        await asyncio.shield(self._connecting)
+        try:
+            async with asyncio.timeout_at(deadline):
+                # One attempt for all who wait; none of them takes it away from the others by giving up.
+                await asyncio.shield(self._connecting)
+        except (RedisError, OSError, TimeoutError) as error:
+            raise Unreachable(sent=False) from error
 
     def _connected(self, task: asyncio.Task[None]) -> None:
         self._connecting = None
@@ -173,7 +190,7 @@ class Lane(asyncio.Protocol):
             task.exception()  # seen by whoever waits; with nobody left waiting it is nobody's
 
     async def _open(self) -> None:
-        connection: AbstractConnection = self._pool.make_connection()  # type: ignore[no-untyped-call]
+        connection = self._connection()
         await connection.connect()  # type: ignore[no-untyped-call]
         # From here on the transport is ours: redis-py neither reads from it nor closes it. The writer is only kept, because it
         # would close the transport when it goes.

@@ -13,8 +13,8 @@ from typing import Any
 
 from redis.exceptions import NoScriptError
 
-from service.errors import StoreUnavailable
-from service.store.connection import Command, Link, checked
+from service.store.connection import Link, checked
+from service.store.lane import Command
 
 _INCLUDE = re.compile(r"^-- include: (\w+)\n", re.MULTILINE)
 _PARAMETER = re.compile(r"^-- (KEYS|ARGV)\[(\d+)\] (\w+)", re.MULTILINE)
@@ -31,39 +31,34 @@ class Script:
     arguments: tuple[str, ...]
 
     def command(self, keys: Sequence[str], arguments: Sequence[str | bytes | int]) -> Command:
-        """The command that runs this script."""
+        """The command that runs this script where Redis knows it."""
         return ("EVALSHA", self.sha, len(keys), *keys, *arguments)
+
+    def loading(self, keys: Sequence[str], arguments: Sequence[str | bytes | int]) -> Command:
+        """The command that runs this script, and makes it known to the server that runs it."""
+        return ("EVAL", self.source, len(keys), *keys, *arguments)
 
     async def run(
         self, link: Link, keys: Sequence[str], arguments: Sequence[str | bytes | int], *, writes: bool = True
     ) -> Any:  # noqa: ANN401 - each script has its own reply
-        """Run the script, loading it where Redis does not know it.
-
-        Raises:
-            StoreUnavailable: a key is out of reach while its slot moves; nothing was written.
-            As `Link.call` does.
-        """
-        command = self.command(keys, arguments)
+        """Run the script. Raises as `Link.call` does."""
         try:
-            return _done(await link.call(*command, writes=writes))
+            return await link.call(*self.command(keys, arguments), writes=writes)
         except NoScriptError:
-            await link.call("SCRIPT", "LOAD", self.source)
-            return _done(await link.call(*command, writes=writes))
+            return await link.call(*self.loading(keys, arguments), writes=writes)
 
     async def run_many(
         self, link: Link, calls: Sequence[tuple[Sequence[str], Sequence[str | bytes | int]]], *, writes: bool = True
     ) -> list[Any]:
         """Run the script once a call, in one round trip; each run is atomic, all of them together are not."""
-        await link.call("SCRIPT", "LOAD", self.source)
-        replies = checked(await link.batch([self.command(keys, arguments) for keys, arguments in calls], writes=writes))
-        return [_done(reply) for reply in replies]
-
-
-def _done(reply: Any) -> Any:  # noqa: ANN401 - each script has its own reply
-    """The reply of a script that has done its work; one that met a key out of reach has written nothing."""
-    if reply == [b"moving"]:
-        raise StoreUnavailable
-    return reply
+        replies = await link.batch([self.command(*call) for call in calls], writes=writes)
+        while missing := [place for place, reply in enumerate(replies) if isinstance(reply, NoScriptError)]:
+            # The first makes it known to its server; in a cluster others may lack it still.
+            first, *others = (calls[place] for place in missing)
+            again = [self.loading(*first), *(self.command(*call) for call in others)]
+            for place, reply in zip(missing, await link.batch(again, writes=writes), strict=True):
+                replies[place] = reply
+        return checked(replies)
 
 
 def load(name: str) -> Script:

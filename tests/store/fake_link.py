@@ -6,7 +6,9 @@ from typing import Any
 import fakeredis
 from redis.exceptions import RedisError
 
-from service.store.connection import Command, Link
+from service.store.connection import Link
+from service.store.lane import Command
+from service.store.topology import Place
 
 
 class FakeLink(Link):
@@ -19,8 +21,16 @@ class FakeLink(Link):
     async def close(self) -> None:
         await self._client.aclose()
 
-    async def call(self, *command: str | bytes | int, writes: bool = False) -> Any:  # noqa: ANN401, ARG002 - as `Link.call`
+    async def call(
+        self,
+        *command: str | bytes | int,
+        writes: bool = False,  # noqa: ARG002 - as `Link.call`
+        at: Place | None = None,  # noqa: ARG002 - as `Link.call`
+    ) -> Any:  # noqa: ANN401 - as `Link.call`
         return await self._client.execute_command(*command)  # type: ignore[no-untyped-call]  # redis-py leaves it so
+
+    async def everywhere(self, *command: str | bytes | int, writes: bool = False) -> list[Any]:
+        return [await self.call(*command, writes=writes)]
 
     async def batch(self, commands: Sequence[Command], *, writes: bool = False) -> list[Any]:
         replies: list[Any] = []

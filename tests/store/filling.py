@@ -9,14 +9,15 @@ from uuid import UUID
 
 import orjson
 import pytest
-from redis.asyncio.connection import ConnectionPool
 
 from service.configs.document import Document, document
 from service.configs.limits import Limits
 from service.errors import StartupError
 from service.store.binaries import Version, bundled, find_server
-from service.store.connection import Command, Link
+from service.store.connection import Link
+from service.store.lane import Command
 from service.store.sessions import CREATE, Project, Session, Sessions
+from service.store.topology import Place, Topology
 from service.store.users import Users
 
 PROJECT = Project("acme", "5b1d8a4e-0000-4000-8000-000000000001")
@@ -98,7 +99,7 @@ async def keyspace(link: Link) -> dict[str, Any]:
         b"zset": ("ZRANGE", "0", "-1", "WITHSCORES"),
     }
     held: dict[str, Any] = {}
-    names = await link.call("KEYS", "*")
+    names = [name for found in await link.everywhere("KEYS", "*") for name in found]
     kinds = await link.batch([("TYPE", name) for name in names])
     commands: list[Command] = [(readers[kind][0], name, *readers[kind][1:]) for name, kind in zip(names, kinds, strict=True)]
     for name, kind, reply in zip(names, kinds, await link.batch(commands), strict=True):
@@ -113,12 +114,12 @@ async def keyspace(link: Link) -> dict[str, Any]:
 class CountingLink(Link):
     """A link that remembers every command it sent and every reply."""
 
-    def __init__(self, pool: ConnectionPool, *, timeout: float) -> None:
-        super().__init__(pool, timeout=timeout)
+    def __init__(self, topology: Topology, *, timeout: float) -> None:
+        super().__init__(topology, timeout=timeout)
         self.seen: list[tuple[Command, Any]] = []
 
-    async def call(self, *command: str | bytes | int, writes: bool = False) -> Any:  # noqa: ANN401 - as `Link.call`
-        reply = await super().call(*command, writes=writes)
+    async def call(self, *command: str | bytes | int, writes: bool = False, at: Place | None = None) -> Any:  # noqa: ANN401 - as `Link.call`
+        reply = await super().call(*command, writes=writes, at=at)
         self.seen.append((command, reply))
         return reply
 

@@ -55,7 +55,7 @@ class Machine:
 
     async def run(self, steps: int) -> None:
         """Do `steps` operations, holding the store to the model after each, then delete every session."""
-        await self.link.call("FLUSHALL")
+        await self.link.everywhere("FLUSHALL", writes=True)
         for name in self.random.choices(list(WEIGHTS), list(WEIGHTS.values()), k=steps):
             await getattr(self, name)()
             await self.hold()

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from redis.exceptions import ResponseError
 
-from service.errors import StoreUnavailable, WriteUncertain
+from service.errors import StartupError, StoreUnavailable, WriteUncertain
 from service.store.connection import Link
 from service.store.embedded import EmbeddedRedis
 from service.store.sessions import Sessions
@@ -240,5 +240,5 @@ async def test_a_caller_that_gives_up_takes_no_reply_of_another(link: Link) -> N
 
 
 async def test_a_link_of_no_redis_url_is_refused() -> None:
-    with pytest.raises(ValueError, match="Redis URL must specify one of"):
+    with pytest.raises(StartupError, match="setting redis_url must begin with"):
         Link.open("nowhere", timeout=SHORT)

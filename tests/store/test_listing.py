@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from service.configs.containment import Filter, contains, exact
 from service.configs.limits import Limits
 from service.errors import BadRequest
-from service.store.connection import Command, Link
+from service.store.connection import Link
+from service.store.lane import Command
 from service.store.listing import Query, all_matches, decode_cursor, encode_cursor, page
 from service.store.sessions import Session, Sessions
 from tests.store.filling import PROJECT, TIMEOUT, add, document_of, fill, on_every_redis, session_id
@@ -58,7 +59,7 @@ def with_store(url: str, partitions: int, block_size: int, use: Callable[[Sessio
     async def run() -> None:
         link = Link.open(url, timeout=TIMEOUT)
         try:
-            await link.call("FLUSHALL")
+            await link.everywhere("FLUSHALL", writes=True)
             await use(Sessions(link, PROJECT, LIMITS, partitions, block_size))
         finally:
             await link.close()

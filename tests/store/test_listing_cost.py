@@ -8,12 +8,12 @@ from random import Random
 from typing import Any
 
 import pytest
-from redis.asyncio.connection import ConnectionPool
 
 from service.configs.containment import Filter
 from service.configs.limits import Limits
 from service.store.listing import BATCH_MAX, FIND, Query, all_matches, decode_cursor, page
 from service.store.sessions import Sessions
+from service.store.topology import Place, Topology
 from tests.store.filling import PROJECT, TIMEOUT, CountingLink, document_of, fill, on_every_redis, pour
 from tests.store.test_listing import everything
 
@@ -24,15 +24,15 @@ MAX_DEMANDS, MAX_BLOCKS, MAX_COST, PROBE_COST, WINDOW_MIN = 8, 32, 12000, 3, 32
 class WatchedLink(CountingLink):
     """A link that notes, for each run of find.lua, how often it called each command."""
 
-    def __init__(self, pool: ConnectionPool, *, timeout: float) -> None:
-        super().__init__(pool, timeout=timeout)
+    def __init__(self, topology: Topology, *, timeout: float) -> None:
+        super().__init__(topology, timeout=timeout)
         self.finds: list[Counter[str]] = []
 
-    async def call(self, *command: str | bytes | int, writes: bool = False) -> Any:  # noqa: ANN401 - as `Link.call`
+    async def call(self, *command: str | bytes | int, writes: bool = False, at: Place | None = None) -> Any:  # noqa: ANN401 - as `Link.call`
         if command[:2] != ("EVALSHA", FIND.sha):
-            return await super().call(*command, writes=writes)
+            return await super().call(*command, writes=writes, at=at)
         before = await self.stats()
-        reply = await super().call(*command, writes=writes)
+        reply = await super().call(*command, writes=writes, at=at)
         self.finds.append(await self.stats() - before)
         return reply
 

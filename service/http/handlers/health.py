@@ -3,6 +3,7 @@
 from service.http import envelope
 from service.http.answer import Answer
 from service.http.context import Call
+from service.store import keys
 
 
 async def health(_: Call) -> Answer:
@@ -12,7 +13,7 @@ async def health(_: Call) -> Answer:
 
 async def ready(call: Call) -> Answer:
     """GET /ready: Redis can be reached; 503 while it cannot."""
-    await call.worker.link.call("PING")
+    await call.worker.link.call("PING", at=keys.STORE)
     return envelope.message("ok")
 
 

@@ -1,0 +1,50 @@
+"""What the errors mean that Redis replies."""
+
+import re
+from typing import NamedTuple
+
+import hiredis
+from redis import exceptions as redis_errors
+
+from service.errors import StoreUnavailable
+
+# Replies by which Redis refuses to work for now, without having done anything; 6.2 wraps those to a script's own commands.
+_WRAPPED = r"(?:ERR Error running script .*?: -)?"
+# These may be over soon, or not be met at the server that has taken over.
+_PASSES = r"LOADING|READONLY|MASTERDOWN|NOREPLICAS|CLUSTERDOWN|TRYAGAIN"
+_PASSING = re.compile(rf"{_WRAPPED}(?:{_PASSES})\b")
+_REFUSAL = re.compile(rf"{_WRAPPED}(?:{_PASSES}|OOM|BUSY|MISCONF)\b")
+_REDIRECTION = re.compile(r"(MOVED|ASK) (\d+) (.*):(\d+)")
+
+
+class Redirection(NamedTuple):
+    """Where a slot is (MOVED), or where keys of it that are not here are already (ASK); no `host` is the one that replied."""
+
+    kind: str
+    slot: int
+    host: str
+    port: int
+
+
+def passes(reply: object) -> bool:
+    """Whether a reply is a refusal that another attempt, soon or elsewhere, may not meet."""
+    return isinstance(reply, hiredis.ReplyError) and _PASSING.match(str(reply)) is not None
+
+
+def is_try_again(reply: object) -> bool:
+    """Whether a reply says that a slot is on its way and not all of the keys are at either end."""
+    return isinstance(reply, hiredis.ReplyError) and str(reply).startswith("TRYAGAIN")
+
+
+def redirection(reply: object) -> Redirection | None:
+    """The redirection that a reply of a cluster's node is, if it is one."""
+    match = _REDIRECTION.fullmatch(str(reply)) if isinstance(reply, hiredis.ReplyError) else None
+    return Redirection(match[1], int(match[2]), match[3], int(match[4])) if match else None
+
+
+def translated(error: hiredis.ReplyError) -> Exception:
+    """The error that a caller of the link gets for it."""
+    text = str(error)
+    if _REFUSAL.match(text):
+        return StoreUnavailable()
+    return redis_errors.NoScriptError(text) if text.startswith("NOSCRIPT") else redis_errors.ResponseError(text)

@@ -1,0 +1,121 @@
+"""Which server a command goes to: always the same one here, see `cluster` and `sentinel` for the others."""
+
+from collections.abc import Iterable, Sequence
+from typing import Protocol
+
+from service.store.lane import Broken, Command, LaneError
+from service.store.node import Node, Sender
+from service.store.urls import Address
+
+#: Where a command is run that has no key of its own: beside this key, or at the server that has this slot of a cluster.
+Place = str | int
+
+#: How one attempt at a command ended: the reply, an error that Redis replied, or a `LaneError`; None before the first.
+Outcome = object
+
+
+class Unknown(LaneError):
+    """It is not known which server to ask."""
+
+    def __init__(self) -> None:
+        super().__init__(sent=False)
+
+
+class Way(Protocol):
+    """The way to a server: a node, or what stands in for one."""
+
+    @property
+    def reads(self) -> Sender:
+        """For commands that write nothing."""
+
+    @property
+    def writes(self) -> Sender:
+        """For all others."""
+
+
+class Topology(Protocol):
+    """What a link knows of the servers of a store. `at` tells where, for a command without a key of its own."""
+
+    @property
+    def pauses(self) -> Iterable[float]:
+        """The seconds before each further attempt at a call, as many as there may be."""
+
+    def way(self, command: Command, at: Place | None) -> Way:
+        """The way for a command.
+
+        Raises:
+            Unknown: no server is known for it.
+        """
+
+    def ways(
+        self, commands: Sequence[Command], at: Place | None, last: Sequence[Outcome]
+    ) -> Iterable[tuple[Way | Unknown, Sequence[int]]]:
+        """The ways for all commands after their last outcomes, each with the places of the commands that take it."""
+
+    def may_help(self, outcome: Outcome) -> bool:
+        """Whether another attempt may end better, provided that the last one changed nothing."""
+
+    async def learn(self, outcomes: Iterable[Outcome], seconds: float) -> None:
+        """Find out before another attempt where things are now, in at most so many seconds."""
+
+    def doubt(self) -> None:
+        """Find it out in the background: a server does not answer."""
+
+    def slots(self) -> list[int]:
+        """A slot of every server that takes writes, as far as they are known."""
+
+    def close(self) -> None:
+        """Close all connections."""
+
+
+class One:
+    """One server, whatever happens."""
+
+    #: Once more at once: a restarted Redis is there again.
+    pauses: Iterable[float] = (0.0,)
+
+    def __init__(self, address: Address, *, timeout: float, min_replicas: int) -> None:
+        self._address = address
+        self._timeout = timeout
+        self._min_replicas = min_replicas
+        self._node: Node | None = None
+
+    def way(self, command: Command, at: Place | None) -> Node:  # noqa: ARG002 - every command
+        """The server."""
+        if self._node is None:
+            endpoint = self._address.hosts[0] if self._address.hosts else None
+            self._node = Node(
+                endpoint,
+                lambda: self._address.connection(endpoint, seconds=self._timeout),
+                timeout=self._timeout,
+                min_replicas=self._min_replicas,
+            )
+        return self._node
+
+    def ways(
+        self,
+        commands: Sequence[Command],
+        at: Place | None,
+        last: Sequence[Outcome],  # noqa: ARG002 - whatever it was
+    ) -> Iterable[tuple[Way | Unknown, Sequence[int]]]:
+        """The server, for all of them."""
+        return [(self.way(commands[0], at), range(len(commands)))]
+
+    def may_help(self, outcome: Outcome) -> bool:
+        """Whether the connection was lost."""
+        return isinstance(outcome, Broken)
+
+    async def learn(self, outcomes: Iterable[Outcome], seconds: float) -> None:
+        """There is nothing to learn."""
+
+    def doubt(self) -> None:
+        """There is nowhere else to look."""
+
+    def slots(self) -> list[int]:
+        """Any slot."""
+        return [0]
+
+    def close(self) -> None:
+        """Close the connection."""
+        if self._node is not None:
+            self._node.close()
