@@ -16,7 +16,7 @@ from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
 from service.store.discovery import Discovery
 from service.store.lane import Broken, Command, Unreachable, pack
 from service.store.node import Node, Sender
-from service.store.replies import Redirection, is_try_again, passes, redirection
+from service.store.replies import Redirection, is_moving, passes, redirection
 from service.store.topology import Outcome, Place, Unknown, Way
 from service.store.urls import Address, Endpoint
 
@@ -75,7 +75,7 @@ class Cluster(Discovery):
             if told is not None and told.kind == "MOVED":
                 self._slots[told.slot] = self._told(told)
                 self.doubt()
-            knows_enough = knows_enough and (told is not None or is_try_again(outcome))
+            knows_enough = knows_enough and (told is not None or is_moving(outcome))
         if not knows_enough:
             await self._found_out(seconds)
 

@@ -12,8 +12,11 @@ from service.errors import StoreUnavailable
 _WRAPPED = r"(?:ERR Error running script .*?: -)?"
 # These may be over soon, or not be met at the server that has taken over.
 _PASSES = r"LOADING|READONLY|MASTERDOWN|NOREPLICAS|CLUSTERDOWN|TRYAGAIN"
-_PASSING = re.compile(rf"{_WRAPPED}(?:{_PASSES})\b")
+# A script met a key of a slot on its way that is not there; those that write look for one before they do.
+_MOVING = r"ERR .*non local key in a cluster node"
+_PASSING = re.compile(rf"(?:{_WRAPPED}(?:{_PASSES})|{_MOVING})\b")
 _REFUSAL = re.compile(rf"{_WRAPPED}(?:{_PASSES}|OOM|BUSY|MISCONF)\b")
+_IS_MOVING = re.compile(rf"(?:TRYAGAIN|{_MOVING})\b")
 _REDIRECTION = re.compile(r"(MOVED|ASK) (\d+) (.*):(\d+)")
 
 
@@ -27,13 +30,13 @@ class Redirection(NamedTuple):
 
 
 def passes(reply: object) -> bool:
-    """Whether a reply is a refusal that another attempt, soon or elsewhere, may not meet."""
+    """Whether a reply is a refusal that another attempt, later or elsewhere, may not meet."""
     return isinstance(reply, hiredis.ReplyError) and _PASSING.match(str(reply)) is not None
 
 
-def is_try_again(reply: object) -> bool:
-    """Whether a reply says that a slot is on its way and not all of the keys are at either end."""
-    return isinstance(reply, hiredis.ReplyError) and str(reply).startswith("TRYAGAIN")
+def is_moving(reply: object) -> bool:
+    """Whether a reply says that a slot is on its way, and not all keys of the command are at either end."""
+    return isinstance(reply, hiredis.ReplyError) and _IS_MOVING.match(str(reply)) is not None
 
 
 def redirection(reply: object) -> Redirection | None:

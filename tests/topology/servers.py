@@ -58,7 +58,7 @@ class Server:
     def answers(self) -> bool:
         """Whether it answers, and has its data."""
         try:
-            return self.ask("PING") == "PONG"
+            return bool(self.ask("PING") == "PONG")
         except RedisError:
             return False
 
@@ -134,6 +134,14 @@ class Cluster:
 
         until(replicated, "replicas that are up to date")
 
+    def agree(self) -> None:
+        """Wait until all nodes see the same owners. A slot that moves again before would have two."""
+
+        def views() -> list[dict[str, list[str]]]:
+            return [{line[0]: line[6:7] + line[8:] for line in nodes_of(each) if "master" in line[2]} for each in self.servers]
+
+        until(lambda: all(view == seen[0] for seen in [views()] for view in seen), "nodes that agree")
+
     def masters(self) -> list[Server]:
         """The servers that have slots, as each says of itself."""
         return [server for server in self.servers if server.answers and has_slots(server)]
@@ -158,12 +166,13 @@ class Cluster:
         source.ask("CLUSTER", "SETSLOT", slot, "MIGRATING", id_of(target))
         return source
 
-    def move_keys(self, slot: int, source: Server, target: Server, count: int) -> int:
-        """Move up to `count` keys of a slot on its way; returns how many there were."""
-        keys = source.ask("CLUSTER", "GETKEYSINSLOT", slot, count)
-        if keys:
-            source.ask("MIGRATE", HOST, target.port, "", 0, 30_000, "KEYS", *keys)
-        return len(keys)
+    def keys_of(self, slot: int, source: Server, count: int = 1_000_000) -> list[str]:
+        """Keys of a slot that a node has."""
+        return list(source.ask("CLUSTER", "GETKEYSINSLOT", slot, count))
+
+    def move_keys(self, source: Server, target: Server, keys: list[str]) -> None:
+        """Move keys of a slot on its way."""
+        source.ask("MIGRATE", HOST, target.port, "", 0, 30_000, "KEYS", *keys)
 
     def end_move(self, slot: int, target: Server) -> None:
         """Make the target the owner, as redis-cli does: known to it first."""
@@ -175,10 +184,11 @@ class Cluster:
 
     def move(self, slot: int, target: Server, *, count: int = 20) -> None:
         """Move a slot with its keys, a few at a time."""
+        if self.owner(slot) is target:
+            return
         source = self.begin_move(slot, target)
-        if source is not target:
-            while self.move_keys(slot, source, target, count):
-                pass
+        while keys := self.keys_of(slot, source, count):
+            self.move_keys(source, target, keys)
         self.end_move(slot, target)
 
     def add(self) -> Server:

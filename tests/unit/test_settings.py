@@ -28,6 +28,7 @@ SAMPLES: dict[str, tuple[str, object]] = {
     "root_token": ("xyz", "xyz"),
     "key_secret": ("hush", "hush"),
     "partitions": ("16", 16),
+    "min_replicas": ("1", 1),
     "command_timeout": ("0.25", 0.25),
     "shutdown_timeout": ("0", 0.0),
     "access_log": ("true", True),

@@ -1,0 +1,68 @@
+"""A cluster and a group of Sentinels for the tests beside, started once; all of these tests run in one process, in turn."""
+
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+
+from service.configs.limits import Limits
+from service.store.binaries import find_server
+from service.store.connection import Link
+from service.store.sessions import Sessions
+from tests.store.filling import PROJECT, TIMEOUT
+from tests.topology.servers import Cluster, Sentinels
+
+HERE = Path(__file__).parent
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.path.is_relative_to(HERE):
+            item.add_marker(pytest.mark.xdist_group("topology"))
+
+
+@pytest.fixture(scope="session")
+def whole_cluster(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """A cluster; an indirect parameter names the redis-server to run, "" the best one found."""
+    cluster = Cluster(tmp_path_factory.mktemp("cluster"), find_server(getattr(request, "param", ""))[0])
+    yield cluster
+    cluster.stop()
+
+
+@pytest.fixture(scope="session")
+def whole_sentinels(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sentinels]:
+    """A master, two replicas and three Sentinels."""
+    sentinels = Sentinels(tmp_path_factory.mktemp("sentinels"), find_server()[0])
+    yield sentinels
+    sentinels.stop()
+
+
+@pytest.fixture
+def cluster(whole_cluster: Cluster) -> Cluster:
+    """The cluster, whole and empty."""
+    whole_cluster.wait_whole()
+    for master in whole_cluster.masters():
+        master.ask("FLUSHALL")
+    return whole_cluster
+
+
+@pytest.fixture
+def sentinels(whole_sentinels: Sentinels) -> Sentinels:
+    """The master and its Sentinels, whole and empty."""
+    whole_sentinels.wait_whole()
+    whole_sentinels.master().ask("FLUSHALL")
+    return whole_sentinels
+
+
+@pytest.fixture
+async def link(cluster: Cluster) -> AsyncIterator[Link]:
+    """A link to the cluster."""
+    link = Link.open(cluster.url, timeout=TIMEOUT)
+    yield link
+    await link.close()
+
+
+@pytest.fixture
+def sessions(link: Link) -> Sessions:
+    """Sessions in sixteen partitions of small blocks."""
+    return Sessions(link, PROJECT, Limits(), 16, 4)
