@@ -9,8 +9,8 @@ from service.configs.limits import Limits
 from service.store.binaries import find_server
 from service.store.connection import Link
 from service.store.sessions import Sessions
-from tests.store.filling import PROJECT, TIMEOUT
-from tests.topology.servers import Cluster, Sentinels
+from tests.store.filling import PROJECT, TIMEOUT, servers
+from tests.topology.servers import QUICK_DEATH, Cluster, Sentinels
 
 HERE = Path(__file__).parent
 
@@ -21,10 +21,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.xdist_group("topology"))
 
 
-@pytest.fixture(scope="session")
+#: A redis-server of each version this machine has, the newest last.
+SERVERS = [pytest.param(path, id=".".join(map(str, version))) for version, path in sorted(servers().items())]
+
+on_every_cluster = pytest.mark.parametrize("whole_cluster", SERVERS, indirect=True)
+
+
+@pytest.fixture(scope="session", params=SERVERS[-1:])
 def whole_cluster(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    """A cluster; an indirect parameter names the redis-server to run, "" the best one found."""
-    cluster = Cluster(tmp_path_factory.mktemp("cluster"), find_server(getattr(request, "param", ""))[0])
+    """A cluster of the newest servers, unless a test asks for it `on_every_cluster`."""
+    cluster = Cluster(tmp_path_factory.mktemp("cluster"), request.param)
     yield cluster
     cluster.stop()
 
@@ -52,6 +58,22 @@ def sentinels(whole_sentinels: Sentinels) -> Sentinels:
     whole_sentinels.wait_whole()
     whole_sentinels.master().ask("FLUSHALL")
     return whole_sentinels
+
+
+@pytest.fixture
+def breakable_cluster(tmp_path: Path) -> Iterator[Cluster]:
+    """A cluster that soon misses a server."""
+    cluster = Cluster(tmp_path, find_server()[0], QUICK_DEATH)
+    yield cluster
+    cluster.stop()
+
+
+@pytest.fixture
+def breakable_sentinels(tmp_path: Path) -> Iterator[Sentinels]:
+    """Sentinels that soon miss a server."""
+    sentinels = Sentinels(tmp_path, find_server()[0], QUICK_DEATH)
+    yield sentinels
+    sentinels.stop()
 
 
 @pytest.fixture

@@ -19,13 +19,12 @@ HOST = "127.0.0.1"
 #: A node's bus port is its port plus 10,000; both lie below the ports that systems give to connections.
 PORTS, BUS = range(12_000, 22_000), 10_000
 SLOTS = 16_384
-#: Milliseconds after which silence is death. Less would mistake a busy machine for a dead server.
-DEATH = 2000
+#: Milliseconds after which silence is death. Where none is wanted, a busy machine must not be mistaken for a dead server.
+DEATH, QUICK_DEATH = 2500, 1000
 
 _IN_MEMORY = ("--save", "", "--appendonly", "no", "--repl-diskless-sync", "yes", "--repl-diskless-sync-delay", "0",
               "--repl-ping-replica-period", "1", "--set-max-intset-entries", "4096")  # fmt: skip
-_CLUSTER = ("--cluster-enabled", "yes", "--cluster-node-timeout", str(DEATH), "--cluster-migration-barrier", "100",
-            "--cluster-replica-validity-factor", "0")  # fmt: skip
+_CLUSTER = ("--cluster-enabled", "yes", "--cluster-migration-barrier", "100", "--cluster-replica-validity-factor", "0")
 
 
 def _free_port() -> int:
@@ -91,6 +90,13 @@ class Server:
         """Let it go on."""
         self.process.send_signal(signal.SIGCONT)
 
+    def is_master(self) -> bool:
+        """Whether it answers, and as a master."""
+        try:
+            return bool(self.ask("ROLE")[0] == "master")
+        except RedisError:
+            return False
+
     def stop(self) -> None:
         """End it, and forget it."""
         self.wake()
@@ -100,9 +106,10 @@ class Server:
 class Cluster:
     """Three masters, each with a replica; more nodes can come and go."""
 
-    def __init__(self, directory: Path, binary: str) -> None:
+    def __init__(self, directory: Path, binary: str, death: int = DEATH) -> None:
         self._directory = directory
         self._binary = binary
+        self._death = str(death)
         self.servers = [self._server() for _ in range(6)]
         masters, replicas = self.servers[:3], self.servers[3:]
         for number, server in enumerate(self.servers, 1):
@@ -117,7 +124,7 @@ class Cluster:
         self.wait_whole()
 
     def _server(self) -> Server:
-        return Server(self._directory, self._binary, (*_IN_MEMORY, *_CLUSTER))
+        return Server(self._directory, self._binary, (*_IN_MEMORY, *_CLUSTER, "--cluster-node-timeout", self._death))
 
     @property
     def url(self) -> str:
@@ -133,12 +140,14 @@ class Cluster:
             return len(up) == len(self.servers) - len(self.masters()) and len(up) >= 3
 
         until(replicated, "replicas that are up to date")
+        self.agree()
 
     def agree(self) -> None:
-        """Wait until all nodes see the same owners. A slot that moves again before would have two."""
+        """Wait until all nodes know the same. A slot that moves again before would have two owners."""
 
         def views() -> list[dict[str, list[str]]]:
-            return [{line[0]: line[6:7] + line[8:] for line in nodes_of(each) if "master" in line[2]} for each in self.servers]
+            # Of each node its master, epoch and slots.
+            return [{line[0]: [line[3], line[6], *line[8:]] for line in nodes_of(server)} for server in self.servers]
 
         until(lambda: all(view == seen[0] for seen in [views()] for view in seen), "nodes that agree")
 
@@ -155,9 +164,8 @@ class Cluster:
         raise AssertionError(f"nobody has slot {slot}")
 
     def replica_of(self, master: Server) -> Server:
-        """A replica of a master."""
-        (line, *_) = [line for line in nodes_of(self.servers[0]) if line[3] == id_of(master) and "fail" not in line[2]]
-        return next(server for server in self.servers if server.port == int(line[1].partition("@")[0].rpartition(":")[2]))
+        """The replica of a master, as it says itself."""
+        return next(server for server in self.servers if server.ask("ROLE")[:3] == ["slave", HOST, master.port])
 
     def begin_move(self, slot: int, target: Server) -> Server:
         """Open a slot on both sides; returns the source."""
@@ -197,6 +205,7 @@ class Cluster:
         server.ask("CLUSTER", "MEET", HOST, self.servers[0].port)
         self.servers.append(server)
         until(lambda: all(len(nodes_of(each)) == len(self.servers) for each in self.servers), "a node that is known to all")
+        until(lambda: sees_all_served(server), "a node that knows all")
         return server
 
     def remove(self, server: Server) -> None:
@@ -242,7 +251,7 @@ class Sentinels:
 
     NAME = "store"
 
-    def __init__(self, directory: Path, binary: str) -> None:
+    def __init__(self, directory: Path, binary: str, death: int = DEATH) -> None:
         self.servers = [Server(directory, binary) for _ in range(3)]
         first = self.servers[0]
         for replica in self.servers[1:]:
@@ -252,8 +261,8 @@ class Sentinels:
             config = directory / f"sentinel-{number}.conf"
             config.write_text(
                 f"sentinel monitor {self.NAME} {HOST} {first.port} 2\n"
-                f"sentinel down-after-milliseconds {self.NAME} {DEATH}\n"
-                f"sentinel failover-timeout {self.NAME} {3 * DEATH}\n"
+                f"sentinel down-after-milliseconds {self.NAME} {death}\n"
+                f"sentinel failover-timeout {self.NAME} {5 * death}\n"
                 f"sentinel parallel-syncs {self.NAME} 2\n"
             )
             self.sentinels.append(Server(directory, binary, (str(config), "--sentinel")))

@@ -4,8 +4,6 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from random import Random
 
-import pytest
-
 from service.configs.containment import Filter
 from service.configs.limits import Limits
 from service.errors import StoreUnavailable
@@ -14,18 +12,13 @@ from service.store.connection import Link
 from service.store.integrity import Check
 from service.store.listing import Query, page
 from service.store.sessions import Sessions
-from tests.store.filling import PROJECT, TIMEOUT, document_of, fill, keyspace, servers, session_id
+from tests.store.filling import PROJECT, TIMEOUT, document_of, fill, keyspace, session_id
+from tests.topology.conftest import on_every_cluster
 from tests.topology.load import Load
 from tests.topology.servers import Cluster, Server
 
 #: Seconds for calls that are to fail.
 SHORT = 0.4
-
-on_every_cluster = pytest.mark.parametrize(
-    "whole_cluster",
-    [pytest.param(path, id=".".join(map(str, version))) for version, path in sorted(servers().items())],
-    indirect=True,
-)
 
 ONE, TWO, NEW, OTHER = map(session_id, (1, 2, 8, 9))
 
