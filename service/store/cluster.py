@@ -42,12 +42,20 @@ class Cluster(Discovery):
 
     def way(self, command: Command, at: Place | None, last: Outcome = None) -> Way:
         """The node that has the key's slot, or the one that this has named as the key's."""
-        node = self._slots[slot_of(command, at)]
-        if node is None:
-            raise Unknown
+        node = self._owner(command, at)
         told = redirection(last)
         if told is not None and told.kind == "ASK" and command[0] not in _SCRIPT_CALLS:
             return _Asking(self._told(told))
+        return node
+
+    def endpoint(self, at: Place) -> Endpoint | None:
+        """The node that has the slot."""
+        return self._owner((), at).endpoint
+
+    def _owner(self, command: Command, at: Place | None) -> Node:
+        node = self._slots[slot_of(command, at)]
+        if node is None:
+            raise Unknown
         return node
 
     def ways(

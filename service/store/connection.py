@@ -98,6 +98,11 @@ class Link:
         slots = self._topology.slots()
         return await asyncio.gather(*(self.call(*command, writes=writes, at=slot) for slot in slots))
 
+    async def where(self, key: str) -> urls.Endpoint | None:
+        """The server that has `key`, None for that on a socket; raises as `call` does."""
+        await self.call("PING", at=key)  # it is known then
+        return self._topology.endpoint(key)
+
     async def _attempt(
         self, commands: Sequence[Command], last: Sequence[Outcome], writes: bool, at: Place | None, seconds: float
     ) -> list[Any]:

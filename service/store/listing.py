@@ -106,20 +106,40 @@ async def page(sessions: Sessions, query: Query, limit: int) -> Page:
         Walk(sessions.link, partition, query, position)
         for partition, position in zip(sessions.all_partitions, after, strict=True)
     ]
-    # One more than the page holds tells whether there is a next.
-    await asyncio.gather(*(walk.fill(limit + 1) for walk in walks))
-    merged = heapq.merge(
+    wanted = limit + 1  # one more than the page holds tells whether there is a next
+    share = _share(wanted, len(walks))
+    await asyncio.gather(*(walk.fill(share) for walk in walks))
+    first, dry = _merged(walks, wanted, query.descending)
+    while dry is not None:
+        await dry.fill(len(dry.found) + share)
+        first, dry = _merged(walks, wanted, query.descending)
+    for session, walk in first[:limit]:
+        walk.position = session.serial
+    cursor = encode_cursor([walk.position for walk in walks]) if len(first) > limit else None
+    return Page([session for session, _ in first[:limit]], cursor)
+
+
+def _share(wanted: int, partitions: int) -> int:
+    """How many sessions of a partition to begin with: more than most have on the page, since ids spread them evenly."""
+    return wanted if partitions == 1 else min(wanted, 2 * wanted // partitions + 3)
+
+
+def _merged(walks: Sequence["Walk"], wanted: int, descending: bool) -> tuple[list[tuple[Session, "Walk"]], "Walk | None"]:
+    """The first `wanted` sessions of all walks, each with its walk; and a walk that has to go on before they can be told."""
+    left = {walk: len(walk.found) for walk in walks}
+    first: list[tuple[Session, Walk]] = []
+    for session, walk in heapq.merge(
         *([(session, walk) for session in walk.found] for walk in walks),
         key=lambda pair: (pair[0].created_at, pair[0].id),
-        reverse=query.descending,
-    )
-    taken: list[Session] = []
-    for session, walk in merged:
-        if len(taken) == limit:
-            return Page(taken, encode_cursor([walk.position for walk in walks]))
-        taken.append(session)
-        walk.position = session.serial
-    return Page(taken, None)
+        reverse=descending,
+    ):
+        first.append((session, walk))
+        if len(first) == wanted:
+            break
+        left[walk] -= 1
+        if not left[walk] and not walk.done:
+            return [], walk
+    return first, None
 
 
 async def _beginning(sessions: Sessions, descending: bool) -> tuple[int | None, ...]:
@@ -143,7 +163,7 @@ async def all_matches(sessions: Sessions, query: Query, *, with_expired: bool = 
             walk.found = []
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Walk:
     """A walk over the matching sessions of one partition, in order. `found` fills up; `position` is the reader's."""
 

@@ -8,7 +8,7 @@ from service.store.lane import Broken, Command, Lane, Unreachable, pack
 from service.store.node import Node
 from service.store.replies import passes
 from service.store.topology import Outcome, Place, Unknown, Way
-from service.store.urls import Address
+from service.store.urls import Address, Endpoint
 
 _ROLE = pack(("ROLE",))
 
@@ -27,6 +27,10 @@ class Sentinel(Discovery):
         if self._master is None:
             raise Unknown
         return self._master
+
+    def endpoint(self, at: Place) -> Endpoint | None:
+        """The master."""
+        return self.way((), at).endpoint
 
     def ways(
         self,
@@ -71,7 +75,7 @@ class Sentinel(Discovery):
                 self._sentinels.insert(0, lane)
                 return
 
-    async def _take_over(self, endpoint: tuple[str, int]) -> bool:
+    async def _take_over(self, endpoint: Endpoint) -> bool:
         """Make a server the master, unless it is none."""
         node = self._node(endpoint)
         role = await self._ask(node.reads, _ROLE)

@@ -5,7 +5,7 @@ from typing import Protocol
 
 from service.store.lane import Broken, Command, LaneError
 from service.store.node import Node, Sender
-from service.store.urls import Address
+from service.store.urls import Address, Endpoint
 
 #: Where a command is run that has no key of its own: beside this key, or at the server that has this slot of a cluster.
 Place = str | int
@@ -46,6 +46,9 @@ class Topology(Protocol):
         Raises:
             Unknown: no server is known for it.
         """
+
+    def endpoint(self, at: Place) -> Endpoint | None:
+        """The server that is meant by `at`, None for that on a socket; raises as `way`."""
 
     def ways(
         self, commands: Sequence[Command], at: Place | None, last: Sequence[Outcome]
@@ -91,6 +94,10 @@ class One:
                 min_replicas=self._min_replicas,
             )
         return self._node
+
+    def endpoint(self, at: Place) -> Endpoint | None:
+        """The server."""
+        return self.way((), at).endpoint
 
     def ways(
         self,

@@ -10,7 +10,7 @@ redis-py's `ssl_…` options, and `sentinel_username` and `sentinel_password` wh
 """
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from typing import Any
 from urllib.parse import SplitResult, unquote, urlsplit
 
@@ -42,8 +42,9 @@ class Address:
     """
 
     kind: str
-    tls: bool
-    hosts: tuple[Endpoint, ...]
+    hosts: tuple[Endpoint, ...] = ()
+    _: KW_ONLY
+    tls: bool = False
     path: str = ""
     service: str = ""
     # Passwords are in them: never shown.
@@ -86,7 +87,7 @@ def parse(url: str) -> Address:
     if scheme["unix"]:
         if netloc or not path:
             raise _bad("needs the path of a socket: unix:///path")
-        return _checked(Address(kind, tls, (), path=path, options=options))
+        return _checked(Address(kind, path=path, options=options))
     hosts = _hosts(netloc, kind)
     names = [name for name in path.split("/") if name]
     service = ""
@@ -99,7 +100,7 @@ def parse(url: str) -> Address:
     if kind == "cluster" and options.get("db"):
         raise _bad("names a database, and a cluster has none but 0")
     return _checked(
-        Address(kind, tls, hosts, service=service, options=options, sentinel_options=sentinel_options)
+        Address(kind, hosts, tls=tls, service=service, options=options, sentinel_options=sentinel_options)
     )
 
 
@@ -140,7 +141,9 @@ def _options(parts: SplitResult, userinfo: str, kind: str, tls: bool) -> tuple[O
             raise _bad("has an option in its query that is not known")
     user, _, password = userinfo.partition(":")
     options |= {name: unquote(value) for name, value in (("username", user), ("password", password)) if value}
-    sentinel_options = {name: value for name, value in options.items() if name.startswith("ssl_")}
+    sentinel_options: Options = {}
+    if kind == "sentinel":
+        sentinel_options = {name: value for name, value in options.items() if name.startswith("ssl_")}
     for name in _SENTINEL_OPTIONS & set(options):
         sentinel_options[name.removeprefix("sentinel_")] = options.pop(name)
     return options, sentinel_options

@@ -1,5 +1,6 @@
 """Users of one project. A user is known from the first session that names them, until they are deleted."""
 
+import asyncio
 import base64
 import binascii
 import unicodedata
@@ -12,6 +13,7 @@ from service.configs.terms import user_term
 from service.errors import BadRequest, NotFound
 from service.store import keys, listing, scripts
 from service.store.connection import checked
+from service.store.keys import Partition
 from service.store.listing import Query
 from service.store.sessions import Project, Sessions
 from service.store.sweep import sweep
@@ -90,12 +92,15 @@ class Users:
             raise NotFound("user not found")
         # The sets that are counted have the sessions whose lifetime is over until they are swept.
         await sweep(link, self.sessions.all_partitions)
-        total = 0
-        for partition in self.sessions.all_partitions:
-            blocks = await link.call("SMEMBERS", partition.blocks(term))
-            for first in range(0, len(blocks), COUNT_BATCH):
-                sets = [partition.index(int(block), term) for block in blocks[first : first + COUNT_BATCH]]
-                total += sum(checked(await link.batch([("SCARD", key) for key in sets])))
+        return sum(await asyncio.gather(*(self._count(partition, term) for partition in self.sessions.all_partitions)))
+
+    async def _count(self, partition: Partition, term: str) -> int:
+        """How many sessions of a partition have `term`."""
+        link, total = self.sessions.link, 0
+        blocks = await link.call("SMEMBERS", partition.blocks(term))
+        for first in range(0, len(blocks), COUNT_BATCH):
+            sets = [partition.index(int(block), term) for block in blocks[first : first + COUNT_BATCH]]
+            total += sum(checked(await link.batch([("SCARD", key) for key in sets])))
         return total
 
     async def delete(self, identifier: str) -> None:

@@ -1,0 +1,121 @@
+"""Lists over many partitions: as right as over one, and in as few round trips."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from itertools import count
+from typing import Any
+
+import pytest
+
+from service.configs.limits import Limits
+from service.store.keys import partition_number
+from service.store.lane import Command
+from service.store.listing import Query, decode_cursor, page
+from service.store.sessions import Sessions
+from service.store.topology import Place, Topology
+from service.store.users import Users
+from tests.store.filling import PROJECT, TIMEOUT, CountingLink, add, pour, session_id
+from tests.store.test_listing import everything
+from tests.store.test_listing_cost import parse
+
+#: Turns of the event loop after which nobody has anything more to ask before the answers come.
+QUIET = 20
+
+
+class RoundsLink(CountingLink):
+    """A link on which all that is asked waits until nobody asks more: that is one round trip."""
+
+    def __init__(self, topology: Topology, *, timeout: float) -> None:
+        super().__init__(topology, timeout=timeout)
+        self.rounds = 0
+        self._round: asyncio.Task[None] | None = None
+        self._asked = self._in_flight = 0
+
+    async def call(self, *command: str | bytes | int, writes: bool = False, at: Place | None = None) -> Any:  # noqa: ANN401 - as `Link.call`
+        async with self._together():
+            return await super().call(*command, writes=writes, at=at)
+
+    async def batch(self, commands: Sequence[Command], *, writes: bool = False) -> list[Any]:
+        async with self._together():
+            return await super().batch(commands, writes=writes)
+
+    @asynccontextmanager
+    async def _together(self) -> AsyncIterator[None]:
+        self._asked += 1
+        if self._round is None or self._round.done():
+            self._round = asyncio.create_task(self._wait())
+        await self._round
+        self._in_flight += 1
+        try:
+            yield
+        finally:
+            self._in_flight -= 1
+
+    async def _wait(self) -> None:
+        self.rounds += 1
+        asked, quiet = self._asked, 0
+        while quiet < QUIET:
+            await asyncio.sleep(0)
+            quiet = quiet + 1 if asked == self._asked and not self._in_flight else 0
+            asked = self._asked
+
+
+@pytest.fixture
+async def rounds(empty_redis: str) -> AsyncIterator[RoundsLink]:
+    link = RoundsLink.open(empty_redis, timeout=TIMEOUT)
+    yield link
+    await link.close()
+
+
+@pytest.mark.parametrize(("partitions", "share"), [(1, 21), (16, 5), (64, 3)])
+@pytest.mark.parametrize("descending", [False, True])
+@pytest.mark.parametrize("configs", [{}, {"a": 1}, {"a": 1, "b": "x"}], ids=["all", "one term", "two terms"])
+async def test_a_page_takes_as_few_round_trips_from_many_partitions_as_from_one(
+    rounds: RoundsLink, partitions: int, share: int, descending: bool, configs: object
+) -> None:
+    sessions = Sessions(rounds, PROJECT, Limits(), partitions)
+    names = await pour(sessions, [{"a": 1, "b": "x", "n": number} for number in range(1000)])
+    query = Query(parse(configs).user, parse(configs).filter, descending)
+    # Scripts are known from here on.
+    right = await everything(sessions, query, 100)
+    assert sorted(right) == sorted(names)
+    rounds.rounds, rounds.seen = 0, []
+    first = await page(sessions, query, 20)
+    assert [session.id for session in first.sessions] == right[:20]
+    # Where they are, and they; backwards, over several partitions, first where each begins. A partition that has more of the
+    # page than its share is read once more.
+    more = rounds.rounds - 2 - (descending and partitions > 1)
+    assert more in ((0, 2) if partitions > 1 else (0,))
+    assert sum(command[0] == "HMGET" for command, _ in rounds.seen) == share * partitions + share * more // 2
+    assert first.cursor is not None
+    rounds.rounds = 0
+    second = await page(sessions, Query(query.user, query.filter, descending, decode_cursor(first.cursor, partitions)), 20)
+    assert [session.id for session in second.sessions] == right[20:40]
+    assert rounds.rounds in (2, 4)
+
+
+async def test_a_partition_that_has_most_of_a_page_is_read_further(rounds: RoundsLink) -> None:
+    sessions = Sessions(rounds, PROJECT, Limits(), 8)
+    ids = {number: partition_number(session_id(number), 8) for number in range(1, 2000)}
+    crowd = [number for number, partition in ids.items() if partition == 3][:60]
+    others = [number for number, partition in ids.items() if partition != 3][:20]
+    made = [(await add(sessions, number, {"a": 1})).id for number in [*others[:10], *crowd, *others[10:]]]
+    for configs in ({}, {"a": 1}):
+        for limit in (1, 20, 50, 79, 80, 200):
+            assert await everything(sessions, parse(configs), limit) == made
+            backwards = Query(filter=parse(configs).filter, descending=True)
+            assert await everything(sessions, backwards, limit) == made[::-1]
+
+
+async def test_the_sessions_of_a_user_are_counted_in_all_partitions_at_once(rounds: RoundsLink) -> None:
+    sessions = Sessions(rounds, PROJECT, Limits(), 64, 4)
+    users = Users(sessions)
+    numbers = count(1)
+    for user, sessions_of in (("alice", 90), ("bob", 7)):
+        for number, _ in zip(numbers, range(sessions_of), strict=False):
+            await add(sessions, number, {"a": 1}, user)
+    for user, sessions_of in (("alice", 90), ("bob", 7)):
+        rounds.rounds = 0
+        assert await users.count_sessions(user) == sessions_of
+        assert rounds.rounds == 3
