@@ -79,24 +79,28 @@ class Link:
                 raise outcome
         return outcome
 
-    async def batch(self, commands: Sequence[Command], *, writes: bool = False) -> list[Any]:
+    async def batch(
+        self, commands: Sequence[Command], *, writes: bool = False, at: Place | None = None
+    ) -> list[Any]:
         """Run `commands` in one round trip to each server, not as one step; replies in the order of the commands.
+
+        `at` tells where all of them are run, where one has no key.
 
         An error that Redis answers to one command stands, as `call` would raise it, in its place in the list.
         """
         if not commands:
             return []
         started = monotonic()
-        outcomes = await self._attempt(commands, [None] * len(commands), writes, None, self._timeout)
+        outcomes = await self._attempt(commands, [None] * len(commands), writes, at, self._timeout)
         if any(isinstance(outcome, Exception) for outcome in outcomes):
-            return await self._settle(commands, outcomes, writes, None, started)
+            return await self._settle(commands, outcomes, writes, at, started)
         return outcomes
 
     async def everywhere(self, *command: str | bytes | int, writes: bool = False) -> list[Any]:
         """Run a command that has no key on every master; raises as `call` does."""
-        await self.call("PING", at=0)  # the masters are known then
-        slots = self._topology.slots()
-        return await asyncio.gather(*(self.call(*command, writes=writes, at=slot) for slot in slots))
+        if not self._topology.slots():
+            await self.call("PING", at=0)  # they are known then
+        return await asyncio.gather(*(self.call(*command, writes=writes, at=slot) for slot in self._topology.slots()))
 
     async def where(self, key: str) -> urls.Endpoint | None:
         """The server that has `key`, None for that on a socket; raises as `call` does."""

@@ -230,7 +230,8 @@ class Walk:
             return []
         time, *replies = checked(
             await self.link.batch(
-                [("TIME",), *(("HMGET", self.partition.session(session_id), *FIELDS) for _, session_id in candidates)]
+                [("TIME",), *(("HMGET", self.partition.session(session_id), *FIELDS) for _, session_id in candidates)],
+                at=self.partition.prefix,
             )
         )
         now = microseconds(time)

@@ -230,7 +230,7 @@ class Sessions:
 
         In this order a session that was alive then is answered as it was then or after its last write, which found it alive.
         """
-        time, fields = checked(await self.link.batch([("TIME",), ("HMGET", key, *names)]))
+        time, fields = checked(await self.link.batch([("TIME",), ("HMGET", key, *names)], at=key))
         return microseconds(time), fields
 
     async def replace(

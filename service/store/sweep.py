@@ -36,13 +36,13 @@ log = logging.getLogger("service")
 
 
 async def overdue(link: Link, partitions: Sequence[Partition]) -> list[Partition]:
-    """Those of `partitions` in which a session's lifetime is over."""
+    """Those of `partitions` in which a session's lifetime is over, by the clock of any of the store's servers."""
     found = []
+    now = max(map(microseconds, await link.everywhere("TIME")))
     for first in range(0, len(partitions), LOOKS_BATCH):
         some = partitions[first : first + LOOKS_BATCH]
         commands = [("ZRANGE", partition.expiring, 0, 0, "WITHSCORES") for partition in some]
-        clock, *heads = checked(await link.batch([("TIME",), *commands]))
-        now = microseconds(clock)
+        heads = checked(await link.batch(commands))
         found += [partition for partition, head in zip(some, heads, strict=True) if head and float(head[1]) <= now]
     return found
 
@@ -50,7 +50,7 @@ async def overdue(link: Link, partitions: Sequence[Partition]) -> list[Partition
 async def due(link: Link, partition: Partition) -> list[str]:
     """Sessions of `partition` whose lifetime is over, by id, those first whose lifetime was over first; `BATCH` at most."""
     clock, flat = checked(
-        await link.batch([("TIME",), ("ZRANGE", partition.expiring, 0, BATCH - 1, "WITHSCORES")])
+        await link.batch([("TIME",), ("ZRANGE", partition.expiring, 0, BATCH - 1, "WITHSCORES")], at=partition.prefix)
     )
     now = microseconds(clock)
     return [name.decode() for name, expires_at in zip(flat[::2], flat[1::2], strict=True) if float(expires_at) <= now]

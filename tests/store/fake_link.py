@@ -32,11 +32,13 @@ class FakeLink(Link):
     async def everywhere(self, *command: str | bytes | int, writes: bool = False) -> list[Any]:
         return [await self.call(*command, writes=writes)]
 
-    async def batch(self, commands: Sequence[Command], *, writes: bool = False) -> list[Any]:
+    async def batch(
+        self, commands: Sequence[Command], *, writes: bool = False, at: Place | None = None
+    ) -> list[Any]:
         replies: list[Any] = []
         for command in commands:
             try:
-                replies.append(await self.call(*command, writes=writes))
+                replies.append(await self.call(*command, writes=writes, at=at))
             except RedisError as error:
                 replies.append(error)
         return replies

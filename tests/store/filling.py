@@ -123,8 +123,10 @@ class CountingLink(Link):
         self.seen.append((command, reply))
         return reply
 
-    async def batch(self, commands: Sequence[Command], *, writes: bool = False) -> list[Any]:
-        replies = await super().batch(commands, writes=writes)
+    async def batch(
+        self, commands: Sequence[Command], *, writes: bool = False, at: Place | None = None
+    ) -> list[Any]:
+        replies = await super().batch(commands, writes=writes, at=at)
         self.seen += zip(commands, replies, strict=True)
         return replies
 

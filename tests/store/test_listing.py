@@ -17,6 +17,7 @@ from service.store.connection import Link
 from service.store.lane import Command
 from service.store.listing import Query, all_matches, decode_cursor, encode_cursor, page
 from service.store.sessions import Session, Sessions
+from service.store.topology import Place
 from tests.store.filling import PROJECT, TIMEOUT, add, document_of, fill, on_every_redis, session_id
 from tests.unit import strategies
 from tests.unit.strategies import Spelled, part_of, spell
@@ -249,13 +250,13 @@ async def test_a_session_that_goes_and_comes_again_while_it_is_read_is_not_liste
     read = sessions.link.batch
     replaced = False
 
-    async def batch(commands: Sequence[Command], *, writes: bool = False) -> list[Any]:
+    async def batch(commands: Sequence[Command], *, writes: bool = False, at: Place | None = None) -> list[Any]:
         nonlocal replaced
         if not replaced:
             replaced = True
             await sessions.delete(names[1])
             await add(sessions, 2, {"a": 1})
-        return await read(commands, writes=writes)
+        return await read(commands, writes=writes, at=at)
 
     monkeypatch.setattr(sessions.link, "batch", batch)
     query = Query(filter=Filter.parse(wanted, LIMITS))

@@ -36,9 +36,11 @@ class RoundsLink(CountingLink):
         async with self._together():
             return await super().call(*command, writes=writes, at=at)
 
-    async def batch(self, commands: Sequence[Command], *, writes: bool = False) -> list[Any]:
+    async def batch(
+        self, commands: Sequence[Command], *, writes: bool = False, at: Place | None = None
+    ) -> list[Any]:
         async with self._together():
-            return await super().batch(commands, writes=writes)
+            return await super().batch(commands, writes=writes, at=at)
 
     @asynccontextmanager
     async def _together(self) -> AsyncIterator[None]:

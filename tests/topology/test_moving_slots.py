@@ -7,12 +7,13 @@ from random import Random
 from service.configs.containment import Filter
 from service.configs.limits import Limits
 from service.errors import StoreUnavailable
+from service.store import sweep
 from service.store.cluster import slot_of
 from service.store.connection import Link
 from service.store.integrity import Check
 from service.store.listing import Query, page
 from service.store.sessions import Sessions
-from tests.store.filling import PROJECT, TIMEOUT, document_of, fill, keyspace, session_id
+from tests.store.filling import PROJECT, TIMEOUT, add, document_of, fill, keyspace, lapse, session_id
 from tests.topology.conftest import on_every_cluster
 from tests.topology.load import Load
 from tests.topology.servers import Cluster, Server
@@ -20,7 +21,7 @@ from tests.topology.servers import Cluster, Server
 #: Seconds for calls that are to fail.
 SHORT = 0.4
 
-ONE, TWO, NEW, OTHER = map(session_id, (1, 2, 8, 9))
+ONE, TWO, OVER, NEW, OTHER = map(session_id, (1, 2, 7, 8, 9))
 
 WRITES: dict[str, Callable[[Sessions], Awaitable[object]]] = {
     "create": lambda sessions: sessions.create(NEW, document_of({"a": 1, "z": 1}), user=None, disable_task_tracking=False),
@@ -32,6 +33,9 @@ WRITES: dict[str, Callable[[Sessions], Awaitable[object]]] = {
     "delete": lambda sessions: sessions.delete(ONE),
     "delete of many": lambda sessions: sessions.delete_many([ONE, TWO]),
     "copy": lambda sessions: sessions.copy(ONE, OTHER),
+    "create in the place of a session that is over": lambda sessions: add(sessions, 7, {"a": 1}),
+    "patch that gives a lifetime": lambda sessions: sessions.patch(TWO, document_of({}), ttl=50),
+    "expire": lambda sessions: sweep.expire(sessions.link, sessions.all_partitions[0], [OVER]),
 }
 
 
@@ -75,6 +79,8 @@ async def test_while_a_slot_moves_its_sessions_are_read_and_every_write_is_refus
     sessions = Sessions(link, PROJECT, Limits(), 1, 4)
     patient = Sessions(Link.open(cluster.url, timeout=TIMEOUT), PROJECT, Limits(), 1, 4)
     held = await fill(patient, [{"a": 1, "own": number} for number in range(6)])
+    await add(patient, 7, {"a": 1, "own": 6})
+    await lapse(patient, OVER)
     before, right = await keyspace(patient.link), [session.id for session in held]
     for seed in range(6):
         move = Move(cluster, sessions)

@@ -12,7 +12,6 @@
 -- ARGV[8] ttl         lifetime in seconds, 0 for none, "" for the project's default
 -- returns {"created", revision, created_at, updated_at, serial, expires_at ("" for none)}
 --       | {"exists", configs, revision, user, created_at, updated_at, disable_task_tracking, serial, expires_at}
---       | {"moving"}
 -- A session with the id whose lifetime is over goes first, in a whole step of its own.
 -- include: lifetime
 -- include: removal
@@ -24,11 +23,10 @@ if redis.call("EXISTS", session) == 1 then
   local stored = redis.call("HMGET", session, "configs", "revision", "user", "created_at", "updated_at",
                             "disable_task_tracking", "serial", "expires_at", "terms")
   if not stored[1] or not is_expired(stored[8]) then return { "exists", unpack(stored, 1, 8) } end
-  local removed = remove({
+  remove({
     operation = "expire", session = session, sessions = sessions, prefix = prefix, block_size = block_size, id = id,
     configs = stored[1], terms = stored[9], revision = stored[2], serial = stored[7], user = stored[3], expires_at = stored[8],
   })
-  if not removed then return MOVING end
 end
 
 -- A clock that stepped back must not break the order: created_at always grows, so there are no ties and no ETag comes twice.
@@ -51,10 +49,7 @@ local revision, updated_at = commit({
   revision = 0, not_before = created, fields = fields,
   id = id, expires_at = expires_at ~= "" and expires_at or nil,
   before = "null", removed = {}, added = added,
-  own = function()
-    redis.call("HSET", state, "serial", integer(serial), "created_at", created_at)
-    redis.call("ZADD", sessions, integer(serial), id)
-  end,
 })
-if not revision then return MOVING end
+redis.call("HSET", state, "serial", integer(serial), "created_at", created_at)
+redis.call("ZADD", sessions, integer(serial), id)
 return { "created", revision, created_at, updated_at, integer(serial), expires_at }

@@ -6,7 +6,7 @@
 -- ARGV[3] if_match    "", "*" or ETags joined by commas
 -- ARGV[4] id          of the session
 -- ARGV[5] user        only a session of this user (a JSON string), or "" for whosever it is
--- returns {"ok"} | {"not_found"} | {"precondition_failed"} | {"unreadable"} | {"moving"}
+-- returns {"ok"} | {"not_found"} | {"precondition_failed"} | {"unreadable"}
 -- A session whose lifetime is over is answered as one that is not there, and goes all the same.
 -- include: lifetime
 -- include: removal
@@ -25,10 +25,9 @@ if not expired then
   if not precondition_holds(if_match, stored[5], stored[3]) then return { "precondition_failed" } end
 end
 
-local removed = remove({
+remove({
   operation = expired and "expire" or "delete", session = session, sessions = sessions,
   prefix = prefix, block_size = block_size, id = id,
   configs = stored[1], terms = stored[2], revision = stored[3], serial = stored[4], user = stored[6], expires_at = stored[7],
 })
-if not removed then return MOVING end
 return expired and absent(if_match) or { "ok" }

@@ -4,7 +4,7 @@
 -- ARGV[1] prefix      of the partition's keys
 -- ARGV[2] block_size  serials a block
 -- ARGV[3] id          of the session
--- returns {"expired"} | {"lives"} | {"gone"} | {"moving"}
+-- returns {"expired"} | {"lives"} | {"gone"}
 -- What is answered "lives" or "gone" is afterwards in `expiring` as its hash says: a sweep meets no session for ever.
 -- include: lifetime
 -- include: removal
@@ -14,11 +14,11 @@ local prefix, block_size, id = ARGV[1], tonumber(ARGV[2]), ARGV[3]
 
 local stored = redis.call("HMGET", session, "configs", "terms", "revision", "serial", "user", "expires_at")
 if stored[1] and is_expired(stored[6]) then
-  local removed = remove({
+  remove({
     operation = "expire", session = session, sessions = sessions, prefix = prefix, block_size = block_size, id = id,
     configs = stored[1], terms = stored[2], revision = stored[3], serial = stored[4], user = stored[5], expires_at = stored[6],
   })
-  return removed and { "expired" } or MOVING
+  return { "expired" }
 end
 if stored[1] and moment_of(stored[6]) then
   redis.call("ZADD", prefix .. "expiring", stored[6], id)

@@ -10,7 +10,7 @@
 -- ARGV[8] max_terms   after the merge
 -- ARGV[9] members     three each: key as JSON, raw value ("" removes), terms as the session keeps them
 -- returns {"ok", revision, created_at, updated_at, configs} | {"not_found"} | {"precondition_failed"} | {"unreadable"}
---       | {"too_large"} | {"too_many_keys"} | {"too_many_terms"} | {"moving"}
+--       | {"too_large"} | {"too_many_keys"} | {"too_many_terms"}
 -- include: lifetime
 -- include: precondition
 
@@ -57,5 +57,4 @@ local revision, updated_at = commit({
   id = id, expires_at = lifetime(ttl),
   before = stored[1], keys = keys, removed = removed, added = added,
 })
-if not revision then return MOVING end
 return { "ok", revision, stored[5], updated_at, configs }

@@ -7,7 +7,7 @@
 -- ARGV[5] ttl         lifetime from now on in seconds, 0 for none, "" to leave it as it is
 -- ARGV[6] configs     stored form
 -- ARGV[7] terms       stored form
--- returns {"ok", revision, created_at, updated_at} | {"not_found"} | {"precondition_failed"} | {"unreadable"} | {"moving"}
+-- returns {"ok", revision, created_at, updated_at} | {"not_found"} | {"precondition_failed"} | {"unreadable"}
 -- include: lifetime
 -- include: precondition
 
@@ -29,5 +29,4 @@ local revision, updated_at = commit({
   id = id, expires_at = lifetime(ttl),
   before = stored[1], removed = removed, added = added,
 })
-if not revision then return MOVING end
 return { "ok", revision, stored[5], updated_at }

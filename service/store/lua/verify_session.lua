@@ -10,7 +10,7 @@
 -- ARGV[7] terms       what the terms should be: their stored form
 -- ARGV[8] mend        0 or 1
 -- ARGV[9] suspects    terms whose sets may hold the session wrongly
--- returns {"changed"} where the session is not as it was judged, {"moving"}, else {"held", finding, term, finding, term, …}
+-- returns {"changed"} where the session is not as it was judged, else {"held", finding, term, finding, term, …}
 -- Findings: ghost, lifetime, form, terms, serial (with the term ""), missing, unlisted, stale.
 -- include: commit
 
@@ -32,6 +32,7 @@ if tonumber(redis.call("ZSCORE", expiring, id)) ~= expires_at then found("lifeti
 if not stored[1] then
   if redis.call("ZSCORE", sessions, id) then found("ghost", "") end
   if mend then
+    check_reach(prefix)
     redis.call("ZREM", sessions, id)
     redis.call("ZREM", expiring, id)
   end
@@ -70,24 +71,19 @@ for _, term in ipairs(suspects) do
 end
 
 if mend and #reply > 1 then
-  local function own()
-    redis.call("ZADD", sessions, integer(serial), id)
-    if expires_at then redis.call("ZADD", expiring, integer(expires_at), id) else redis.call("ZREM", expiring, id) end
-    for _, term in ipairs(unlisted) do redis.call("SADD", prefix .. "blocks:" .. term, block) end
-  end
   if stored[1] ~= configs then
-    local revision = commit({
+    commit({
       operation = "repair", session = session, prefix = prefix, block_size = block_size, serial = serial,
       revision = tonumber(stored[5]) or 0, not_before = tonumber(stored[6]) or 0,
-      fields = { "configs", configs, "terms", terms }, before = stored[1], removed = stale, added = right, own = own,
+      fields = { "configs", configs, "terms", terms }, before = stored[1], removed = stale, added = right,
     })
-    if not revision then return MOVING end
   else
-    local change = plan_index(prefix, block_size, serial, stale, right)
-    if not change then return MOVING end
-    own()
+    check_reach(prefix)
     redis.call("HSET", session, "terms", terms)
-    change_index(change)
+    update_index(prefix, block_size, serial, stale, right)
   end
+  redis.call("ZADD", sessions, integer(serial), id)
+  if expires_at then redis.call("ZADD", expiring, integer(expires_at), id) else redis.call("ZREM", expiring, id) end
+  for _, term in ipairs(unlisted) do redis.call("SADD", prefix .. "blocks:" .. term, block) end
 end
 return reply

@@ -34,6 +34,7 @@ local function belongs(serial)
   return id and has_term(id)
 end
 
+if mend then check_reach(prefix) end
 local reply = {}
 for i = 6, #ARGV do
   local serial = ARGV[i]

@@ -1,4 +1,4 @@
--- The last step of every write: document, revision, times, terms and index move together, here and nowhere else.
+-- The step that every write takes: document, revision, times, terms and index move together, here and nowhere else.
 -- include: lines
 -- include: index
 
@@ -28,15 +28,13 @@ end
 --                                  is; with it write.id
 --                write.before, write.keys    the configs before and the keys that change in them (nil: all); with operation
 --                                            they are what a record of changes is made of
---                write.own         function that makes what only this operation writes; nil for nothing
--- Returns the new revision and updated_at, as they are stored; nil where a key is out of reach, and then nothing is written.
+-- Returns the new revision and updated_at, as they are stored. Fails, and nothing is written, where a key is out of reach; so what
+-- an operation writes beside this it writes afterwards.
 local function commit(write)
-  local change = plan_index(write.prefix, write.block_size, write.serial, write.removed, write.added)
+  check_reach(write.prefix)
   local expiring = write.prefix .. "expiring"
-  if not change or (write.expires_at and not count_existing({ expiring }, reached)) then return nil end
   local revision = integer(write.revision + 1)
   local updated_at = integer(math.max(now(), write.not_before))
-  if write.own then write.own() end
   if write.fields then
     redis.call("HSET", write.session, "revision", revision, "updated_at", updated_at, unpack(write.fields))
   else
@@ -49,9 +47,6 @@ local function commit(write)
     redis.call("HSET", write.session, "expires_at", write.expires_at)
     redis.call("ZADD", expiring, write.expires_at, write.id)
   end
-  change_index(change)
+  update_index(write.prefix, write.block_size, write.serial, write.removed, write.added)
   return revision, updated_at
 end
-
--- The answer where a key is out of reach.
-local MOVING = { "moving" }

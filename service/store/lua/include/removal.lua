@@ -6,16 +6,15 @@
 --               gone.prefix, gone.block_size, gone.id
 --               gone.configs, gone.terms, gone.user, gone.revision, gone.serial, gone.expires_at  as they are stored
 -- Where a hand has damaged the serial, the zset of sessions knows it; where that does not either, a check finds the members.
--- Returns what commit returns.
 local function remove(gone)
   local serial = tonumber(gone.serial) or tonumber(redis.call("ZSCORE", gone.sessions, gone.id))
   local removed = serial and all_terms(gone.terms or "{}") or {}
   if serial and gone.user then removed[#removed + 1] = "@user=" .. gone.user end
-  return commit({
+  commit({
     operation = gone.operation, session = gone.session, prefix = gone.prefix, block_size = gone.block_size,
     serial = serial or 0, revision = tonumber(gone.revision) or 0, not_before = 0, fields = nil,
     id = gone.id, expires_at = gone.expires_at and "" or nil,
     before = gone.configs, removed = removed, added = {},
-    own = function() redis.call("ZREM", gone.sessions, gone.id) end,
   })
+  redis.call("ZREM", gone.sessions, gone.id)
 end
