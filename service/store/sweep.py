@@ -38,12 +38,12 @@ log = logging.getLogger("service")
 async def overdue(link: Link, partitions: Sequence[Partition]) -> list[Partition]:
     """Those of `partitions` in which a session's lifetime is over, by the clock of any of the store's servers."""
     found = []
-    now = max(map(microseconds, await link.everywhere("TIME")))
     for first in range(0, len(partitions), LOOKS_BATCH):
         some = partitions[first : first + LOOKS_BATCH]
         commands = [("ZRANGE", partition.expiring, 0, 0, "WITHSCORES") for partition in some]
-        heads = checked(await link.batch(commands))
-        found += [partition for partition, head in zip(some, heads, strict=True) if head and float(head[1]) <= now]
+        clocks, heads = await asyncio.gather(link.everywhere("TIME"), link.batch(commands))
+        now = max(map(microseconds, clocks))
+        found += [partition for partition, head in zip(some, checked(heads), strict=True) if head and float(head[1]) <= now]
     return found
 
 

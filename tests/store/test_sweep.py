@@ -82,7 +82,9 @@ async def test_a_round_is_bounded_and_projects_take_turns(counting: CountingLink
         counting.seen.clear()
         more = await sweeper.round()
         rounds += 1
-        run = sum(command[:2] == ("EVALSHA", EXPIRE.sha) for command, _ in counting.seen)
+        run = sum(
+            command[:2] == ("EVALSHA", EXPIRE.sha) and not isinstance(reply, Exception) for command, reply in counting.seen
+        )
         assert run < 10 + 4
         if rounds == 2:
             assert await left(counting, "small") == 0
@@ -287,4 +289,4 @@ async def test_a_sweep_of_nothing_looks_once(counting: CountingLink) -> None:
     await sessions.patch(session_id(1), document_of({}), ttl=1000)
     counting.seen.clear()
     await sweep.sweep(counting, sessions.all_partitions)
-    assert [command[0] for command, _ in counting.seen] == ["TIME", "ZRANGE", "ZRANGE", "ZRANGE"]
+    assert sorted(str(command[0]) for command, _ in counting.seen) == ["TIME", "ZRANGE", "ZRANGE", "ZRANGE"]
