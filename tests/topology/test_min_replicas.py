@@ -1,0 +1,169 @@
+"""Writes that are answered once replicas have them: a promise is kept or told, reads do not wait, writes go in groups."""
+
+import asyncio
+import re
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+
+import pytest
+from redis.exceptions import ResponseError
+
+from service.configs.limits import Limits
+from service.errors import NotFound, NotReplicated, StoreUnavailable, WriteUncertain
+from service.store import node
+from service.store.connection import Link
+from service.store.sessions import Sessions
+from tests.store.filling import PROJECT, add, document_of, session_id
+from tests.topology.servers import HOST, Sentinels, Server
+
+ONE = session_id(1)
+
+
+@pytest.fixture
+def master(sentinels: Sentinels) -> Server:
+    """A master with two replicas."""
+    return sentinels.master()
+
+
+@pytest.fixture
+async def link(master: Server) -> AsyncIterator[Link]:
+    """A link whose writes both replicas must have."""
+    link = Link.open(f"redis://{HOST}:{master.port}", timeout=1.0, min_replicas=2)
+    yield link
+    await link.close()
+
+
+@pytest.fixture
+def sessions(link: Link) -> Sessions:
+    return Sessions(link, PROJECT, Limits(), 1, 4)
+
+
+@contextmanager
+def frozen(server: Server) -> Iterator[None]:
+    server.freeze()
+    try:
+        yield
+    finally:
+        server.wake()
+
+
+def replica(sentinels: Sentinels) -> Server:
+    return next(server for server in sentinels.servers if server is not sentinels.master())
+
+
+async def test_a_write_that_a_replica_lacks_is_told_as_made_and_not_replicated(
+    sentinels: Sentinels, link: Link, sessions: Sessions
+) -> None:
+    await add(sessions, 1, {"a": 1})
+    await sessions.patch(ONE, document_of({"b": None}))
+    with frozen(replica(sentinels)):
+        started = asyncio.get_running_loop().time()
+        with pytest.raises(NotReplicated) as told:
+            await sessions.patch(ONE, document_of({"a": 2}))
+        assert asyncio.get_running_loop().time() - started < 1.0
+        assert (told.value.status, told.value.retry_after) == (503, 1)
+        assert told.value.detail == "the write was made, but not replicated as promised: it may be lost yet"
+        # It was made, and once.
+        held = await sessions.get(ONE)
+        assert (held.configs, held.revision) == (b'{\n"a":2\n}', 3)
+        assert await link.batch([("SET", "b", "1")]) == [b"OK"]
+        with pytest.raises(NotReplicated):
+            await link.batch([("SET", "a", "1"), ("SET", "b", "1")], writes=True)
+    written = await sessions.patch(ONE, document_of({"a": 3}))
+    assert written.revision == 4
+
+
+async def test_reads_do_not_wait_for_the_replicas_of_writes(sentinels: Sentinels, sessions: Sessions) -> None:
+    await add(sessions, 1, {"a": 1})
+    with frozen(replica(sentinels)):
+        write = asyncio.create_task(sessions.patch(ONE, document_of({"a": 2})))
+        while (await sessions.get(ONE)).revision == 1:
+            assert not write.done()
+        for _ in range(20):
+            await sessions.get(ONE)
+        assert not write.done()
+        with pytest.raises(NotReplicated):
+            await write
+
+
+async def test_writes_that_come_while_others_wait_share_one_wait(master: Server, sessions: Sessions) -> None:
+    def waits() -> int:
+        calls = re.search(r"cmdstat_wait:calls=(\d+)", master.ask("INFO", "commandstats"))
+        return int(calls[1]) if calls else 0
+
+    await add(sessions, 1, {"a": 1})
+    before = waits()
+    done = await asyncio.gather(*(sessions.patch(ONE, document_of({f"k{number}": number})) for number in range(300)))
+    assert sorted(written.revision for written in done) == list(range(2, 302))
+    assert waits() - before <= 3
+
+
+async def test_of_writes_in_a_group_each_gets_its_own_answer(link: Link, sessions: Sessions) -> None:
+    await add(sessions, 1, {"a": 1})
+    calls = [
+        link.call("SET", "text", "x", writes=True),
+        link.call("INCR", "text", writes=True),
+        sessions.patch(ONE, document_of({"a": 2})),
+        sessions.patch(session_id(2), document_of({"a": 2})),
+        link.batch([("INCR", "n"), ("INCR", "text"), ("INCR", "n")], writes=True),
+    ]
+    first, second, third, fourth, fifth = await asyncio.gather(*calls, return_exceptions=True)
+    assert first == b"OK"
+    assert isinstance(second, ResponseError)
+    assert getattr(third, "configs", None) == b'{\n"a":2\n}'
+    assert isinstance(fourth, NotFound)
+    assert isinstance(fifth, list)
+    assert (fifth[0], fifth[2]) == (1, 2)
+    assert isinstance(fifth[1], ResponseError)
+
+
+async def test_what_redis_refuses_is_refused_whoever_has_it(sentinels: Sentinels, master: Server, link: Link) -> None:
+    master.ask("CONFIG", "SET", "maxmemory", 1)
+    try:
+        with frozen(replica(sentinels)), pytest.raises(StoreUnavailable) as told:
+            await link.call("SET", "a", "1", writes=True)
+        assert told.type is StoreUnavailable
+    finally:
+        master.ask("CONFIG", "SET", "maxmemory", 0)
+
+
+async def test_a_write_whose_time_goes_by_behind_others_is_not_made(sentinels: Sentinels, sessions: Sessions) -> None:
+    await add(sessions, 1, {"a": 1})
+    with frozen(replica(sentinels)):
+        first = asyncio.create_task(sessions.patch(ONE, document_of({"first": 1})))
+        while (await sessions.get(ONE)).revision == 1:
+            pass
+        # It comes while the first holds the lane, and its time is half over when the lane is free.
+        started = asyncio.get_running_loop().time()
+        second = await asyncio.gather(sessions.patch(ONE, document_of({"second": 1})), return_exceptions=True)
+        assert asyncio.get_running_loop().time() - started < 1.1
+        with pytest.raises(NotReplicated):
+            await first
+        assert isinstance(second[0], StoreUnavailable)
+        held = await sessions.get(ONE)
+        # Told as not made, it is not; else it is.
+        assert (b"second" in held.configs) is isinstance(second[0], NotReplicated)
+
+
+async def test_a_connection_that_breaks_while_a_group_waits_leaves_it_uncertain(
+    sentinels: Sentinels, master: Server, sessions: Sessions
+) -> None:
+    await add(sessions, 1, {"a": 1})
+    with frozen(replica(sentinels)):
+        write = asyncio.create_task(sessions.patch(ONE, document_of({"a": 2})))
+        while (await sessions.get(ONE)).revision == 1:
+            pass
+        master.ask("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+        with pytest.raises(WriteUncertain):
+            await write
+        assert (await sessions.get(ONE)).revision == 2
+
+
+async def test_what_waits_for_its_group_is_bounded(link: Link, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(node, "MAX_COMMANDS", 8)
+    results = await asyncio.gather(
+        *(link.call("INCR", "n", writes=True) for _ in range(20)), return_exceptions=True
+    )
+    assert results[:8] == list(range(1, 9))
+    assert [type(result) for result in results[8:]] == [StoreUnavailable] * 12
+    assert await link.call("INCR", "n", writes=True) == 9

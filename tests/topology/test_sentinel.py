@@ -1,0 +1,48 @@
+"""What Sentinels name as the master is believed only if it says so itself, and what nobody answers is told in time."""
+
+import pytest
+
+from service.errors import StoreUnavailable
+from service.store.connection import Link
+from tests.topology.servers import HOST, Sentinels
+
+SHORT = 0.5  # seconds
+
+
+@pytest.mark.parametrize("writes", [False, True])
+async def test_sentinels_that_nobody_reaches_and_names_that_they_do_not_know_are_told_in_time(
+    sentinels: Sentinels, writes: bool
+) -> None:
+    for url in (f"redis+sentinel://{HOST}:1,{HOST}:2/store", sentinels.url.replace("/store", "/other")):
+        link = Link.open(url, timeout=SHORT)
+        with pytest.raises(StoreUnavailable) as told:
+            await link.call("SET", "a", "1", writes=writes)
+        assert told.type is StoreUnavailable
+        await link.close()
+
+
+async def test_one_sentinel_that_answers_is_enough(sentinels: Sentinels) -> None:
+    link = Link.open(sentinels.url.replace("//", f"//{HOST}:1,{HOST}:2,"), timeout=30)
+    assert await link.call("SET", "a", "1", writes=True) == b"OK"
+    assert await link.where("a") == (HOST, sentinels.master().port)
+    await link.close()
+
+
+async def test_a_master_that_is_made_a_replica_is_neither_written_nor_read(sentinels: Sentinels) -> None:
+    link = Link.open(sentinels.url, timeout=SHORT)
+    master = sentinels.master()
+    other = next(server for server in sentinels.servers if server is not master)
+    assert await link.call("SET", "a", "1", writes=True) == b"OK"
+    # Behind the back of the Sentinels, who go on to name it.
+    master.ask("REPLICAOF", HOST, other.port)
+    try:
+        with pytest.raises(StoreUnavailable) as told:
+            await link.call("SET", "a", "2", writes=True)
+        assert told.type is StoreUnavailable
+        with pytest.raises(StoreUnavailable):
+            await link.call("GET", "a")
+    finally:
+        master.ask("REPLICAOF", "NO", "ONE")
+    assert await link.call("GET", "a") == b"1"
+    assert await link.call("SET", "a", "2", writes=True) == b"OK"
+    await link.close()
