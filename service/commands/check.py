@@ -3,12 +3,16 @@
 import asyncio
 import sys
 from argparse import ArgumentParser, Namespace
+from collections.abc import Sequence
 
 from tqdm import tqdm
 
 from service.commands import _store
 from service.settings import Settings
-from service.store.integrity import BEYOND_REPAIR, Check, Finding
+from service.store import nodes
+from service.store.connection import Link
+from service.store.integrity import BEYOND_REPAIR, Check, Finding, check_all
+from service.store.sessions import Project
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -26,20 +30,24 @@ def run(arguments: Namespace, settings: Settings) -> int:
 
 
 async def _run(arguments: Namespace, settings: Settings) -> int:
-    found: list[Finding] = []
     async with _store.registry(settings) as registry:
         projects = [await registry.get(arguments.project)] if arguments.project else await registry.all()
-        stores = [await _store.sessions(registry.link, project, settings) for project in projects]
-        partitions = [partition for store in stores for partition in store.all_partitions]
-        total = sum(await registry.link.everywhere("DBSIZE"))
-        for partition in partitions:
-            total += await registry.link.call("ZCARD", partition.sessions)
-        with tqdm(total=total, desc="check", unit=" looks", file=sys.stderr, mininterval=0.2) as bar:
-            for partition in partitions:
-                check = Check(registry.link, partition, settings, arguments.repair, bar.update)
-                async for finding in check.findings():
-                    found.append(finding)
-                    bar.write(f"{partition.slug}: {finding}", file=sys.stdout)
-    open_findings = [finding for finding in found if not arguments.repair or finding.kind in BEYOND_REPAIR]
+        return await check_projects(registry.link, projects, settings, repair=arguments.repair)
+
+
+async def check_projects(link: Link, projects: Sequence[Project], settings: Settings, *, repair: bool = False) -> int:
+    """Check `projects`, print as `run` says, and return the exit status."""
+    found: list[Finding] = []
+    stores = [await _store.sessions(link, project, settings) for project in projects]
+    total = await nodes.key_count(link)
+    for store in stores:
+        total += sum(await link.batch([("ZCARD", partition.sessions) for partition in store.all_partitions]))
+    with tqdm(total=total, desc="check", unit=" looks", file=sys.stderr, mininterval=0.2) as bar:
+        for store in stores:
+            checks = [Check(link, partition, settings, repair, bar.update) for partition in store.all_partitions]
+            async for finding in check_all(checks):
+                found.append(finding)
+                bar.write(f"{store.project.slug}: {finding}", file=sys.stdout)
+    open_findings = [finding for finding in found if not repair or finding.kind in BEYOND_REPAIR]
     sys.stdout.write(f"{len(found)} differences in {len(projects)} projects; {len(found) - len(open_findings)} mended\n")
     return 1 if open_findings else 0

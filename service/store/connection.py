@@ -5,6 +5,7 @@ What fails is tried again where that may end better and cannot do a write twice,
 
 import asyncio
 from collections.abc import Callable, Sequence
+from secrets import token_hex
 from time import monotonic
 from typing import Any, Self
 
@@ -16,6 +17,9 @@ from service.store.cluster import Cluster
 from service.store.lane import Command, LaneError, TimedOut, pack
 from service.store.sentinel import Sentinel
 from service.store.topology import One, Outcome, Place, Topology, Unknown, Way
+
+#: How the names of our connections begin in CLIENT LIST; those of one link have one name.
+NAME_PREFIX = "session-config-cache:"
 
 #: The share of a command's time that must be left for another attempt.
 LEAST = 0.2
@@ -37,7 +41,8 @@ async def _send(way: Way | Unknown, commands: Sequence[Command], writes: bool, s
 class Link:
     """One worker's way to the store. Replies are as Redis sends them: bytes, int, list or None."""
 
-    def __init__(self, topology: Topology, *, timeout: float) -> None:
+    def __init__(self, topology: Topology, *, timeout: float, name: str = "") -> None:
+        self.name = name
         self._topology = topology
         self._timeout = timeout
 
@@ -51,7 +56,9 @@ class Link:
             StartupError: `url` is not one of a store.
         """
         address = urls.parse(url)
-        return cls(_TOPOLOGIES[address.kind](address, timeout=timeout, min_replicas=min_replicas), timeout=timeout)
+        name = NAME_PREFIX + token_hex(4)
+        address.options["client_name"] = name
+        return cls(_TOPOLOGIES[address.kind](address, timeout=timeout, min_replicas=min_replicas), timeout=timeout, name=name)
 
     async def close(self) -> None:
         """Close all connections."""
@@ -95,6 +102,11 @@ class Link:
         if any(isinstance(outcome, Exception) for outcome in outcomes):
             return await self._settle(commands, outcomes, writes, at, started)
         return outcomes
+
+    async def masters(self) -> list[int]:
+        """A slot of every master."""
+        await self.call("PING", at=0)
+        return list(self._topology.slots())
 
     async def everywhere(self, *command: str | bytes | int, writes: bool = False) -> list[Any]:
         """Run a command that has no key on every master; raises as `call` does."""

@@ -15,7 +15,7 @@ import orjson
 from service.configs.document import EMPTY, NULL, document, parse
 from service.configs.limits import Limits
 from service.errors import BadRequest
-from service.store import keys, scripts, session_ttl
+from service.store import keys, nodes, scripts, session_ttl
 from service.store.connection import Link, checked
 from service.store.keys import Partition
 from service.store.lane import Command
@@ -24,8 +24,8 @@ VERIFY_SESSION = scripts.load("verify_session")
 VERIFY_SET = scripts.load("verify_set")
 REGISTER_USER = scripts.load("register_user")
 
-#: Sessions read, sets read, keys scanned a round trip: what a check may ask of a live Redis at once.
-SESSIONS_BATCH, SETS_BATCH, SCAN_BATCH = 100, 50, 500
+#: Sessions read, sets read a round trip: what a check may ask of a live Redis at once.
+SESSIONS_BATCH, SETS_BATCH = 100, 50
 #: How often a session that changes under the check is looked at again.
 ATTEMPTS = 10
 #: Seconds. A session is written before its user is registered, and a user's record goes before their sessions.
@@ -172,6 +172,11 @@ class Check:
 
     async def findings(self) -> AsyncIterator[Finding]:
         """Every difference there is, confirmed."""
+        async for finding in check_all([self]):
+            yield finding
+
+    async def walk(self) -> AsyncIterator[Finding]:
+        """The differences that the sessions lead to."""
         async for block in self._blocks():
             await self._compare_sets(block)
             for session_id, terms in block.suspects.items():
@@ -187,9 +192,6 @@ class Check:
                 yield finding
         async for finding in self._default_untold():
             yield finding
-        async for found in self._scan():
-            for finding in await self._look_at(found):
-                yield finding
 
     async def _verify(self, session_id: str, suspects: Iterable[str] = ()) -> list[Finding]:
         return await verify_session(
@@ -279,7 +281,7 @@ class Check:
         """Sessions that should expire and that the walk cannot meet."""
         cursor = b"0"
         while True:
-            cursor, flat = await self.link.call("ZSCAN", self.partition.expiring, cursor, "COUNT", SCAN_BATCH)
+            cursor, flat = await self.link.call("ZSCAN", self.partition.expiring, cursor, "COUNT", nodes.SCAN_BATCH)
             scores = checked(await self.link.batch([("ZSCORE", self.partition.sessions, name) for name in flat[::2]]))
             for name, score in zip(flat[::2], scores, strict=True):
                 if score is None:
@@ -300,21 +302,11 @@ class Check:
     async def _is_known(self, user: bytes) -> bool:
         return await self.link.call("ZSCORE", keys.users_key(self.partition.slug), orjson.loads(user)) is not None
 
-    async def _scan(self) -> AsyncIterator[list[tuple[str, str]]]:
-        """The partition's keys, some at a time, each as its kind and the rest of its name."""
-        cursor = b"0"
-        while True:
-            cursor, found = await self.link.call(
-                "SCAN", cursor, "MATCH", self.partition.prefix + "*", "COUNT", SCAN_BATCH, at=self.partition.prefix
-            )
-            parts = [key.decode().removeprefix(self.partition.prefix).partition(":") for key in found]
-            yield [(kind, rest) for kind, _, rest in parts]
-            self.progress(len(found))
-            if cursor == b"0":
-                return
+    async def look_at(self, found: Sequence[tuple[str, str]]) -> list[Finding]:
+        """Look at what the walk over the sessions has not met: unlisted sessions, unexpected sets, listed empty blocks.
 
-    async def _look_at(self, found: list[tuple[str, str]]) -> list[Finding]:
-        """Look at what the walk over the sessions has not met: unlisted sessions, unexpected sets, listed empty blocks."""
+        `found` are keys of the partition, each as its kind and the rest of its name.
+        """
         findings = []
         ids = [rest for kind, rest in found if kind == "session"]
         scores = await self.link.batch([("ZSCORE", self.partition.sessions, name) for name in ids])
@@ -351,3 +343,21 @@ class Check:
                 orphan = Finding("orphan", serial.decode(errors="replace"), term)
                 findings.append(orphan if kind == b"stale" else Finding("listed", str(block), term))
         return findings
+
+
+async def check_all(checks: Sequence[Check]) -> AsyncIterator[Finding]:
+    """Every difference in some partitions of one project, confirmed. The keys of Redis are scanned once for all of them."""
+    for check in checks:
+        async for finding in check.walk():
+            yield finding
+    by_prefix = {check.partition.prefix: check for check in checks}
+    async for found in nodes.scan(checks[0].link, f"scc:{{{checks[0].partition.slug}.*}}:*"):
+        parts: dict[str, list[tuple[str, str]]] = defaultdict(list)
+        for key in found:
+            prefix, kind, rest = keys.split(key.decode())
+            parts[prefix].append((kind, rest))
+        for prefix, some in parts.items():
+            if prefix in by_prefix:
+                for finding in await by_prefix[prefix].look_at(some):
+                    yield finding
+        checks[0].progress(len(found))

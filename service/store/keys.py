@@ -99,6 +99,13 @@ class Partition:
         return serial // self.block_size
 
 
+def split(key: str) -> tuple[str, str, str]:
+    """The parts of a partition's key: the partition's prefix, the kind, and the rest of the name."""
+    prefix, brace, rest = key.partition("}:")
+    kind, _, rest = rest.partition(":")
+    return prefix + brace, kind, rest
+
+
 def partition_number(session_id: str, partitions: int) -> int:
     """Partition of a session, from its canonical id."""
     return crc32(session_id.encode()) % partitions

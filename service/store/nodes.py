@@ -1,0 +1,33 @@
+"""What is asked of Redis as a whole and not of a key: how many keys it has, which they are, and who is connected."""
+
+from collections.abc import AsyncIterator
+
+from service.store.connection import NAME_PREFIX, Link
+
+#: Keys looked at a call: what a scan may ask of a live Redis at once.
+SCAN_BATCH = 500
+
+
+async def key_count(link: Link) -> int:
+    """How many keys there are, whosever they are."""
+    return sum(await link.everywhere("DBSIZE"))
+
+
+async def scan(link: Link, match: str) -> AsyncIterator[list[bytes]]:
+    """The keys that `match`, some at a time: all that are there from beginning to end, some of them twice."""
+    for master in await link.masters():
+        cursor = b""
+        while cursor != b"0":
+            cursor, found = await link.call("SCAN", cursor or 0, "MATCH", match, "COUNT", SCAN_BATCH, at=master)
+            yield found
+
+
+async def others_connected(link: Link) -> list[str]:
+    """Addresses from which servers and commands of this service are connected, those of `link` left out.
+
+    Raises:
+        redis.ResponseError: Redis does not tell.
+    """
+    lines = [line for listed in await link.everywhere("CLIENT", "LIST") for line in listed.decode().splitlines()]
+    clients = [dict(pair.partition("=")[::2] for pair in line.split(" ")) for line in lines]
+    return [client["addr"] for client in clients if client["name"].startswith(NAME_PREFIX) and client["name"] != link.name]
