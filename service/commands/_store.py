@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from service.settings import Settings
-from service.store import keys
+from service.store import layout
 from service.store.connection import Link
 from service.store.projects import Registry
 from service.store.sessions import Project, Sessions
@@ -12,9 +12,14 @@ from service.store.sessions import Project, Sessions
 
 @asynccontextmanager
 async def registry(settings: Settings) -> AsyncIterator[Registry]:
-    """All projects of the store."""
+    """All projects of the store.
+
+    Raises:
+        StartupError: it is being moved to another number of partitions.
+    """
     link = Link.open(settings.redis_url, timeout=settings.command_timeout, min_replicas=settings.min_replicas)
     try:
+        await layout.partitions_at_rest(link)
         yield Registry(link, settings.key_secret)
     finally:
         await link.close()
@@ -22,5 +27,4 @@ async def registry(settings: Settings) -> AsyncIterator[Registry]:
 
 async def sessions(link: Link, project: Project, settings: Settings) -> Sessions:
     """The sessions of `project`, as the store was laid out."""
-    partitions = await link.call("HGET", keys.STORE, "partitions")
-    return Sessions(link, project, settings, int(partitions or 1))
+    return Sessions(link, project, settings, await layout.partitions_at_rest(link))

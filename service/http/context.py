@@ -28,7 +28,7 @@ class Worker:
     def __init__(self, settings: Settings, link: Link) -> None:
         self.settings = settings
         self.link = link
-        self.keys = KeyRing(Registry(link, settings.key_secret), self._store)
+        self.keys = KeyRing(Registry(link, settings.key_secret), self._store, settings.partitions)
 
     def _store(self, project: Project) -> Store:
         sessions = Sessions(self.link, project, self.settings, self.settings.partitions)

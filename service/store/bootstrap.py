@@ -6,12 +6,10 @@ from redis.exceptions import RedisError
 
 from service.errors import StartupError, StoreUnavailable
 from service.settings import Settings
-from service.store import keys
+from service.store import keys, layout
 from service.store.connection import Link
 from service.store.projects import KEY_PREFIX, Registry, digest
 
-#: The arrangement of the keys; a store of another one is refused.
-LAYOUT = 1
 DEFAULT_PROJECT = "default"
 ROOT_KEY = "root"
 
@@ -45,10 +43,11 @@ async def check_store(link: Link, settings: Settings) -> None:
     """Record in a new store how it is laid out; hold an old one to it.
 
     Raises:
-        StartupError: it was made with another layout, number of partitions, block size or key secret.
+        StartupError: it was made with another layout, number of partitions, block size or key secret, or is being moved.
     """
+    await layout.partitions_at_rest(link)
     here = {
-        "layout": str(LAYOUT),
+        "layout": str(layout.LAYOUT),
         "partitions": str(settings.partitions),
         "block_size": str(keys.BLOCK_SIZE),
         # Not a key's hash: it tells a wrong secret at the start, where it would else be a 401 for every key.

@@ -104,15 +104,14 @@ class Link:
         return outcomes
 
     async def masters(self) -> list[int]:
-        """A slot of every master."""
-        await self.call("PING", at=0)
+        """A slot of every master; raises as `call` does."""
+        if not self._topology.slots():
+            await self.call("PING", at=0)  # they are known then
         return list(self._topology.slots())
 
     async def everywhere(self, *command: str | bytes | int, writes: bool = False) -> list[Any]:
         """Run a command that has no key on every master; raises as `call` does."""
-        if not self._topology.slots():
-            await self.call("PING", at=0)  # they are known then
-        return await asyncio.gather(*(self.call(*command, writes=writes, at=slot) for slot in self._topology.slots()))
+        return await asyncio.gather(*(self.call(*command, writes=writes, at=slot) for slot in await self.masters()))
 
     async def where(self, key: str) -> urls.Endpoint | None:
         """The server that has `key`, None for that on a socket; raises as `call` does."""

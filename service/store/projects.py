@@ -14,7 +14,7 @@ import orjson
 from service.configs.document import Document
 from service.configs.lifetime import ttl_of
 from service.errors import BadRequest, NotFound, StoreUnavailable, TooLarge, Unauthorized, Unreadable, WriteUncertain
-from service.store import keys, scripts, session_ttl
+from service.store import keys, layout, scripts, session_ttl
 from service.store.connection import Link
 from service.store.listing import Query, all_matches
 from service.store.sessions import Project, Sessions
@@ -143,9 +143,13 @@ Opened = TypeVar("Opened")
 class KeyRing(Generic[Opened]):
     """What one worker knows of API keys: an answer of Redis holds for `KEY_TTL` seconds, a refusal is asked anew."""
 
-    def __init__(self, registry: Registry, opened: Callable[[Project], Opened]) -> None:
-        """`opened` makes what a request gets of the project that its key opens; made once a key, not once a request."""
+    def __init__(self, registry: Registry, opened: Callable[[Project], Opened], partitions: int = 1) -> None:
+        """`opened` makes what a request gets of the project that its key opens; made once a key, not once a request.
+
+        `partitions` are those that the sessions are looked for in.
+        """
         self._registry = registry
+        self._partitions = partitions
         self._opened = opened
         self._known: dict[str, tuple[float, str, Opened]] = {}
 
@@ -154,6 +158,7 @@ class KeyRing(Generic[Opened]):
 
         Raises:
             Unauthorized: it opens nothing.
+            StoreUnavailable: the store has been moved to another number of partitions, or is being moved.
         """
         known = self._known.get(authorization)
         # The comparison takes the same time wherever the texts differ; Redis is asked by the keyed hash alone.
@@ -166,6 +171,8 @@ class KeyRing(Generic[Opened]):
         if project is None:
             self._known.pop(authorization, None)
             raise Unauthorized
+        # Asked as often as the key is: within KEY_TTL no worker works on a store that is being moved, or was.
+        await layout.confirm(self._registry.link, self._partitions)
         if len(self._known) >= KEYS_REMEMBERED:
             self._known.clear()
         opened = self._opened(project)
