@@ -40,6 +40,9 @@ COMMANDS = {
     "project": Command("project", "create, list and delete projects, and change their keys", needs_key_secret=True),
     "find": Command("find", "find sessions by what their configs contain"),
     "check": Command("check", "compare the index with the stored configs, and mend it with --repair"),
+    "repartition": Command(
+        "repartition", "move a store to another number of partitions, while no server runs", reaches_server=False
+    ),
     "redis-cli": Command("redis_cli", "redis-cli on the Redis of a running server", reaches_server=False),
 }
 

@@ -1,6 +1,7 @@
 """The map of the keyspace: every key this service uses is named here and nowhere else.
 
-    scc:store                              hash   layout, partitions, block size, check of the key secret
+    scc:store                              hash   layout, partitions, block size, check of the key secret; while the store is
+                                                  being moved to another number of partitions: moving_to, _phase, _sessions
     scc:projects                           hash   slug → project id
     scc:sweep                              string there while a worker removes sessions whose lifetime is over
     scc:token:<hmac>                       hash   the project that an API key opens: project, project_id, name
@@ -17,6 +18,7 @@
                                                   lifetime ends; all times are microseconds since 1970)
     scc:{acme.0}:index:<block>:<term>      set    serials of that block whose session has the term
     scc:{acme.0}:blocks:<term>             set    blocks in which the term occurs
+    scc:{acme.0}:order                     zset   session id → created_at, of those that a move has not numbered as yet
 
 `acme` is a project's slug, `0` a partition: crc32(session id) mod partitions. Sessions of a partition are numbered in the order
 of their creation; the number is the serial; `block_size` consecutive serials are a block. Braces are Redis Cluster's hash tag:
@@ -28,6 +30,9 @@ from zlib import crc32
 
 #: Consecutive serials in one block: a set of as many integers is an intset where Redis is set up for it.
 BLOCK_SIZE = 4096
+
+#: Kinds of a partition's keys that follow from its sessions: a move drops them and makes them anew.
+DERIVED = frozenset({"sessions", "expiring", "index", "blocks"})
 
 STORE = "scc:store"
 PROJECTS = "scc:projects"
@@ -81,6 +86,11 @@ class Partition:
     def expiring(self) -> str:
         """Key of the zset id → expires_at."""
         return self.prefix + "expiring"
+
+    @property
+    def order(self) -> str:
+        """Key of the zset id → created_at of the sessions that a move has not numbered as yet."""
+        return self.prefix + "order"
 
     def session(self, session_id: str) -> str:
         """Key of a session's hash."""

@@ -9,9 +9,12 @@ import pytest
 
 from service import cli
 from service.commands import project as project_command
+from service.commands import repartition as repartition_command
 from service.configs.limits import Limits
+from service.store import repartition
 from service.store.connection import Link
-from service.store.keys import STORE
+from service.store.keys import BLOCK_SIZE, STORE, Partition, partition_number
+from service.store.layout import LAYOUT
 from service.store.projects import Registry
 from service.store.sessions import Sessions
 from tests.store.filling import TIMEOUT, add, keyspace, lapse, session_id
@@ -62,7 +65,7 @@ def on_store(url: str, use: Callable[[Link], Awaitable[Any]]) -> Any:  # noqa: A
 
 
 async def fill_default(link: Link, partitions: int = 1) -> None:
-    await link.call("HSET", STORE, "partitions", partitions)
+    await link.call("HSET", STORE, "layout", LAYOUT, "partitions", partitions, "block_size", BLOCK_SIZE)
     project = await Registry(link, "a secret").ensure("default")
     sessions = Sessions(link, project, Limits(), partitions)
     for number, (configs, user) in enumerate(STORED, 1):
@@ -333,3 +336,66 @@ def test_a_mistake_with_a_project_is_told_in_one_line(
     before = on_store(empty_redis, keyspace)
     assert run("project", *words) == (1, "", message + "\n")
     assert on_store(empty_redis, keyspace) == before
+
+
+@pytest.fixture
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A move waits for nothing."""
+    monkeypatch.setattr(repartition, "SETTLE", 0.0)
+    monkeypatch.setattr(repartition_command, "KEY_TTL", -1.0)  # with the time that a command may take: no wait
+
+
+@pytest.mark.usefixtures("at_once")
+def test_a_store_moves_to_another_number_of_partitions_and_says_so(run: Run, empty_redis: str) -> None:
+    on_store(empty_redis, fill_default)
+    assert run("project", "create", "empty")[0] == 0
+    clean = "0 differences in 2 projects; 0 mended\n"
+    before = run("find", "")[1]
+    for partitions in (3, 1):
+        moved = f"7 sessions are in {partitions} partitions; start servers with --partitions {partitions}\n"
+        assert run("repartition", str(partitions))[:2] == (0, moved + clean)
+        assert run("find", "")[:2] == (0, before)
+    assert run("repartition", "1")[:2] == (0, "the store has 1 partitions already\n" + clean)
+
+
+@pytest.mark.usefixtures("at_once")
+def test_what_was_wrong_before_a_move_is_told_after_it(run: Run, empty_redis: str) -> None:
+    on_store(empty_redis, fill_default)
+    on_store(empty_redis, lambda link: link.call("ZADD", "scc:{default.0}:sessions", 99, session_id(99)))
+    status, out, _ = run("repartition", "3")
+    assert (status, out.splitlines()[1:]) == (1, ["0 differences in 1 projects; 0 mended", "before, 8 sessions were listed"])
+    key = Partition("default", partition_number(session_id(2), 3)).session(session_id(2))
+    assert on_store(empty_redis, lambda link: link.call("HSET", key, "configs", '{"agent":"bot2"}')) == 0
+    status, out, _ = run("repartition", "2")
+    assert status == 1
+    assert f"default: session {session_id(2)}: the configs were edited by hand" in out.splitlines()
+    assert run("check", "--repair")[0] == 0
+    assert run("check")[:2] == (0, "0 differences in 1 projects; 0 mended\n")
+
+
+@pytest.mark.parametrize("command", ["find a=1", "check", "check --repair", "project list", "project create other"])
+def test_while_a_store_is_being_moved_no_command_works_on_it(run: Run, empty_redis: str, command: str) -> None:
+    on_store(empty_redis, fill_default)
+    on_store(empty_redis, lambda link: link.call("HSET", STORE, "moving_to", 3, "moving_phase", "move", "moving_sessions", 7))
+    before = on_store(empty_redis, keyspace)
+    sentence = "this store is being moved to 3 partitions; `repartition 3` finishes that\n"
+    assert run(*command.split()) == (1, "", sentence)
+    assert on_store(empty_redis, keyspace) == before
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("0",), "setting partitions must be 1 to 1024"),
+        (("1025",), "setting partitions must be 1 to 1024"),
+        (("2",), "this Redis holds no store"),
+        (("2", "--redis-url", "unix:///nowhere/s"), "the store is not available; run this again to go on where it stopped"),
+        (("2", "--redis-url", ""), "there is no store in data directory /nowhere"),
+    ],
+)
+@pytest.mark.usefixtures("at_once")
+def test_a_move_that_cannot_be_made_is_told_in_one_line(
+    run: Run, empty_redis: str, words: tuple[str, ...], message: str
+) -> None:
+    assert run("repartition", *words) == (1, "", message + "\n")
+    assert on_store(empty_redis, keyspace) == {}

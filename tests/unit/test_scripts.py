@@ -129,6 +129,8 @@ def test_python_hands_each_script_as_many_keys_and_arguments_as_its_header_names
         ("delete", "ARGV"),
         ("expire", "KEYS"),
         ("expire", "ARGV"),
+        ("number", "KEYS"),
+        ("number", "ARGV"),
         ("set_session_ttl", "KEYS"),
         ("set_session_ttl", "ARGV"),
     }

@@ -1,0 +1,44 @@
+-- number: the next sessions of a partition get their serials, in the order of their creation, and are indexed.
+-- KEYS[1] order       zset of the partition, id -> created_at: the sessions that have no serial as yet
+-- KEYS[2] sessions    zset of the partition, id -> serial
+-- KEYS[3] state       hash of the partition: last serial, last created_at
+-- ARGV[1] prefix      of the partition's keys
+-- ARGV[2] block_size  serials a block
+-- returns how many ids it has taken from `order`, 0 when there was none
+-- include: lifetime
+
+-- What one call may hold Redis for.
+local MAX_SESSIONS, MAX_TERMS = 16, 200
+
+local order, sessions, state = KEYS[1], KEYS[2], KEYS[3]
+local prefix, block_size = ARGV[1], tonumber(ARGV[2])
+
+local last = redis.call("HMGET", state, "serial", "created_at")
+local serial, newest = tonumber(last[1]) or 0, tonumber(last[2]) or 0
+local listed = redis.call("ZRANGE", order, 0, MAX_SESSIONS - 1, "WITHSCORES")
+local found, taken, count = {}, 0, 0
+for i = 1, #listed, 2 do
+  if count >= MAX_TERMS then break end
+  local id, key = listed[i], prefix .. "session:" .. listed[i]
+  if redis.call("EXISTS", key) == 1 then
+    local stored = redis.call("HMGET", key, "terms", "user", "expires_at")
+    local terms = all_terms(stored[1] or "{}")
+    if stored[2] then terms[#terms + 1] = "@user=" .. stored[2] end
+    serial, count = serial + 1, count + #terms
+    local expires_at = moment_of(stored[3]) and stored[3]
+    found[#found + 1] = { id = id, key = key, serial = serial, expires_at = expires_at, terms = terms }
+  end
+  taken, newest = taken + 1, math.max(newest, tonumber(listed[i + 1]))
+end
+if taken == 0 then return 0 end
+
+check_reach(prefix)
+for _, session in ipairs(found) do
+  redis.call("HSET", session.key, "serial", integer(session.serial))
+  redis.call("ZADD", sessions, integer(session.serial), session.id)
+  if session.expires_at then redis.call("ZADD", prefix .. "expiring", session.expires_at, session.id) end
+  update_index(prefix, block_size, session.serial, {}, session.terms)
+end
+redis.call("HSET", state, "serial", integer(serial), "created_at", integer(newest))
+redis.call("ZREMRANGEBYRANK", order, 0, taken - 1)
+return taken

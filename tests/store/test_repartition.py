@@ -1,0 +1,254 @@
+"""A move to another number of partitions: what is there afterwards, from anywhere and through any interruption."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from random import Random
+
+import pytest
+from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
+
+from service.configs.containment import Filter
+from service.errors import BadRequest
+from service.store import nodes, repartition
+from service.store.connection import Link
+from service.store.integrity import Check, check_all
+from service.store.keys import PROJECTS, STORE
+from service.store.listing import Query, decode_cursor, page
+from service.store.projects import ProjectConfigs
+from service.store.sessions import Project, Session, Sessions
+from service.store.users import Users
+from tests.store.filling import PROJECT, TIMEOUT, add, document_of, keyspace, lapse, on_every_redis, session_id
+from tests.store.machine import LIMITS, WEIGHTS, Configs, Machine
+from tests.store.moves import BLOCK_SIZE, FragileLink, Interrupted, Keyspace, after_move, record, restore
+from tests.unit.strategies import any_configs
+
+OTHER = Project("other", "5b1d8a4e-0000-4000-8000-000000000002")
+USERS = (None, "alice", 'b"ob')
+
+
+@pytest.fixture(autouse=True)
+def small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Many round trips for few sessions, and no waiting."""
+    monkeypatch.setattr(repartition, "SETTLE", 0.0)
+    monkeypatch.setattr(repartition, "SESSIONS_BATCH", 3)
+    monkeypatch.setattr(repartition, "CALLS_BATCH", 2)
+    monkeypatch.setattr(repartition, "COMMANDS_BATCH", 5)
+    monkeypatch.setattr(nodes, "SCAN_BATCH", 20)
+
+
+async def move(link: Link, partitions: int) -> repartition.Moved | None:
+    return await repartition.repartition(link, partitions, wait=0.0)
+
+
+def store(link: Link, partitions: int, project: Project = PROJECT) -> Sessions:
+    return Sessions(link, project, LIMITS, partitions, BLOCK_SIZE)
+
+
+async def filled(link: Link, partitions: int, count: int = 20) -> Keyspace:
+    """A store of two projects with sessions of all kinds, some of them deleted again; what is in it."""
+    await record(link, partitions, BLOCK_SIZE, (PROJECT.slug, OTHER.slug, "empty"))
+    for project in (PROJECT, OTHER):
+        sessions = store(link, partitions, project)
+        for number in range(count):
+            configs = None if number % 7 == 3 else {"a": number % 2, "own": number, "c": {"d": [number % 3]}}
+            await add(sessions, number, configs, USERS[number % 3])
+        for number in range(0, count, 5):
+            await sessions.patch(session_id(number), document_of({"a": 5, "own": None}))
+        for number in range(2, count, 6):
+            await sessions.delete(session_id(number))
+        for number in range(3, count, 4):
+            await sessions.patch(session_id(number), document_of({}), ttl=1000 * number)
+        await lapse(sessions, session_id(7))
+    await ProjectConfigs(store(link, partitions)).patch(document_of({"session_ttl": 86400, "other": 1}))
+    return await keyspace(link)
+
+
+async def everything(sessions: Sessions) -> list[list[Session]]:
+    """All that is listed, a page of three at a time: oldest first, newest first, and by a filter and a user."""
+    lists = []
+    for query in (Query(), Query(descending=True), Query(user="alice"), Query(filter=Filter.parse(b'{"a":1}', LIMITS))):
+        found: list[Session] = []
+        after = query.after
+        while True:
+            part = await page(sessions, Query(query.user, query.filter, query.descending, after), 3)
+            found += [session._replace(serial=0) for session in part.sessions]
+            if part.cursor is None:
+                break
+            after = decode_cursor(part.cursor, sessions.partitions)
+        lists.append(found)
+    return lists
+
+
+async def findings(sessions: Sessions) -> list[str]:
+    checks = [Check(sessions.link, partition, sessions.limits) for partition in sessions.all_partitions]
+    return [str(finding) async for finding in check_all(checks)]
+
+
+@on_every_redis
+async def test_from_any_number_to_any_other_nothing_is_lost_and_lists_stay_as_they_are(link: Link) -> None:
+    held = await filled(link, 1)
+    listed = {project: await everything(store(link, 1, project)) for project in (PROJECT, OTHER)}
+    assert [len(found) for found in listed[PROJECT]] == [16, 16, 6, 5]  # one of 17 is over
+    for partitions in (16, 3, 1, 2, 1):
+        expected = after_move(held, partitions)
+        assert await move(link, partitions) == repartition.Moved(34, 34)
+        held = await keyspace(link)
+        assert held == expected
+        for project in (PROJECT, OTHER):
+            sessions = store(link, partitions, project)
+            assert await everything(sessions) == listed[project]
+            assert await findings(sessions) == []
+        assert await move(link, partitions) is None
+        assert await keyspace(link) == held
+
+
+@on_every_redis
+def test_a_store_goes_on_after_a_move_as_if_it_had_always_been_so(redis_url: str) -> None:
+    async def live(kinds: list[Configs], seed: int) -> None:
+        link = Link.open(redis_url, timeout=TIMEOUT)
+        try:
+            await link.call("FLUSHALL")
+            await live_through_moves(Machine(link, 3, BLOCK_SIZE, kinds, seed), (1, 16, 2))
+        finally:
+            await link.close()
+
+    # As `tests.store.machine.try_out`.
+    @settings(max_examples=4, deadline=None, phases=(Phase.explicit, Phase.reuse, Phase.generate))
+    @given(st.lists(any_configs(), min_size=1, max_size=4), st.integers(0, 2**32))
+    def run(kinds: list[Configs], seed: int) -> None:
+        asyncio.run(live(kinds, seed))
+
+    run()
+
+
+async def live_through_moves(machine: Machine, targets: Sequence[int]) -> None:
+    """Random operations, then a move, and again."""
+    link = machine.link
+    for target in targets:
+        for name in machine.random.choices(list(WEIGHTS), list(WEIGHTS.values()), k=25):
+            await getattr(machine, name)()
+        await machine.hold()
+        listed = await everything(machine.sessions)
+        await record(link, machine.sessions.partitions, BLOCK_SIZE, (PROJECT.slug,))
+        expected = after_move(await keyspace(link), target)
+        await move(link, target)
+        assert await keyspace(link) == expected
+        await link.call("DEL", STORE, PROJECTS)
+        adopt(machine, target, expected)
+        await machine.hold()
+        assert await everything(machine.sessions) == listed
+
+
+def adopt(machine: Machine, partitions: int, held: Keyspace) -> None:
+    """Let the machine and its model go on in other partitions, with the serials that a move has given."""
+    sessions = Sessions(machine.link, PROJECT, LIMITS, partitions, BLOCK_SIZE)
+    machine.sessions = machine.model.sessions = sessions
+    machine.users = Users(sessions)
+    for name, one in machine.model.held.items():
+        one.serial = int(held[sessions.partition(name).session(name)][b"serial"])
+    states = {partition.number: held.get(partition.state, {}) for partition in sessions.all_partitions}
+    machine.model.state = {
+        number: (int(state[b"serial"]), int(state[b"created_at"])) for number, state in states.items() if b"serial" in state
+    }
+
+
+async def test_sessions_of_one_moment_are_numbered_by_their_ids(link: Link) -> None:
+    await record(link, 4, BLOCK_SIZE, (PROJECT.slug,))
+    sessions = store(link, 4)
+    for number in range(40):
+        await add(sessions, number * 7919, {"a": number % 2}, "alice")
+    for partition in sessions.all_partitions:
+        listed = await link.call("ZRANGE", partition.sessions, 0, -1)
+        # In each partition its first session was created at 1001, its second at 1002: they meet when they are moved.
+        for at, name in enumerate(listed, 1001):
+            await link.call("HSET", partition.session(name.decode()), "created_at", at)
+        await link.call("HSET", partition.state, "created_at", 1000 + len(listed))
+    held, listed = await keyspace(link), await everything(sessions)
+    assert sorted(listed[0], key=lambda session: (session.created_at, session.id)) == listed[0] == listed[1][::-1]
+    assert len({session.created_at for session in listed[0]}) < 20
+    for partitions in (1, 3, 2):
+        held = after_move(held, partitions)
+        await move(link, partitions)
+        assert await keyspace(link) == held
+        assert await everything(store(link, partitions)) == listed
+
+
+async def test_a_session_after_a_move_is_younger_than_any_that_ever_was(link: Link) -> None:
+    """So that no ETag comes twice, whatever the clock says: a deleted session may have been the youngest."""
+    await filled(link, 3)
+    late = 2**52
+    partition = store(link, 3).all_partitions[1]
+    await link.call("HSET", partition.state, "created_at", late)
+    await move(link, 2)
+    sessions = store(link, 2)
+    for number in range(100, 110):
+        made = await add(sessions, number, {})
+        assert made.created_at > late
+        assert made.serial == await link.call("ZCARD", sessions.partition(made.id).sessions)
+
+
+async def test_where_the_states_were_lost_the_sessions_tell_how_young_the_next_one_must_be(link: Link) -> None:
+    await filled(link, 3)
+    late, name = 2**52, session_id(1)
+    sessions = store(link, 3)
+    await link.call("DEL", *(partition.state for partition in sessions.all_partitions))
+    await link.call("HSET", sessions.partition(name).session(name), "created_at", late)
+    await move(link, 1)
+    made = await add(store(link, 1), 100, {})
+    assert (made.created_at, made.serial) == (late + 1, 18)
+
+
+async def test_fields_that_nobody_here_knows_are_kept(link: Link) -> None:
+    await filled(link, 1)
+    name = session_id(1)
+    await link.call("HSET", store(link, 1).partition(name).session(name), "later", b"\x00\xff\r\n")
+    for partitions in (5, 2):
+        expected = after_move(await keyspace(link), partitions)
+        await move(link, partitions)
+        assert await keyspace(link) == expected
+    assert await link.call("HGET", store(link, 2).partition(name).session(name), "later") == b"\x00\xff\r\n"
+
+
+async def test_cursors_from_before_are_refused(link: Link) -> None:
+    await filled(link, 1)
+    cursor = (await page(store(link, 1), Query(), 3)).cursor
+    assert cursor is not None
+    await move(link, 3)
+    with pytest.raises(BadRequest, match="cursor is not one that this list gave"):
+        decode_cursor(cursor, 3)
+
+
+@pytest.fixture
+async def fragile(empty_redis: str) -> AsyncIterator[FragileLink]:
+    link = FragileLink.open(empty_redis, timeout=TIMEOUT)
+    yield link
+    await link.close()
+
+
+@pytest.mark.parametrize(("before", "after"), [(1, 3), (4, 3), (3, 1)])
+async def test_killed_at_any_moment_a_move_is_finished_by_the_next_one(
+    fragile: FragileLink, before: int, after: int
+) -> None:
+    held = await filled(fragile, before, 9)
+    expected = after_move(held, after)
+    random = Random(before)
+    killed = 0
+    while True:
+        await restore(fragile, held)
+        try:
+            await move(fragile.kill_at(killed, killed), after)
+        except Interrupted:
+            killed += 1
+        else:
+            break
+        # The next one may not come to its end either.
+        try:
+            await move(fragile.kill_at(random.randrange(killed + 40), killed), after)
+        except Interrupted:
+            assert (await fragile.kill_at(-1, 0).call("HGET", STORE, "moving_to")) in (b"%d" % after, None)
+        await move(fragile.kill_at(-1, 0), after)
+        assert await keyspace(fragile) == expected, f"killed at round trip {killed}"
+    assert killed > 40
+    fragile.kill_at(-1, 0)
+    assert await keyspace(fragile) == expected

@@ -1,0 +1,209 @@
+"""What can be lost on the way, when a node of Redis loses its last moments or has no room: a move loses nothing by it."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from typing import Any
+
+import pytest
+from redis.exceptions import ResponseError
+
+from service.configs.limits import Limits
+from service.errors import StoreUnavailable
+from service.store import layout, nodes, repartition
+from service.store.connection import Link
+from service.store.keys import Partition, partition_number
+from service.store.lane import Command
+from service.store.layout import Move
+from service.store.repartition import MOVE, NUMBER, NUMBERING
+from service.store.sessions import Sessions
+from tests.store.filling import PROJECT, TIMEOUT, add, keyspace, session_id
+from tests.store.moves import BLOCK_SIZE, COUNT, STRAY, Keyspace, after_move, home, restore, small_store
+
+
+@pytest.fixture(autouse=True)
+def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(repartition, "SETTLE", 0.0)
+    monkeypatch.setattr(repartition, "LOOKS", 3)
+
+
+@pytest.fixture(name="held")
+async def filled(link: Link) -> Keyspace:
+    return await small_store(link)
+
+
+async def move(link: Link, partitions: int) -> None:
+    await repartition.repartition(link, partitions, wait=0.0)
+
+
+class Clock:
+    """A clock that stands still but when the move sleeps; something may happen then. Nobody sleeps."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 0.0
+        self.happen: Callable[[], Awaitable[object]] | None = None
+        monkeypatch.setattr(repartition, "SETTLE", 2.0)
+        monkeypatch.setattr(repartition, "monotonic", lambda: self.now)
+        monkeypatch.setattr(asyncio, "sleep", self.sleep)
+
+    async def sleep(self, seconds: float) -> None:
+        self.now += seconds
+        if seconds and self.happen is not None:
+            await self.happen()
+
+
+async def test_an_original_goes_only_when_its_copy_has_settled(
+    link: Link, held: Keyspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock(monkeypatch)
+    copied: dict[str, float] = {}
+    sent = link.batch
+
+    async def batch(commands: Sequence[Command], *, writes: bool = False) -> list[object]:
+        for name, key, *_ in commands:
+            where, _, session = str(key).partition("}:session:")
+            if name == "HSET" and session:
+                copied[session] = clock.now
+            if name == "UNLINK" and session:
+                assert where == "scc:{acme.0"
+                assert clock.now >= copied[session] + 2.0
+        return await sent(commands, writes=writes)
+
+    monkeypatch.setattr(link, "batch", batch)
+    await move(link, 2)
+    assert len(copied) == sum(partition_number(session_id(number), 2) for number in range(COUNT))
+    assert await keyspace(link) == after_move(held, 2)
+
+
+async def test_an_original_stays_where_its_copy_is_lost(
+    link: Link, held: Keyspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock(monkeypatch)
+    clock.happen = lambda: link.call("DEL", home(STRAY, 2))
+    with pytest.raises(StoreUnavailable):
+        await move(link, 2)
+    assert await link.call("EXISTS", home(STRAY, 1)) == 1
+    clock.happen = None
+    await move(link, 2)
+    assert await keyspace(link) == after_move(held, 2)
+
+
+async def test_a_node_that_falls_back_behind_what_it_answered_is_numbered_again(
+    link: Link, held: Keyspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock(monkeypatch)
+    before: dict[str, Any] = {}
+    fallen = 0
+
+    async def happen() -> None:
+        nonlocal fallen
+        there = await keyspace(link)
+        node = {name: content for name, content in there.items() if name.startswith("scc:{acme.1}")}
+        if not before:
+            assert "scc:{acme.1}:order" in node
+            before.update(node)
+        elif not fallen:
+            assert "scc:{acme.1}:order" not in node
+            fallen += 1
+            await restore(link, {**{name: content for name, content in there.items() if name not in node}, **before})
+
+    clock.happen = happen
+    await move(link, 2)
+    assert fallen == 1
+    assert await keyspace(link) == after_move(held, 2)
+
+
+async def test_ids_that_a_node_has_lost_are_gathered_again(
+    link: Link, held: Keyspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    note = layout.note
+
+    async def stop(link: Link, move: Move) -> None:
+        if move.phase == NUMBERING:
+            raise StoreUnavailable
+        await note(link, move)
+
+    monkeypatch.setattr(layout, "note", stop)
+    with pytest.raises(StoreUnavailable):
+        await move(link, 3)
+    monkeypatch.setattr(layout, "note", note)
+    assert await link.call("DEL", *(Partition(PROJECT.slug, number).order for number in range(3))) == 3
+    await move(link, 3)
+    assert await keyspace(link) == after_move(held, 3)
+
+
+async def test_a_scan_may_name_a_key_as_often_as_it_likes(
+    link: Link, held: Keyspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scan = nodes.scan
+
+    async def twice(link: Link, match: str) -> AsyncIterator[list[bytes]]:
+        async for names in scan(link, match):
+            yield names + names
+            yield names
+
+    monkeypatch.setattr(nodes, "scan", twice)
+    monkeypatch.setattr(repartition, "SESSIONS_BATCH", 5)
+    await move(link, 2)
+    assert await keyspace(link) == after_move(held, 2)
+
+
+async def test_what_a_scan_has_missed_is_found_by_another(
+    link: Link, held: Keyspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scan = nodes.scan
+    scans = 0
+
+    async def misses(link: Link, match: str) -> AsyncIterator[list[bytes]]:
+        nonlocal scans
+        scans += 1
+        async for names in scan(link, match):
+            yield [name for place, name in enumerate(sorted(names)) if place % 3 < scans]
+
+    monkeypatch.setattr(nodes, "scan", misses)
+    await move(link, 2)
+    assert scans == 3
+    assert await keyspace(link) == after_move(held, 2)
+
+
+async def test_a_full_redis_stops_a_move_and_it_goes_on_when_there_is_room(link: Link, held: Keyspace) -> None:
+    await layout.note(link, Move(2, MOVE, COUNT))
+    await link.call("CONFIG", "SET", "maxmemory", 1)
+    try:
+        for _ in range(2):
+            with pytest.raises(StoreUnavailable):
+                await move(link, 2)
+    finally:
+        await link.call("CONFIG", "SET", "maxmemory", 0)
+    await move(link, 2)
+    assert await keyspace(link) == after_move(held, 2)
+
+
+@pytest.mark.usefixtures("held")
+async def test_numbering_writes_nothing_where_a_key_is_out_of_reach(link: Link, empty_redis: str) -> None:
+    partition = Partition(PROJECT.slug, 0, BLOCK_SIZE)
+    await link.call("ZADD", partition.order, *(part for number in range(COUNT) for part in (number, session_id(number))))
+    before = await keyspace(link)
+    # This user is refused the key that a node refuses which moves the slot.
+    seen = [f"~{partition.prefix}{name}" for name in ("session:*", "sessions", "state", "order", "index:*", "blocks:*")]
+    await link.call("ACL", "SETUSER", "narrow", "reset", "on", ">pass", "+@all", *seen)
+    narrow = Link.open(empty_redis.replace("unix://", "unix://narrow:pass@"), timeout=TIMEOUT)
+    try:
+        with pytest.raises(ResponseError):
+            await NUMBER.run(narrow, (partition.order, partition.sessions, partition.state), (partition.prefix, BLOCK_SIZE))
+    finally:
+        await narrow.close()
+        await link.call("ACL", "DELUSER", "narrow")
+    assert await keyspace(link) == before
+
+
+@pytest.mark.parametrize(("terms", "taken"), [(0, [16, 4, 0]), (60, [4, 4, 4, 4, 4, 0]), (250, [1] * 20 + [0])])
+async def test_one_call_numbers_a_bounded_number_of_sessions_and_terms(link: Link, terms: int, taken: list[int]) -> None:
+    sessions = Sessions(link, PROJECT, Limits())
+    partition = sessions.all_partitions[0]
+    for number in range(20):
+        await add(sessions, number, {f"k{key}": key for key in range(terms)})
+        await link.call("ZADD", partition.order, number, session_id(number))
+    await link.call("DEL", partition.state)
+    call = ((partition.order, partition.sessions, partition.state), (partition.prefix, partition.block_size))
+    assert [await NUMBER.run(link, *call) for _ in taken] == taken
+    assert await link.call("HGET", partition.state, "serial") == b"20"

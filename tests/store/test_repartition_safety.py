@@ -1,0 +1,105 @@
+"""A move to another number of partitions that cannot be made as the store is: what it says, and that nothing is touched."""
+
+import pytest
+
+from service.configs.limits import Limits
+from service.errors import StartupError
+from service.store import layout, repartition
+from service.store.connection import Link
+from service.store.integrity import Check, check_all
+from service.store.keys import STORE
+from service.store.layout import Move
+from service.store.repartition import CLOSE, MOVE, NUMBERING
+from service.store.sessions import Sessions
+from tests.store.filling import PROJECT, keyspace, session_id
+from tests.store.moves import BLOCK_SIZE, COUNT, STRAY, Keyspace, after_move, home, small_store
+
+
+@pytest.fixture(autouse=True)
+def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(repartition, "SETTLE", 0.0)
+    monkeypatch.setattr(repartition, "LOOKS", 3)
+
+
+@pytest.fixture(name="held")
+async def filled(link: Link) -> Keyspace:
+    return await small_store(link)
+
+
+async def move(link: Link, partitions: int) -> None:
+    await repartition.repartition(link, partitions, wait=0.0)
+
+
+async def test_a_move_to_another_number_than_the_one_that_is_under_way_is_refused(link: Link, held: Keyspace) -> None:
+    for phase in (CLOSE, MOVE, NUMBERING):
+        await layout.note(link, Move(3, phase))
+        before = await keyspace(link)
+        for partitions in (1, 2):
+            with pytest.raises(StartupError, match="this store is being moved to 3 partitions; finish that first"):
+                await move(link, partitions)
+        assert await keyspace(link) == before
+        assert {name: before[name] for name in held if name != STORE} == {name: held[name] for name in held if name != STORE}
+
+
+async def test_where_there_is_no_store_nothing_is_made(link: Link) -> None:
+    with pytest.raises(StartupError, match="this Redis holds no store"):
+        await move(link, 2)
+    assert await keyspace(link) == {}
+
+
+async def test_a_store_of_another_layout_is_left_alone(link: Link, held: Keyspace) -> None:
+    await link.call("HSET", STORE, "layout", 9)
+    with pytest.raises(StartupError, match="this store was made with layout 9, not 1"):
+        await move(link, 2)
+    assert await keyspace(link) == {**held, STORE: {**held[STORE], b"layout": b"9"}}
+
+
+async def test_two_states_of_one_session_are_for_the_operator_to_decide(link: Link, held: Keyspace) -> None:
+    old, new = home(STRAY, 1), home(STRAY, 2)
+    await link.call("HSET", new, "configs", "{}", "created_at", 1)
+    with pytest.raises(StartupError) as caught:
+        await move(link, 2)
+    assert str(caught.value) == f"{old} and {new} differ; delete the wrong one, and run this again"
+    assert await link.call("HGETALL", old) != []
+    assert await link.call("HGETALL", new) != []
+    await link.call("DEL", new)
+    await move(link, 2)
+    assert await keyspace(link) == after_move(held, 2)
+
+
+@pytest.mark.parametrize("target", [2, 3])
+async def test_a_key_that_is_no_hash_is_named(link: Link, held: Keyspace, target: int) -> None:
+    await link.call("SET", home(99, 1), "x")
+    with pytest.raises(StartupError, match=f"'{home(99, 1)}': WRONGTYPE".replace("{", r"\{")):
+        await move(link, target)
+    await link.call("DEL", home(99, 1))
+    await move(link, target)
+    assert await keyspace(link) == after_move(held, target)
+
+
+@pytest.mark.usefixtures("held")
+async def test_a_damaged_session_is_moved_as_it_is(link: Link) -> None:
+    await link.call("HSET", home(5, 1), "created_at", "x", "configs", "{oops")
+    await link.call("HDEL", home(7, 1), "created_at", "terms", "serial")
+    await link.call("HSET", home(9, 1), "expires_at", "soon")
+    damaged = {number: (await keyspace(link))[home(number, 1)] for number in (5, 7, 9)}
+    await move(link, 2)
+    for number, fields in damaged.items():
+        assert {**fields, b"serial": b"1"} == {**(await keyspace(link))[home(number, 2)], b"serial": b"1"}
+    moved = Sessions(link, PROJECT, Limits(), 2, BLOCK_SIZE)
+    checks = [Check(link, partition, Limits()) for partition in moved.all_partitions]
+    kinds = {(finding.kind, finding.id) async for finding in check_all(checks)}
+    assert {("incomplete", session_id(number)) for number in damaged} <= kinds
+    assert {name for _, name in kinds} <= {*map(session_id, damaged), *map(str, range(COUNT))}
+    others = [each for each in range(COUNT) if each not in damaged]
+    assert [(await moved.get(session_id(each))).id for each in others] == [session_id(each) for each in others]
+
+
+async def test_what_is_nobodys_and_what_is_not_known_stays(link: Link, held: Keyspace) -> None:
+    strange = {
+        "scc:{acme.0}:changes": {b"1"}, "scc:{acme.9}:session:x": {b"1"}, "scc:{nobody.0}:index:0:a=1": {b"1"},
+        "scc:{acme}:later": {b"1"}, "scc:{acme.0}": {b"1"},
+    }  # fmt: skip
+    await link.batch([("SADD", name, 1) for name in strange])
+    await move(link, 2)
+    assert await keyspace(link) == {**after_move(held, 2), **strange}

@@ -1,0 +1,35 @@
+"""A store that is moved to other numbers of partitions on a cluster, where every partition may be on another node."""
+
+import pytest
+
+from service.configs.limits import Limits
+from service.store import repartition
+from service.store.connection import Link
+from service.store.integrity import Check, check_all
+from service.store.sessions import Sessions
+from tests.store.filling import PROJECT, TIMEOUT, add, keyspace
+from tests.store.moves import BLOCK_SIZE, after_move, record
+from tests.topology.conftest import on_every_cluster
+from tests.topology.servers import Cluster
+
+
+@on_every_cluster
+@pytest.mark.parametrize("min_replicas", [0, 1])
+async def test_a_store_moves_between_the_nodes_of_a_cluster(cluster: Cluster, min_replicas: int) -> None:
+    link = Link.open(cluster.url, timeout=TIMEOUT, min_replicas=min_replicas)
+    try:
+        await record(link, 1, BLOCK_SIZE, (PROJECT.slug,))
+        sessions = Sessions(link, PROJECT, Limits(), 1, BLOCK_SIZE)
+        for number in range(60):
+            await add(sessions, number, {"a": number % 3, "own": number}, "alice")
+        held = await keyspace(link)
+        for target in (16, 3, 64, 1):
+            expected = after_move(held, target)
+            await repartition.repartition(link, target, wait=0)
+            held = await keyspace(link)
+            assert held == expected
+            moved = Sessions(link, PROJECT, Limits(), target, BLOCK_SIZE)
+            checks = [Check(link, partition, Limits()) for partition in moved.all_partitions]
+            assert [finding async for finding in check_all(checks)] == []
+    finally:
+        await link.close()
