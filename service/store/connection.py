@@ -41,8 +41,9 @@ async def _send(way: Way | Unknown, commands: Sequence[Command], writes: bool, s
 class Link:
     """One worker's way to the store. Replies are as Redis sends them: bytes, int, list or None."""
 
-    def __init__(self, topology: Topology, *, timeout: float, name: str = "") -> None:
-        self.name = name
+    def __init__(self, topology: Topology, *, timeout: float) -> None:
+        #: Of its connections in CLIENT LIST.
+        self.name = ""
         self._topology = topology
         self._timeout = timeout
 
@@ -58,7 +59,9 @@ class Link:
         address = urls.parse(url)
         name = NAME_PREFIX + token_hex(4)
         address.options["client_name"] = name
-        return cls(_TOPOLOGIES[address.kind](address, timeout=timeout, min_replicas=min_replicas), timeout=timeout, name=name)
+        link = cls(_TOPOLOGIES[address.kind](address, timeout=timeout, min_replicas=min_replicas), timeout=timeout)
+        link.name = name
+        return link
 
     async def close(self) -> None:
         """Close all connections."""

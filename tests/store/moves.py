@@ -118,8 +118,8 @@ class FragileLink(Link):
     Any of them, as when they go to several nodes.
     """
 
-    def __init__(self, topology: Topology, *, timeout: float = TIMEOUT, name: str = "") -> None:
-        super().__init__(topology, timeout=timeout, name=name)
+    def __init__(self, topology: Topology, *, timeout: float = TIMEOUT) -> None:
+        super().__init__(topology, timeout=timeout)
         self.last = -1
         self.random = Random(0)
 
