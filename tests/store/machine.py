@@ -123,7 +123,9 @@ class Machine:
             assert since <= expires_at - ttl * 1_000_000 <= await self.clock()
 
     async def create(self) -> None:
-        name, user, tracking = self.random.choice(IDS), self.user(), self.random.random() < 0.5
+        over = [name for name, held in self.model.held.items() if held.over]
+        name = self.random.choice(over if over and self.random.random() < 0.4 else IDS)
+        user, tracking = self.user(), self.random.random() < 0.5
         values, document = (None, None) if self.random.random() < 0.1 else self.configs()
         if values is not None and document is None:
             return
