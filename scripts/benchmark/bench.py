@@ -208,7 +208,9 @@ class Bench:
 
 _SCRIPTS = {
     script.sha: script.name
-    for script in map(scripts.load, ("create", "replace", "patch", "delete", "find", "patch_project", "register_user"))
+    for script in map(
+        scripts.load, ("create", "replace", "patch", "delete", "expire", "find", "patch_project", "register_user")
+    )
 }
 
 

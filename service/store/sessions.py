@@ -248,7 +248,7 @@ class Sessions:
         reply = await REPLACE.run(
             self.link,
             (partition.session(session_id),),
-            (partition.prefix, self.block_size, if_match, session_id, _ttl(ttl), configs, document.terms),
+            (partition.prefix, self.block_size, if_match, _ttl(ttl), configs, document.terms),
         )
         return _written(reply, self.limits)
 
@@ -273,7 +273,6 @@ class Sessions:
             partition.prefix,
             self.block_size,
             if_match,
-            session_id,
             _ttl(ttl),
             limits.max_configs_bytes,
             limits.max_keys,

@@ -30,7 +30,7 @@ LEASE = 700
 #: Sessions removed in one round, and partitions looked at in one and in one round trip.
 ROUND, LOOKS, LOOKS_BATCH = 1000, 2000, 500
 #: Sessions removed in one round trip, and the bytes of terms that they have together: what keeps Redis from others at once.
-BATCH, BATCH_BYTES = 100, 16 * 1024
+BATCH, BATCH_BYTES = 100, 2 * 1024
 
 log = logging.getLogger("service")
 

@@ -47,7 +47,7 @@ end
 local revision, updated_at = commit({
   operation = "create", session = session, prefix = prefix, block_size = block_size, serial = serial,
   revision = 0, not_before = created, fields = fields,
-  id = id, expires_at = expires_at ~= "" and expires_at or nil,
+  expires_at = expires_at ~= "" and expires_at or nil,
   before = "null", removed = {}, added = added,
 })
 redis.call("HSET", state, "serial", integer(serial), "created_at", created_at)

@@ -20,7 +20,7 @@ if stored[1] and is_expired(stored[6]) then
   })
   return { "expired" }
 end
-if stored[1] and moment_of(stored[6]) then
+if stored[1] and stored[6] and moment_of(stored[6]) then
   redis.call("ZADD", prefix .. "expiring", stored[6], id)
 else
   redis.call("ZREM", prefix .. "expiring", id)

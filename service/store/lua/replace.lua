@@ -3,21 +3,21 @@
 -- ARGV[1] prefix      of the partition's keys
 -- ARGV[2] block_size  serials a block
 -- ARGV[3] if_match    "", "*" or ETags joined by commas
--- ARGV[4] id          of the session
--- ARGV[5] ttl         lifetime from now on in seconds, 0 for none, "" to leave it as it is
--- ARGV[6] configs     stored form
--- ARGV[7] terms       stored form
+-- ARGV[4] ttl         lifetime from now on in seconds, 0 for none, "" to leave it as it is
+-- ARGV[5] configs     stored form
+-- ARGV[6] terms       stored form
 -- returns {"ok", revision, created_at, updated_at} | {"not_found"} | {"precondition_failed"} | {"unreadable"}
 -- include: lifetime
 -- include: precondition
 
 local session = KEYS[1]
-local prefix, block_size, if_match, id, ttl = ARGV[1], tonumber(ARGV[2]), ARGV[3], ARGV[4], tonumber(ARGV[5])
-local configs, terms = ARGV[6], ARGV[7]
+local prefix, block_size, if_match, ttl = ARGV[1], tonumber(ARGV[2]), ARGV[3], tonumber(ARGV[4])
+local configs, terms = ARGV[5], ARGV[6]
 
 local stored = redis.call("HMGET", session, "configs", "terms", "revision", "serial", "created_at", "updated_at", "expires_at")
 if not stored[1] or is_expired(stored[7]) then return absent(if_match) end
-if not are_numbers(stored[3], stored[4], stored[5], stored[6], moment_of(stored[7] or "0")) then return { "unreadable" } end
+if not are_numbers(stored[3], stored[4], stored[5], stored[6]) then return { "unreadable" } end
+if stored[7] and not moment_of(stored[7]) then return { "unreadable" } end
 if not precondition_holds(if_match, stored[5], stored[3]) then return { "precondition_failed" } end
 
 local removed, added = {}, {}
@@ -26,7 +26,7 @@ if stored[2] ~= terms then removed, added = term_difference(all_terms(stored[2] 
 local revision, updated_at = commit({
   operation = "replace", session = session, prefix = prefix, block_size = block_size, serial = tonumber(stored[4]),
   revision = tonumber(stored[3]), not_before = tonumber(stored[6]), fields = { "configs", configs, "terms", terms },
-  id = id, expires_at = lifetime(ttl),
+  expires_at = lifetime(ttl),
   before = stored[1], removed = removed, added = added,
 })
 return { "ok", revision, stored[5], updated_at }

@@ -24,15 +24,14 @@ end
 --                write.not_before  microseconds that updated_at must not fall below, should the clock have stepped back
 --                write.fields      fields of the session to set; nil removes the session
 --                write.removed, write.added  terms
---                write.expires_at  when the session's lifetime ends (microseconds, as text), "" for never, nil to leave it as it
---                                  is; with it write.id
+--                write.expires_at  when the session's lifetime ends (microseconds, as text), "" for never, nil to leave it as it is
 --                write.before, write.keys    the configs before and the keys that change in them (nil: all); with operation
 --                                            they are what a record of changes is made of
 -- Returns the new revision and updated_at, as they are stored. Fails, and nothing is written, where a key is out of reach; so what
 -- an operation writes beside this it writes afterwards.
 local function commit(write)
   check_reach(write.prefix)
-  local expiring = write.prefix .. "expiring"
+  local expiring = write.expires_at and write.prefix .. "expiring"
   local revision = integer(write.revision + 1)
   local updated_at = integer(math.max(now(), write.not_before))
   if write.fields then
@@ -40,12 +39,16 @@ local function commit(write)
   else
     redis.call("DEL", write.session)
   end
-  if write.expires_at == "" then
-    if write.fields then redis.call("HDEL", write.session, "expires_at") end
-    redis.call("ZREM", expiring, write.id)
-  elseif write.expires_at then
-    redis.call("HSET", write.session, "expires_at", write.expires_at)
-    redis.call("ZADD", expiring, write.expires_at, write.id)
+  if expiring then
+    -- A session's key ends with its id.
+    local id = match(write.session, "[^:]+$")
+    if write.expires_at == "" then
+      if write.fields then redis.call("HDEL", write.session, "expires_at") end
+      redis.call("ZREM", expiring, id)
+    else
+      redis.call("HSET", write.session, "expires_at", write.expires_at)
+      redis.call("ZADD", expiring, write.expires_at, id)
+    end
   end
   update_index(write.prefix, write.block_size, write.serial, write.removed, write.added)
   return revision, updated_at

@@ -3,13 +3,14 @@
 -- is to every operation a deleted one; its document and its index members go with the next sweep.
 -- include: commit
 
--- An `expires_at` as it is stored, as a number; nil or false where there is none, or none that can be read.
+-- The moment in an `expires_at` as it is stored, a number; nil where a hand has made it unreadable.
 local function moment_of(expires_at)
-  return expires_at and tonumber(string.match(expires_at, "^%d+$"))
+  return tonumber(match(expires_at, "^%d+$"))
 end
 
--- Whether a session with this `expires_at` is over.
+-- Whether a session with this `expires_at`, false for none, is over.
 local function is_expired(expires_at)
+  if not expires_at then return false end
   local last = moment_of(expires_at)
   return last and last <= now()
 end

@@ -13,7 +13,7 @@ local function remove(gone)
   commit({
     operation = gone.operation, session = gone.session, prefix = gone.prefix, block_size = gone.block_size,
     serial = serial or 0, revision = tonumber(gone.revision) or 0, not_before = 0, fields = nil,
-    id = gone.id, expires_at = gone.expires_at and "" or nil,
+    expires_at = gone.expires_at and "" or nil,
     before = gone.configs, removed = removed, added = {},
   })
   redis.call("ZREM", gone.sessions, gone.id)
