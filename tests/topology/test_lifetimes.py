@@ -1,0 +1,45 @@
+"""Sessions that expire on a cluster: each is judged by the clock of its node, and one sweep reaches all nodes."""
+
+import pytest
+
+from service.errors import NotFound
+from service.store import session_ttl
+from service.store.integrity import Check
+from service.store.listing import Query, page
+from service.store.projects import ProjectConfigs, Registry
+from service.store.sessions import Sessions
+from service.store.sweep import Sweeper
+from service.store.users import Users
+from tests.store.filling import add, document_of, keyspace, lapse, session_id
+
+COUNT = 60
+
+
+async def test_sessions_expire_and_are_swept_on_all_nodes(sessions: Sessions) -> None:
+    link = sessions.link
+    await Registry(link, "").ensure(sessions.project.slug)
+    await ProjectConfigs(sessions).patch(document_of({"session_ttl": 5000}))
+    made = [await add(sessions, number, {"a": 1, "n": number}, "alice") for number in range(COUNT)]
+    assert all(session.expires_at == session.updated_at + 5_000_000_000 for session in made)
+    for partition in sessions.all_partitions:
+        assert await session_ttl.is_told(link, partition)
+    over = [session_id(number) for number in range(0, COUNT, 2)]
+    for name in over:
+        await lapse(sessions, name)
+        with pytest.raises(NotFound):
+            await sessions.get(name)
+    living = [session.id for session in made if session.id not in over]
+    assert [session.id for session in (await page(sessions, Query(), COUNT)).sessions] == living
+    for name in living:
+        assert (await sessions.get(name)).expires_at is not None
+
+    assert not await Sweeper(link, sessions.partitions, sessions.block_size).round()
+    held = await keyspace(link)
+    assert {name.rpartition(":")[2] for name in held if ":session:" in name} == set(living)
+    assert {name.decode() for key, ends in held.items() if key.endswith(":expiring") for name in ends} == set(living)
+    for partition in sessions.all_partitions:
+        assert [str(found) async for found in Check(link, partition, sessions.limits).findings()] == []
+    # Counting sweeps as well.
+    for name in living[:10]:
+        await lapse(sessions, name)
+    assert await Users(sessions).count_sessions("alice") == len(living) - 10
