@@ -88,10 +88,12 @@ class Users:
             NotFound: there is no such user.
         """
         link, term = self.sessions.link, user_term(identifier)
-        if await link.call("ZSCORE", self._key, identifier) is None:
-            raise NotFound("user not found")
         # The sets that are counted have the sessions whose lifetime is over until they are swept.
-        await sweep(link, self.sessions.all_partitions)
+        known, _ = await asyncio.gather(
+            link.call("ZSCORE", self._key, identifier), sweep(link, self.sessions.all_partitions)
+        )
+        if known is None:
+            raise NotFound("user not found")
         return sum(await asyncio.gather(*(self._count(partition, term) for partition in self.sessions.all_partitions)))
 
     async def _count(self, partition: Partition, term: str) -> int:
