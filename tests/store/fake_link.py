@@ -29,6 +29,9 @@ class FakeLink(Link):
     ) -> Any:  # noqa: ANN401 - as `Link.call`
         return await self._client.execute_command(*command)  # type: ignore[no-untyped-call]  # redis-py leaves it so
 
+    async def masters(self) -> list[int]:
+        return [0]
+
     async def everywhere(self, *command: str | bytes | int, writes: bool = False) -> list[Any]:
         return [await self.call(*command, writes=writes)]
 

@@ -25,7 +25,7 @@ for i = 1, #listed, 2 do
     local terms = all_terms(stored[1] or "{}")
     if stored[2] then terms[#terms + 1] = "@user=" .. stored[2] end
     serial, count = serial + 1, count + #terms
-    local expires_at = moment_of(stored[3]) and stored[3]
+    local expires_at = stored[3] and moment_of(stored[3]) and stored[3] or nil
     found[#found + 1] = { id = id, key = key, serial = serial, expires_at = expires_at, terms = terms }
   end
   taken, newest = taken + 1, math.max(newest, tonumber(listed[i + 1]))
