@@ -121,4 +121,4 @@ async def test_the_sessions_of_a_user_are_counted_in_all_partitions_at_once(roun
         rounds.rounds = 0
         assert await users.count_sessions(user) == sessions_of
         # Whether there is such a user, what is to be swept, where they have sessions, and how many.
-        assert rounds.rounds == 4
+        assert rounds.rounds == 3
