@@ -1,12 +1,20 @@
 """The listening sockets: one a worker, all on one port, bound before the workers are forked."""
 
+import ctypes
+import select
 import socket
-from contextlib import ExitStack
+import struct
+import sys
+from contextlib import ExitStack, suppress
 
 from service.errors import StartupError
 
 #: Connections that wait in one worker's queue. A worker that is being replaced finds them there.
 BACKLOG = 1024
+
+_SO_ATTACH_FILTER = 26
+#: Classic BPF over a segment's TCP header: one with SYN among its flags (byte 13) is dropped, every other one is let through.
+_NO_SYN = ((0x30, 0, 0, 13), (0x45, 0, 1, 0x02), (0x06, 0, 0, 0), (0x06, 0, 0, 0xFFFFFFFF))
 
 Address = tuple[socket.AddressFamily, tuple[str, int]]
 
@@ -38,6 +46,26 @@ def open_listeners(host: str, port: int, count: int) -> list[socket.socket]:
             listeners.append(listener)
         opened.pop_all()
     return listeners
+
+
+def turn_away(listener: socket.socket) -> None:
+    """Begin no further connection on `listener`; those begun can still be accepted.
+
+    Closing it alone would reset the connections in its queue, whose clients have sent their requests already, and while it is
+    open there are always new ones. Whoever is turned away tries again within a second or so, and finds it closed. Only Linux
+    can do this; elsewhere a few connections are lost.
+    """
+    if sys.platform != "linux":
+        return
+    program = b"".join(struct.pack("HBBI", *instruction) for instruction in _NO_SYN)
+    held = ctypes.create_string_buffer(program, len(program))
+    with suppress(OSError):
+        listener.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, struct.pack("HP", len(_NO_SYN), ctypes.addressof(held)))
+
+
+def has_waiting(listener: socket.socket) -> bool:
+    """Whether connections wait in the queue of `listener`."""
+    return bool(select.select([listener], [], [], 0)[0])
 
 
 def origin(listener: socket.socket) -> str:

@@ -20,7 +20,7 @@ from typing import BinaryIO, NamedTuple
 
 from service import datadir
 from service.children import Signals, Watched, Worker
-from service.listeners import check_free, open_listeners, origin
+from service.listeners import check_free, open_listeners, origin, turn_away
 from service.settings import Settings, variable
 from service.store.embedded import EmbeddedRedis
 
@@ -105,8 +105,9 @@ def _prepare_and_work(
         sys.stdout.flush()
         _watch(signals, workers, redis)
     finally:
-        # First the sockets: a new connection is refused at once, not taken into a queue that nobody serves.
+        # First the sockets: no new connection is taken into a queue that nobody will serve.
         for listener in listeners:
+            turn_away(listener)
             listener.close()
         _end(workers, signals, settings.shutdown_timeout + DRAIN_GRACE)
 

@@ -2,13 +2,14 @@
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from redis import Redis
 
 from service.store.embedded import EmbeddedRedis
 from tests.api import Api, Operator
-from tests.serving import Server, Serving
+from tests.serving import Server, Serving, Start
 
 # A setting of the operator must not change a verdict.
 for _name in [name for name in os.environ if name.startswith("SCC_")]:
@@ -31,6 +32,22 @@ def empty_redis(redis_url: str) -> str:
     with Redis.from_url(redis_url) as client:
         client.flushall()
     return redis_url
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Start]:
+    """Starts servers on the data directory of this test; what still runs at its end is ended."""
+    started: list[Serving] = []
+
+    def serve(*flags: str, **variables: str) -> Serving:
+        serving = Serving(tmp_path / "data", "--workers", "2", *flags, **variables)
+        started.append(serving)
+        return serving.wait_ready()
+
+    yield serve
+    for serving in started:
+        if serving.process.poll() is None:
+            serving.stop()
 
 
 @pytest.fixture(scope="session")

@@ -1,5 +1,6 @@
 """The real server in a process of its own, and small ways to talk to it."""
 
+import asyncio
 import json
 import os
 import signal
@@ -37,6 +38,14 @@ def until(holds: Callable[[], object], what: str) -> None:
         time.sleep(0.01)
 
 
+async def eventually(holds: Callable[[], object], what: str) -> None:
+    """As `until`, while other tasks of the event loop go on."""
+    deadline = time.monotonic() + PATIENCE
+    while not holds():
+        assert time.monotonic() < deadline, f"never came: {what}"
+        await asyncio.sleep(0.01)
+
+
 def clean_environment(**variables: str) -> dict[str, str]:
     """The environment without any setting of ours, and `variables`."""
     return {name: value for name, value in os.environ.items() if not name.startswith("SCC_")} | variables
@@ -62,6 +71,7 @@ class Serving:
 
     def __init__(self, data_dir: Path, *flags: str, **variables: str) -> None:
         self.data_dir = data_dir
+        self._redis_url = variables.get("SCC_REDIS_URL", "")
         self._output, self._errors = (data_dir.with_name(f"{data_dir.name}.{kind}") for kind in ("out", "err"))
         command = [sys.executable, "-m", "service", "serve", "--port", "0", "--data-dir", str(data_dir), *flags]
         with self._output.open("w") as output, self._errors.open("w") as errors:
@@ -100,6 +110,11 @@ class Serving:
         self.process.send_signal(signal.SIGTERM)
         return self.process.wait(PATIENCE)
 
+    @property
+    def redis_url(self) -> str:
+        """The Redis it was told to use, empty where it has its own."""
+        return self._redis_url
+
     def children(self, name: str = "") -> list[int]:
         """Process ids of its children whose program is called `name`, in the order of their start."""
         return [pid for pid in children_of(self.process.pid) if name in program_of(pid)]
@@ -107,6 +122,10 @@ class Serving:
     def workers(self) -> list[int]:
         """Process ids of its workers."""
         return [pid for pid in self.children() if program_of(pid) not in ("", "redis-server")]
+
+
+#: What the fixture `start` gives: flags and variables in, a server that is ready out.
+Start = Callable[..., Serving]
 
 
 def children_of(parent: int) -> list[int]:

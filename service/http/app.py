@@ -13,6 +13,7 @@ from aiohttp import web
 from service.http.context import Worker
 from service.http.dispatch import Dispatch
 from service.http.protocol import Server
+from service.listeners import has_waiting
 from service.settings import Settings
 from service.store.connection import Link
 from service.store.sweep import Sweeper
@@ -21,6 +22,9 @@ from service.store.sweep import Sweeper
 GC_THRESHOLD = 20_000
 #: Connections that wait to be accepted, at most.
 BACKLOG = 1024
+#: Seconds at the end: for what is on its way already (handshakes, requests on idle connections), and for the first request of
+#: a connection that has brought none yet.
+LAST_CALL, FIRST_REQUEST = 0.1, 1.0
 
 
 def run_worker(settings: Settings, listener: socket.socket) -> None:
@@ -42,15 +46,16 @@ async def _serve(settings: Settings, listener: socket.socket) -> None:
         asyncio.get_running_loop().add_signal_handler(name, stop.set)
     link = Link.open(settings.redis_url, timeout=settings.command_timeout, min_replicas=settings.min_replicas)
     dispatch = Dispatch(Worker(settings, link))
-    runner = web.ServerRunner(
-        Server(dispatch, max_body_bytes=settings.max_body_bytes), shutdown_timeout=settings.shutdown_timeout
-    )
+    server = Server(dispatch, max_body_bytes=settings.max_body_bytes)
+    runner = web.ServerRunner(server, shutdown_timeout=settings.shutdown_timeout)
     await runner.setup()
     sweeping = asyncio.create_task(Sweeper(link, settings.partitions).run())
     try:
         site = web.SockSite(runner, listener, backlog=BACKLOG)
         await site.start()
         await stop.wait()
+        dispatch.begin_end()
+        await _last_call(server, listener, min(FIRST_REQUEST, settings.shutdown_timeout))
         await site.stop()
         await dispatch.drain(settings.shutdown_timeout)
     finally:
@@ -58,3 +63,12 @@ async def _serve(settings: Settings, listener: socket.socket) -> None:
         await asyncio.wait([sweeping])
         await runner.cleanup()
         await link.close()
+
+
+async def _last_call(server: Server, listener: socket.socket, seconds: float) -> None:
+    """Take the connections that were begun, and wait for their first requests: their clients do not know of the end."""
+    now = asyncio.get_running_loop().time
+    deadline = now() + seconds
+    await asyncio.sleep(min(LAST_CALL, seconds))
+    while now() < deadline and (has_waiting(listener) or server.awaits_first_request()):  # noqa: ASYNC110 - nobody tells of it
+        await asyncio.sleep(LAST_CALL / 10)

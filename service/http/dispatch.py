@@ -26,6 +26,7 @@ class Dispatch:
         self._router = Router(ROUTES)
         self._logs = worker.settings.access_log
         self._in_flight = 0
+        self._ending = False
         self._drained: asyncio.Future[None] | None = None
 
     async def __call__(self, request: web.BaseRequest) -> Answer:
@@ -50,7 +51,7 @@ class Dispatch:
         if self._logs:
             milliseconds = (time.monotonic() - started) * 1000
             access_log.info("%s %s %s %d %.1f ms", request_id, request.method, path, answer.status, milliseconds)
-        if self._drained is not None:
+        if self._ending:
             answer.keep_alive = False
         return answer
 
@@ -62,10 +63,14 @@ class Dispatch:
         handler, parameter = self._router.find(request.method, path)
         return await handler(Call(request, parameter, self._worker, opened))
 
+    def begin_end(self) -> None:
+        """Let every answer from here on close its connection."""
+        self._ending = True
+
     async def drain(self, seconds: float) -> None:
         """Wait until every request in hand has its answer, its body still on the way included; `seconds` at most.
 
-        aiohttp's own end would drop what arrives of a body after it began. Answers close their connections from here on.
+        aiohttp's own end would drop what arrives of a body after it began.
         """
         self._drained = asyncio.get_running_loop().create_future()
         if self._in_flight:

@@ -103,6 +103,10 @@ class Server(web.Server):
     ) -> web.BaseRequest:
         return web.BaseRequest(message, payload, protocol, writer, task, self._loop, client_max_size=self._max_body_bytes)
 
+    def awaits_first_request(self) -> bool:
+        """Whether a connection has brought no request yet."""
+        return any(connection._request_count == 0 for connection in self.connections)
+
     def __call__(self) -> RequestHandler:
         """Make one."""
         return Protocol(self, loop=self._loop, **self._kwargs)

@@ -89,6 +89,7 @@ class EmbeddedRedis:
         self._keep_open = keep_open
         self._binary, self._version = find_server(server)
         self._process: subprocess.Popen[bytes] | None = None
+        self._socket: Path | None = None
         self._log_start = 0
         _refuse_newer_file(self.directory, self._binary, self._version)
 
@@ -178,7 +179,13 @@ class EmbeddedRedis:
             pass  # It ended at once; `wait` tells why.
 
     def _place_socket(self) -> Path | str:
-        """Choose where the socket goes: into the directory, or elsewhere where that path would be too long to connect to."""
+        """Choose where the socket goes: into the directory, or elsewhere where that path would be too long to connect to.
+
+        It stays there for good: the workers know its path from the start.
+        """
+        if self._socket is not None:
+            self._socket.unlink(missing_ok=True)
+            return self._socket
         self._remove_socket()
         if _fits(self.directory.resolve() / SOCKET):
             return SOCKET
@@ -186,6 +193,7 @@ class EmbeddedRedis:
         if not _fits(outside):
             raise StartupError(f"the path {outside} is too long for a Unix socket; set TMPDIR to a shorter one")
         (self.directory / SOCKET).symlink_to(outside)
+        self._socket = outside
         return outside
 
     def _remove_socket(self) -> None:
@@ -196,6 +204,7 @@ class EmbeddedRedis:
             if home.name.startswith(_SOCKET_HOME):
                 shutil.rmtree(home, ignore_errors=True)
         inside.unlink(missing_ok=True)
+        self._socket = None
 
     def _log_tail(self) -> str:
         """The last lines that this process wrote to its log, in one line."""

@@ -256,7 +256,7 @@ class Check:
                 commands.append(("SMEMBERS", self.partition.index(block.number, term)))
                 commands.append(("SISMEMBER", self.partition.blocks(term), block.number))
                 self._covered.add(hash((str(block.number), term)))
-            replies = await self.link.batch(commands)
+            replies = checked(await self.link.batch(commands))
             for term, members, listed in zip(some, replies[::2], replies[1::2], strict=True):
                 there, expected = set(members), block.expected[term]
                 for serial in there ^ expected if listed else there | expected:
@@ -309,7 +309,7 @@ class Check:
         """
         findings = []
         ids = [rest for kind, rest in found if kind == "session"]
-        scores = await self.link.batch([("ZSCORE", self.partition.sessions, name) for name in ids])
+        scores = checked(await self.link.batch([("ZSCORE", self.partition.sessions, name) for name in ids]))
         for session_id, score in zip(ids, scores, strict=True):
             if score is None:
                 findings += await self._verify(session_id)
@@ -319,7 +319,7 @@ class Check:
                 findings += await self._verify_set(number, term, members)
         for term in [rest for kind, rest in found if kind == "blocks"]:
             blocks = [block.decode(errors="replace") for block in await self.link.call("SMEMBERS", self.partition.blocks(term))]
-            there = await self.link.batch([("EXISTS", self.partition.index(block, term)) for block in blocks])
+            there = checked(await self.link.batch([("EXISTS", self.partition.index(block, term)) for block in blocks]))
             for block in [block for block, exists in zip(blocks, there, strict=True) if not exists]:
                 findings += await self._verify_set(block, term, ())
         return findings

@@ -131,6 +131,8 @@ class Lane(asyncio.Protocol):
 
     def close(self) -> None:
         """Close the connection; calls in flight fail."""
+        if self._connecting is not None:
+            self._connecting.cancel()
         if self._transport is not None:
             self._transport.close()
 
@@ -197,6 +199,8 @@ class Lane(asyncio.Protocol):
         self._writer, connection._writer, connection._reader = connection._writer, None, None
         assert self._writer is not None  # noqa: S101 - connected
         transport = cast("asyncio.Transport", self._writer.transport)
+        if transport.is_closing():
+            raise ConnectionResetError  # since the greeting; nobody would tell a new protocol of it
         transport.set_protocol(self)
         self._transport, self._reader = transport, hiredis.Reader()
 

@@ -146,7 +146,7 @@ async def _beginning(sessions: Sessions, descending: bool) -> tuple[int | None, 
     if not descending or sessions.partitions == 1:
         return (None,) * sessions.partitions
     # A partition that gives nothing to the first page must not begin a later one with sessions that are newer than it.
-    last = await sessions.link.batch([("HGET", partition.state, "serial") for partition in sessions.all_partitions])
+    last = checked(await sessions.link.batch([("HGET", partition.state, "serial") for partition in sessions.all_partitions]))
     return tuple(int(serial or 0) + 1 for serial in last)
 
 

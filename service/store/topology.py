@@ -1,9 +1,11 @@
 """Which server a command goes to: always the same one here, see `cluster` and `sentinel` for the others."""
 
 from collections.abc import Iterable, Sequence
+from itertools import chain, repeat
 from typing import Protocol
 
-from service.store.lane import Broken, Command, LaneError
+from service.store import replies
+from service.store.lane import Broken, Command, LaneError, Unreachable
 from service.store.node import Node, Sender
 from service.store.urls import Address, Endpoint
 
@@ -74,9 +76,6 @@ class Topology(Protocol):
 class One:
     """One server, whatever happens."""
 
-    #: Once more at once: a restarted Redis is there again.
-    pauses: Iterable[float] = (0.0,)
-
     def __init__(self, address: Address, *, timeout: float, min_replicas: int) -> None:
         self._address = address
         self._timeout = timeout
@@ -108,9 +107,14 @@ class One:
         """The server, for all of them."""
         return [(self.way(commands[0], at), range(len(commands)))]
 
+    @property
+    def pauses(self) -> Iterable[float]:
+        """Once more at once, and then for as long as there is time: a Redis that is being restarted is soon there again."""
+        return chain((0.0, 0.05, 0.1), repeat(0.2))
+
     def may_help(self, outcome: Outcome) -> bool:
-        """Whether the connection was lost."""
-        return isinstance(outcome, Broken)
+        """Whether the connection was lost or could not be made, or the server does not work yet."""
+        return isinstance(outcome, Broken | Unreachable) or replies.passes(outcome)
 
     async def learn(self, outcomes: Iterable[Outcome], seconds: float) -> None:
         """There is nothing to learn."""

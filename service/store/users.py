@@ -4,13 +4,13 @@ import asyncio
 import base64
 import binascii
 import unicodedata
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from uuid import UUID, uuid5
 
 from service.configs.limits import Limits
 from service.configs.terms import user_term
-from service.errors import BadRequest, NotFound
+from service.errors import BadRequest, NotFound, StoreUnavailable, WriteUncertain
 from service.store import keys, listing, scripts
 from service.store.connection import checked
 from service.store.keys import Partition
@@ -57,6 +57,8 @@ class Users:
     """The users of the project of `sessions`."""
 
     sessions: Sessions
+    #: Users that this object has made known.
+    _known: set[str] = field(default_factory=set)
 
     @property
     def _project(self) -> Project:
@@ -66,9 +68,32 @@ class Users:
     def _key(self) -> str:
         return keys.users_key(self._project.slug)
 
+    async def expect(self, identifier: str, session_id: str) -> None:
+        """Make the user of a session that is about to be created known: no crash then leaves a session whose user is not.
+
+        A user whom this object has made known is taken to be so still, and `confirm` sees to it.
+        """
+        if identifier in self._known:
+            return
+        # The user in a request whose id is in use is ignored, as all of it is.
+        if not await self.sessions.link.call("EXISTS", self.sessions.partition(session_id).session(session_id)):
+            await self.register(identifier)
+
+    async def confirm(self, identifier: str) -> None:
+        """Make the user of a session that was created known, should a deletion have come in between: it loses neither.
+
+        Raises:
+            WriteUncertain: Redis is away; the session is there.
+        """
+        try:
+            await self.register(identifier)
+        except StoreUnavailable as error:
+            raise WriteUncertain from error
+
     async def register(self, identifier: str) -> None:
-        """Make the user known; called after their session is written, so that a deletion meanwhile loses neither."""
-        await REGISTER_USER.run(self.sessions.link, (self._key,), (identifier,))
+        """Make the user known. It may be done again at any time, so it is sent again as reads are."""
+        await REGISTER_USER.run(self.sessions.link, (self._key,), (identifier,), writes=False)
+        self._known.add(identifier)
 
     async def page(self, *, limit: int, after: int | None, descending: bool) -> tuple[list[User], str | None]:
         """Users in the order of created_at, `limit` of them (0: all) beyond `after`, and the cursor to the next page."""
@@ -108,13 +133,28 @@ class Users:
     async def delete(self, identifier: str) -> None:
         """Delete the user and all their sessions; an unknown user is none to delete.
 
-        The record goes first: whoever creates a session of theirs meanwhile registers them again afterwards.
+        The record goes last, so that a deletion that breaks off can be done again, and comes back where a session of theirs was
+        created meanwhile.
+
+        Raises:
+            StoreUnavailable: Redis is away, and nothing was deleted.
+            WriteUncertain: Redis is away, and some of it may have been deleted.
         """
-        await self.sessions.link.call("ZREM", self._key, identifier, writes=True)
-        async for batch in listing.all_matches(self.sessions, Query(user=identifier), with_expired=True):
-            for first in range(0, len(batch), DELETE_BATCH):
-                ids = [session.id for session in batch[first : first + DELETE_BATCH]]
-                await self.sessions.delete_many(ids, user=identifier)
+        link, blocks = self.sessions.link, [each.blocks(user_term(identifier)) for each in self.sessions.all_partitions]
+        begun = False
+        try:
+            async for batch in listing.all_matches(self.sessions, Query(user=identifier), with_expired=True):
+                for first in range(0, len(batch), DELETE_BATCH):
+                    ids = [session.id for session in batch[first : first + DELETE_BATCH]]
+                    begun = True
+                    await self.sessions.delete_many(ids, user=identifier)
+            begun = True
+            self._known.discard(identifier)
+            await link.call("ZREM", self._key, identifier, writes=True)
+            if any(checked(await link.batch([("EXISTS", key) for key in blocks]))):
+                await self.register(identifier)
+        except StoreUnavailable as error:
+            raise WriteUncertain if begun else error from error
 
 
 def encode_cursor(created_at: int) -> str:

@@ -7,31 +7,12 @@ import socket
 import stat
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
 
-from tests.serving import Serving, alive, request, run_command, until
-
-Start = Callable[..., Serving]
-
-
-@pytest.fixture
-def start(tmp_path: Path) -> Iterator[Start]:
-    """Starts servers on the data directory of this test; what still runs at its end is ended."""
-    started: list[Serving] = []
-
-    def serve(*flags: str, **variables: str) -> Serving:
-        serving = Serving(tmp_path / "data", "--workers", "2", *flags, **variables)
-        started.append(serving)
-        return serving.wait_ready()
-
-    yield serve
-    for serving in started:
-        if serving.process.poll() is None:
-            serving.stop()
+from tests.serving import Serving, Start, alive, request, run_command, until
 
 
 def key_of(serving: Serving) -> str:

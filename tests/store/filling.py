@@ -38,12 +38,12 @@ def servers() -> dict[Version, str]:
     return found
 
 
+_SERVERS = [pytest.param(path, id=".".join(map(str, version))) for version, path in sorted(servers().items())]
+
 #: Runs a test on each of them.
-on_every_redis = pytest.mark.parametrize(
-    "redis_url",
-    [pytest.param(path, id=".".join(map(str, version))) for version, path in sorted(servers().items())],
-    indirect=True,
-)
+on_every_redis = pytest.mark.parametrize("redis_url", _SERVERS, indirect=True)
+#: Gives a test that starts its own the path of each.
+with_every_server = pytest.mark.parametrize("server", _SERVERS)
 
 
 def session_id(number: int) -> str:

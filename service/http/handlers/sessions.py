@@ -27,6 +27,9 @@ async def create(call: Call) -> Answer:
     new_id = requests.canonical_uuid(wanted) if wanted else str(uuid4())
     if new_id is None:
         raise BadRequest("invalid UUID format for use_uuid")
+    users = call.store.users
+    if user is not None:
+        await users.expect(user, new_id)
     session, created = await call.store.sessions.create(
         new_id,
         body.configs(limits, required=False),
@@ -35,7 +38,7 @@ async def create(call: Call) -> Answer:
         ttl=body.ttl(),
     )
     if created and user is not None:
-        await call.store.users.register(user)
+        await users.confirm(user)
     return _answer(call, session, status=201 if created else 200)
 
 
@@ -94,7 +97,7 @@ async def copy(call: Call) -> Answer:
     session_id = requests.session_id(call.parameter)
     new = await call.store.sessions.copy(session_id, str(uuid4()))
     if new.user is not None:
-        await call.store.users.register(new.user)
+        await call.store.users.confirm(new.user)
     data = b'{"old_session_id":"%b","new_session_id":"%b"}' % (session_id.encode(), new.id.encode())
     return envelope.ok(data, status=201, etag=new.etag)
 

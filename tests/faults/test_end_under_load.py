@@ -1,0 +1,89 @@
+"""The end of a server or of a worker in the middle of a storm."""
+
+import asyncio
+import os
+import signal
+
+import pytest
+
+from tests.faults.aftermath import KEY, TOKEN, hold
+from tests.faults.client import PREFIX
+from tests.faults.storm import Storm, storm
+from tests.serving import PATIENCE, Serving, Start, eventually
+
+
+@pytest.mark.parametrize("fresh", [False, True], ids=["kept alive", "a connection each"])
+async def test_sigterm_under_load_fails_no_request_that_was_accepted(start: Start, fresh: bool) -> None:
+    serving = start(SCC_ROOT_TOKEN=TOKEN)
+    clients = Storm(serving.origin, KEY, clients=16, fresh=fresh)
+    clients.brew()
+    await clients.reach("acknowledged", 200)
+    clients.may_end = True
+    serving.process.terminate()
+    await clients.over()
+    assert await asyncio.to_thread(serving.process.wait, PATIENCE) == 0
+    assert serving.errors == ""
+    assert (clients.counts.refused, clients.counts.reads_refused, clients.counts.uncertain) == (0, 0, 0)
+    assert await hold(clients, start(SCC_ROOT_TOKEN=TOKEN)) == 0
+
+
+def pause_workers(serving: Serving, number: signal.Signals) -> None:
+    for worker in serving.workers():
+        os.kill(worker, number)
+
+
+@pytest.mark.parametrize("early", [True, False], ids=["sent before", "sent after"])
+async def test_a_connection_in_the_queue_at_sigterm_gets_its_answer(start: Start, early: bool) -> None:
+    serving = start(SCC_ROOT_TOKEN=TOKEN)
+    request = f"GET {PREFIX}/ping HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {KEY}\r\n\r\n".encode()
+    pause_workers(serving, signal.SIGSTOP)
+    host, port = serving.origin.removeprefix("http://").split(":")
+    streams = [await asyncio.open_connection(host, int(port)) for _ in range(20)]
+    if early:
+        for _, writer in streams:
+            writer.write(request)
+    serving.process.terminate()
+    # The supervisor has no socket of its own any more, and the workers, still paused, have the signal.
+    await eventually(lambda: not sockets_listening(serving.process.pid), "the end of new connections")
+    pause_workers(serving, signal.SIGCONT)
+    if not early:
+        for _, writer in streams:
+            writer.write(request)
+    for reader, writer in streams:
+        answer = await asyncio.wait_for(reader.read(), PATIENCE)
+        assert answer.startswith(b"HTTP/1.1 200 OK\r\n"), answer
+        assert b"\r\nConnection: close\r\n" in answer
+        writer.close()
+    assert await asyncio.to_thread(serving.process.wait, PATIENCE) == 0
+
+
+def sockets_listening(pid: int) -> set[str]:
+    """The listening TCP sockets that process `pid` has open."""
+    with open("/proc/net/tcp") as table:
+        rows = [line.split() for line in table.readlines()[1:]]
+    listening = {f"socket:[{row[9]}]" for row in rows if row[3] == "0A"}
+    held = set()
+    for entry in os.scandir(f"/proc/{pid}/fd"):
+        try:
+            held.add(os.readlink(entry.path))
+        except FileNotFoundError:
+            continue
+    return listening & held
+
+
+async def test_a_killed_worker_takes_only_its_own_requests_along(start: Start) -> None:
+    serving = start(SCC_ROOT_TOKEN=TOKEN)
+    first, second = serving.workers()
+    async with storm(serving.origin, KEY, clients=12) as clients:
+        await clients.reach("acknowledged", 100)
+        clients.may_lose = True
+        os.kill(first, signal.SIGKILL)
+        await eventually(lambda: len(serving.workers()) == 2 and first not in serving.workers(), "another worker")
+        await clients.reach("acknowledged", 100)
+        # A connection breaks once; whoever is there now stays.
+        clients.may_lose = False
+        await clients.reach("acknowledged", 100)
+    assert second in serving.workers()
+    assert clients.counts.connections_lost <= 12
+    assert (clients.counts.refused, clients.counts.reads_refused - clients.counts.connections_lost) <= (0, 0)
+    assert await hold(clients, serving) == 0

@@ -1,0 +1,129 @@
+"""A Redis that is there and does not work as it should, in a storm: the right 503 in time, and no wrong answer."""
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+import pytest
+from redis import Redis
+from redis.exceptions import ResponseError
+
+from tests.faults.aftermath import KEY, TOKEN, hold
+from tests.faults.storm import Storm, storm
+from tests.serving import Serving, Start
+from tests.store.filling import with_every_server
+
+#: Seconds that a command may take.
+COMMAND_TIMEOUT = 0.5
+
+Fault = Callable[[Redis], object]
+
+
+@asynccontextmanager
+async def storm_over(serving: Serving) -> AsyncIterator[tuple[Storm, Redis]]:
+    """A storm that has begun, and the way to Redis; it goes on after the block, and all must hold then."""
+    with Redis.from_url(f"unix://{serving.data_dir}/redis.sock") as redis:
+        async with storm(serving.origin, KEY, clients=10) as clients:
+            await clients.reach("acknowledged", 100)
+            yield clients, redis
+            await clients.reach("acknowledged", 100)
+    assert await hold(clients, serving, command_timeout=COMMAND_TIMEOUT) == 0
+
+
+def started(start: Start, *flags: str) -> Serving:
+    return start("--command-timeout", str(COMMAND_TIMEOUT), *flags, SCC_ROOT_TOKEN=TOKEN)
+
+
+async def test_a_frozen_redis_holds_nobody_up_and_goes_on_when_it_thaws(start: Start) -> None:
+    serving = started(start)
+    (redis,) = serving.children("redis-server")
+    async with storm_over(serving) as (clients, _):
+        os.kill(redis, signal.SIGSTOP)
+        try:
+            # Commands that are under way, then those that find the connection given up, and no other to be had.
+            await clients.reach("uncertain", 5)
+            await clients.reach("reads_refused", 5)
+            await clients.reach("refused", 5)
+        finally:
+            os.kill(redis, signal.SIGCONT)
+
+
+@asynccontextmanager
+async def long_script(redis: Redis, silent: float) -> AsyncIterator[None]:
+    """A script runs from before the block to its end. Redis says nothing for `silent` seconds, then that it is busy."""
+    redis.config_set("lua-time-limit", int(silent * 1000))
+    running = asyncio.create_task(asyncio.to_thread(run_long_script, redis))
+    try:
+        yield
+    finally:
+        await asyncio.to_thread(end_script, redis)
+        await running
+
+
+def run_long_script(redis: Redis) -> None:
+    with pytest.raises(ResponseError, match="killed"):
+        redis.eval("for i = 1, 1e10 do end", 0)
+
+
+def end_script(redis: Redis) -> None:
+    """Redis listens only when its silence is over, and where the script has begun."""
+    while True:
+        try:
+            redis.script_kill()
+        except ResponseError as error:
+            if not str(error).startswith("NOTBUSY"):
+                raise
+        else:
+            return
+
+
+@with_every_server
+async def test_a_redis_that_is_busy_with_a_script_refuses_all_and_goes_on_when_it_ends(start: Start, server: str) -> None:
+    async with storm_over(started(start, "--redis-server", server)) as (clients, redis), long_script(redis, 0.1):
+        await clients.reach("refused", 5)
+        await clients.reach("reads_refused", 5)
+
+
+async def test_a_slow_redis_is_waited_for_no_longer_than_the_time_out(start: Start) -> None:
+    async with storm_over(started(start)) as (clients, redis):
+        async with long_script(redis, COMMAND_TIMEOUT / 5):
+            pass
+        await clients.reach("acknowledged", 50)
+        async with long_script(redis, COMMAND_TIMEOUT * 3):
+            await clients.reach("uncertain", 1)
+
+
+@pytest.mark.parametrize(
+    ("begin", "end"),
+    [
+        (lambda redis: redis.config_set("maxmemory", 1), lambda redis: redis.config_set("maxmemory", 0)),
+        (lambda redis: redis.replicaof("127.0.0.1", 1), lambda redis: redis.replicaof("NO", "ONE")),
+    ],
+    ids=["out of memory", "read-only"],
+)
+async def test_a_redis_that_refuses_writes_answers_reads(start: Start, begin: Fault, end: Fault) -> None:
+    async with storm_over(started(start)) as (clients, redis):
+        begin(redis)
+        await clients.reach("refused", 50)
+        await clients.reach("reads", 50)
+        end(redis)
+    assert clients.counts.reads_refused == 0
+    assert clients.counts.uncertain == 0
+
+
+async def test_scripts_that_are_dropped_all_the_time_are_missed_by_nobody(start: Start) -> None:
+    async with storm_over(started(start)) as (clients, redis):
+        for _ in range(30):
+            redis.script_flush()
+            await clients.reach("acknowledged", 5)
+    assert (clients.counts.refused, clients.counts.reads_refused, clients.counts.uncertain) == (0, 0, 0)
+
+
+async def test_connections_that_redis_ends_cost_no_read(start: Start) -> None:
+    async with storm_over(started(start)) as (clients, redis):
+        for _ in range(30):
+            redis.client_kill_filter(_type="normal", skipme=True)
+            await clients.reach("acknowledged", 5)
+    assert (clients.counts.refused, clients.counts.reads_refused) == (0, 0)
