@@ -1,0 +1,64 @@
+"""No room for the append-only file: writes are refused, reads go on, and all heals by itself.
+
+What a full disk does to Redis, a limit on the size of its files does as well (its write fails, SIGXFSZ is ignored), and can be
+set on a process that runs.
+"""
+
+import os
+import resource
+import signal
+
+from tests.faults.aftermath import KEY, TOKEN, hold
+from tests.faults.storm import storm
+from tests.faults.test_truncated_file import append_only_file
+from tests.serving import Serving, Start, eventually
+from tests.store.filling import with_every_server
+
+#: Bytes that the file can still grow.
+ROOM = 20_000
+
+
+def limit_files(pid: int, size: int) -> None:
+    """No file that process `pid` writes may grow beyond `size`; -1 lifts the limit."""
+    resource.prlimit(pid, resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
+
+
+def redis_of(serving: Serving) -> int:
+    (redis,) = serving.children("redis-server")
+    return redis
+
+
+@with_every_server
+async def test_a_full_disk_refuses_writes_and_answers_reads(start: Start, server: str) -> None:
+    serving = start("--redis-server", server, SCC_ROOT_TOKEN=TOKEN)
+    async with storm(serving.origin, KEY) as clients:
+        await clients.reach("acknowledged", 100)
+        limit_files(redis_of(serving), append_only_file(serving.data_dir).stat().st_size + ROOM)
+        await clients.reach("refused", 50)
+        before = clients.counts.acknowledged
+        await clients.reach("reads", 50)
+        assert clients.counts.acknowledged == before
+        limit_files(redis_of(serving), -1)
+        await clients.reach("acknowledged", 100)
+    assert clients.counts.reads_refused == clients.counts.uncertain == 0
+    assert await hold(clients, serving) == 0
+    # The file is whole again: what could not be written when it was full has been since.
+    os.kill(redis_of(serving), signal.SIGKILL)
+    assert await hold(clients, serving) == 0
+
+
+async def test_with_fsync_always_redis_ends_at_a_full_disk_and_comes_back_with_all_that_was_acknowledged(start: Start) -> None:
+    serving = start("--fsync", "always", SCC_ROOT_TOKEN=TOKEN)
+    log = serving.data_dir / "redis.log"
+    async with storm(serving.origin, KEY) as clients:
+        await clients.reach("acknowledged", 100)
+        size = append_only_file(serving.data_dir).stat().st_size + ROOM
+        # The supervisor's limit goes to the next Redis.
+        for process in (serving.process.pid, redis_of(serving)):
+            limit_files(process, size)
+        await eventually(lambda: log.read_text().count("Can't recover from AOF write error") >= 2, "a second end")
+        limit_files(serving.process.pid, -1)
+        for redis in serving.children("redis-server"):
+            limit_files(redis, -1)
+        await clients.reach("acknowledged", 100)
+    assert await hold(clients, serving) == 0
