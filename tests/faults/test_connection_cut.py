@@ -1,0 +1,165 @@
+"""The network between the workers and Redis at its worst: never a wrong answer, never a hang, never a write done twice."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+import pytest
+
+from service.configs.limits import Limits
+from service.errors import NotFound, StoreUnavailable, WriteUncertain
+from service.store import listing
+from service.store.connection import Link
+from service.store.listing import Query
+from service.store.sessions import Sessions
+from service.store.users import Users
+from tests.faults.aftermath import KEY, TOKEN, hold
+from tests.faults.proxy import Proxy, proxy
+from tests.faults.storm import Storm, storm
+from tests.serving import Start
+from tests.store.filling import PROJECT, TIMEOUT, add, document_of, fill, session_id
+
+#: Seconds that a command may take in a server under storm.
+COMMAND_TIMEOUT = 0.5
+#: Bytes; more than any of the replies that are cut.
+LONGEST_REPLY = 1200
+
+
+@asynccontextmanager
+async def sessions_behind(redis_url: str) -> AsyncIterator[tuple[Sessions, Proxy]]:
+    """Sessions in an empty store behind a proxy."""
+    async with proxy(redis_url.removeprefix("unix://")) as between:
+        link = Link.open(between.url, timeout=TIMEOUT)
+        yield Sessions(link, PROJECT, Limits(), 1, 4), between
+        await link.close()
+
+
+async def test_a_read_whose_reply_is_cut_anywhere_is_read_again(empty_redis: str) -> None:
+    async with sessions_behind(empty_redis) as (sessions, between):
+        made = await fill(sessions, [{"a": 1, "b": [1.0, number]} for number in range(5)])
+        cuts = 0
+        for at in range(0, LONGEST_REPLY, 7):
+            before = between.connections
+            between.passing = at
+            assert await sessions.get(session_id(3)) == made[2]
+            assert (await listing.page(sessions, Query(), 3)).sessions == made[:3]
+            between.passing = None
+            cuts += between.connections - before
+        assert cuts > LONGEST_REPLY / 7 / 2
+
+
+@pytest.mark.parametrize("name", ["create", "patch", "delete"])
+async def test_a_write_whose_reply_is_cut_anywhere_is_done_once_and_says_so(empty_redis: str, name: str) -> None:
+    writes: dict[str, Callable[[int], Awaitable[object]]] = {
+        "create": lambda number: add(sessions, number, {"a": 1}),
+        "patch": lambda number: sessions.patch(session_id(number), document_of({"b": {"c": [number]}, "a": None})),
+        "delete": lambda number: sessions.delete(session_id(number)),
+    }
+    async with sessions_behind(empty_redis) as (sessions, between):
+        ends = set()
+        # Uncut at first: from then on Redis knows the script.
+        for number, cut in enumerate((None, *range(0, 160, 4))):
+            if name != "create":
+                await add(sessions, number, {"a": 1})
+            between.passing = cut
+            try:
+                await writes[name](number)
+                ends.add("done")
+            except WriteUncertain:
+                ends.add("uncertain")
+            between.passing = None
+            # It reached Redis, so it was done, and not a second time.
+            assert await revision_of(sessions, number) == {"create": 1, "patch": 2, "delete": None}[name]
+        assert ends == {"done", "uncertain"}
+
+
+async def revision_of(sessions: Sessions, number: int) -> int | None:
+    try:
+        return (await sessions.get(session_id(number))).revision
+    except NotFound:
+        return None
+
+
+async def test_a_write_that_could_not_be_sent_is_sent_when_it_can(empty_redis: str) -> None:
+    async with sessions_behind(empty_redis) as (sessions, between):
+        await add(sessions, 1, {"a": 1})
+        await between.refuse()
+        write = asyncio.create_task(sessions.patch(session_id(1), document_of({"a": 2})))
+        await asyncio.sleep(0.1)
+        assert not write.done()
+        await between.listen()
+        assert (await write).revision == 2
+
+
+@asynccontextmanager
+async def storm_behind(start: Start, redis_url: str) -> AsyncIterator[tuple[Storm, Proxy]]:
+    """A storm over a server whose Redis is behind a proxy; it goes on after the block, and all must hold then."""
+    async with proxy(redis_url.removeprefix("unix://")) as between:
+        flags = ("--command-timeout", str(COMMAND_TIMEOUT))
+        serving = await asyncio.to_thread(start, *flags, SCC_ROOT_TOKEN=TOKEN, SCC_REDIS_URL=between.url)
+        async with storm(serving.origin, KEY, clients=10) as clients:
+            await clients.reach("acknowledged", 100)
+            yield clients, between
+            await clients.reach("acknowledged", 100)
+        assert await hold(clients, serving, command_timeout=COMMAND_TIMEOUT) == 0
+        assert await asyncio.to_thread(serving.stop) == 0
+
+
+async def test_replies_cut_in_the_middle_and_connections_reset_cost_no_read(start: Start, empty_redis: str) -> None:
+    async with storm_behind(start, empty_redis) as (clients, between):
+        for cut in range(60):
+            between.passing = cut * 5
+            await clients.reach("acknowledged", 3)
+            if cut % 3 == 0:
+                await between.reset()
+        between.passing = None
+    assert (clients.counts.refused, clients.counts.reads_refused) == (0, 0)
+    assert clients.counts.uncertain > 0
+
+
+async def test_a_network_that_swallows_everything_holds_nobody_up(start: Start, empty_redis: str) -> None:
+    async with storm_behind(start, empty_redis) as (clients, between):
+        between.is_hole = True
+        await clients.reach("uncertain", 5)
+        await clients.reach("refused", 5)
+        await clients.reach("reads_refused", 5)
+        between.is_hole = False
+
+
+async def test_a_network_that_is_slow_is_used_as_long_as_it_is_in_time(start: Start, empty_redis: str) -> None:
+    async with storm_behind(start, empty_redis) as (clients, between):
+        between.delay = COMMAND_TIMEOUT / 5
+        await clients.reach("acknowledged", 20)
+        assert (clients.counts.refused, clients.counts.uncertain, clients.counts.reads_refused) == (0, 0, 0)
+        between.delay = COMMAND_TIMEOUT * 2
+        await clients.reach("uncertain", 5)
+        between.delay = 0.0
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [b"-LOADING Redis is loading the dataset in memory\r\n", b"what is this\r\n"],
+    ids=["loading", "no Redis"],
+)
+async def test_a_redis_that_answers_so_is_waited_for_and_then_refused(start: Start, empty_redis: str, answer: bytes) -> None:
+    async with storm_behind(start, empty_redis) as (clients, between):
+        between.answer = answer
+        await between.reset()
+        await clients.reach("refused", 10)
+        await clients.reach("reads_refused", 5)
+        between.answer = b""
+        await between.reset()
+
+
+async def test_reads_that_are_refused_one_by_one_are_a_503(empty_redis: str) -> None:
+    async with sessions_behind(empty_redis) as (sessions, between):
+        await fill(sessions, [{"a": 1}] * 3, "alice")
+        between.answer = b"-OOM command not allowed when used memory > 'maxmemory'.\r\n"
+        reads: list[Callable[[], Awaitable[object]]] = [
+            lambda: listing.page(sessions, Query(), 2),
+            lambda: sessions.link.read([("HGET", "a", "b"), ("HGET", "c", "d")]),
+            lambda: Users(sessions).count_sessions("alice"),
+        ]
+        for read in reads:
+            with pytest.raises(StoreUnavailable):
+                await read()

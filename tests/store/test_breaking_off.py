@@ -1,0 +1,138 @@
+"""What takes several steps, broken off before each of them: nothing is half there, and what may have been written says so."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from typing import Any
+
+import pytest
+
+from service.configs.limits import Limits
+from service.errors import StoreUnavailable, WriteUncertain
+from service.store.connection import Command, Link
+from service.store.integrity import Check
+from service.store.sessions import PATCH, Sessions
+from service.store.users import Users
+from tests.store.filling import PROJECT, TIMEOUT, add, document_of, keyspace, session_id
+
+
+class BreakingLink(Link):
+    """A link that works for some calls and then breaks, as a Redis or a worker that is killed between two of them."""
+
+    works = 10**9  # calls to come
+
+    async def call(self, *command: str | bytes | int, writes: bool = False) -> Any:  # noqa: ANN401 - as `Link.call`
+        self._step()
+        return await super().call(*command, writes=writes)
+
+    async def batch(self, commands: Sequence[Command], *, writes: bool = False) -> list[Any]:
+        self._step()
+        return await super().batch(commands, writes=writes)
+
+    def _step(self) -> None:
+        if self.works <= 0:
+            raise StoreUnavailable
+        self.works -= 1
+
+
+@pytest.fixture
+async def breaking(empty_redis: str) -> AsyncIterator[BreakingLink]:
+    link = BreakingLink.open(empty_redis, timeout=TIMEOUT)
+    yield link
+    await link.close()
+
+
+async def create(sessions: Sessions) -> None:
+    """As the handler of POST /session does."""
+    users = Users(sessions)
+    await users.expect("alice", session_id(9))
+    await sessions.create(session_id(9), document_of({"a": 1}), user="alice", disable_task_tracking=False)
+    await users.confirm("alice")
+
+
+async def copy(sessions: Sessions) -> None:
+    """As the handler of POST /session/{id}/copy does."""
+    new = await sessions.copy(session_id(1), session_id(9))
+    await Users(sessions).confirm(str(new.user))
+
+
+async def delete_user(sessions: Sessions) -> None:
+    await Users(sessions).delete("bob")
+
+
+@pytest.mark.parametrize("steps", [create, copy, delete_user])
+async def test_steps_broken_off_leave_a_true_index_and_every_user_known(
+    breaking: BreakingLink, steps: Callable[[Sessions], Awaitable[None]]
+) -> None:
+    sessions = Sessions(breaking, PROJECT, Limits(), 1, 4)
+    for works in range(100):
+        breaking.works = 10**9
+        await breaking.call("FLUSHALL")
+        for number in range(1, 6):
+            await add(sessions, number, {"a": number}, "bob")
+        before = await sessions_there(breaking)
+        breaking.works = works
+        error = None
+        try:
+            await steps(sessions)
+        except StoreUnavailable as raised:
+            error = raised
+        breaking.works = 10**9
+        check = Check(breaking, sessions.all_partitions[0], Limits())
+        assert [str(finding) async for finding in check.findings()] == []
+        # A 503 that tells of no write has written no session.
+        changed = await sessions_there(breaking) != before
+        assert not changed or error is None or isinstance(error, WriteUncertain)
+        if error is None:
+            assert changed
+            assert works > 1
+            return
+        # Done again, it comes to its end.
+        await steps(sessions)
+    pytest.fail("never came to its end")
+
+
+async def sessions_there(link: Link) -> dict[str, Any]:
+    return {name: held for name, held in (await keyspace(link)).items() if ":session:" in name}
+
+
+async def test_a_request_to_be_ignored_makes_no_user_known(breaking: BreakingLink) -> None:
+    sessions = Sessions(breaking, PROJECT, Limits(), 1, 4)
+    await add(sessions, 9, {"a": 1}, "bob")
+    before = await keyspace(breaking)
+    await Users(sessions).expect("alice", session_id(9))
+    assert await keyspace(breaking) == before
+
+
+async def test_a_user_is_made_known_once_however_many_sessions_follow(breaking: BreakingLink) -> None:
+    users = Users(Sessions(breaking, PROJECT, Limits(), 1, 4))
+    await users.expect("alice", session_id(1))
+    breaking.works = 0
+    await users.expect("alice", session_id(2))
+    breaking.works = 100
+    await users.delete("alice")
+    breaking.works = 0
+    with pytest.raises(StoreUnavailable):
+        await users.expect("alice", session_id(2))
+
+
+async def test_scripts_dropped_in_the_middle_of_many_calls_are_run_once_each(breaking: BreakingLink) -> None:
+    sessions = Sessions(breaking, PROJECT, Limits(), 1, 4)
+    partition = sessions.all_partitions[0]
+    await add(sessions, 1, {})
+    limits = (10**6, 100, 100)
+    calls = [
+        ((partition.session(session_id(1)),), (partition.prefix, 4, "", *limits, f'"k{each}"', "1", "!")) for each in range(5)
+    ]
+    whole = breaking.batch
+
+    async def forgetting(commands: Sequence[Command], *, writes: bool = False) -> list[Any]:
+        """The scripts are dropped after the first two of the commands."""
+        first = await whole(commands[:2], writes=writes)
+        await breaking.call("SCRIPT", "FLUSH")
+        return first + await whole(commands[2:], writes=writes)
+
+    breaking.batch = forgetting  # type: ignore[method-assign]
+    await PATCH.run_many(breaking, calls[:2])  # known from here on
+    replies = await PATCH.run_many(breaking, calls)
+    assert sorted(int(reply[1]) for reply in replies) == [4, 5, 6, 7, 8]
+    held = await sessions.get(session_id(1))
+    assert (held.revision, held.configs.count(b":1")) == (8, 5)

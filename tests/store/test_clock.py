@@ -1,0 +1,124 @@
+"""A clock of Redis that steps back: order, revisions and ETags are as if it had not.
+
+The clock of a real Redis cannot be turned, so all that was is moved into the future instead: the same thing, seen from now on.
+"""
+
+from random import Random
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from service.configs.limits import Limits
+from service.errors import PreconditionFailed
+from service.store import listing
+from service.store.integrity import Check
+from service.store.listing import Query
+from service.store.sessions import Session, Sessions
+from tests.store.filling import add, document_of, on_every_redis, session_id
+
+#: Microseconds; a clock that was set right once may step by years.
+YEAR = 365 * 24 * 3600 * 1_000_000
+IDS = [session_id(number) for number in range(1, 6)]
+
+
+class History:
+    """What happened to some sessions, held against what time must never do."""
+
+    def __init__(self, sessions: Sessions) -> None:
+        self.sessions = sessions
+        self.live: dict[str, Session] = {}
+        #: Every state there ever was: id, created_at, revision. An ETag is made of the last two.
+        self.states: set[tuple[str, int, int]] = set()
+        self.newest = 0
+
+    async def step_back(self, microseconds: int) -> None:
+        """The clock steps back by so much."""
+        link, partition = self.sessions.link, self.sessions.all_partitions[0]
+        if self.newest:
+            await link.call("HINCRBY", partition.state, "created_at", microseconds)
+            self.newest += microseconds
+        for name in self.live:
+            for time in ("created_at", "updated_at"):
+                await link.call("HINCRBY", partition.session(name), time, microseconds)
+            self.live[name] = await self.sessions.get(name)
+        self.states = {(name, created_at + microseconds, revision) for name, created_at, revision in self.states}
+
+    async def create(self, name: str) -> None:
+        if name not in self.live:
+            made = await add(self.sessions, IDS.index(name) + 1, {"a": 1}, "alice")
+            assert made.created_at > self.newest
+            assert made.updated_at == made.created_at
+            self.newest = made.created_at
+            self._take(made)
+
+    async def write(self, name: str, kind: str) -> None:
+        before = self.live.get(name)
+        if before is None:
+            return
+        write = self.sessions.patch if kind == "patch" else self.sessions.replace
+        written = await write(name, document_of({"a": before.revision}), if_match=before.etag)
+        after = await self.sessions.get(name)
+        assert (written.revision, written.updated_at, written.etag) == (after.revision, after.updated_at, after.etag)
+        assert after.revision == before.revision + 1
+        assert after.updated_at >= before.updated_at
+        assert after.created_at == before.created_at
+        self._take(after)
+        with pytest.raises(PreconditionFailed):
+            await write(name, document_of({"a": 0}), if_match=before.etag)
+
+    async def delete(self, name: str) -> None:
+        if name in self.live:
+            await self.sessions.delete(name, if_match=self.live.pop(name).etag)
+
+    def _take(self, session: Session) -> None:
+        state = session.id, session.created_at, session.revision
+        assert session.etag == f"{session.created_at}-{session.revision}"
+        assert state not in self.states
+        self.states.add(state)
+        self.live[session.id] = session
+
+    async def hold(self) -> None:
+        """Lists are in the order of creation, both ways, and so is created_at; the index is true."""
+        for query in (Query(), Query(user="alice")):
+            found = (await listing.page(self.sessions, query, 200)).sessions
+            assert [session.id for session in found] == [name for name in self._in_order() if name in self.live]
+            assert [each.created_at for each in found] == sorted({each.created_at for each in found})
+            turned = await listing.page(self.sessions, Query(user=query.user, descending=True), 200)
+            assert turned.sessions == found[::-1]
+        check = Check(self.sessions.link, self.sessions.all_partitions[0], Limits())
+        assert [str(finding) async for finding in check.findings()] == []
+
+    def _in_order(self) -> list[str]:
+        return sorted(self.live, key=lambda name: self.live[name].serial)
+
+
+@on_every_redis
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@given(seed=st.integers(0, 2**32))
+async def test_a_clock_that_steps_back_breaks_no_order_and_gives_no_etag_twice(sessions: Sessions, seed: int) -> None:
+    await sessions.link.call("FLUSHALL")
+    history, random = History(sessions), Random(seed)
+    for _ in range(25):
+        name = random.choice(IDS)
+        match random.choice(("create", "create", "patch", "replace", "delete", "step")):
+            case "create":
+                await history.create(name)
+            case "delete":
+                await history.delete(name)
+            case "step":
+                await history.step_back(random.choice((1, 1_000, YEAR)))
+            case kind:
+                await history.write(name, kind)
+    await history.hold()
+
+
+async def test_a_session_deleted_and_created_again_after_a_step_back_is_another(sessions: Sessions) -> None:
+    history = History(sessions)
+    for _ in range(3):
+        await history.create(IDS[0])
+        for kind in ("patch", "replace"):
+            await history.write(IDS[0], kind)
+        await history.delete(IDS[0])
+        await history.step_back(YEAR)
+    assert len(history.states) == 9
