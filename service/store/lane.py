@@ -193,7 +193,12 @@ class Lane(asyncio.Protocol):
 
     async def _open(self) -> None:
         connection = self._connection()
-        await connection.connect()  # type: ignore[no-untyped-call]
+        try:
+            await connection.connect()  # type: ignore[no-untyped-call]
+        except RuntimeError as error:
+            # uvloop's word for a connection that was lost in the middle of the greeting; redis-py does not know it.
+            await connection.disconnect(nowait=True)
+            raise ConnectionResetError from error
         # From here on the transport is ours: redis-py neither reads from it nor closes it. The writer is only kept, because it
         # would close the transport when it goes.
         self._writer, connection._writer, connection._reader = connection._writer, None, None

@@ -55,12 +55,13 @@ class Proxy:
         assert task is not None
         self._tasks.add(task)
         self.connections += 1
-        far_reader, far_writer = await asyncio.open_unix_connection(self._upstream)
-        ways = [
-            asyncio.create_task(way)
-            for way in (self._commands(reader, writer, far_writer), self._replies(far_reader, writer))
-        ]
+        ways: list[asyncio.Task[None]] = []
+        ends = [writer]
         try:
+            far_reader, far_writer = await asyncio.open_unix_connection(self._upstream)
+            ends.append(far_writer)
+            ways.append(asyncio.create_task(self._commands(reader, writer, far_writer)))
+            ways.append(asyncio.create_task(self._replies(far_reader, writer)))
             await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
         except asyncio.CancelledError:
             # No orderly end: the other side is told so.
@@ -71,8 +72,8 @@ class Proxy:
             for way in ways:
                 way.cancel()
             await asyncio.gather(*ways, return_exceptions=True)
-            far_writer.close()
-            writer.close()
+            for end in ends:
+                end.close()
 
     async def _commands(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, far: asyncio.StreamWriter) -> None:
         parser = hiredis.Reader()

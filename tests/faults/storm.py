@@ -73,6 +73,11 @@ class Counts:
     connections_lost: int = 0
     longest: float = 0.0
 
+    @property
+    def unavailable(self) -> int:
+        """All answers that were a 503."""
+        return self.refused + self.uncertain + self.reads_refused
+
 
 class Storm:
     """Runs from `brew` on; a wrong answer, or a fault that should not be seen, is raised by `reach` or at the end."""

@@ -215,7 +215,7 @@ async def test_after_a_restart_of_redis_the_same_link_goes_on(tmp_path: Path) ->
     redis.launch()
     redis.wait()
     try:
-        async with linked(redis.url, 30) as link:
+        async with linked(redis.url, 3) as link:
             await link.call("SET", "a", "1", writes=True)
             redis.stop()
             with pytest.raises(StoreUnavailable):

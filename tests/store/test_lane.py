@@ -199,8 +199,9 @@ async def test_a_connection_that_says_nothing_is_given_up(peer: Peer, link: Link
     assert peer.connections == 2
 
 
-async def test_a_connection_that_is_lost_right_after_the_greeting_is_replaced(
-    peer: Peer, link: Link, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("when", ["in the greeting", "after it"])
+async def test_a_connection_that_is_lost_at_once_is_replaced(
+    peer: Peer, link: Link, monkeypatch: pytest.MonkeyPatch, when: str
 ) -> None:
     connect = UnixDomainSocketConnection.connect
 
@@ -212,6 +213,8 @@ async def test_a_connection_that_is_lost_right_after_the_greeting_is_replaced(
             # The protocol that redis-py gave the connection is told of its end, and no other will be.
             for _ in range(3):
                 await asyncio.sleep(0)
+            if when == "in the greeting":
+                raise RuntimeError("unable to perform operation on <TCPTransport closed=True>; the handler is closed")
 
     monkeypatch.setattr(UnixDomainSocketConnection, "connect", lose_the_first)
     assert await link.call("SET", "key", "value", writes=True) == b"value"
