@@ -238,27 +238,23 @@ class Storm:
         """
         readers = [Client(origin or self.origin, self.key) for _ in range(self._clients)]
         shares = [self._look(reader, self.records[first :: len(readers)]) for first, reader in enumerate(readers)]
-        found = [place for share in await asyncio.gather(*shares) for place in share]
+        found = parted([shown for share in await asyncio.gather(*shares) for shown in share])
         lost = [write for record, at in found for write in record.writes[at + 1 :] if write.answered != inf]
-        kept = [write for record, at in found for write in record.writes[: at + 1]]
         assert all(write.answered > lost_after for write in lost), (lost, lost_after)
-        if lost:
-            assert max(write.sent for write in kept) < min(write.answered for write in lost), "no tail"
         there = {record.id for record, at in found if record.writes[at].values is not None}
         assert sorted([session_id async for session_id in self._all(readers[0])]) == sorted(there)
         for reader in readers:
             reader.close()
         return lost
 
-    async def _look(self, client: Client, records: Iterable[Record]) -> list[tuple[Record, int]]:
-        """Which of its writes each session shows."""
-        found = []
+    async def _look(self, client: Client, records: Iterable[Record]) -> list[tuple[Record, list[int]]]:
+        """Which of its writes each session may show: one that is not there may be so since any of its deletions."""
+        shown = []
         for record in records:
             reply = await client.send("GET", f"/session/{record.id}")
-            fitting = [at for at, write in enumerate(record.writes) if is_state(reply, write)]
-            assert fitting, (reply, record)
-            found.append((record, fitting[-1]))
-        return found
+            shown.append((record, [at for at, write in enumerate(record.writes) if is_state(reply, write)]))
+            assert shown[-1][1], (reply, record)
+        return shown
 
     async def _all(self, client: Client) -> AsyncIterator[str]:
         cursor = ""
@@ -280,6 +276,23 @@ async def storm(origin: str, key: str, *, clients: int = 6, seed: int = 0, fresh
         yield made
     finally:
         await made.end()
+
+
+def parted(shown: list[tuple[Record, list[int]]]) -> list[tuple[Record, int]]:
+    """The last write that is there of each session: one moment, the latest that can be, parts them from all that is missing.
+
+    A write was done at some time between its being sent and its answer.
+    """
+
+    def last(record: Record, places: list[int], moment: float) -> int | None:
+        after = [*record.writes[1:], Write(None, 0, inf, inf)]
+        return max((at for at in places if record.writes[at].sent <= moment <= after[at].answered), default=None)
+
+    for moment in sorted({record.writes[at].sent for record, places in shown for at in places}, reverse=True):
+        found = [(record, last(record, places, moment)) for record, places in shown]
+        if all(at is not None for _, at in found):
+            return [(record, at) for record, at in found if at is not None]
+    raise AssertionError("what is missing is not the tail of all that was written", shown)
 
 
 def spelled(values: Values) -> bytes:
