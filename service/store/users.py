@@ -10,7 +10,7 @@ from uuid import UUID, uuid5
 
 from service.configs.limits import Limits
 from service.configs.terms import user_term
-from service.errors import BadRequest, NotFound, StoreUnavailable, WriteUncertain
+from service.errors import BadRequest, NotFound, StoreUnavailable, Unreadable, WriteUncertain
 from service.store import keys, listing, scripts
 from service.store.connection import checked
 from service.store.keys import Partition
@@ -75,9 +75,13 @@ class Users:
         """
         if identifier in self._known:
             return
-        # The user in a request whose id is in use is ignored, as all of it is.
-        if not await self.sessions.link.call("EXISTS", self.sessions.partition(session_id).session(session_id)):
+        try:
+            await self.sessions.get(session_id)
+        except NotFound:
             await self.register(identifier)
+        except Unreadable:
+            pass
+        # Where the id is in use, the request is ignored, its user included.
 
     async def confirm(self, identifier: str) -> None:
         """Make the user of a session that was created known, should a deletion have come in between: it loses neither.

@@ -157,7 +157,6 @@ async def test_reads_that_are_refused_one_by_one_are_a_503(empty_redis: str) -> 
         between.answer = b"-OOM command not allowed when used memory > 'maxmemory'.\r\n"
         reads: list[Callable[[], Awaitable[object]]] = [
             lambda: listing.page(sessions, Query(), 2),
-            lambda: sessions.link.read([("HGET", "a", "b"), ("HGET", "c", "d")]),
             lambda: Users(sessions).count_sessions("alice"),
         ]
         for read in reads:

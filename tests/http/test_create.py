@@ -103,6 +103,23 @@ def test_use_uuid_in_use_gives_the_session_that_exists_and_ignores_the_rest(api:
     assert api.ids(user="bob") == api.matching({"b": 2}) == []
 
 
+@pytest.mark.parametrize(
+    ("members", "status"),
+    [
+        ({"use_uuid": "nope"}, 400),
+        ({"ttl": "soon"}, 400),
+        ({"disable_task_tracking": 1}, 400),
+        ({"configs": []}, 400),
+        ({"configs": {"a": "x" * 262144}}, 413),
+        ({"configs": {f"k{number}": 1 for number in range(1025)}}, 413),
+    ],
+    ids=["uuid", "ttl", "flag", "configs", "size", "keys"],
+)
+def test_a_create_that_is_refused_makes_no_user_known(api: Api, members: dict[str, object], status: int) -> None:
+    api.call("POST", "/session", {"user": "alice", **members}, status)
+    assert api.call("GET", "/user/ls").data["items"] == []
+
+
 def test_another_projects_session_with_that_id_is_never_seen(api: Api, other: Api) -> None:
     uuid = str(uuid4())
     mine = api.create(use_uuid=uuid, configs={"secret": 1})

@@ -3,7 +3,7 @@
 from uuid import uuid4
 
 from service.configs.containment import Filter
-from service.configs.document import NULL, Document, is_stored_form, parse
+from service.configs.document import NULL, Document, check_size, is_stored_form, parse
 from service.configs.limits import Limits
 from service.errors import BadRequest, Unreadable
 from service.http import envelope, requests
@@ -27,16 +27,13 @@ async def create(call: Call) -> Answer:
     new_id = requests.canonical_uuid(wanted) if wanted else str(uuid4())
     if new_id is None:
         raise BadRequest("invalid UUID format for use_uuid")
+    document, flag, ttl = body.configs(limits, required=False), body.flag("disable_task_tracking"), body.ttl()
     users = call.store.users
     if user is not None:
+        # What is refused makes no user known either.
+        check_size(NULL if document is None else document.configs, limits)
         await users.expect(user, new_id)
-    session, created = await call.store.sessions.create(
-        new_id,
-        body.configs(limits, required=False),
-        user=user,
-        disable_task_tracking=body.flag("disable_task_tracking"),
-        ttl=body.ttl(),
-    )
+    session, created = await call.store.sessions.create(new_id, document, user=user, disable_task_tracking=flag, ttl=ttl)
     if created and user is not None:
         await users.confirm(user)
     return _answer(call, session, status=201 if created else 200)
