@@ -34,6 +34,11 @@ def passes(reply: object) -> bool:
     return isinstance(reply, hiredis.ReplyError) and _PASSING.match(str(reply)) is not None
 
 
+def is_starting(reply: object) -> bool:
+    """Whether a reply is the refusal of a server that has not got its data yet."""
+    return isinstance(reply, hiredis.ReplyError) and str(reply).startswith(("LOADING ", "MASTERDOWN "))
+
+
 def is_moving(reply: object) -> bool:
     """Whether a reply says that a slot is on its way, and not all keys of the command are at either end."""
     return isinstance(reply, hiredis.ReplyError) and _IS_MOVING.match(str(reply)) is not None

@@ -113,8 +113,8 @@ class One:
         return chain((0.0, 0.05, 0.1), repeat(0.2))
 
     def may_help(self, outcome: Outcome) -> bool:
-        """Whether the connection was lost or could not be made, or the server does not work yet."""
-        return isinstance(outcome, Broken | Unreachable) or replies.passes(outcome)
+        """Whether the connection was lost or could not be made, or the server is about to work."""
+        return isinstance(outcome, Broken | Unreachable) or replies.is_starting(outcome)
 
     async def learn(self, outcomes: Iterable[Outcome], seconds: float) -> None:
         """There is nothing to learn."""

@@ -8,8 +8,9 @@ import pytest
 
 from service.configs.limits import Limits
 from service.errors import StoreUnavailable, WriteUncertain
-from service.store.connection import Command, Link
+from service.store.connection import Link
 from service.store.integrity import Check
+from service.store.lane import Command
 from service.store.scripts import Script
 from service.store.sessions import Sessions
 from service.store.users import Users
@@ -21,13 +22,13 @@ class BreakingLink(Link):
 
     works = 10**9  # calls to come
 
-    async def call(self, *command: str | bytes | int, writes: bool = False) -> Any:  # noqa: ANN401 - as `Link.call`
+    async def call(self, *command: str | bytes | int, **options: Any) -> Any:  # noqa: ANN401 - as `Link.call`
         self._step()
-        return await super().call(*command, writes=writes)
+        return await super().call(*command, **options)
 
-    async def batch(self, commands: Sequence[Command], *, writes: bool = False) -> list[Any]:
+    async def batch(self, commands: Sequence[Command], **options: Any) -> list[Any]:  # noqa: ANN401 - as `Link.batch`
         self._step()
-        return await super().batch(commands, writes=writes)
+        return await super().batch(commands, **options)
 
     def _step(self) -> None:
         if self.works <= 0:
@@ -121,11 +122,11 @@ async def test_scripts_dropped_in_the_middle_of_many_calls_are_run_once_each(bre
     count = Script("count", source, hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest(), ("counter",), ())
     whole = breaking.batch
 
-    async def forgetting(commands: Sequence[Command], *, writes: bool = False) -> list[Any]:
+    async def forgetting(commands: Sequence[Command], **options: Any) -> list[Any]:  # noqa: ANN401 - as `Link.batch`
         """The scripts are dropped after the first two of the commands."""
-        first = await whole(commands[:2], writes=writes)
+        first = await whole(commands[:2], **options)
         await breaking.call("SCRIPT", "FLUSH")
-        return first + await whole(commands[2:], writes=writes)
+        return first + await whole(commands[2:], **options)
 
     breaking.batch = forgetting  # type: ignore[method-assign]
     assert sorted(await count.run_many(breaking, [(("counter",), ())] * 5)) == [1, 2, 3, 4, 5]
