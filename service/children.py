@@ -6,7 +6,7 @@ import os
 import select
 import signal
 import socket
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from types import FrameType, TracebackType
 from typing import NoReturn
 
@@ -82,12 +82,12 @@ class Worker:
     def start(self) -> None:
         """Fork. The supervisor calls this for a replacement too, once `ended` told the end of the one before."""
         parent = os.getpid()
-        # A signal that meets the child before its handlers are its own would be counted there, and lost.
+        # A signal that met the child before its handlers are its own would be counted there, and lost.
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
         try:
             pid = os.fork()
             if pid == 0:
-                self._live(parent, mask)
+                self._live(parent)
             self._pid = pid
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
@@ -108,13 +108,16 @@ class Worker:
         if self.ended() is None and self._pid is not None:
             os.kill(self._pid, number)
 
-    def _live(self, parent: int, mask: Iterable[int]) -> NoReturn:
-        """The child's whole life. It never returns into the supervisor's code, whatever happens."""
+    def _live(self, parent: int) -> NoReturn:
+        """The child's whole life. It never returns into the supervisor's code, whatever happens.
+
+        The signals that ask for the end stay blocked until `run` can meet them and lets them in: however early the end comes, the
+        connections in its queue must not be lost with it.
+        """
         status = 1
         try:
             self._signals.leave_to_parent()
             end_with(parent)
-            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
             self._run()
             status = 0
         except ServiceError as error:

@@ -10,6 +10,7 @@ import sys
 import uvloop
 from aiohttp import web
 
+from service.children import STOP_SIGNALS
 from service.http.context import Worker
 from service.http.dispatch import Dispatch
 from service.http.protocol import Server
@@ -28,7 +29,7 @@ LAST_CALL, FIRST_REQUEST = 0.1, 1.0
 
 
 def run_worker(settings: Settings, listener: socket.socket) -> None:
-    """Serve on `listener` until SIGTERM, then drain the requests in flight and return."""
+    """Serve on `listener` until SIGTERM, then drain the requests in flight and return. Lets in the signals that end it."""
     if settings.access_log:
         access = logging.getLogger("service.access")
         access.setLevel(logging.INFO)
@@ -44,6 +45,7 @@ async def _serve(settings: Settings, listener: socket.socket) -> None:
     stop = asyncio.Event()
     for name in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(name, stop.set)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
     link = Link.open(settings.redis_url, timeout=settings.command_timeout, min_replicas=settings.min_replicas)
     dispatch = Dispatch(Worker(settings, link))
     server = Server(dispatch, max_body_bytes=settings.max_body_bytes)

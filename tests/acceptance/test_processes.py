@@ -269,8 +269,8 @@ def test_redis_cli_without_a_server_says_so(tmp_path: Path) -> None:
     assert refused.stderr.startswith(f"no server runs on data directory {tmp_path};")
 
 
-def test_a_server_on_another_redis_starts_none(start: Start, redis_url: str) -> None:
-    serving = start(SCC_REDIS_URL=redis_url)
+def test_a_server_on_another_redis_starts_none(start: Start, empty_redis: str) -> None:
+    serving = start(SCC_REDIS_URL=empty_redis)
     assert serving.children("redis-server") == []
     assert answers(serving, key_of(serving))
     assert sorted(path.name for path in serving.data_dir.iterdir()) == ["key-secret", "root-token"]

@@ -8,7 +8,7 @@ import os
 import resource
 import signal
 
-from tests.faults.aftermath import KEY, TOKEN, hold
+from tests.faults.aftermath import KEY, LENIENT, TOKEN, hold
 from tests.faults.storm import storm
 from tests.faults.test_truncated_file import append_only_file
 from tests.serving import Serving, Start, eventually
@@ -30,7 +30,7 @@ def redis_of(serving: Serving) -> int:
 
 @with_every_server
 async def test_a_full_disk_refuses_writes_and_answers_reads(start: Start, server: str) -> None:
-    serving = start("--redis-server", server, SCC_ROOT_TOKEN=TOKEN)
+    serving = start("--redis-server", server, *LENIENT, SCC_ROOT_TOKEN=TOKEN)
     async with storm(serving.origin, KEY) as clients:
         await clients.reach("acknowledged", 100)
         limit_files(redis_of(serving), append_only_file(serving.data_dir).stat().st_size + ROOM)

@@ -6,7 +6,7 @@ import signal
 
 import pytest
 
-from tests.faults.aftermath import KEY, TOKEN, hold
+from tests.faults.aftermath import KEY, LENIENT, TOKEN, hold
 from tests.faults.client import PREFIX
 from tests.faults.storm import Storm, storm
 from tests.serving import PATIENCE, Serving, Start, eventually
@@ -14,7 +14,7 @@ from tests.serving import PATIENCE, Serving, Start, eventually
 
 @pytest.mark.parametrize("fresh", [False, True], ids=["kept alive", "a connection each"])
 async def test_sigterm_under_load_fails_no_request_that_was_accepted(start: Start, fresh: bool) -> None:
-    serving = start(SCC_ROOT_TOKEN=TOKEN)
+    serving = start(*LENIENT, SCC_ROOT_TOKEN=TOKEN)
     clients = Storm(serving.origin, KEY, clients=16, fresh=fresh)
     clients.brew()
     await clients.reach("acknowledged", 200)
@@ -72,7 +72,7 @@ def sockets_listening(pid: int) -> set[str]:
 
 
 async def test_a_killed_worker_takes_only_its_own_requests_along(start: Start) -> None:
-    serving = start(SCC_ROOT_TOKEN=TOKEN)
+    serving = start(*LENIENT, SCC_ROOT_TOKEN=TOKEN)
     first, second = serving.workers()
     async with storm(serving.origin, KEY, clients=12) as clients:
         await clients.reach("acknowledged", 100)
