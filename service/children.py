@@ -111,7 +111,7 @@ class Worker:
     def _live(self, parent: int) -> NoReturn:
         """The child's whole life. It never returns into the supervisor's code, whatever happens.
 
-        The signals that ask for the end stay blocked until `run` can meet them and lets them in: however early the end comes, the
+        The signals that ask for the end stay blocked until `run` can meet them and lets them in: however early it comes, the
         connections in its queue must not be lost with it.
         """
         status = 1

@@ -10,7 +10,7 @@ from uuid import UUID, uuid5
 
 from service.configs.limits import Limits
 from service.configs.terms import user_term
-from service.errors import BadRequest, NotFound, StoreUnavailable, Unreadable, WriteUncertain
+from service.errors import BadRequest, NotFound, NotReplicated, StoreUnavailable, Unreadable, WriteUncertain
 from service.store import keys, listing, scripts
 from service.store.connection import checked
 from service.store.keys import Partition
@@ -68,20 +68,14 @@ class Users:
     def _key(self) -> str:
         return keys.users_key(self._project.slug)
 
-    async def expect(self, identifier: str, session_id: str) -> None:
+    async def expect(self, identifier: str, wanted_id: str) -> None:
         """Make the user of a session that is about to be created known: no crash then leaves a session whose user is not.
 
-        A user whom this object has made known is taken to be so still, and `confirm` sees to it.
+        `wanted_id` is the id that the session is to have, "" for a new one: where it is in use, the request is ignored, and its
+        user with it. A user whom this object has made known is taken to be so still; `confirm` sees to it.
         """
-        if identifier in self._known:
-            return
-        try:
-            await self.sessions.get(session_id)
-        except NotFound:
+        if identifier not in self._known and not (wanted_id and await self._exists(wanted_id)):
             await self.register(identifier)
-        except Unreadable:
-            pass
-        # Where the id is in use, the request is ignored, its user included.
 
     async def confirm(self, identifier: str) -> None:
         """Make the user of a session that was created known, should a deletion have come in between: it loses neither.
@@ -91,13 +85,24 @@ class Users:
         """
         try:
             await self.register(identifier)
+        except NotReplicated:
+            raise
         except StoreUnavailable as error:
             raise WriteUncertain from error
 
     async def register(self, identifier: str) -> None:
-        """Make the user known. It may be done again at any time, so it is sent again as reads are."""
-        await REGISTER_USER.run(self.sessions.link, (self._key,), (identifier,), writes=False)
+        """Make the user known, who may be so already."""
+        await REGISTER_USER.run(self.sessions.link, (self._key,), (identifier,))
         self._known.add(identifier)
+
+    async def _exists(self, session_id: str) -> bool:
+        try:
+            await self.sessions.get(session_id)
+        except NotFound:
+            return False
+        except Unreadable:
+            pass
+        return True
 
     async def page(self, *, limit: int, after: int | None, descending: bool) -> tuple[list[User], str | None]:
         """Users in the order of created_at, `limit` of them (0: all) beyond `after`, and the cursor to the next page."""

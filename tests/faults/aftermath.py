@@ -6,8 +6,8 @@ from math import inf
 from tests.faults.storm import Storm
 from tests.serving import Serving, run_command
 
-#: Seconds within which every answer must be there, whatever fails. Where a fault lasts, a command may take a second at most; the
-#: rest is for a slow machine.
+#: Seconds within which every answer must be there, whatever fails. Where a fault lasts, a command may take a second at most;
+#: the rest is for a slow machine.
 LONGEST = 10.0
 
 #: A command timeout that nothing here comes near: where no request may fail, a slow machine must not be why one does.

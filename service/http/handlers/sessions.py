@@ -32,7 +32,7 @@ async def create(call: Call) -> Answer:
     if user is not None:
         # What is refused makes no user known either.
         check_size(NULL if document is None else document.configs, limits)
-        await users.expect(user, new_id)
+        await users.expect(user, new_id if wanted else "")
     session, created = await call.store.sessions.create(new_id, document, user=user, disable_task_tracking=flag, ttl=ttl)
     if created and user is not None:
         await users.confirm(user)
