@@ -19,7 +19,7 @@ from service.store.projects import KEY_TTL, Registry
 from service.store.repartition import repartition
 
 #: Seconds that Redis may take: nobody else waits for it.
-PATIENCE = 30.0
+PATIENCE = 10.0
 
 
 def add_arguments(parser: ArgumentParser) -> None:

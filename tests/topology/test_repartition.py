@@ -15,7 +15,10 @@ from tests.topology.servers import Cluster
 
 @on_every_cluster
 @pytest.mark.parametrize("min_replicas", [0, 1])
-async def test_a_store_moves_between_the_nodes_of_a_cluster(cluster: Cluster, min_replicas: int) -> None:
+async def test_a_store_moves_between_the_nodes_of_a_cluster(
+    cluster: Cluster, min_replicas: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(repartition, "SETTLE", 0.0)
     link = Link.open(cluster.url, timeout=TIMEOUT, min_replicas=min_replicas)
     try:
         await record(link, 1, BLOCK_SIZE, (PROJECT.slug,))
