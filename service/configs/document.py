@@ -139,7 +139,8 @@ def _members(values: Mapping[str, Any], raw: bytes) -> Iterator[Member]:
 
 
 def _member(key: str, raw: bytes, value: object) -> Member:
-    member = Member(orjson.dumps(key), raw.translate(None, b"\n\r\t"), packed_terms(key, value).encode())
+    # Copied, because what orjson returns keeps the 4 KiB in which it was written for as long as it lives.
+    member = Member(b"%b" % orjson.dumps(key), raw.translate(None, b"\n\r\t"), packed_terms(key, value).encode())
     if len(key) + len(raw) <= REMEMBERED_SIZE:
         if len(_remembered) >= REMEMBERED_MEMBERS:
             _remembered.clear()

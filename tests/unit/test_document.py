@@ -1,6 +1,8 @@
 """The stored document: what goes in comes out, in the form that Lua relies on; what is not JSON is refused and nothing else."""
 
 import json
+import subprocess
+import sys
 import time
 from contextlib import suppress
 from decimal import Decimal
@@ -311,3 +313,28 @@ def test_the_docstring_shows_a_document_in_its_form() -> None:
     shown = [line.strip() for line in (stored_document.__doc__ or "").splitlines() if line.startswith("    ")]
     form = "\n".join(shown).encode()
     assert store(form) == form
+
+
+#: Fills the memory of members, and prints the growth of the process in bytes.
+_REMEMBERING = """
+import resource
+from pathlib import Path
+from service.configs import document
+from service.configs.limits import Limits
+
+def pages():
+    return int(Path("/proc/self/statm").read_text().split()[1])
+
+document.document({"a": 0}, b'{"a":0}', Limits())
+before = pages()
+for number in range(document.REMEMBERED_MEMBERS - 1):
+    document.document({"k": number}, b'{"k":%d}' % number, Limits())
+assert len(document._remembered) == document.REMEMBERED_MEMBERS
+print((pages() - before) * resource.getpagesize())
+"""
+
+
+def test_a_member_that_is_remembered_takes_hundreds_of_bytes_and_not_thousands() -> None:
+    # In a process of its own: another one may have memory to fill first.
+    printed = subprocess.run([sys.executable, "-c", _REMEMBERING], capture_output=True, text=True, check=True).stdout
+    assert int(printed) / stored_document.REMEMBERED_MEMBERS < 1500
