@@ -2,7 +2,8 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from typing import Any
 
 import pytest
 from redis.exceptions import ResponseError
@@ -12,9 +13,11 @@ from service.errors import StoreUnavailable
 from service.store import keys, sweep
 from service.store.connection import Link
 from service.store.keys import Partition
+from service.store.lane import Command
 from service.store.projects import Registry
 from service.store.sessions import Sessions
 from service.store.sweep import EXPIRE, Sweeper
+from service.store.topology import Place
 from tests.store.filling import PROJECT, TIMEOUT, CountingLink, add, document_of, keyspace, lapse, on_every_redis, session_id
 
 BLOCK = 4
@@ -290,3 +293,20 @@ async def test_a_sweep_of_nothing_looks_once(counting: CountingLink) -> None:
     counting.seen.clear()
     await sweep.sweep(counting, sessions.all_partitions)
     assert sorted(str(command[0]) for command, _ in counting.seen) == ["TIME", "ZRANGE", "ZRANGE", "ZRANGE"]
+
+
+async def test_an_expiry_is_sent_again_as_a_read_is_and_is_none_that_may_have_happened(empty_redis: str) -> None:
+    class Watched(Link):
+        writes = False
+
+        async def batch(self, commands: Sequence[Command], *, writes: bool = False, at: Place | None = None) -> list[Any]:
+            self.writes |= writes
+            return await super().batch(commands, writes=writes, at=at)
+
+    link = Watched.open(empty_redis, timeout=TIMEOUT)
+    sessions = await project(link, "one", 0, 3)
+    link.writes = False
+    await sweep.sweep(link, sessions.all_partitions)
+    assert await left(link, "one") == 0
+    assert not link.writes
+    await link.close()
