@@ -15,10 +15,10 @@ from types import FrameType
 
 from scripts.benchmark import plot, report, rows_costs, rows_lists, rows_requests, tools
 from scripts.benchmark.bench import Bench, Options
-from scripts.benchmark.load import Failed
 from scripts.benchmark.machine import machine
-from scripts.benchmark.processes import ROOT, remove
+from scripts.benchmark.processes import remove
 from scripts.benchmark.targets import GROUPS
+from scripts.lib.program import ROOT, Failed
 
 QUICK = Options(
     rounds=3, seconds=1.0, list_seconds=0.02, sessions=20_000, default_sessions=20_000, redis_requests=20_000, warm=False

@@ -18,15 +18,12 @@ from urllib.parse import quote
 import orjson
 
 from scripts.benchmark import tools
+from scripts.lib.program import Failed
 
 SCRIPT = Path(__file__).with_name("load.lua")
 API = "/api/v1"
 
 Origin = tuple[str, int]
-
-
-class Failed(Exception):
-    """A side did not do what it was to be measured at."""
 
 
 def request(

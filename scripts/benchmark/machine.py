@@ -9,7 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from scripts.benchmark import tools
-from scripts.benchmark.processes import ROOT
+from scripts.lib.program import ROOT
 
 
 def machine() -> dict[str, str]:

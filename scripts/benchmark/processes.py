@@ -3,31 +3,28 @@
 import json
 import os
 import pwd
-import re
 import shutil
 import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 from redis import Redis
 
 from scripts.benchmark import tools
-from scripts.benchmark.load import Answer, Failed, Origin
+from scripts.benchmark.load import Answer, Origin
 from scripts.benchmark.peers import postgres as postgres_peer
-from service.lifetime import ending_with_this
+from scripts.lib.program import ROOT, Program, environment
 from service.store import embedded
 from service.store.binaries import find_server
 
-ROOT = Path(__file__).parents[2]
 KEY = postgres_peer.KEY
 
 #: Commands that hold Redis for as long (in microseconds) are noted, and how many of them between two looks.
 SLOW, _SLOW_COMMANDS = 500, 10_000
 #: The same for a closer look. Much less would measure the noting: what a script calls is noted as well.
 FINE = 100
-_PATIENCE = 60.0  # seconds for a start, and for an orderly end
 
 _POSTGRES_SETTINGS = {
     "listen_addresses": "",
@@ -42,58 +39,6 @@ _POSTGRES_SETTINGS = {
     # Compiling costs more than it gains on pages of 20 rows.
     "jit": "off",
 }
-
-
-class Program:
-    """A process in a session of its own: a terminal's Ctrl-C reaches the benchmark alone, which ends it in order."""
-
-    def __init__(self, home: Path, command: list[str], *, tied: bool = True, **options: Any) -> None:  # noqa: ANN401 - Popen's
-        home.mkdir(exist_ok=True)
-        self.home = home
-        self._output = home / "output"
-        with self._output.open("wb") as output:
-            self.process = subprocess.Popen(
-                ending_with_this(command) if tied else command,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                stdin=subprocess.DEVNULL,
-                start_new_session=True,
-                **options,
-            )
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stop()
-
-    @property
-    def output(self) -> str:
-        """All it printed."""
-        return self._output.read_text(errors="replace")
-
-    def printed(self, pattern: str) -> str:
-        """Wait until it has printed `pattern`; returns the first group.
-
-        Raises:
-            Failed: it ended, or never did.
-        """
-        deadline = time.monotonic() + _PATIENCE
-        while not (match := re.search(pattern, self.output)):
-            if self.process.poll() is not None or time.monotonic() > deadline:
-                raise Failed(f"{self.home.name} did not start:\n{self.output[-2000:]}")
-            time.sleep(0.01)
-        return match[1]
-
-    def stop(self) -> None:
-        """End it, in order if it can."""
-        if self.process.poll() is None:
-            self.process.terminate()
-            try:
-                self.process.wait(_PATIENCE)
-            except subprocess.TimeoutExpired:
-                self.process.kill()
-                self.process.wait()
 
 
 class RedisSide:
@@ -142,7 +87,7 @@ class Service(Program):
         home.mkdir()
         data = home / "data"
         command = [sys.executable, "-m", "service", "serve", "--port", "0", "--workers", str(workers), "--data-dir", str(data)]
-        super().__init__(home, command, cwd=ROOT, env=_environment(SCC_ROOT_TOKEN=KEY.removeprefix("sk-ac-")))
+        super().__init__(home, command, cwd=ROOT, env=environment(SCC_ROOT_TOKEN=KEY.removeprefix("sk-ac-")))
         self.origin: Origin = ("127.0.0.1", int(self.printed(r"ready at http://[^:]+:(\d+)[^\n]*\nkey")))
         self.redis = RedisSide(embedded.socket_path(data))
         self.redis.watch()
@@ -160,7 +105,7 @@ class DefaultRedis(Program):
         home.mkdir()
         path = home / "redis.sock"
         settings = ["--port", "0", "--unixsocket", str(path), "--save", "", "--appendonly", "no", "--dir", str(home)]
-        super().__init__(home, [find_server()[0], *settings], env=_environment(LC_ALL="C"))
+        super().__init__(home, [find_server()[0], *settings], env=environment(LC_ALL="C"))
         self.printed("(eady to accept connections)")
         self.redis = RedisSide(path)
 
@@ -235,10 +180,6 @@ class PostgresPeer(Program):
         command = [sys.executable, "-m", "scripts.benchmark.peers.postgres", postgres.directory, database]
         super().__init__(home, command, cwd=ROOT)
         self.origin: Origin = ("127.0.0.1", int(self.printed(r"ready on (\d+)\n")))
-
-
-def _environment(**variables: str) -> dict[str, str]:
-    return {name: value for name, value in os.environ.items() if not name.startswith("SCC_")} | variables
 
 
 def remove(home: Path) -> None:

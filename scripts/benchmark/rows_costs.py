@@ -11,8 +11,9 @@ from uuid import UUID
 
 from scripts.benchmark.bench import REPEATS, Bench, create_request, delete_request, patch_request, put_request
 from scripts.benchmark.load import Connection, request
-from scripts.benchmark.processes import FINE, ROOT, Service
+from scripts.benchmark.processes import FINE, Service
 from scripts.benchmark.statistics import Result
+from scripts.lib.program import ROOT
 from service.store.keys import Partition
 
 _KEYS, _CHANGED, _VALUE = 1000, 500, 235  # keys, keys in the PATCH, bytes of a value: 250 KiB in all

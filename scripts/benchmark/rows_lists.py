@@ -10,10 +10,11 @@ import orjson
 from scripts.benchmark import filling
 from scripts.benchmark.bench import REPEATS, Bench, list_request
 from scripts.benchmark.dataset import FILTERS, DataSet, Filter
-from scripts.benchmark.load import Connection, Failed
+from scripts.benchmark.load import Connection
 from scripts.benchmark.peers import postgres as peer
 from scripts.benchmark.processes import DefaultRedis
 from scripts.benchmark.statistics import Cell, Result, median, ratios
+from scripts.lib.program import Failed
 
 #: The page that is measured beside the first, or the last one of a shorter list.
 DEEP_PAGE = 10

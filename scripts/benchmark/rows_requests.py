@@ -17,6 +17,7 @@ from scripts.benchmark.bench import (
 )
 from scripts.benchmark.dataset import FILTERS
 from scripts.benchmark.statistics import Result
+from scripts.lib.program import Failed
 from service.store.keys import Partition
 from service.store.sessions import FIELDS
 
@@ -88,10 +89,10 @@ def _wait_for(bench: Bench, origin: load.Origin, path: str, body: bytes) -> None
         try:
             if bench.connection(origin).ask(load.request("GET", path)).body == body:
                 return
-        except (OSError, load.Failed):
+        except (OSError, Failed):
             pass
         sleep(0.05)
-    raise load.Failed("webdis does not answer")
+    raise Failed("webdis does not answer")
 
 
 def _document(number: int) -> dict[str, object]:
@@ -159,7 +160,7 @@ def not_modified(bench: Bench) -> None:
     tags = {session_id: connection.good(get_request(session_id)).headers["etag"] for session_id in ids}
     conditional = [get_request(session_id, **{"If-None-Match": tag}) for session_id, tag in tags.items()]
     if connection.ask(conditional[0]).status != 304:
-        raise load.Failed("an ETag that is still true was not answered with 304")
+        raise Failed("an ETag that is still true was not answered with 304")
     unchanged = bench.requests("304", conditional)
     whole = bench.requests("get-304", [get_request(session_id) for session_id in ids])
     measured = bench.rounds(
