@@ -1,0 +1,41 @@
+"""What a soak prints: a line now and then, and at the end the figures."""
+
+from collections.abc import Iterable, Mapping
+
+from scripts.soaking.memory import Series
+from scripts.soaking.world import Tally
+
+
+def progress(seconds: float, tally: Tally, sessions: int) -> str:
+    """One line while it runs."""
+    done, faults, missing = (sum(counts.values()) for counts in (tally.done, tally.faults, tally.missing))
+    return (
+        f"[{seconds:4.0f} s] {done:,} operations, {sessions} sessions, {faults} faults, {missing} requests without an answer, "
+        f"{tally.uncertain} uncertain writes, slowest answer {tally.slowest[0]:.2f} s"
+    )
+
+
+def summary(tally: Tally, series: Iterable[Series]) -> str:
+    """The figures."""
+    slowest, in_fair = tally.slowest, tally.slowest_in_fair_weather
+    lines = [
+        f"operations            {sum(tally.done.values()):,}: {_counts(tally.done)}",
+        f"faults                {sum(tally.faults.values())}: {_counts(tally.faults)}",
+        f"without an answer     {sum(tally.missing.values()):,}: {_counts(tally.missing)}",
+        f"  with no fault near  {sum(tally.unexcused.values())}: {_counts(tally.unexcused)}",
+        f"uncertain writes      {tally.uncertain:,}",
+        f"slowest answer        {slowest[0]:.2f} s ({slowest[1]}); with no fault near {in_fair[0]:.2f} s ({in_fair[1]})",
+        "memory in MB, medians of the three thirds of each series:",
+        *(_memory(one) for one in series if len(one.values) >= 3),
+    ]
+    return "\n".join(lines)
+
+
+def _counts(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{name} {count:,}" for name, count in sorted(counts.items())) or "none"
+
+
+def _memory(series: Series) -> str:
+    verdict = {True: "flat", False: "GROWS", None: "too short to tell"}[series.is_flat()]
+    thirds = " ".join(f"{third:8.2f}" for third in series.thirds())
+    return f"  {series.name:24} {thirds}  {len(series.values):5} samples  {verdict}"
