@@ -5,11 +5,14 @@
     ├── Unauthorized            401
     ├── NotFound                404
     ├── MethodNotAllowed        405
+    ├── RequestTimeout          408  the client was too slow with its request
     ├── Unreadable              409  the stored configs were damaged by hand
     ├── PreconditionFailed      412
     ├── TooLarge                413
     ├── UnsupportedMediaType    415
     ├── ExpectationFailed       417
+    ├── TooManyRequests         429  the key has used up its rate
+    ├── Overloaded              503  the worker has as much in hand as it may
     ├── StoreUnavailable        503  nothing was written
     │   ├── WriteUncertain      503  a write that may or may not have happened
     │   └── NotReplicated       503  a write that has happened, but is not on as many replicas as promised
@@ -67,6 +70,13 @@ class MethodNotAllowed(ServiceError):
         super().__init__(f"method not allowed; this path takes {self.allowed}")
 
 
+class RequestTimeout(ServiceError):
+    """The rest of a request did not come; the connection is closed."""
+
+    status = 408
+    message = "the request did not come to its end in time"
+
+
 class Unreadable(ServiceError):
     """The stored configs are not JSON any more: somebody edited them by hand."""
 
@@ -100,6 +110,25 @@ class ExpectationFailed(ServiceError):
 
     status = 417
     message = "Expect can only be 100-continue"
+
+
+class TooManyRequests(ServiceError):
+    """The key has used up its rate; `retry_after` is the whole seconds until it may ask again."""
+
+    status = 429
+    message = "too many requests with this key; slow down"
+
+    def __init__(self, retry_after: int = 1) -> None:
+        self.retry_after = retry_after
+        super().__init__()
+
+
+class Overloaded(ServiceError):
+    """The worker has as many requests or connections in hand as it may; nothing was done."""
+
+    status = 503
+    message = "the server is busy; try again shortly"
+    retry_after = 1  # seconds
 
 
 class StoreUnavailable(ServiceError):

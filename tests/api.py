@@ -18,6 +18,7 @@ from service.store.connection import Link
 from service.store.integrity import Check, Finding
 from service.store.projects import Registry
 from service.store.sessions import Project, Sessions
+from tests.description import description
 from tests.serving import PATIENCE, Server
 
 #: Connections of one client: enough that they hardly all lead to one worker.
@@ -120,6 +121,7 @@ class Api:
         response = connection.getresponse()
         answer = Answer(response.status, response.msg, response.read())
         check_envelope(answer, request_id=wanted.get("X-Request-Id", ""), has_body=method != "HEAD")
+        description(self.server.origin).check(method, target, answer.status, answer.headers, answer.raw)
         return answer
 
     def call(

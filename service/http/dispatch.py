@@ -23,7 +23,7 @@ class Dispatch:
 
     def __init__(self, worker: Worker) -> None:
         self._worker = worker
-        self._router = Router(ROUTES)
+        self._router = Router((route.method, route.path, route.handler) for route in ROUTES)
         self._logs = worker.settings.access_log
         self._in_flight = 0
         self._ending = False

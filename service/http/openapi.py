@@ -1,0 +1,142 @@
+"""The description of the API (OpenAPI 3.1), made from the table of routes."""
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from http import HTTPStatus
+
+import orjson
+
+from service.configs.limits import Limits
+from service.errors import (
+    BadRequest,
+    ExpectationFailed,
+    NotFound,
+    Overloaded,
+    PreconditionFailed,
+    RequestTimeout,
+    ServiceError,
+    StoreUnavailable,
+    TooLarge,
+    TooManyRequests,
+    Unauthorized,
+    Unreadable,
+    UnsupportedMediaType,
+)
+from service.http import schemas
+from service.http.schemas import Schema
+
+Errors = tuple[type[ServiceError], ...]
+
+#: Errors that any path can be answered with; beside them any path that needs a key, and any that takes a body.
+_ALWAYS: Errors = (BadRequest, RequestTimeout, Overloaded)
+_WITH_KEY: Errors = (Unauthorized, TooManyRequests, StoreUnavailable)
+_WITH_BODY: Errors = (TooLarge, UnsupportedMediaType, ExpectationFailed)
+#: All errors that a described path can be answered with.
+_ALL: Errors = (*_ALWAYS, *_WITH_KEY, *_WITH_BODY, PreconditionFailed, NotFound, Unreadable)
+
+_JSON = "application/json"
+_TEXT: Schema = {"schema": {"type": "string"}}
+_ETAG: Schema = {"schema": {"type": "string", "pattern": '^"[0-9]+-[0-9]+"$'}, "required": True}
+_SECONDS: Schema = {"schema": {"type": "integer", "minimum": 1}, "required": True}
+#: Headers of every answer, and those that errors have beside, by status.
+_COMMON: dict[str, Schema] = {"X-Request-Id": {**_TEXT, "required": True}, "RateLimit": _TEXT, "RateLimit-Policy": _TEXT}
+_HEADERS: dict[int, dict[str, Schema]] = {
+    401: {"WWW-Authenticate": {**_TEXT, "required": True}},
+    415: {"Accept": {**_TEXT, "required": True}},
+    429: {"Retry-After": _SECONDS},
+    503: {"Retry-After": _SECONDS},
+}
+
+_ABOUT = """\
+The sessions of your agents and their configs. Every answer is the envelope {code, msg, data}; code is 0, or the status of an
+error. A path that takes GET takes HEAD too. Paths and methods that are not here are answered with 404 and 405.
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Operation:
+    """What one route takes and gives.
+
+    `answers` has a schema of the whole body for each status of success; `errors` are those of its own, beside the ones that
+    follow from what it takes. A route with `etag` answers with one; `body` is the JSON that it takes.
+    """
+
+    id: str
+    summary: str
+    answers: Mapping[int, Schema]
+    errors: Errors = ()
+    parameters: tuple[Schema, ...] = ()
+    body: Schema | None = None
+    body_required: bool = True
+    etag: bool = False
+    key: bool = True
+
+
+def document(routes: Iterable[tuple[str, str, Operation]], limits: Limits, version: str) -> bytes:
+    """The description as JSON; `routes` are method, path and operation, `limits` those in force."""
+    paths: dict[str, dict[str, Schema]] = {}
+    for method, path, operation in routes:
+        paths.setdefault(path, {})[method.lower()] = _operation(path, operation)
+    return orjson.dumps(
+        {
+            "openapi": "3.1.0",
+            "info": {"title": "Session Config Cache", "version": version, "description": _ABOUT},
+            "servers": [{"url": "/"}],
+            "paths": paths,
+            "components": {
+                "schemas": schemas.components(limits),
+                "responses": _refusals(),
+                "securitySchemes": {"key": {"type": "http", "scheme": "bearer", "description": "a key opens one project"}},
+            },
+        }
+    )
+
+
+def _operation(path: str, operation: Operation) -> Schema:
+    described: Schema = {
+        "operationId": operation.id,
+        "summary": operation.summary,
+        "parameters": [*(schemas.IN_PATH[name] for name in re.findall(r"{(\w+)}", path)), *operation.parameters],
+        "responses": {str(status): answer for status, answer in sorted(_answers(operation))},
+        "security": [{"key": []}] if operation.key else [],
+    }
+    if operation.body is not None:
+        described["requestBody"] = {"required": operation.body_required, "content": {_JSON: {"schema": operation.body}}}
+    return described
+
+
+def _answers(operation: Operation) -> Iterator[tuple[int, Schema]]:
+    headers = _COMMON | ({"ETag": _ETAG} if operation.etag else {})
+    for status, schema in operation.answers.items():
+        yield status, _answer(HTTPStatus(status).phrase, headers, schema)
+    if schemas.IF_NONE_MATCH in operation.parameters:
+        yield 304, _answer(HTTPStatus(304).phrase, headers)
+    for status in {error.status for error in _errors(operation)}:
+        yield status, {"$ref": f"#/components/responses/{status}"}
+
+
+def _errors(operation: Operation) -> Errors:
+    return (
+        *_ALWAYS,
+        *operation.errors,
+        *(_WITH_KEY if operation.key else ()),
+        *(_WITH_BODY if operation.body is not None else ()),
+        *((PreconditionFailed,) if schemas.IF_MATCH in operation.parameters else ()),
+    )
+
+
+def _refusals() -> dict[str, Schema]:
+    """The answers that errors are, by status; what is said of each are the sentences that its errors begin with."""
+    sentences: dict[int, list[str]] = {}
+    for error in _ALL:
+        sentences.setdefault(error.status, []).append(error.message)
+    return {
+        str(status): _answer("; or ".join(said), _COMMON | _HEADERS.get(status, {}), schemas.ref("Error"))
+        for status, said in sentences.items()
+    }
+
+
+def _answer(description: str, headers: Mapping[str, Schema], schema: Schema | None = None) -> Schema:
+    content = {} if schema is None else {"content": {_JSON: {"schema": schema}}}
+    return {"description": description, "headers": headers, **content}

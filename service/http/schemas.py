@@ -1,0 +1,162 @@
+"""What goes over the wire, as JSON Schema (2020-12): the parts of which `routes` says what each route takes and gives.
+
+Objects that answers hold are closed: a member that is not named here is not sent. Those that requests hold are open: what is
+not named here is ignored.
+"""
+
+from service.configs.limits import Limits
+
+#: A JSON Schema, or an object of OpenAPI that holds some.
+Schema = dict[str, object]
+
+_CANONICAL_UUID = "[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"
+_HYPHENED, _PLAIN = "[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}", "[0-9A-Fa-f]{32}"
+#: The spellings of a UUID that are understood.
+_ANY_UUID = rf"(urn:uuid:)?{_HYPHENED}|{_PLAIN}|\{{{_HYPHENED}\}}"
+
+_UUID: Schema = {"type": "string", "format": "uuid", "pattern": f"^{_CANONICAL_UUID}$"}
+_TIME: Schema = {
+    "type": "string",
+    "format": "date-time",
+    "pattern": r"^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}\.\d{6}Z$",
+    "description": "UTC, with microseconds",
+}
+
+
+def ref(name: str) -> Schema:
+    """The schema `name` of `components`."""
+    return {"$ref": f"#/components/schemas/{name}"}
+
+
+def _closed(required: dict[str, object], optional: dict[str, object] | None = None) -> Schema:
+    properties = required | (optional or {})
+    return {"type": "object", "properties": properties, "required": list(required), "additionalProperties": False}
+
+
+def _page(item: str) -> Schema:
+    items = {"type": "array", "items": ref(item)}
+    return _closed({"items": items, "has_more": {"type": "boolean"}}, {"next_cursor": {"type": "string", "minLength": 1}})
+
+
+def components(limits: Limits) -> dict[str, Schema]:
+    """Every schema that `ref` can name."""
+    user: Schema = {
+        "type": "string",
+        "maxLength": limits.max_user_bytes,
+        "pattern": "^[^\\u0000-\\u001f\\u007f-\\u009f]*$",
+        "description": f"a user's identifier, at most {limits.max_user_bytes} bytes of UTF-8; empty: none",
+    }
+    configs: Schema = {
+        "type": "object",
+        "maxProperties": limits.max_keys,
+        "description": f"any JSON object of at most {limits.max_configs_bytes} bytes and {limits.max_nesting} levels",
+    }
+    return {
+        "UserIdentifier": user,
+        "Configs": configs,
+        "SessionId": {"type": "string", "pattern": f"^({_ANY_UUID})$"},
+        "NewSession": {
+            "type": "object",
+            "properties": {
+                "user": {"anyOf": [ref("UserIdentifier"), {"type": "null"}]},
+                "configs": {"anyOf": [ref("Configs"), {"type": "null"}]},
+                "disable_task_tracking": {"type": ["boolean", "null"], "default": False},
+                "use_uuid": {
+                    "type": ["string", "null"],
+                    "pattern": f"^({_ANY_UUID})?$",
+                    "description": "the id to give the session; of one that has it already the answer is that session",
+                },
+            },
+        },
+        "ChangedConfigs": {"type": "object", "properties": {"configs": ref("Configs")}, "required": ["configs"]},
+        "ChangedProjectConfigs": {**configs, "minProperties": 1},
+        "Session": _closed(
+            {
+                "id": _UUID,
+                "project_id": _UUID,
+                "user_id": {**_UUID, "type": ["string", "null"]},
+                "space_id": {"type": "null"},
+                "disable_task_tracking": {"type": "boolean"},
+                "configs": {"type": ["object", "null"]},
+                "created_at": _TIME,
+                "updated_at": _TIME,
+                "revision": {"type": "integer", "minimum": 1, "description": "counts the writes of the session"},
+            }
+        ),
+        "SessionPage": _page("Session"),
+        "WholeConfigs": _closed({"configs": {"type": "object"}}),
+        "CopiedSession": _closed({"old_session_id": _UUID, "new_session_id": _UUID}),
+        "User": _closed(
+            {
+                "id": _UUID,
+                "project_id": _UUID,
+                "identifier": {"type": "string", "minLength": 1},
+                "created_at": _TIME,
+                "updated_at": _TIME,
+            }
+        ),
+        "UserPage": _page("User"),
+        "Resources": _closed(
+            {
+                "counts": _closed(
+                    {
+                        "sessions_count": {"type": "integer", "minimum": 0},
+                        "disks_count": {"const": 0},
+                        "skills_count": {"const": 0},
+                    }
+                )
+            }
+        ),
+        "Error": _closed(
+            {
+                "code": {"type": "integer", "minimum": 400, "description": "the HTTP status"},
+                "msg": {"type": "string", "minLength": 1, "description": "one sentence"},
+            },
+            {"error": {"type": "string", "minLength": 1, "description": "more detail"}},
+        ),
+    }
+
+
+def data(schema: Schema) -> Schema:
+    """The envelope of a success with data."""
+    return _closed({"code": {"const": 0}, "msg": {"const": ""}, "data": schema})
+
+
+def said(text: str) -> Schema:
+    """The envelope of a success without data."""
+    return _closed({"code": {"const": 0}, "msg": {"const": text}})
+
+
+#: The envelope of a write that has nothing to tell.
+DONE = said("")
+
+# Parameters
+
+
+def limit(default: int, least: int, most: int) -> Schema:
+    """How many items a page has."""
+    return _parameter("limit", {"type": "integer", "minimum": least, "maximum": most, "default": default})
+
+
+def _parameter(name: str, schema: Schema, where: str = "query", *, required: bool = False) -> Schema:
+    return {"name": name, "in": where, "schema": schema} | ({"required": True} if required else {})
+
+
+CURSOR = _parameter("cursor", {"type": "string", "description": "next_cursor of the page before"})
+TIME_DESC = _parameter("time_desc", {"type": "boolean", "default": False, "description": "newest first"})
+USER = _parameter("user", {"type": "string", "description": "the identifier of a user"})
+FILTER: Schema = {
+    "name": "filter_by_configs",
+    "in": "query",
+    "description": "a JSON object that the configs of a session must contain, as jsonb @> of Postgres defines it",
+    "content": {"application/json": {"schema": {"type": ["object", "null"]}}},
+}
+_ETAG = '(W/)?"[!#-~]*"'
+_ETAGS: Schema = {"type": "string", "pattern": rf"^(\*|{_ETAG}(, ?{_ETAG})*)$"}
+IF_MATCH = _parameter("If-Match", _ETAGS, "header")
+IF_NONE_MATCH = _parameter("If-None-Match", _ETAGS, "header")
+#: What stands in braces in a path.
+IN_PATH = {
+    "session_id": _parameter("session_id", ref("SessionId"), "path", required=True),
+    "identifier": _parameter("identifier", {"type": "string", "minLength": 1}, "path", required=True),
+}

@@ -1,0 +1,104 @@
+"""Fuzzing: schemathesis makes requests from the description, good ones and bad ones; answers are as described, whatever comes.
+
+The log is watched beside (conftest): no traceback, whatever is sent.
+"""
+
+from collections.abc import Iterator
+from functools import cache
+from typing import Any
+
+import pytest
+import requests
+import schemathesis
+from hypothesis import HealthCheck, given, settings
+from schemathesis import Case, GenerationMode
+from schemathesis.specs.openapi import checks
+
+from service.http.routes import ROUTES, Route
+from tests.api import Api
+from tests.description import description
+from tests.serving import PATIENCE
+
+#: What schemathesis is to expect otherwise than it would: conditions fail, limits are 413, a cursor is one that a list gave,
+#: an empty parameter is one that is not there, and DELETE of the user "ls" is no operation of the list of users.
+EXPECTED = {
+    "checks": {
+        "negative_data_rejection": {"expected-statuses": [400, 401, 404, 405, 412, 413, 415, 417]},
+        "positive_data_acceptance": {"expected-statuses": ["2xx", 304, 404, 412, 413]},
+    },
+    "operations": [
+        {
+            "include-operation-id": ["list_sessions", "list_users"],
+            "checks": {
+                "positive_data_acceptance": {"expected-statuses": ["2xx", 400]},
+                "negative_data_rejection": {"expected-statuses": ["2xx", 400, 401]},
+            },
+        },
+    ],
+}
+#: Of unexpected methods `test_envelope` knows more; requests that a check would send again say little for their time.
+EXCLUDED = [checks.unsupported_method, checks.allow_header_conformance, checks.ignored_auth]
+
+AnyCase = Case[Any]
+
+EXAMPLES = settings(
+    max_examples=25, deadline=None, database=None, derandomize=True, suppress_health_check=list(HealthCheck)
+)
+MODES = pytest.mark.parametrize("mode", [GenerationMode.POSITIVE, GenerationMode.NEGATIVE], ids=lambda mode: mode.value)
+#: What takes nothing leaves nothing to vary.
+TAKING = [route for route in ROUTES if "{" in route.path or route.operation.parameters or route.operation.body]
+
+
+@cache
+def schema(origin: str) -> Any:  # noqa: ANN401 - schemathesis's own
+    return schemathesis.openapi.from_dict(
+        description(origin).document, config=schemathesis.Config.from_dict(EXPECTED)
+    )
+
+
+def operation(api: Api, route: Route) -> Any:  # noqa: ANN401 - schemathesis's own
+    return schema(api.server.origin)[route.path][route.method]
+
+
+@pytest.fixture
+def client() -> Iterator[requests.Session]:
+    with requests.Session() as client:
+        yield client
+
+
+def send(api: Api, client: requests.Session, case: AnyCase) -> None:
+    """Send a request, and hold the answer against all that the description says."""
+    answer = case.call(api.server.origin, client, {"Authorization": f"Bearer {api.key}"}, timeout=PATIENCE)
+    case.validate_response(answer, excluded_checks=EXCLUDED)
+
+
+@pytest.mark.parametrize("route", ROUTES, ids=lambda route: route.operation.id)
+@MODES
+def test_requests_at_the_bounds_of_the_description(
+    api: Api, client: requests.Session, route: Route, mode: GenerationMode
+) -> None:
+    tested = operation(api, route)
+    generation = tested.schema.config.generation_for(operation=tested)
+    for case in tested.schema.iter_coverage_cases(tested, generation_modes=[mode], generation_config=generation):
+        send(api, client, case)
+    api.ids()
+
+
+@pytest.mark.parametrize("route", TAKING, ids=lambda route: route.operation.id)
+@MODES
+def test_random_requests(api: Api, client: requests.Session, route: Route, mode: GenerationMode) -> None:
+    session_id = api.new({"agent": "bot1"}, user="alice")
+    # What is there, and what is not.
+    known = {"session_id": session_id} if "{session_id}" in route.path else {"identifier": "alice"}
+    tested = operation(api, route)
+    strategy = tested.as_strategy(generation_mode=mode)
+    if "{" in route.path:
+        strategy |= tested.as_strategy(generation_mode=mode, path_parameters=known)
+
+    @EXAMPLES
+    @given(case=strategy)
+    def run(case: AnyCase) -> None:
+        send(api, client, case)
+
+    run()
+    api.ids()

@@ -1,0 +1,98 @@
+"""The description at /openapi.json: made from the table of routes, held to every answer of every test here by `tests.api`."""
+
+import json
+from typing import Any
+
+import jsonschema_rs
+import pytest
+import schemathesis
+
+from service.http import openapi, routes
+from service.settings import Settings
+from tests.api import Api
+from tests.description import Description, description
+from tests.serving import request
+
+ID = "0190d1f2-5a3b-4c6d-8e7f-001122334455"
+TABLE = {(route.method, route.path) for route in routes.ROUTES}
+
+
+@pytest.fixture
+def described(api: Api) -> Description:
+    return description(api.server.origin)
+
+
+def test_it_needs_no_key_and_shows_none(api: Api) -> None:
+    status, document = request("GET", f"{api.server.origin}/openapi.json")
+    assert (status, document["openapi"]) == (200, "3.1.0")
+    assert "sk-ac-" not in str(document)
+
+
+def test_it_is_valid_openapi(described: Description) -> None:
+    schemathesis.openapi.from_dict(described.document).validate()
+
+
+def test_it_has_every_route_of_the_table_and_no_other(described: Description) -> None:
+    assert described.operations() == TABLE
+    assert len(routes.ROUTES) == len(TABLE) == len({route.operation.id for route in routes.ROUTES})
+
+
+def test_only_what_is_not_below_the_api_needs_no_key(described: Description) -> None:
+    paths = described.document["paths"]
+    open_paths = {path for path, methods in paths.items() for each in methods.values() if each["security"] == []}
+    assert open_paths == {path for path in paths if not path.startswith(routes.API)} == {"/health", "/ready", "/openapi.json"}
+
+
+def test_every_parameter_in_braces_is_described(described: Description) -> None:
+    for path, methods in described.document["paths"].items():
+        for operation in methods.values():
+            in_path = [parameter["name"] for parameter in operation["parameters"] if parameter["in"] == "path"]
+            assert in_path == [part[1:-1] for part in path.split("/") if part.startswith("{")]
+
+
+def test_it_tells_the_limits_in_force() -> None:
+    def schemas(settings: Settings) -> Any:  # noqa: ANN401 - JSON is any value
+        table = [(route.method, route.path, route.operation) for route in routes.ROUTES]
+        return json.loads(openapi.document(table, settings, "1"))["components"]["schemas"]
+
+    told, usual = schemas(Settings(max_user_bytes=7, max_keys=9)), schemas(Settings())
+    assert (told["UserIdentifier"]["maxLength"], told["Configs"]["maxProperties"]) == (7, 9)
+    assert (usual["UserIdentifier"]["maxLength"], usual["Configs"]["maxProperties"]) == (256, 1024)
+
+
+OWN_ERRORS = [
+    ("GET", "/session/{session_id}", "", {}, None, 404), ("GET", "/session/{session_id}", "nope", {}, None, 400),
+    ("DELETE", "/session/{session_id}", "", {"If-Match": "*"}, None, 412),
+    ("PUT", "/session/{session_id}/configs", "", {"If-Match": '"1-1"'}, b'{"configs":{}}', 412),
+    ("POST", "/session", "", {}, b'{"configs":{"a":"%b"}}' % (b"x" * 300_000), 413),
+    ("POST", "/session", "", {"Content-Type": "text/plain"}, b"x", 415),
+    ("POST", "/session", "", {"Expect": "more"}, b"{}", 417),
+    ("GET", "/session", "", {"Authorization": ""}, None, 401),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("method", "path", "session_id", "headers", "body", "status"), OWN_ERRORS)
+def test_an_error_that_is_described_is_one_that_is_given(
+    api: Api, described: Description, method: str, path: str, session_id: str, headers: dict[str, str], body: bytes | None,
+    status: int,
+) -> None:  # fmt: skip
+    answer = api.send(method, path.replace("{session_id}", session_id or ID), body, headers)
+    assert (answer.status, status in described.statuses(method, routes.API + path)) == (status, True)
+
+
+def test_what_is_not_described_would_be_noticed(described: Description) -> None:
+    good = json.dumps({"code": 0, "msg": "ok"}).encode()
+    headers = {"X-Request-Id": "x"}
+    described.check("GET", "/health", 200, headers, good)
+    for target, status, given, raw in (
+        ("/health", 200, {}, good),  # a header is missing
+        ("/health", 201, headers, good),  # another status
+        ("/health", 404, headers, b'{"code":404,"msg":"no"}'),  # a known path
+        ("/nope", 200, headers, good),  # an unknown path
+        ("/nope", 404, headers, b'{"code":404}'),  # not the envelope
+        ("/health", 200, headers, b'{"code":0,"msg":"ok","more":1}'),  # a member that is not described
+        ("/health", 200, headers, b'{"code":0,"msg":"well"}'),
+        (f"/api/v1/session/{ID}", 304, headers | {"ETag": '"1-1"'}, b"{}"),  # a body where there is none
+    ):
+        with pytest.raises((AssertionError, jsonschema_rs.ValidationError)):
+            described.check("GET", target, status, given, raw)
