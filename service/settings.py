@@ -59,6 +59,19 @@ class Settings(Limits):
     shutdown_timeout: float = field(
         default=10.0, metadata={"help": "longest wait for requests in flight at the end, in seconds"}
     )
+    client_timeout: float = field(
+        default=30.0, metadata={"help": "longest wait for a client in the middle of a request or an answer, in seconds"}
+    )
+    max_connections: int = field(
+        default=4096, metadata={"help": "most connections of a worker; beyond it the one that was silent longest is closed"}
+    )
+    max_in_flight: int = field(default=512, metadata={"help": "most requests that a worker has in hand; beyond it 503"})
+    rate_limit: float = field(
+        default=0.0, metadata={"help": "requests a second with one key, over all servers of one Redis; 0: no limit"}
+    )
+    rate_burst: int = field(
+        default=0, metadata={"help": "requests at once with one key, with a rate limit; 0: as many as in one second"}
+    )
     access_log: bool = field(default=False, metadata={"help": "write a line a request to standard error"})
 
     def __post_init__(self) -> None:
@@ -74,6 +87,11 @@ class Settings(Limits):
         _require(0 <= self.min_replicas <= 100, "min_replicas", "0 to 100")
         _require(0 < self.command_timeout < inf, "command_timeout", "more than 0")
         _require(0 <= self.shutdown_timeout < inf, "shutdown_timeout", "0 or more")
+        _require(0 < self.client_timeout < inf, "client_timeout", "more than 0")
+        _require(self.max_connections >= 1, "max_connections", "1 or more")
+        _require(self.max_in_flight >= 1, "max_in_flight", "1 or more")
+        _require(self.rate_limit == 0 or 0.001 <= self.rate_limit <= 100_000, "rate_limit", "0, or 0.001 to 100,000")
+        _require(0 <= self.rate_burst <= 1_000_000, "rate_burst", "0 to 1,000,000")
         # What nests is walked by recursion, two frames a level.
         _require(self.max_nesting <= 256, "max_nesting", "1 to 256")
         for limit in fields(Limits):

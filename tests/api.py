@@ -19,7 +19,7 @@ from service.store.integrity import Check, Finding
 from service.store.projects import Registry
 from service.store.sessions import Project, Sessions
 from tests.description import description
-from tests.serving import PATIENCE, Server
+from tests.serving import PATIENCE, Server, Serving
 
 #: Connections of one client: enough that they hardly all lead to one worker.
 CONNECTIONS = 4
@@ -183,6 +183,11 @@ class Api:
     def matching(self, wanted: object, **query: object) -> list[str]:
         """The ids of the sessions whose configs contain `wanted`."""
         return self.ids(filter_by_configs=json.dumps(wanted), **query)
+
+
+def api_on(serving: Serving) -> Api:
+    """The default project on a server that knows the key sk-ac-test-root."""
+    return Api(serving.server("sk-ac-test-root"), "sk-ac-test-root", Project("default", ""))
 
 
 def user_path(identifier: str) -> str:

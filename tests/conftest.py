@@ -55,14 +55,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A server with two workers and the key sk-ac-test-root. Tests share it: each makes its own users and sessions."""
     serving = Serving(tmp_path_factory.mktemp("server") / "data", "--workers", "2", SCC_ROOT_TOKEN="test-root")
     serving.wait_ready()
-    yield Server(
-        origin=serving.origin,
-        base_url=serving.base_url,
-        key="sk-ac-test-root",
-        data_dir=serving.data_dir,
-        redis_url=f"unix://{serving.data_dir / 'redis.sock'}",
-        pid=serving.process.pid,
-    )
+    yield serving.server("sk-ac-test-root")
     assert serving.stop() == 0, serving.errors
 
 

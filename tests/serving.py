@@ -105,6 +105,11 @@ class Serving:
         assert self.process.poll() is None, self.errors
         return self
 
+    def server(self, key: str) -> Server:
+        """What a test needs to know of it; known once ready."""
+        redis_url = f"unix://{self.data_dir / 'redis.sock'}"
+        return Server(self.origin, self.base_url, key, self.data_dir, redis_url, self.process.pid)
+
     def stop(self) -> int:
         """SIGTERM, and the exit status; harmless after the end."""
         self.process.send_signal(signal.SIGTERM)

@@ -10,15 +10,19 @@ _BODILESS = frozenset({204, 304})
 
 
 class Answer:
-    """One answer; `headers` are whole lines, each ended by CRLF."""
+    """One answer; `headers` are whole lines, each ended by CRLF.
 
-    __slots__ = ("body", "headers", "keep_alive", "status")
+    After one that `pauses`, its connection is left alone for a moment.
+    """
+
+    __slots__ = ("body", "headers", "keep_alive", "pauses", "status")
 
     def __init__(self, body: bytes = b"", *, status: int = 200, headers: bytes = b"") -> None:
         self.body = body
         self.status = status
         self.headers = headers
         self.keep_alive = True
+        self.pauses = False
 
     def render(self, *, with_body: bool, http_1_0: bool) -> bytes:
         """The bytes on the wire."""

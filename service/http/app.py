@@ -3,9 +3,11 @@
 import asyncio
 import gc
 import logging
+import resource
 import signal
 import socket
 import sys
+from dataclasses import replace
 
 import uvloop
 from aiohttp import web
@@ -26,19 +28,36 @@ BACKLOG = 1024
 #: Seconds at the end: for what is on its way already (handshakes, requests on idle connections), and for the first request of
 #: a connection that has brought none yet.
 LAST_CALL, FIRST_REQUEST = 0.1, 1.0
+#: Files that a worker has open beside its connections, with room to spare.
+OTHER_FILES = 64
+
+log = logging.getLogger("service")
 
 
 def run_worker(settings: Settings, listener: socket.socket) -> None:
     """Serve on `listener` until SIGTERM, then drain the requests in flight and return. Lets in the signals that end it."""
     if settings.access_log:
         access = logging.getLogger("service.access")
+        access.propagate = False
         access.setLevel(logging.INFO)
         access.addHandler(logging.StreamHandler(sys.stderr))
     # What is there before the first request stays: the collector need not look at it again (which would unshare its pages),
     # nor look around at every 700th object.
     gc.freeze()
     gc.set_threshold(GC_THRESHOLD)
-    uvloop.run(_serve(settings, listener))
+    uvloop.run(_serve(replace(settings, max_connections=_connections(settings.max_connections)), listener))
+
+
+def _connections(wanted: int) -> int:
+    """How many connections this process may have open: `wanted`, or what the system lets it raise its limit to."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY or soft >= wanted + OTHER_FILES:
+        return wanted
+    most = wanted + OTHER_FILES if hard == resource.RLIM_INFINITY else min(wanted + OTHER_FILES, hard)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+    if most < wanted + OTHER_FILES:
+        log.warning("this process may open %d files only: %d connections", most, most - OTHER_FILES)
+    return max(1, most - OTHER_FILES)
 
 
 async def _serve(settings: Settings, listener: socket.socket) -> None:
@@ -48,7 +67,7 @@ async def _serve(settings: Settings, listener: socket.socket) -> None:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
     link = Link.open(settings.redis_url, timeout=settings.command_timeout, min_replicas=settings.min_replicas)
     dispatch = Dispatch(Worker(settings, link))
-    server = Server(dispatch, max_body_bytes=settings.max_body_bytes)
+    server = Server(dispatch, settings)
     runner = web.ServerRunner(server, shutdown_timeout=settings.shutdown_timeout)
     await runner.setup()
     sweeping = asyncio.create_task(Sweeper(link, settings.partitions).run())

@@ -1,13 +1,16 @@
 """What a handler gets: the request, and the store of the project that its key opened."""
 
 from dataclasses import dataclass
+from math import ceil
 from typing import NamedTuple
 
 from aiohttp import web
 
+from service.http.load import Load
 from service.settings import Settings
 from service.store.connection import Link
 from service.store.projects import KeyRing, ProjectConfigs, Registry
+from service.store.rates import Rates
 from service.store.sessions import Project, Sessions
 from service.store.users import Users
 
@@ -28,11 +31,19 @@ class Worker:
     def __init__(self, settings: Settings, link: Link) -> None:
         self.settings = settings
         self.link = link
+        self.load = Load(settings.max_in_flight)
+        self.rates = _rates(settings, link)
         self.keys = KeyRing(Registry(link, settings.key_secret), self._store, settings.partitions)
 
     def _store(self, project: Project) -> Store:
         sessions = Sessions(self.link, project, self.settings, self.settings.partitions)
         return Store(project, sessions, Users(sessions), ProjectConfigs(sessions))
+
+
+def _rates(settings: Settings, link: Link) -> Rates | None:
+    if not settings.rate_limit:
+        return None
+    return Rates(link, settings.key_secret, settings.rate_limit, settings.rate_burst or ceil(settings.rate_limit))
 
 
 class Call(NamedTuple):

@@ -7,12 +7,13 @@ from urllib.parse import unquote
 
 from aiohttp import web
 
-from service.errors import ServiceError
+from service.errors import Overloaded, ServiceError, TooManyRequests
 from service.http import envelope, requests
 from service.http.answer import Answer
-from service.http.context import Call, Worker
+from service.http.context import Call, Store, Worker
 from service.http.router import Router
-from service.http.routes import API, ROUTES
+from service.http.routes import API, HEALTH, ROUTES
+from service.store.rates import Rates
 
 log = logging.getLogger("service")
 access_log = logging.getLogger("service.access")
@@ -25,18 +26,30 @@ class Dispatch:
         self._worker = worker
         self._router = Router((route.method, route.path, route.handler) for route in ROUTES)
         self._logs = worker.settings.access_log
-        self._in_flight = 0
+        self._load = worker.load
+        self._rates = worker.rates
         self._ending = False
         self._drained: asyncio.Future[None] | None = None
 
     async def __call__(self, request: web.BaseRequest) -> Answer:
         """Answer in the envelope, whatever happens."""
-        self._in_flight += 1
+        self._load.in_hand += 1
         started = time.monotonic() if self._logs else 0.0
         path = request.path_qs.partition("?")[0]
         request_id = requests.request_id(request.headers)
         try:
-            answer = await self._handle(request, path)
+            if path == HEALTH:
+                answer = await self._served(request, path)
+            # Before anything is done for it: a refusal must cost next to nothing, or refusing would be the overload.
+            elif self._load.over:
+                raise Overloaded
+            else:
+                if (turn := self._load.begin()) is not None:
+                    await turn
+                try:
+                    answer = await self._served(request, path)
+                finally:
+                    self._load.end()
         except ServiceError as error:
             answer = envelope.failure(error)
         except Exception:
@@ -44,8 +57,8 @@ class Dispatch:
             log.exception("request %s: %s %s failed", request_id, request.method, path)
             answer = envelope.failure(ServiceError())
         finally:
-            self._in_flight -= 1
-            if self._drained is not None and self._in_flight == 0 and not self._drained.done():
+            self._load.in_hand -= 1
+            if self._drained is not None and self._load.in_hand == 0 and not self._drained.done():
                 self._drained.set_result(None)
         answer.headers += b"X-Request-Id: %b\r\n" % request_id.encode()
         if self._logs:
@@ -55,13 +68,28 @@ class Dispatch:
             answer.keep_alive = False
         return answer
 
-    async def _handle(self, request: web.BaseRequest, path: str) -> Answer:
+    async def _served(self, request: web.BaseRequest, path: str) -> Answer:
         opened = None
         # By the decoded path, as routes are found: /%61pi/v1 leads to the API too. Unknown paths of the API need a key as well.
         if (unquote(path) if "%" in path else path).startswith(API):
             opened = await self._worker.keys.open(request.headers.get("Authorization", ""))
+            if self._rates is not None:
+                return await self._rated(request, path, opened, self._rates)
         handler, parameter = self._router.find(request.method, path)
         return await handler(Call(request, parameter, self._worker, opened))
+
+    async def _rated(self, request: web.BaseRequest, path: str, opened: Store, rates: Rates) -> Answer:
+        """As `_served`, within the rate of the key; every answer tells what is left of it."""
+        allowance = await rates.take(requests.key(request.headers))
+        try:
+            if allowance.wait:
+                raise TooManyRequests(allowance.wait)
+            handler, parameter = self._router.find(request.method, path)
+            answer = await handler(Call(request, parameter, self._worker, opened))
+        except ServiceError as error:
+            answer = envelope.failure(error)
+        answer.headers += envelope.rate_headers(rates, allowance)
+        return answer
 
     def begin_end(self) -> None:
         """Let every answer from here on close its connection."""
@@ -73,5 +101,5 @@ class Dispatch:
         aiohttp's own end would drop what arrives of a body after it began.
         """
         self._drained = asyncio.get_running_loop().create_future()
-        if self._in_flight:
+        if self._load.in_hand:
             await asyncio.wait([self._drained], timeout=seconds)

@@ -2,11 +2,22 @@
 
 from datetime import UTC, datetime
 from functools import lru_cache
+from math import ceil
 
 import orjson
 
-from service.errors import MethodNotAllowed, ServiceError, StoreUnavailable, Unauthorized, UnsupportedMediaType
+from service.errors import (
+    MethodNotAllowed,
+    Overloaded,
+    RequestTimeout,
+    ServiceError,
+    StoreUnavailable,
+    TooManyRequests,
+    Unauthorized,
+    UnsupportedMediaType,
+)
 from service.http.answer import Answer
+from service.store.rates import Allowance, Rates
 from service.store.sessions import Session
 from service.store.users import User, user_id
 
@@ -37,14 +48,18 @@ def failure(error: ServiceError) -> Answer:
     body: dict[str, object] = {"code": error.status, "msg": error.message}
     if error.detail:
         body["error"] = error.detail
-    return Answer(orjson.dumps(body), status=error.status, headers=_headers(error))
+    answer = Answer(orjson.dumps(body), status=error.status, headers=_headers(error))
+    # What still comes of a request that was too late would be taken for the next one.
+    answer.keep_alive = not isinstance(error, RequestTimeout)
+    answer.pauses = isinstance(error, Overloaded)
+    return answer
 
 
 def _headers(error: ServiceError) -> bytes:
     match error:
         case MethodNotAllowed():
             return b"Allow: %b\r\n" % error.allowed.encode()
-        case StoreUnavailable():
+        case StoreUnavailable() | Overloaded() | TooManyRequests():
             return b"Retry-After: %d\r\n" % error.retry_after
         case Unauthorized():
             return b"WWW-Authenticate: Bearer\r\n"
@@ -52,6 +67,17 @@ def _headers(error: ServiceError) -> bytes:
             return b"Accept: application/json\r\n"
         case _:
             return b""
+
+
+def rate_headers(rates: Rates, allowance: Allowance) -> bytes:
+    """What a key may ask and what is left of it (draft-ietf-httpapi-ratelimit-headers): header lines."""
+    window = ceil(rates.burst / rates.per_second)
+    return b'RateLimit-Policy: "key";q=%d;w=%d\r\nRateLimit: "key";r=%d;t=%d\r\n' % (
+        rates.burst,
+        window,
+        allowance.left,
+        allowance.whole_in,
+    )
 
 
 @lru_cache(maxsize=8192)

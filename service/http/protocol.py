@@ -6,19 +6,34 @@ aiohttp's application layer (its router, middleware and response objects) costs 
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+import socket
+import struct
+from collections.abc import Awaitable, Callable, Mapping
+from heapq import nsmallest
 from http import HTTPStatus
 from typing import Any
 
 from aiohttp import HttpVersion10, web
+from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
 from aiohttp.web_protocol import RequestHandler, _ErrInfo
 
-from service.errors import BadRequest, ServiceError
+from service.errors import BadRequest, Overloaded, RequestTimeout, ServiceError
 from service.http import envelope, requests
 from service.http.answer import Answer
+from service.settings import Settings
 
 log = logging.getLogger("service")
+
+#: Refusals a second to clients that do not wait, and the longest that a connection pauses after one, in seconds.
+REFUSALS, LONGEST_PAUSE = 1000, 1.0
+#: How long the rest of a body that nobody wants is read, so that its sender sees the answer, in seconds.
+LINGERING = 10.0
+#: In how many batches all connections would be closed.
+BATCHES = 100
+
+#: SO_LINGER: a close that waits for nothing.
+AT_ONCE = struct.pack("ii", 1, 0)
 
 Dispatch = Callable[[web.BaseRequest], Awaitable[Answer]]
 
@@ -26,23 +41,95 @@ Dispatch = Callable[[web.BaseRequest], Awaitable[Answer]]
 class Protocol(RequestHandler):
     """One client's connection."""
 
-    __slots__ = ("_body",)
+    __slots__ = ("_answered", "_body", "_ended", "_head_timer", "_server")
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - aiohttp's signature
-        super().__init__(*args, **kwargs)
+    def __init__(self, server: "Server", **kwargs: Any) -> None:  # noqa: ANN401 - aiohttp's signature
+        super().__init__(server, **kwargs)
+        self._server = server
         self._body: StreamReader = EMPTY_PAYLOAD
+        self._answered = 0  # of the requests that aiohttp counts in _request_count
+        self._ended = False
+        self._head_timer: asyncio.TimerHandle | None = None
+
+    @property
+    def silent(self) -> bool:
+        """Whether the connection is open and no request on it is being answered."""
+        return self.transport is not None and self._waiter is not None and not self._waiter.done()
+
+    @property
+    def silent_since(self) -> float:
+        """When it became silent, by a clock of aiohttp's."""
+        return self._next_keepalive_close_time
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Take the connection, if there is room for it or room can be made."""
+        super().connection_made(transport)
+        self._server.open_connections += 1
+        if not self._server.make_room():
+            self._say_last(Overloaded())
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """Let go of it."""
+        self._server.open_connections -= 1
+        self._stop_head_timer()
+        super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
         """Take what came; where it is not HTTP, a handler that waits for more of its body is told.
 
         aiohttp only puts the error behind the request whose body is broken, and that would be waited for until the client goes.
         """
+        of_a_body = not self._body.is_eof()
         super().data_received(data)
         message, body = self._messages[-1] if self._messages else (None, self._body)
         if not isinstance(message, _ErrInfo):
             self._body = body
         elif not self._body.is_eof():
             self._body.set_exception(web.RequestPayloadError(message.message))
+        if message is not None:
+            self._stop_head_timer()
+        elif data and not of_a_body and self._head_timer is None:
+            self._start_head_timer()
+
+    def eof_received(self) -> bool:  # type: ignore[override]  # asyncio's contract; aiohttp narrows it
+        """The client sends no more. What it has asked for is still answered; a request that it broke off is refused."""
+        self._ended = True
+        if not self._body.is_eof() and self._parser is not None:
+            try:
+                self._parser.feed_eof()
+            except HttpProcessingError as error:
+                self._body.set_exception(web.RequestPayloadError(error.message))
+        return self._answered < self._request_count
+
+    def _start_head_timer(self) -> None:
+        self._head_timer = self._loop.call_later(self._server.client_timeout, self._head_is_late)
+
+    def _stop_head_timer(self) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
+
+    def _head_is_late(self) -> None:
+        """The head of a request has begun and does not end."""
+        self._head_timer = None
+        if self.silent:
+            self._say_last(RequestTimeout())
+        elif self.transport is not None:
+            # A request before it is still being answered.
+            self._start_head_timer()
+
+    def _say_last(self, error: ServiceError) -> None:
+        """Send an answer that no request gets, and close the connection."""
+        if self.transport is not None:
+            self.transport.write(self._last_answer(error, {}).render(with_body=True, http_1_0=False))
+        self.force_close()
+
+    @staticmethod
+    def _last_answer(error: ServiceError, headers: Mapping[str, str]) -> Answer:
+        answer = envelope.failure(error)
+        answer.headers += b"X-Request-Id: %b\r\n" % requests.request_id(headers).encode()
+        answer.keep_alive = False
+        return answer
 
     async def finish_response(
         self,
@@ -52,15 +139,36 @@ class Protocol(RequestHandler):
     ) -> tuple[Any, bool]:
         """Write the answer; returns it and whether the client is gone."""
         request._finish()
+        self._answered += 1
         transport = self.transport
         if transport is None or transport.is_closing():
             return resp, True
-        # What follows an upgrade would not be HTTP, and nothing here is upgraded to.
-        resp.keep_alive = resp.keep_alive and request.keep_alive and not self._upgraded
+        # Nothing here is upgraded to, and what came behind the wish to be upgraded is lost in aiohttp.
+        resp.keep_alive = resp.keep_alive and request.keep_alive and not request._message.upgrade
+        # Nor is there anything behind the end of what the client sends, or behind a body of which nobody knows where it ends.
+        if (self._ended and self._answered == self._request_count) or request.content.exception() is not None:
+            resp.keep_alive = False
         transport.write(resp.render(with_body=request.method != "HEAD", http_1_0=request.version <= HttpVersion10))
         if self._paused:
-            await self._drain_helper()
+            await self._taken(transport)
+        if resp.pauses:
+            await self._server.pause()
         return resp, False
+
+    async def _taken(self, transport: asyncio.Transport) -> None:
+        """Wait until the client has taken most of the answer. One that takes nothing of it for too long is cut off."""
+        while self._paused:
+            left = transport.get_write_buffer_size()
+            try:
+                async with asyncio.timeout(self._server.client_timeout):
+                    await self._drain_helper()
+            except TimeoutError:
+                self._drain_waiter = None
+                if transport.get_write_buffer_size() == left:
+                    # What the system has taken already is dropped, too.
+                    transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, AT_ONCE)
+                    transport.abort()
+                    raise ConnectionResetError("the client does not take its answer") from None
 
     def handle_error(
         self,
@@ -70,14 +178,12 @@ class Protocol(RequestHandler):
         message: str | None = None,  # noqa: ARG002 - aiohttp's text quotes the client's headers, keys included
     ) -> Any:  # noqa: ANN401 - an Answer where aiohttp would have a response
         """Answer what aiohttp could not parse, or a defect, and close the connection."""
-        if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-            log.error("a request failed outside of its handler", exc_info=exc)
-            answer = envelope.failure(ServiceError())
+        error = ServiceError()
+        if status < HTTPStatus.INTERNAL_SERVER_ERROR:
+            error = BadRequest("the request is not valid HTTP, or a line of it is too long")
         else:
-            answer = envelope.failure(BadRequest("the request is not valid HTTP, or a line of it is too long"))
-        answer.headers += b"X-Request-Id: %b\r\n" % requests.request_id(request.headers).encode()
-        answer.keep_alive = False
-        return answer
+            log.error("a request failed outside of its handler", exc_info=exc)
+        return self._last_answer(error, request.headers)
 
     def log_exception(self, *args: Any, **kw: Any) -> None:  # noqa: ANN401 - aiohttp's signature
         """Log a defect; a body that the client broke off is none, and has been answered."""
@@ -88,10 +194,21 @@ class Protocol(RequestHandler):
 class Server(web.Server):
     """Makes a `Protocol` for each connection; requests go to `dispatch`."""
 
-    def __init__(self, dispatch: Dispatch, *, max_body_bytes: int) -> None:
-        """Bodies over `max_body_bytes` are refused when they are read."""
-        super().__init__(dispatch, request_factory=self._request, access_log=None)  # type: ignore[arg-type]  # an Answer
-        self._max_body_bytes = max_body_bytes
+    def __init__(self, dispatch: Dispatch, settings: Settings) -> None:
+        """Bodies over the limit are refused when they are read."""
+        super().__init__(
+            dispatch,  # type: ignore[arg-type]  # an Answer
+            request_factory=self._request,
+            access_log=None,
+            lingering_time=min(LINGERING, settings.client_timeout),
+        )
+        self._max_body_bytes = settings.max_body_bytes
+        self._max_connections = settings.max_connections
+        self.client_timeout = settings.client_timeout
+        self.open_connections = 0  # aiohttp's own list keeps those that are gone for a while
+        #: Connections that are to go next, the first of them last; looked for when there are none, a batch at a time.
+        self._next_to_go: list[Protocol] = []
+        self._pausing = 0
 
     def _request(
         self,
@@ -110,3 +227,30 @@ class Server(web.Server):
     def __call__(self) -> RequestHandler:
         """Make one."""
         return Protocol(self, loop=self._loop, **self._kwargs)
+
+    def make_room(self) -> bool:
+        """Where there are too many connections, close the one that was silent longest; False where none is silent."""
+        if self.open_connections <= self._max_connections:
+            return True
+        if not self._next_to_go:
+            silent = (one for one in self._connections if isinstance(one, Protocol) and one.silent)
+            batch = max(1, self._max_connections // BATCHES)
+            self._next_to_go = nsmallest(batch, silent, key=lambda one: one.silent_since)[::-1]
+        while self._next_to_go:
+            one = self._next_to_go.pop()
+            if one.silent:
+                one.force_close()
+                return True
+        return False
+
+    async def pause(self) -> None:
+        """Keep a connection that was refused a request from its next one for a moment.
+
+        Clients that know no patience would otherwise turn all of the worker's time into refusals. However many there are,
+        they get about `REFUSALS` a second.
+        """
+        self._pausing += 1
+        try:
+            await asyncio.sleep(min(self._pausing / REFUSALS, LONGEST_PAUSE))
+        finally:
+            self._pausing -= 1

@@ -1,6 +1,8 @@
 """What a request carries, read and checked: ids, bodies, query parameters, conditions."""
 
+import asyncio
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from random import getrandbits
 from typing import Any
@@ -13,7 +15,8 @@ from multidict import CIMultiDictProxy
 from service.configs.document import Document, document, member_span, parse
 from service.configs.lifetime import ttl_of
 from service.configs.limits import Limits
-from service.errors import BadRequest, ExpectationFailed, TooLarge, UnsupportedMediaType
+from service.errors import BadRequest, ExpectationFailed, RequestTimeout, TooLarge, UnsupportedMediaType
+from service.http.context import Call
 
 Headers = CIMultiDictProxy[str]
 
@@ -23,16 +26,21 @@ _UUID = re.compile(
     re.ASCII | re.IGNORECASE,
 )
 _CANONICAL_UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", re.ASCII)
-_SANE_ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}", re.ASCII)
+_SANE_ID = re.compile(r"(?!.*sk-ac-)[A-Za-z0-9._:/+=@-]{1,128}", re.ASCII)  # a key would be logged
 _ETAG = re.compile(r'\s*(W/)?"([\x21\x23-\x7e\x80-\xff]*)"\s*(?:,|$)')
 _OWN_ETAG = re.compile(r"[0-9]+-[0-9]+", re.ASCII)
 _BOOLEANS = {"true": True, "1": True, "false": False, "0": False, "": False}
 
 
-def request_id(headers: Headers) -> str:
+def request_id(headers: Mapping[str, str]) -> str:
     """The id that the caller gave the request, or a new one where that is missing or could do harm in a log."""
     given = headers.get("X-Request-Id")
     return given if given is not None and _SANE_ID.fullmatch(given) else f"{getrandbits(128):032x}"
+
+
+def key(headers: Headers) -> str:
+    """The key in an Authorization header that has been found good."""
+    return headers["Authorization"].partition(" ")[2]
 
 
 def canonical_uuid(text: str) -> str | None:
@@ -120,22 +128,29 @@ class Body:
         return document(value, member_span(self.raw, "configs"), limits)
 
 
-async def read_body(request: web.BaseRequest, limits: Limits) -> bytes:
+async def read_body(call: Call) -> bytes:
     """The bytes of a body that is JSON by its media type, or has none.
 
     Raises:
         UnsupportedMediaType: it is of another.
         TooLarge: it is over the limit.
         BadRequest: it is broken off, or not in the coding that it claims.
+        RequestTimeout: it does not come.
     """
+    request = call.request
     kind = request.headers.get("Content-Type", "").partition(";")[0].strip().lower()
     if kind and kind != "application/json" and (not kind.endswith("+json") or "-patch+" in kind):
         raise UnsupportedMediaType
     await _go_on(request)
     try:
-        return await request.read()
+        if request.content.is_eof():
+            return await request.read()
+        async with call.worker.load.receiving(), asyncio.timeout(call.settings.client_timeout):
+            return await request.read()
+    except TimeoutError:
+        raise RequestTimeout from None
     except web.HTTPRequestEntityTooLarge:
-        raise TooLarge(f"the body is larger than {limits.max_body_bytes} bytes") from None
+        raise TooLarge(f"the body is larger than {call.settings.max_body_bytes} bytes") from None
     except (web.RequestPayloadError, ConnectionError):
         raise BadRequest("the body is broken off, or not encoded as its headers say") from None
 
@@ -151,18 +166,18 @@ async def _go_on(request: web.BaseRequest) -> None:
         request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
 
-async def json_body(request: web.BaseRequest, limits: Limits) -> Body:
+async def json_body(call: Call) -> Body:
     """The JSON object in the body; no body at all is an empty one.
 
     Raises:
         BadRequest: it is no JSON object.
-        UnsupportedMediaType, TooLarge: as `read_body`.
+        UnsupportedMediaType, TooLarge, RequestTimeout: as `read_body`.
     """
-    raw = await read_body(request, limits)
+    raw = await read_body(call)
     if not raw:
         return Body({}, b"")
     # The body's own braces are one level above the configs.
-    values = parse(raw, max_nesting=limits.max_nesting, around=1)
+    values = parse(raw, max_nesting=call.settings.max_nesting, around=1)
     if not isinstance(values, dict):
         raise BadRequest("the body must be a JSON object")
     return Body(values, raw)

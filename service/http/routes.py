@@ -15,6 +15,8 @@ from service.http.openapi import Operation
 from service.http.schemas import CURSOR, DONE, FILTER, IF_MATCH, IF_NONE_MATCH, TIME_DESC, USER, data, ref, said
 
 API = "/api/v1"
+#: Answered however busy the worker is.
+HEALTH = "/health"
 
 Handler = Callable[[Call], Awaitable[Answer]]
 
@@ -43,7 +45,7 @@ _SESSION = f"{API}/session/{{session_id}}"
 _USER = f"{API}/user/{{identifier}}"
 
 ROUTES: tuple[Route, ...] = (
-    Route("GET", "/health", health.health, Operation(
+    Route("GET", HEALTH, health.health, Operation(
         id="health", summary="the process serves", answers={200: said("ok")}, key=False,
     )),
     Route("GET", "/ready", health.ready, Operation(

@@ -4,6 +4,7 @@ Objects that answers hold are closed: a member that is not named here is not sen
 not named here is ignored.
 """
 
+from service.configs.lifetime import TTL_MAX
 from service.configs.limits import Limits
 
 #: A JSON Schema, or an object of OpenAPI that holds some.
@@ -51,6 +52,12 @@ def components(limits: Limits) -> dict[str, Schema]:
         "maxProperties": limits.max_keys,
         "description": f"any JSON object of at most {limits.max_configs_bytes} bytes and {limits.max_nesting} levels",
     }
+    ttl: Schema = {
+        "type": ["integer", "null"],
+        "minimum": 1,
+        "maximum": TTL_MAX,
+        "description": "seconds that the session lives from now on, without fraction or exponent; null: without end",
+    }
     return {
         "UserIdentifier": user,
         "Configs": configs,
@@ -66,10 +73,19 @@ def components(limits: Limits) -> dict[str, Schema]:
                     "pattern": f"^({_ANY_UUID})?$",
                     "description": "the id to give the session; of one that has it already the answer is that session",
                 },
+                "ttl": ttl,
             },
         },
-        "ChangedConfigs": {"type": "object", "properties": {"configs": ref("Configs")}, "required": ["configs"]},
-        "ChangedProjectConfigs": {**configs, "minProperties": 1},
+        "ChangedConfigs": {
+            "type": "object",
+            "properties": {"configs": ref("Configs"), "ttl": ttl},
+            "required": ["configs"],
+        },
+        "ChangedProjectConfigs": {
+            **configs,
+            "minProperties": 1,
+            "properties": {"session_ttl": {**ttl, "description": "the ttl of sessions that are created without one"}},
+        },
         "Session": _closed(
             {
                 "id": _UUID,
@@ -80,6 +96,7 @@ def components(limits: Limits) -> dict[str, Schema]:
                 "configs": {"type": ["object", "null"]},
                 "created_at": _TIME,
                 "updated_at": _TIME,
+                "expires_at": {**_TIME, "type": ["string", "null"]},
                 "revision": {"type": "integer", "minimum": 1, "description": "counts the writes of the session"},
             }
         ),

@@ -5,6 +5,7 @@
     scc:projects                           hash   slug → project id
     scc:sweep                              string there while a worker removes sessions whose lifetime is over
     scc:token:<hmac>                       hash   the project that an API key opens: project, project_id, name
+    scc:rate:<hmac>                        string when the whole burst of an API key is there again (µs); expires then
     scc:{acme}:project                     hash   id, created_at, configs (the project's own, in the stored form),
                                                   configs_revision (how often they were changed)
     scc:{acme}:tokens                      set    hmacs of the project's keys
@@ -42,6 +43,11 @@ SWEEP = "scc:sweep"
 def token_key(digest: str) -> str:
     """Key of the record of an API key, by the hex digest of its keyed hash."""
     return f"scc:token:{digest}"
+
+
+def rate_key(digest: str) -> str:
+    """Key of what an API key has asked of late, by the hex digest of its keyed hash."""
+    return f"scc:rate:{digest}"
 
 
 def project_key(slug: str) -> str:

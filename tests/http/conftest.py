@@ -1,11 +1,11 @@
 """Each test has a project of its own on the shared server, and may not make the server log anything."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
 from tests.api import Api, Operator
-from tests.serving import Server
+from tests.serving import Server, Serving
 
 
 @pytest.fixture
@@ -14,6 +14,20 @@ def other(operator: Operator) -> Iterator[Api]:
     other = operator.new_project()
     yield other
     other.close()
+
+
+@pytest.fixture(scope="module")
+def serve(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Serving]]:
+    """Starts servers with flags of their own and the key sk-ac-test-root; they end with the module, having logged nothing."""
+    started: list[Serving] = []
+
+    def start(*flags: str) -> Serving:
+        started.append(Serving(tmp_path_factory.mktemp("server") / "data", *flags, SCC_ROOT_TOKEN="test-root"))
+        return started[-1].wait_ready()
+
+    yield start
+    for serving in started:
+        assert (serving.stop(), serving.errors) == (0, "")
 
 
 @pytest.fixture(autouse=True)

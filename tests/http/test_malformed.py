@@ -1,40 +1,15 @@
 """What is not HTTP, over a raw socket: the envelope with 400 all the same, and no traceback (conftest holds the log)."""
 
 import http.client
-import socket
 import time
 
 import pytest
 
-from tests.api import Answer, Api, check_envelope
-from tests.serving import PATIENCE
+from tests.api import Api
+from tests.raw import connect, exchange, head
 
 NOT_HTTP = "the request is not valid HTTP, or a line of it is too long"
 BROKEN_BODY = "the body is broken off, or not encoded as its headers say"
-
-
-def connect(api: Api) -> socket.socket:
-    host, _, port = api.server.origin.removeprefix("http://").partition(":")
-    connection = socket.create_connection((host, int(port)), timeout=PATIENCE)
-    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    return connection
-
-
-def exchange(api: Api, *parts: bytes) -> Answer:
-    """Send the parts, each in a packet of its own, and take the answer."""
-    with connect(api) as connection:
-        for part in parts:
-            connection.sendall(part)
-            time.sleep(0.1 if len(parts) > 1 else 0)
-        response = http.client.HTTPResponse(connection)
-        response.begin()
-        answer = Answer(response.status, response.msg, response.read())
-    check_envelope(answer)
-    return answer
-
-
-def head(api: Api, line: str, *headers: str) -> bytes:
-    return "\r\n".join([line, "Host: x", f"Authorization: Bearer {api.key}", *headers, "", ""]).encode("latin-1")
 
 
 @pytest.mark.parametrize("line", [

@@ -31,6 +31,11 @@ SAMPLES: dict[str, tuple[str, object]] = {
     "min_replicas": ("1", 1),
     "command_timeout": ("0.25", 0.25),
     "shutdown_timeout": ("0", 0.0),
+    "client_timeout": ("2.5", 2.5),
+    "max_connections": ("100", 100),
+    "max_in_flight": ("10", 10),
+    "rate_limit": ("0.5", 0.5),
+    "rate_burst": ("20", 20),
     "access_log": ("true", True),
 }
 SECRETS = ("root_token", "key_secret")
@@ -122,6 +127,9 @@ def test_a_boolean_is_false_in_the_usual_words(text: str) -> None:
         *(("fsync", text) for text in ("", "Always", "never")),
         *(("command_timeout", text) for text in ("0", "-1", "", "1s", "nan", "inf")),
         *(("shutdown_timeout", text) for text in ("-0.1", "nan", "inf")),
+        *(("client_timeout", text) for text in ("0", "-1", "", "nan", "inf")),
+        *(("rate_limit", text) for text in ("-1", "0.0001", "100001", "", "nan", "inf")),
+        *(("rate_burst", text) for text in ("-1", "1000001", "1.5")),
         *(("access_log", text) for text in ("2", "maybe", "tru", " ")),
     ],
 )

@@ -15,7 +15,7 @@ async def get(call: Call) -> Answer:
 async def patch(call: Call) -> Answer:
     """PATCH /project/configs: the body is the bare object of changes."""
     limits = call.settings
-    raw = await requests.read_body(call.request, limits)
+    raw = await requests.read_body(call)
     values = parse(raw, max_nesting=limits.max_nesting) if raw else None
     if values is None or values == {}:
         raise BadRequest("empty body")

@@ -19,7 +19,7 @@ DEFAULT_LIMIT, MAX_LIMIT = 20, 200
 async def create(call: Call) -> Answer:
     """POST /session."""
     limits = call.settings
-    body = await requests.json_body(call.request, limits)
+    body = await requests.json_body(call)
     user = body.text("user") or None
     if user is not None:
         check_identifier(user, limits)
@@ -102,7 +102,7 @@ async def copy(call: Call) -> Answer:
 async def _write(call: Call) -> tuple[str, Document, int | None]:
     session_id = requests.session_id(call.parameter)
     limits = call.settings
-    body = await requests.json_body(call.request, limits)
+    body = await requests.json_body(call)
     document = body.configs(limits, required=True)
     assert document is not None  # noqa: S101 - required
     return session_id, document, body.ttl()

@@ -1,0 +1,19 @@
+-- take_rate: count one request of an API key against its rate (GCRA, the generic cell rate algorithm): each request moves the
+-- time at which the whole burst is there again by one interval; a request that would move it further than the burst reaches
+-- is refused, and moves nothing.
+-- KEYS[1] rate      when the whole burst is there again, in microseconds; gone once it is
+-- ARGV[1] interval  microseconds a request
+-- ARGV[2] burst     requests at once
+-- returns {requests left, microseconds until the whole burst is there again, microseconds to wait (0: this request may go on)}
+
+local rate, interval, burst = KEYS[1], tonumber(ARGV[1]), tonumber(ARGV[2])
+
+local time = redis.call("TIME")
+local now = time[1] * 1000000 + time[2]
+-- No further ahead than the burst reaches, should the clock have stepped back.
+local whole = math.min(math.max(tonumber(redis.call("GET", rate)) or now, now), now + burst * interval)
+local wait = whole + interval - burst * interval - now
+if wait > 0 then return { 0, whole - now, wait } end
+whole = whole + interval
+redis.call("SET", rate, string.format("%.0f", whole), "PX", string.format("%.0f", math.ceil((whole - now) / 1000)))
+return { math.floor(burst - (whole - now) / interval), whole - now, 0 }

@@ -1,0 +1,174 @@
+"""Two projects with the same users and, where it can be, the same ids: neither feels or sees what the other does.
+
+Whatever one does with what it knows of the other (ids, ETags, cursors, users, filters), the other stays as it is, to the last
+byte in Redis, and shows nothing.
+"""
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from redis import Redis
+
+from service.http.routes import API, ROUTES
+from tests.api import Answer, Api, user_path
+
+USERS = ["alice", "bob/..", "*"]
+
+
+@dataclass
+class Side:
+    """One project, and all that somebody could know of it."""
+
+    api: Api
+    redis: Any
+    #: Stands in every value of its configs, and nowhere else.
+    mark: str = field(default_factory=lambda: f"mark-{uuid4()}")
+
+    def configs(self, number: int) -> dict[str, object]:
+        return {"agent": f"bot{number}", "same": 1, "mark": self.mark, "tags": [self.mark, "t"], "deep": {"mark": self.mark}}
+
+    def fill(self) -> None:
+        for number in range(6):
+            self.api.new(self.configs(number), user=USERS[number % len(USERS)])
+        self.api.call("PATCH", "/project/configs", {"mark": self.mark})
+
+    def stored(self) -> dict[bytes, bytes]:
+        """Everything that Redis holds of it."""
+        slug = self.api.project.slug
+        keys = [*self.redis.scan_iter(f"scc:{{{slug}}}:*", 1000), *self.redis.scan_iter(f"scc:{{{slug}.*}}:*", 1000)]
+        return {key: self.redis.dump(key) for key in keys}
+
+    def shown(self) -> list[bytes]:
+        """Everything that the API shows of it."""
+        lists = ["/session?limit=200", "/session?limit=200&time_desc=true", "/user/ls", "/project/configs",
+                 '/session?filter_by_configs={"same":1}', *(user_path(user) + "/resources" for user in USERS)]  # fmt: skip
+        ids = [session["id"] for session in self.api.page(limit=200)["items"]]
+        return [self.api.send("GET", path).raw for path in [*lists, *(f"/session/{one}" for one in ids)]]
+
+    def known(self) -> dict[str, Any]:
+        page, users = self.api.page(limit=2), self.api.call("GET", "/user/ls", query={"limit": 1}).data
+        ids = [session["id"] for session in self.api.page(limit=200)["items"]]
+        return {"ids": ids, "etags": [self.api.get(one).etag for one in ids[:4]],
+                "cursor": page.get("next_cursor", ""), "user_cursor": users.get("next_cursor", ""),
+                "user_ids": [user["id"] for user in users["items"]]}  # fmt: skip
+
+
+Step = Callable[[Side, Mapping[str, Any], int], Answer]
+
+
+def call(method: str, path: str, *, body: Any = None, header: str = "", query: Any = None) -> Step:  # noqa: ANN401
+    """A step that sends this; what stands in braces or is a function of what is known of the other is filled in."""
+
+    def step(side: Side, known: Mapping[str, Any], number: int) -> Answer:
+        one = known["ids"][number % len(known["ids"])]
+        filled = path.replace("{session_id}", one).replace("{identifier}", user_path(USERS[number % 3])[len("/user/") :])
+        headers = {header: known["etags"][number % len(known["etags"])]} if header else {}
+        sent = None if body is None else json.dumps(body(side, one, number) if callable(body) else body).encode()
+        asked = query(known) if callable(query) else query
+        return side.api.send(method, filled, sent, headers, query=asked)
+
+    return step
+
+
+def changed(side: Side, _: str, number: int) -> object:
+    return {"configs": side.configs(number) | {"n": number}}
+
+
+STEPS: dict[str, list[Step]] = {
+    "GET /ping": [call("GET", "/ping")],
+    "POST /session": [
+        call("POST", "/session", body=lambda side, one, number: {"use_uuid": one, "configs": side.configs(number)}),
+        call("POST", "/session", body=lambda side, _, number: {"user": USERS[number % 3], "configs": side.configs(number)}),
+    ],
+    "GET /session": [
+        call("GET", "/session", query=lambda known: {"cursor": known["cursor"], "limit": 200}),
+        call("GET", "/session", query=lambda known: {"cursor": known["cursor"], "time_desc": "true", "user": "alice"}),
+        call("GET", "/session", query={"filter_by_configs": '{"same":1}', "limit": 200}),
+        call("GET", "/session", query={"filter_by_configs": '{"deep":{}}', "user": "*"}),
+    ],
+    "GET /session/{session_id}": [call("GET", "/session/{session_id}", header="If-None-Match")],
+    "DELETE /session/{session_id}": [
+        call("DELETE", "/session/{session_id}"), call("DELETE", "/session/{session_id}", header="If-Match"),
+    ],
+    "GET /session/{session_id}/configs": [call("GET", "/session/{session_id}/configs", header="If-None-Match")],
+    "PUT /session/{session_id}/configs": [
+        call("PUT", "/session/{session_id}/configs", body=changed),
+        call("PUT", "/session/{session_id}/configs", body=changed, header="If-Match"),
+    ],
+    "PATCH /session/{session_id}/configs": [
+        call("PATCH", "/session/{session_id}/configs", body=changed),
+        call("PATCH", "/session/{session_id}/configs", body={"configs": {"mark": None}}, header="If-Match"),
+    ],
+    "POST /session/{session_id}/copy": [call("POST", "/session/{session_id}/copy")],
+    "GET /user/ls": [call("GET", "/user/ls", query=lambda known: {"cursor": known["user_cursor"]}), call("GET", "/user/ls")],
+    "DELETE /user/{identifier}": [call("DELETE", "/user/{identifier}")],
+    "GET /user/{identifier}/resources": [call("GET", "/user/{identifier}/resources")],
+    "GET /project/configs": [call("GET", "/project/configs")],
+    "PATCH /project/configs": [call("PATCH", "/project/configs", body=lambda side, _, number: {f"k{number}": side.mark})],
+}  # fmt: skip
+
+
+@pytest.fixture
+def sides(api: Api, other: Api) -> Iterator[tuple[Side, Side]]:
+    with Redis.from_url(api.server.redis_url) as redis:
+        sides = Side(api, redis), Side(other, redis)
+        for side in sides:
+            side.fill()
+        yield sides
+
+
+def test_every_route_has_its_steps() -> None:
+    assert set(STEPS) == {f"{one.method} {one.path.removeprefix(API)}" for one in ROUTES if one.path.startswith(API)}
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
+@given(
+    steps=st.lists(
+        st.tuples(st.booleans(), st.sampled_from([step for each in STEPS.values() for step in each]), st.integers(0, 11)),
+        min_size=5,
+        max_size=25,
+    )
+)
+def test_nothing_that_one_project_does_is_seen_or_felt_in_another(
+    sides: tuple[Side, Side], steps: list[tuple[bool, Step, int]]
+) -> None:
+    for first, step, number in steps:
+        acting, standing = sides if first else sides[::-1]
+        if not standing.api.ids():
+            standing.fill()
+        known, stored, shown = standing.known(), standing.stored(), standing.shown()
+        answer = step(acting, known, number)
+        assert standing.mark not in answer.raw.decode()
+        assert standing.api.project.id not in answer.raw.decode()
+        assert not any(user in answer.raw.decode() for user in known["user_ids"])
+        assert standing.stored() == stored
+        assert standing.shown() == shown
+
+
+def test_the_oracle_notices_a_change(sides: tuple[Side, Side]) -> None:
+    side, _ = sides
+    stored, shown = side.stored(), side.shown()
+    assert (side.stored(), side.shown()) == (stored, shown)
+    assert len(stored) > 20
+    side.api.patch(side.api.ids()[0], {"n": 1})
+    assert side.stored() != stored
+    assert side.shown() != shown
+
+
+def test_an_id_can_be_in_use_in_both(sides: tuple[Side, Side]) -> None:
+    first, second = sides
+    taken = first.api.ids()[0]
+    before = first.api.get(taken)
+    theirs = second.api.create(use_uuid=taken, configs={"mine": 1})
+    assert (theirs["id"], theirs["configs"]) == (taken, {"mine": 1})
+    assert first.api.get(taken).raw == before.raw
+    # The ETag of the one does not fit the other, made at another time.
+    assert second.api.put(taken, {}, 412, {"If-Match": before.etag}).msg
+    second.api.delete(taken)
+    assert first.api.get(taken).raw == before.raw

@@ -1,0 +1,94 @@
+"""More requests than a worker may have in hand: those beyond are refused at once, for nothing, and the others are served."""
+
+import select
+import signal
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from os import kill
+
+import pytest
+
+from service.http.load import AT_ONCE
+from tests.api import Api, api_on
+from tests.raw import answer_on, connect, conversation, head
+from tests.serving import PATIENCE, Serving
+
+#: More than it works at, so that some wait for their turn.
+IN_FLIGHT, BEYOND = AT_ONCE + 36, 50
+
+
+@pytest.fixture(scope="module")
+def busy(serve: Callable[..., Serving]) -> Iterator[tuple[Api, int]]:
+    """A server that waits for Redis for long, and the process id of its Redis."""
+    flags = ["--workers", "1", "--max-in-flight", str(IN_FLIGHT), "--command-timeout", str(PATIENCE)]
+    serving = serve(*flags)
+    api = api_on(serving)
+    yield api, serving.children("redis-server")[0]
+    api.close()
+
+
+@contextmanager
+def frozen(redis: int) -> Iterator[None]:
+    """Redis stands still: what is asked of it is in hand for as long."""
+    kill(redis, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        kill(redis, signal.SIGCONT)
+
+
+def answered(connections: list[socket.socket], number: int) -> list[socket.socket]:
+    """Those of the connections on which the first `number` answers come."""
+    found: list[socket.socket] = []
+    while len(found) < number:
+        ready = select.select([one for one in connections if one not in found], [], [], PATIENCE)[0]
+        assert ready, "an answer never came"
+        found += ready
+    return found
+
+
+def test_what_is_beyond_the_bound_is_503_at_once_and_the_rest_is_served(busy: tuple[Api, int]) -> None:
+    api, redis = busy
+    session_id = api.new({"a": 1})
+    with ExitStack() as stack:
+        connections = [stack.enter_context(connect(api)) for _ in range(IN_FLIGHT + BEYOND)]
+        with frozen(redis):
+            for connection in connections:
+                connection.sendall(head(api, f"GET /api/v1/session/{session_id} HTTP/1.1"))
+            refused = answered(connections, BEYOND)
+            assert len(refused) == BEYOND
+            for connection in refused:
+                answer = answer_on(connection)
+                assert (answer.status, answer.headers["Retry-After"]) == (503, "1")
+                assert answer.msg == "the server is busy; try again shortly"
+            # Neither the key nor the body is looked at; the process says that it is well.
+            bad = head(api, "POST /api/v1/session HTTP/1.1", "Content-Length: 1") + b"{"
+            keyless = b"GET /api/v1/ping HTTP/1.1\r\nHost: x\r\n\r\n"
+            health = b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n"
+            for sent, status in ((bad, 503), (keyless, 503), (health, 200)):
+                assert [answer.status for answer in conversation(api, sent)] == [status]
+        served = [connection for connection in connections if connection not in refused]
+        assert [answer_on(connection).data["configs"] for connection in served] == [{"a": 1}] * IN_FLIGHT
+        # A refused connection is good for more.
+        for connection in refused:
+            connection.sendall(head(api, "GET /api/v1/ping HTTP/1.1"))
+            assert answer_on(connection).status == 200
+    for _ in range(20):
+        assert api.get(session_id).status == 200
+
+
+def test_a_refused_write_writes_nothing_and_an_accepted_one_writes_once(busy: tuple[Api, int]) -> None:
+    api, redis = busy
+    session_id = api.new({"n": 0})
+    body = b'{"configs":{"n":1}}'
+    patch = head(api, f"PATCH /api/v1/session/{session_id}/configs HTTP/1.1", f"Content-Length: {len(body)}") + body
+    with ExitStack() as stack:
+        connections = [stack.enter_context(connect(api)) for _ in range(IN_FLIGHT + BEYOND)]
+        with frozen(redis):
+            for connection in connections:
+                connection.sendall(patch)
+            answered(connections, BEYOND)
+        statuses = sorted(answer_on(connection).status for connection in connections)
+    assert statuses == [200] * IN_FLIGHT + [503] * BEYOND
+    assert api.get(session_id).data["revision"] == 1 + IN_FLIGHT

@@ -1,0 +1,84 @@
+"""The rate of a key: one for all workers, told in every answer, and nobody else's business."""
+
+import re
+from collections.abc import Callable, Iterator
+
+import pytest
+from redis import Redis
+
+from tests.api import Answer, Api, Operator
+from tests.serving import Serving, request
+
+#: At this rate nothing comes back while a test runs: a request every 100 seconds.
+RATE, BURST = 0.01, 12
+
+
+@pytest.fixture(scope="module")
+def limited(serve: Callable[..., Serving]) -> Iterator[Operator]:
+    """A server that lets few requests through."""
+    serving = serve("--workers", "2", "--rate-limit", str(RATE), "--rate-burst", str(BURST))
+    operator = Operator(serving.server("sk-ac-test-root"))
+    yield operator
+    operator.close()
+
+
+@pytest.fixture
+def project(limited: Operator) -> Iterator[Api]:
+    """A new project on that server, whose key has not been used."""
+    project = limited.new_project()
+    yield project
+    project.close()
+
+
+def told(answer: Answer) -> tuple[int, int]:
+    """What an answer tells: requests left, and seconds until all of the burst is there again."""
+    assert answer.headers["RateLimit-Policy"] == f'"key";q={BURST};w={round(BURST / RATE)}'
+    found = re.fullmatch(r'"key";r=(\d+);t=(\d+)', answer.headers["RateLimit"])
+    assert found is not None
+    return int(found[1]), int(found[2])
+
+
+def test_beyond_the_burst_a_key_is_429_on_every_worker(project: Api) -> None:
+    # The requests go over several connections, so to both workers; what fails counts as well.
+    paths = ["/ping", "/session", "/session/nope", "/nope", "/user/x/resources"]
+    for number in range(BURST):
+        answer = project.send("GET", paths[number % len(paths)])
+        assert answer.status in (200, 400, 404)
+        left, whole_in = told(answer)
+        assert left == BURST - 1 - number
+        assert 100 * number < whole_in <= 100 * (number + 1)
+    for path in paths:
+        answer = project.send("GET", path)
+        assert (answer.status, answer.msg) == (429, "too many requests with this key; slow down")
+        assert told(answer)[0] == 0
+        assert 0 < int(answer.headers["Retry-After"]) <= 100
+
+
+def test_a_request_beyond_the_rate_writes_nothing(project: Api) -> None:
+    for _ in range(BURST):
+        project.new({"a": 1})
+    assert project.send("POST", "/session", b"{}").status == 429
+    assert project.send("POST", "/session", b"{").status == 429
+    with Redis.from_url(project.server.redis_url) as redis:
+        assert redis.zcard(f"scc:{{{project.project.slug}.0}}:sessions") == BURST
+
+
+def test_other_keys_and_what_needs_none_have_nothing_to_do_with_it(project: Api, limited: Operator) -> None:
+    for _ in range(BURST + 3):
+        last = project.send("GET", "/ping")
+    assert last.status == 429
+    other = limited.new_project()
+    assert told(other.send("GET", "/ping"))[0] == BURST - 1
+    other.close()
+    for _ in range(BURST + 3):
+        refused = project.send("GET", "/ping", headers={"Authorization": "Bearer sk-ac-nope"})
+        assert (refused.status, refused.headers["RateLimit"]) == (401, None)
+        assert request("GET", f"{project.server.origin}/health")[0] == 200
+
+
+def test_without_a_rate_nothing_is_told_and_nothing_counted(api: Api) -> None:
+    for _ in range(50):
+        answer = api.send("GET", "/ping")
+        assert (answer.status, answer.headers["RateLimit"], answer.headers["RateLimit-Policy"]) == (200, None, None)
+    with Redis.from_url(api.server.redis_url) as redis:
+        assert list(redis.scan_iter("scc:rate:*")) == []

@@ -1,0 +1,208 @@
+"""Clients that stop half way, end their side early, take nothing, or only hold connections: nobody else waits for them."""
+
+import contextlib
+import resource
+import socket
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from tests.api import Api, api_on
+from tests.raw import answer_on, answers_in, connect, conversation, head
+from tests.serving import PATIENCE, Serving, until
+
+POST = "POST /api/v1/session HTTP/1.1"
+PING = "GET /api/v1/ping HTTP/1.1"
+#: Seconds of patience of the hasty server; connections and requests in hand of the small one.
+TIMEOUT, CONNECTIONS, IN_FLIGHT = 0.5, 20, 4
+
+
+@pytest.fixture(scope="module")
+def hasty(serve: Callable[..., Serving]) -> Iterator[Api]:
+    """A server that does not wait for its clients for long."""
+    api = api_on(serve("--workers", "1", "--client-timeout", str(TIMEOUT)))
+    yield api
+    api.close()
+
+
+@pytest.fixture(scope="module")
+def small(serve: Callable[..., Serving]) -> Iterator[Api]:
+    """A server that has room for few."""
+    api = api_on(serve("--workers", "1", "--max-connections", str(CONNECTIONS), "--max-in-flight", str(IN_FLIGHT)))
+    yield api
+    api.close()
+
+
+def served(api: Api) -> bool:
+    """Whether a request on a new connection is answered."""
+    return [answer.status for answer in conversation(api, head(api, PING))] == [200]
+
+
+def rest_of(connection: socket.socket) -> bytes:
+    """All that comes until the server closes the connection."""
+    received = bytearray()
+    with contextlib.suppress(ConnectionError):
+        while part := connection.recv(65536):
+            received += part
+    return bytes(received)
+
+
+def waiting(api: Api, *headers: str) -> socket.socket:
+    """A connection on which a handler waits for a body."""
+    connection = connect(api)
+    connection.sendall(head(api, POST, "Expect: 100-continue", *(headers or ("Content-Length: 200",))))
+    assert connection.recv(100).startswith(b"HTTP/1.1 100 Continue")
+    return connection
+
+
+@pytest.mark.parametrize("part", [
+    "POST", "\r\n", "POST /api/v1/session HTTP/1.1\r\nHost: x\r\nX-A", "{head}", '{head}{{"configs":', "{chunked}5",
+    "{chunked}2\r\n{{}}\r\n",
+])  # fmt: skip
+def test_a_request_that_stops_half_way_is_408_and_ends_the_connection(hasty: Api, part: str) -> None:
+    length, chunked = (head(hasty, POST, way).decode() for way in ("Content-Length: 200", "Transfer-Encoding: chunked"))
+    with connect(hasty) as connection:
+        connection.sendall(part.format(head=length, chunked=chunked).encode())
+        (answer,) = answers_in(rest_of(connection))
+    assert (answer.status, answer.headers["Connection"]) == (408, "close")
+    assert answer.msg == "the request did not come to its end in time"
+    assert served(hasty)
+    assert hasty.ids() == []
+
+
+@pytest.mark.parametrize("start", ["GET /", "{head}"])
+def test_a_request_that_trickles_in_is_408_as_well(hasty: Api, start: str) -> None:
+    with connect(hasty) as connection:
+        connection.sendall(start.format(head=head(hasty, POST, "Content-Length: 100000").decode()).encode())
+        connection.settimeout(TIMEOUT / 10)
+        received, deadline = b"", time.monotonic() + PATIENCE
+        while not received and time.monotonic() < deadline:
+            with contextlib.suppress(TimeoutError):
+                connection.sendall(b"a")
+                received = connection.recv(65536)
+    assert [answer.status for answer in answers_in(received)] == [408]
+
+
+def test_a_part_of_a_second_request_is_408_behind_the_first_answer(hasty: Api) -> None:
+    with connect(hasty) as connection:
+        connection.sendall(head(hasty, PING))
+        assert answer_on(connection).status == 200
+        connection.sendall(b"GET /api")
+        assert [answer.status for answer in answers_in(rest_of(connection))] == [408]
+
+
+def test_a_connection_that_has_been_answered_may_be_silent_for_longer(hasty: Api) -> None:
+    with connect(hasty) as connection, connect(hasty) as fresh:
+        for _ in range(3):
+            connection.sendall(head(hasty, PING))
+            assert answer_on(connection).status == 200
+            time.sleep(TIMEOUT * 1.5)
+        fresh.sendall(head(hasty, PING))
+        assert answer_on(fresh).status == 200
+
+
+def test_a_body_that_comes_in_time_is_taken_in_parts(api: Api) -> None:
+    with waiting(api, "Content-Length: 22") as connection:
+        for part in (b'{"configs":', b'{"kind":', b"1}", b"}"):
+            connection.sendall(part)
+        assert answer_on(connection).data["configs"] == {"kind": 1}
+    assert len(api.ids()) == 1
+
+
+def test_those_who_wait_for_their_bodies_take_no_place_of_others(small: Api) -> None:
+    with contextlib.ExitStack() as stack:
+        for _ in range(3 * IN_FLIGHT):
+            stack.enter_context(waiting(small))
+        assert served(small)
+
+
+def test_a_client_that_does_not_take_its_answer_is_cut_off(hasty: Api) -> None:
+    session_ids = [hasty.new({"k": "x" * 250_000}) for _ in range(40)]
+    with socket.socket() as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        connection.settimeout(PATIENCE)
+        host, _, port = hasty.server.origin.removeprefix("http://").partition(":")
+        connection.connect((host, int(port)))
+        connection.sendall(head(hasty, "GET /api/v1/session?limit=200 HTTP/1.1"))
+        established = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)
+        assert served(hasty)
+        until(lambda: connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1) != established, "the end of a connection")
+    for session_id in session_ids:
+        hasty.call("DELETE", f"/session/{session_id}")
+
+
+def test_beyond_the_most_connections_the_one_that_was_silent_longest_goes(small: Api) -> None:
+    small.close()
+    with contextlib.ExitStack() as stack:
+        silent = [stack.enter_context(connect(small)) for _ in range(CONNECTIONS)]
+        # The first has been heard of last.
+        for connection in [*silent[1:], silent[0]]:
+            connection.sendall(head(small, PING))
+            assert answer_on(connection).status == 200
+        assert served(small)
+        assert silent[1].recv(1) == b""
+        for connection in (*silent[2:], silent[0]):
+            connection.sendall(head(small, PING))
+            assert answer_on(connection).status == 200
+
+
+def test_where_no_connection_is_silent_a_new_one_is_503(small: Api) -> None:
+    small.close()
+    with contextlib.ExitStack() as stack:
+        busy = [stack.enter_context(waiting(small, "Content-Length: 2")) for _ in range(CONNECTIONS)]
+        with connect(small) as connection:
+            (answer,) = answers_in(rest_of(connection))
+        assert (answer.status, answer.headers["Retry-After"], answer.headers["Connection"]) == (503, "1", "close")
+        for connection in busy:
+            connection.sendall(b"{}")
+            assert answer_on(connection).status == 201
+    assert served(small)
+    for session_id in small.ids():
+        small.call("DELETE", f"/session/{session_id}")
+
+
+def test_a_client_that_ends_its_side_is_still_answered(api: Api) -> None:
+    create = head(api, POST, "Content-Length: 2") + b"{}"
+    assert [answer.status for answer in conversation(api, create)] == [201]
+    assert [answer.status for answer in conversation(api, create * 40)] == [201] * 40
+    large = b'{"configs":{"k":"%b"}}' % (b"x" * 200_000)
+    assert [answer.status for answer in conversation(api, head(api, POST, f"Content-Length: {len(large)}") + large)] == [201]
+    assert len(api.ids()) == 42
+
+
+@pytest.mark.parametrize("body", ["Content-Length: 9\r\n\r\n{}", "Transfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n"])
+def test_a_client_that_ends_its_side_in_its_body_is_400_and_writes_nothing(api: Api, body: str) -> None:
+    sent = head(api, POST).removesuffix(b"\r\n") + body.encode()
+    (answer,) = conversation(api, sent)
+    assert (answer.status, answer.msg) == (400, "the body is broken off, or not encoded as its headers say")
+    with waiting(api) as connection:
+        connection.shutdown(socket.SHUT_WR)
+        assert [answer.status for answer in answers_in(rest_of(connection))] == [400]
+    assert api.ids() == []
+
+
+@pytest.mark.parametrize("sent", [b"", b"G", b"GET /health HTTP/1.1\r\n", b"\r\n\r\n"])
+def test_a_client_that_ends_its_side_before_it_has_asked_gets_no_answer(api: Api, sent: bytes) -> None:
+    assert conversation(api, sent) == []
+
+
+def test_a_thousand_idle_connections_disturb_nobody(api: Api) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, max(soft, 4096)), hard))
+    parts = [b"", b"GET /api", head(api, PING), head(api, POST, "Content-Length: 100") + b'{"configs":']
+    with contextlib.ExitStack() as stack:
+        idle = [stack.enter_context(connect(api)) for _ in range(1000)]
+        for number, connection in enumerate(idle):
+            connection.sendall(parts[number % len(parts)])
+        assert all(answer_on(connection).status == 200 for connection in idle[2 :: len(parts)])
+        session_id = api.new({"a": 1})
+        for _ in range(10):
+            assert served(api)
+            api.patch(session_id, {"a": 2})
+        # Those that were answered are as good as new.
+        for connection in idle[2 :: len(parts)]:
+            connection.sendall(head(api, PING))
+            assert answer_on(connection).status == 200
+    assert api.ids() == [session_id]
+    assert served(api)
