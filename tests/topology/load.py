@@ -26,6 +26,8 @@ class Client:
         self.random = Random(number)
         self.me = number
         self.may_hold: dict[str, set[int | None]] = {session_id(number * OWN + each): {None} for each in range(1, OWN + 1)}
+        #: Of sessions whose writes are all known to have been made, or not.
+        self.revisions: dict[str, int] = {}
         self.done = 0
 
     async def run(self) -> None:
@@ -56,11 +58,16 @@ class Client:
             if held == {None}:
                 made, _ = await self.load.sessions.create(name, document, user=None, disable_task_tracking=False)
                 assert self.value(name, made.configs) == new
+                self.revisions[name] = made.revision
             else:
                 written = await self.load.sessions.patch(name, document)
                 assert self.value(name, written.configs) == new
+                if name in self.revisions:
+                    self.revisions[name] += 1
+                    assert written.revision == self.revisions[name], "a write that was made twice, or not at all"
         except (WriteUncertain, NotReplicated):
             held.add(new)
+            self.revisions.pop(name, None)
             raise
         except NotFound:
             assert None in held

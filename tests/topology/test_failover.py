@@ -16,16 +16,16 @@ from tests.topology.load import Load
 from tests.topology.servers import Cluster, Sentinels
 from tests.topology.test_moving_slots import findings
 
-#: As the service has it unless told otherwise.
-TIMEOUT = 1.0
+#: As the service has it unless told otherwise; and longer than it takes to replace a master.
+TIMEOUT, LONG = 1.0, 5.0
 #: What a client may meet while a server is away.
 MAY_FAIL = {"StoreUnavailable", "WriteUncertain", "NotReplicated"}
 
 
 @asynccontextmanager
-async def load_on(url: str, *, partitions: int, min_replicas: int) -> AsyncIterator[Load]:
+async def load_on(url: str, *, partitions: int, min_replicas: int, seconds: float = TIMEOUT) -> AsyncIterator[Load]:
     """Clients at work on a store; after them, all that was acknowledged is there, and the index is right."""
-    link = Link.open(url, timeout=TIMEOUT, min_replicas=min_replicas)
+    link = Link.open(url, timeout=seconds, min_replicas=min_replicas)
     try:
         async with Load(Sessions(link, PROJECT, Limits(), partitions, 64), clients=24) as load:
             await load.undisturbed()
@@ -61,7 +61,8 @@ async def test_sentinels_that_lose_their_master_lose_no_write_that_a_replica_has
     breakable_sentinels: Sentinels, away: str
 ) -> None:
     sentinels = breakable_sentinels
-    async with load_on(sentinels.url, partitions=1, min_replicas=1) as load:
+    seconds = LONG if away == "killed" else TIMEOUT
+    async with load_on(sentinels.url, partitions=1, min_replicas=1, seconds=seconds) as load:
         lost = sentinels.master()
         lost.kill() if away == "killed" else lost.freeze()
         await asyncio.to_thread(until, lambda: sentinels.master() is not lost, "a replica that takes over")
