@@ -4,7 +4,7 @@ import asyncio
 
 from redis.exceptions import RedisError
 
-from service.errors import StartupError, StoreUnavailable
+from service.errors import NotReplicated, StartupError, StoreUnavailable
 from service.settings import Settings
 from service.store import keys, layout
 from service.store.connection import Link
@@ -31,6 +31,8 @@ async def _prepare(settings: Settings) -> None:
         project = await registry.ensure(DEFAULT_PROJECT)
         key = await registry.add_key(project, KEY_PREFIX + settings.root_token, name=ROOT_KEY)
         await registry.revoke_keys(project, name=ROOT_KEY, but=key)
+    except NotReplicated as error:
+        raise StartupError("fewer replicas than min_replicas confirm what is written at the address in redis_url") from error
     except StoreUnavailable as error:
         raise StartupError("Redis cannot be reached, or refuses to work, at the address in redis_url") from error
     except RedisError as error:

@@ -112,7 +112,7 @@ class Machine:
         self.model.ttl, self.model.revision = ttl or 0, self.model.revision + 1
 
     async def clock(self) -> int:
-        return microseconds(await self.link.call("TIME"))
+        return microseconds(await self.link.call("TIME", at=0))
 
     async def hold_end(self, expires_at: int | None, ttl: int, since: int) -> None:
         """A lifetime of `ttl` seconds that began after the moment `since` ends when it should."""

@@ -51,7 +51,7 @@ async def test_a_cluster_that_loses_a_master_loses_no_write_that_a_replica_has(b
         lost.kill() if away == "killed" else lost.freeze()
         await asyncio.to_thread(until, heir.is_master, "a replica that takes over")
         # Its writes are refused now: it has no replica itself. What others have goes on.
-        await load.some_more(5)
+        await load.some_more(2)
         if away == "frozen":
             lost.wake()
             await load.undisturbed()
@@ -91,7 +91,7 @@ async def test_a_planned_failover_by_sentinels_loses_no_write_that_all_replicas_
         sentinels.sentinels[0].ask("SENTINEL", "FAILOVER", sentinels.NAME)
         await asyncio.to_thread(until, lambda: sentinels.master() is not old, "a replica that takes over")
         # The Sentinels give the old one some seconds until they make it a replica; so long the promise cannot be kept.
-        await load.some_more(5)
+        await load.some_more(1)
 
 
 async def test_nodes_come_and_go_and_are_not_noticed(cluster: Cluster) -> None:

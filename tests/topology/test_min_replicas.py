@@ -4,13 +4,15 @@ import asyncio
 import re
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 import pytest
 from redis.exceptions import ResponseError
 
 from service.configs.limits import Limits
-from service.errors import NotFound, NotReplicated, StoreUnavailable, WriteUncertain
-from service.store import node
+from service.errors import NotFound, NotReplicated, StartupError, StoreUnavailable, WriteUncertain
+from service.settings import Settings
+from service.store import bootstrap, node
 from service.store.connection import Link
 from service.store.sessions import Sessions
 from tests.store.filling import PROJECT, add, document_of, session_id
@@ -167,3 +169,12 @@ async def test_what_waits_for_its_group_is_bounded(link: Link, monkeypatch: pyte
     assert results[:8] == list(range(1, 9))
     assert [type(result) for result in results[8:]] == [StoreUnavailable] * 12
     assert await link.call("INCR", "n", writes=True) == 9
+
+
+async def test_a_server_whose_promise_cannot_be_kept_does_not_start(master: Server) -> None:
+    settings = Settings(
+        redis_url=f"redis://{HOST}:{master.port}", root_token="x", key_secret="y", min_replicas=3, command_timeout=2.0
+    )
+    with pytest.raises(StartupError, match="fewer replicas than min_replicas confirm what is written"):
+        await asyncio.to_thread(bootstrap.prepare, settings)
+    await asyncio.to_thread(bootstrap.prepare, replace(settings, min_replicas=2))

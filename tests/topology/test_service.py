@@ -1,0 +1,88 @@
+"""The service on a cluster and behind Sentinels: Acontext's SDK as everywhere, and the commands beside the server."""
+
+import json
+from collections.abc import Iterator
+
+import pytest
+
+from service.store.keys import Partition, partition_number
+from tests.acceptance.test_sdk_python import *  # noqa: F403 - the suite, run here on other stores
+from tests.api import Api, Operator
+from tests.serving import Server, Serving, request, run_command
+from tests.topology.servers import Cluster, Sentinels
+
+SETTINGS = {"SCC_ROOT_TOKEN": "test-root", "SCC_KEY_SECRET": "test-secret", "SCC_MIN_REPLICAS": "1"}
+
+
+@pytest.fixture(scope="module", params=["cluster", "sentinel"])
+def server(
+    request: pytest.FixtureRequest,
+    whole_cluster: Cluster,
+    whole_sentinels: Sentinels,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Server]:
+    """A server on a cluster with sixteen partitions, or behind Sentinels."""
+    whole_cluster.wait_whole()
+    whole_sentinels.wait_whole()
+    for each in [*whole_cluster.masters(), whole_sentinels.master()]:
+        each.ask("FLUSHALL")
+    url, partitions = (whole_cluster.url, "16") if request.param == "cluster" else (whole_sentinels.url, "1")
+    settings = SETTINGS | {"SCC_REDIS_URL": url, "SCC_PARTITIONS": partitions}
+    serving = Serving(tmp_path_factory.mktemp("server") / "data", "--workers", "2", **settings)
+    serving.wait_ready()
+    # Where the operator's side of the tests looks for it.
+    serving.data_dir.mkdir(exist_ok=True)
+    (serving.data_dir / "key-secret").write_text(SETTINGS["SCC_KEY_SECRET"])
+    yield Server(serving.origin, serving.base_url, "sk-ac-test-root", serving.data_dir, url, serving.process.pid)
+    assert serving.stop() == 0, serving.errors
+    assert "Traceback" not in serving.errors
+
+
+@pytest.fixture(scope="module")
+def operator(server: Server) -> Iterator[Operator]:
+    operator = Operator(server)
+    yield operator
+    operator.close()
+
+
+@pytest.fixture
+def api(operator: Operator) -> Iterator[Api]:
+    api = operator.new_project()
+    yield api
+    api.close()
+
+
+def command(server: Server, *words: str) -> tuple[int, str]:
+    """A command's exit status and output."""
+    done = run_command(*words, SCC_REDIS_URL=server.redis_url, SCC_KEY_SECRET=SETTINGS["SCC_KEY_SECRET"])
+    assert done.stderr == "" or "check:" in done.stderr, done.stderr
+    return done.returncode, done.stdout
+
+
+def test_commands_work_beside_the_server(server: Server) -> None:
+    made = {}
+    for number in range(40):
+        body = {"configs": {"n": number, "odd": number % 2}}
+        status, answer = request("POST", f"{server.base_url}/session", server.key, body)
+        assert status == 201
+        made[answer["data"]["id"]] = number
+    status, output = command(server, "find", "odd=1", "--limit", "100")
+    found = {line.split(" ")[0]: json.loads(line.split(" ", 1)[1]) for line in output.splitlines()}
+    assert found == {name: {"n": number, "odd": 1} for name, number in made.items() if number % 2}
+    one = next(iter(made))
+    partitions = int(command(server, "redis-cli", "--raw", "HGET", "scc:store", "partitions")[1])
+    partition = Partition("default", partition_number(one, partitions))
+    configs = command(server, "redis-cli", "--raw", "HGET", partition.session(one), "configs")[1]
+    assert json.loads(configs) == {"n": made[one], "odd": made[one] % 2}
+    # A hand takes sessions out of their list; a check finds and mends it.
+    assert command(server, "redis-cli", "DEL", partition.sessions)[0] == 0
+    assert command(server, "check", "--project", "default")[0] == 1
+    assert command(server, "check", "--repair")[0] == 0
+    assert command(server, "check")[0] == 0
+    assert command(server, "find", "--json", '{"odd":1}', "--count") == (0, "20\n")
+    assert command(server, "project", "create", f"acme-{partitions}")[0] == 0
+
+
+def test_the_server_is_ready_and_tells_no_secret(server: Server) -> None:
+    assert request("GET", f"{server.origin}/ready")[0] == 200
+    assert request("GET", f"{server.origin}/health")[0] == 200
