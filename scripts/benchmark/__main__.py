@@ -13,7 +13,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from types import FrameType
 
-from scripts.benchmark import plot, report, rows_costs, rows_lists, rows_requests, tools
+from scripts.benchmark import plot, report, rows_costs, rows_lists, rows_overload, rows_requests, tools
 from scripts.benchmark.bench import Bench, Options
 from scripts.benchmark.machine import machine
 from scripts.benchmark.processes import remove
@@ -31,6 +31,7 @@ MEASURES: dict[str, Callable[[Bench], None]] = {
     "patch": rows_requests.patch,
     "post": rows_requests.post,
     "304": rows_requests.not_modified,
+    "overload": rows_overload.overload,
     "footprint": rows_costs.footprint,
     "hold": rows_costs.hold,
     "listing": rows_lists.listing,

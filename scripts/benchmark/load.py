@@ -7,6 +7,7 @@ import csv
 import json
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -75,8 +76,8 @@ def _wrk_command(origin: Origin, requests: Path, connections: int, seconds: floa
     ]
 
 
-def wrk(origin: Origin, requests: Path, *, connections: int, seconds: float) -> Load:
-    """Send `requests` over and over, each connection as fast as it is answered.
+def wrk(origin: Origin, requests: Path, *, connections: int, seconds: float, refusals: bool = False) -> Load:
+    """Send `requests` over and over, each connection as fast as it is answered; what is refused, if it may be, is not counted.
 
     Raises:
         Failed: a request was not answered, or with an error.
@@ -84,9 +85,19 @@ def wrk(origin: Origin, requests: Path, *, connections: int, seconds: float) -> 
     command = _wrk_command(origin, requests, connections, seconds)
     printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     seen = json.loads(printed.strip().rpartition("\n")[2])
-    if seen["failed"] or seen["refused"] or not seen["requests"]:
+    good = seen["requests"] - seen["refused"]
+    if seen["failed"] or (seen["refused"] and not refusals) or not good:
         raise Failed(f"of {seen['requests']} requests {seen['refused']} were refused and {seen['failed']} not answered")
-    return Load(seen["requests"] / seen["duration"] * 1e6, seen["p50"], seen["p99"])
+    return Load(good / seen["duration"] * 1e6, seen["p50"], seen["p99"])
+
+
+def open_loop(origin: Origin, requests: Path, *, rate: float, connections: int, seconds: float) -> Load:
+    """Send `rate` requests a second, whatever becomes of them; what was answered well, with latencies from when it was due."""
+    words = [*origin, requests, rate, seconds, connections]
+    command = [sys.executable, "-m", "scripts.benchmark.open_loop", *map(str, words)]
+    printed = subprocess.run(command, capture_output=True, text=True, check=True, cwd=SCRIPT.parents[2]).stdout
+    seen = json.loads(printed)
+    return Load(seen["good"], seen["p50"], seen["p99"])
 
 
 @contextmanager

@@ -31,7 +31,10 @@ class Row:
 
 
 #: What `--only` takes, in the order in which it runs.
-GROUPS = ("get", "latency", "webdis", "patch", "post", "304", "footprint", "hold", "listing", "growth", "memory", "p99")
+GROUPS = (
+    *("get", "latency", "webdis", "patch", "post", "304", "overload", "footprint", "hold", "listing", "growth", "memory"),
+    "p99",
+)
 
 _GET = "GET configs, 64 connections, 1 worker, key checked"
 _PATCH = "PATCH of 2 keys in a 20-key document, 64 connections, 1 worker"
@@ -78,6 +81,23 @@ ROWS = (
         "GET with If-None-Match, 304, 64 connections, 1 worker",
         "GET",
         at_least=1.0,
+    ),
+    Row(
+        "overload/list",
+        "overload",
+        "lists at 4 × the peak / the peak",
+        "goodput of lists of 200 that come at 4 × the peak and do not wait, 1,000 connections, 1 worker",
+        "the peak, 64 connections",
+        at_least=0.8,
+    ),
+    Row("overload/p99", "overload", "p99 of those that were accepted", "p99 of the lists that were accepted", "", unit="ms"),
+    Row(
+        "overload/get",
+        "overload",
+        "GET, 1,024 connections / 64",
+        "goodput of GET on 1,024 connections that do not wait, 1 worker",
+        "64 connections",
+        at_least=0.8,
     ),
     Row("startup", "footprint", "start-up", "start-up to the first answer, embedded Redis, 2 workers", "", unit="ms"),
     Row("idle", "footprint", "idle memory", "idle memory of a worker (USS)", "", unit="MB"),
