@@ -39,6 +39,8 @@ class Cluster(Discovery):
     def __init__(self, address: Address, *, timeout: float, min_replicas: int) -> None:
         super().__init__(address, timeout=timeout, min_replicas=min_replicas)
         self._slots: list[Node | None] = [None] * REDIS_CLUSTER_HASH_SLOTS
+        #: Who took a slot over since the last search; the others may not know it yet.
+        self._newest: Endpoint | None = None
 
     def way(self, command: Command, at: Place | None, last: Outcome = None) -> Way:
         """The node that has the key's slot, or the one that this has named as the key's."""
@@ -81,7 +83,8 @@ class Cluster(Discovery):
         for outcome in outcomes:
             told = redirection(outcome)
             if told is not None and told.kind == "MOVED":
-                self._slots[told.slot] = self._told(told)
+                owner = self._told(told)
+                self._slots[told.slot], self._newest = owner, owner.endpoint
                 self.doubt()
             knows_enough = knows_enough and (told is not None or is_moving(outcome))
         if not knows_enough:
@@ -101,7 +104,9 @@ class Cluster(Discovery):
         return self._node((teller.endpoint[0], told.port))
 
     async def _find_out(self) -> None:
-        for endpoint in [*sample(list(self._nodes), len(self._nodes)), *self._address.hosts]:
+        newest, self._newest = self._newest, None
+        known = [*sample(list(self._nodes), len(self._nodes)), *self._address.hosts]
+        for endpoint in [newest, *known] if newest is not None else known:
             reply = await self._ask(self._node(endpoint).reads, _MAP)
             if reply:
                 self._take_over(reply, endpoint)

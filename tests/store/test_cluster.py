@@ -109,11 +109,11 @@ async def test_a_host_that_is_not_named_is_that_of_the_node_that_answered(nodes:
 async def test_a_slot_that_has_moved_is_asked_for_where_it_is_and_learnt(nodes: tuple[Node, Node], link: Link) -> None:
     first, second = nodes
     first.answer = lambda words: moved(second, words[1].decode())
+    # The one that has it knows so first.
+    second.map = mapped((0, SLOTS - 1, second))
     # A write that was sent on has not been made.
     assert await link.call("SET", "foo", "x", writes=True) == b"x"
     assert [words[0] for words in first.seen] == [b"SET"]
-    for node in nodes:
-        node.map = mapped((0, SLOTS - 1, second))
     replies = await link.batch([("GET", key) for key in ("a", "foo", "b", "foo")])
     assert replies == [b"a", b"foo", b"b", b"foo"]
 
