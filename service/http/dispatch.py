@@ -11,6 +11,7 @@ from service.errors import Overloaded, ServiceError, TooManyRequests
 from service.http import envelope, requests
 from service.http.answer import Answer
 from service.http.context import Call, Store, Worker
+from service.http.protocol import has_left
 from service.http.router import Router
 from service.http.routes import API, HEALTH, ROUTES
 from service.store.rates import Rates
@@ -47,6 +48,9 @@ class Dispatch:
                 if (turn := self._load.begin()) is not None:
                     await turn
                 try:
+                    # Who gave up waiting for a turn would not see what was done.
+                    if turn is not None and has_left(request):
+                        raise Overloaded
                     answer = await self._served(request, path)
                 finally:
                     self._load.end()

@@ -41,14 +41,14 @@ Dispatch = Callable[[web.BaseRequest], Awaitable[Answer]]
 class Protocol(RequestHandler):
     """One client's connection."""
 
-    __slots__ = ("_answered", "_body", "_ended", "_head_timer", "_server")
+    __slots__ = ("_answered", "_body", "_head_timer", "_server", "ended")
 
     def __init__(self, server: "Server", **kwargs: Any) -> None:  # noqa: ANN401 - aiohttp's signature
         super().__init__(server, **kwargs)
         self._server = server
         self._body: StreamReader = EMPTY_PAYLOAD
         self._answered = 0  # of the requests that aiohttp counts in _request_count
-        self._ended = False
+        self.ended = False
         self._head_timer: asyncio.TimerHandle | None = None
 
     @property
@@ -93,7 +93,7 @@ class Protocol(RequestHandler):
 
     def eof_received(self) -> bool:  # type: ignore[override]  # asyncio's contract; aiohttp narrows it
         """The client sends no more. What it has asked for is still answered; a request that it broke off is refused."""
-        self._ended = True
+        self.ended = True
         if not self._body.is_eof() and self._parser is not None:
             try:
                 self._parser.feed_eof()
@@ -146,12 +146,12 @@ class Protocol(RequestHandler):
         # Nothing here is upgraded to, and what came behind the wish to be upgraded is lost in aiohttp.
         resp.keep_alive = resp.keep_alive and request.keep_alive and not request._message.upgrade
         # Nor is there anything behind the end of what the client sends, or behind a body of which nobody knows where it ends.
-        if (self._ended and self._answered == self._request_count) or request.content.exception() is not None:
+        if (self.ended and self._answered == self._request_count) or request.content.exception() is not None:
             resp.keep_alive = False
         transport.write(resp.render(with_body=request.method != "HEAD", http_1_0=request.version <= HttpVersion10))
         if self._paused:
             await self._taken(transport)
-        if resp.pauses:
+        if resp.pauses and resp.keep_alive:
             await self._server.pause()
         return resp, False
 
@@ -189,6 +189,12 @@ class Protocol(RequestHandler):
         """Log a defect; a body that the client broke off is none, and has been answered."""
         if not isinstance(kw.get("exc_info"), web.RequestPayloadError):
             super().log_exception(*args, **kw)
+
+
+def has_left(request: web.BaseRequest) -> bool:
+    """Whether the client of a request is gone, or has at least ended its side of the connection."""
+    protocol = request.protocol
+    return request.transport is None or (isinstance(protocol, Protocol) and protocol.ended)
 
 
 class Server(web.Server):

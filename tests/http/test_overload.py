@@ -12,7 +12,7 @@ import pytest
 from service.http.load import AT_ONCE
 from tests.api import Api, api_on
 from tests.raw import answer_on, connect, conversation, head
-from tests.serving import PATIENCE, Serving
+from tests.serving import PATIENCE, Serving, until
 
 #: More than it works at, so that some wait for their turn.
 IN_FLIGHT, BEYOND = AT_ONCE + 36, 50
@@ -92,3 +92,24 @@ def test_a_refused_write_writes_nothing_and_an_accepted_one_writes_once(busy: tu
         statuses = sorted(answer_on(connection).status for connection in connections)
     assert statuses == [200] * IN_FLIGHT + [503] * BEYOND
     assert api.get(session_id).data["revision"] == 1 + IN_FLIGHT
+
+
+def test_what_waits_for_its_turn_is_not_done_for_a_client_that_has_left(busy: tuple[Api, int]) -> None:
+    api, redis = busy
+    session_id = api.new({"n": 0})
+    body = b'{"configs":{"n":1}}'
+    patch = head(api, f"PATCH /api/v1/session/{session_id}/configs HTTP/1.1", f"Content-Length: {len(body)}") + body
+    health = b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n"
+    with frozen(redis):
+        with ExitStack() as stack:
+            connections = [stack.enter_context(connect(api)) for _ in range(IN_FLIGHT + BEYOND)]
+            for connection in connections:
+                connection.sendall(patch)
+            answered(connections, BEYOND)
+        # Once later connections are answered, the worker knows that the earlier ones are closed.
+        for _ in range(5):
+            assert [answer.status for answer in conversation(api, health)] == [200]
+    # Those that had begun are done, and all places are free again.
+    until(lambda: f'"revision":{1 + AT_ONCE}}}' in api.send("GET", f"/session/{session_id}").raw.decode(), "what had begun")
+    for _ in range(2 * AT_ONCE):
+        assert api.get(session_id).data["revision"] == 1 + AT_ONCE
