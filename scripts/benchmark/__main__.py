@@ -13,7 +13,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from types import FrameType
 
-from scripts.benchmark import plot, report, rows_costs, rows_lists, rows_overload, rows_requests, tools
+from scripts.benchmark import plot, report, rows_costs, rows_lists, rows_overload, rows_partitions, rows_requests, tools
 from scripts.benchmark.bench import Bench, Options
 from scripts.benchmark.machine import machine
 from scripts.benchmark.processes import remove
@@ -38,6 +38,7 @@ MEASURES: dict[str, Callable[[Bench], None]] = {
     "growth": rows_lists.growth,
     "memory": rows_lists.memory,
     "p99": rows_requests.p99,
+    "partitions": rows_partitions.partitions,
 }
 
 

@@ -19,27 +19,27 @@ from scripts.benchmark.processes import Postgres
 from service.configs.document import document
 from service.configs.limits import Limits
 from service.store.connection import Link
-from service.store.keys import BLOCK_SIZE, Partition
+from service.store.keys import BLOCK_SIZE, Partition, partition_number
 from service.store.sessions import CREATE
 
 PROCESSES = 2
 _CALLS = 250  # a round trip
 _TIMEOUT = 60.0  # seconds
-_PARTITION = Partition("default", 0)
+_PROJECT = "default"
 _LIMITS = Limits()
 _EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
 
 Call = tuple[list[str], list[str | bytes | int]]
 
 
-def fill_redis(url: str, data: DataSet, label: str) -> None:
-    """Create all sessions of `data` in project `default` of the store at `url`."""
+def fill_redis(url: str, data: DataSet, label: str, partitions: int = 1) -> None:
+    """Create all sessions of `data` in project `default` of the store at `url`, which has so many partitions."""
     context = get_context("spawn")
     with (
         tqdm(total=data.total, desc=label, unit=" sessions", leave=False) as progress,
         ProcessPoolExecutor(PROCESSES, mp_context=context, initializer=_stand_back) as pool,
     ):
-        chunks = [pool.submit(_fill_chunk, url, data, first) for first in range(0, data.total, CHUNK)]
+        chunks = [pool.submit(_fill_chunk, url, data, first, partitions) for first in range(0, data.total, CHUNK)]
         try:
             for chunk in as_completed(chunks):
                 progress.update(chunk.result())
@@ -53,19 +53,22 @@ def _stand_back() -> None:
     os.nice(10)  # Redis and its SLOWLOG come first
 
 
-def _fill_chunk(url: str, data: DataSet, first: int) -> int:
+def _fill_chunk(url: str, data: DataSet, first: int, partitions: int) -> int:
     last = min(first + CHUNK, data.total)
-    calls = [_create_call(session_id, orjson.dumps(configs)) for session_id, configs in data.sessions(first, last)]
+    calls = [
+        _create_call(Partition(_PROJECT, partition_number(session_id, partitions)), session_id, orjson.dumps(configs))
+        for session_id, configs in data.sessions(first, last)
+    ]
     asyncio.run(_send(url, calls))
     return len(calls)
 
 
-def _create_call(session_id: str, raw: bytes) -> Call:
+def _create_call(partition: Partition, session_id: str, raw: bytes) -> Call:
     stored = document(orjson.loads(raw), raw, _LIMITS)
     # By the names in the script's header, so that another order there changes nothing here.
-    keys = {"session": _PARTITION.session(session_id), "sessions": _PARTITION.sessions, "state": _PARTITION.state}
+    keys = {"session": partition.session(session_id), "sessions": partition.sessions, "state": partition.state}
     arguments: dict[str, str | bytes | int] = {
-        "prefix": _PARTITION.prefix,
+        "prefix": partition.prefix,
         "block_size": BLOCK_SIZE,
         "id": session_id,
         "configs": stored.configs,

@@ -57,6 +57,8 @@ def markdown(results: Sequence[Result], details: Mapping[str, Any], holds: Seque
         parts += ["### Filtered lists, ms (ours / Postgres)", _lists(details["lists"])]
     if details.get("growth"):
         parts += ["### p50 of the first page by sessions in the store, ms", _growth(details["growth"])]
+    if details.get("partitions"):
+        parts += ["### What partitions cost, and how they spread", _partitions(details["partitions"])]
     if holds:
         parts += ["### What held Redis longest in each phase, ms (from 0.5)", _holds(holds)]
     told = ", ".join(f"{name} {value}" for name, value in about.items() if name != "rounds")
@@ -133,6 +135,11 @@ def _growth(rows: Sequence[Mapping[str, Any]]) -> str:
             for row in rows
         ],
     )
+
+
+def _partitions(rows: Sequence[Mapping[str, Any]]) -> str:
+    head = ("store", *(f"{what}" for what in rows[0] if what != "store"))
+    return _lines(head, [(row["store"], *(number(row[name]) for name in head[1:])) for row in rows])
 
 
 def _holds(holds: Sequence[Hold]) -> str:

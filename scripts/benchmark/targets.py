@@ -33,7 +33,7 @@ class Row:
 #: What `--only` takes, in the order in which it runs.
 GROUPS = (
     *("get", "latency", "webdis", "patch", "post", "304", "overload", "footprint", "hold", "listing", "growth", "memory"),
-    "p99",
+    *("p99", "partitions"),
 )
 
 _GET = "GET configs, 64 connections, 1 worker, key checked"
@@ -163,6 +163,18 @@ ROWS = (
     ),
     Row("p99", "p99", "p99 of GET under other load / alone", f"{_P99}, 64 connections", "its p99 alone", at_most=3.0),
     Row("p99/few", "p99", "the same, 4 connections", f"{_P99}, 4 connections", "its p99 alone"),
+    *(
+        Row(
+            f"partitions/{what}/{count}",
+            "partitions",
+            f"{label}, {count} partitions",
+            f"{label}, cluster of three masters, {count} partition{'' if count == 1 else 's'}",
+            "",
+            unit=unit,
+        )
+        for what, label, unit in (("list", "full first page, p50", "ms"), ("patch", "PATCH of 2 keys, 2 workers", "/s"))
+        for count in (1, 16, 64)
+    ),
     Row("hold/run", "hold", "longest script of the run", "longest script of the whole run", "", unit="ms", at_most=3.0),
     Row(
         "hold/quiet",
