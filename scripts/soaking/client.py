@@ -1,5 +1,6 @@
 """What one client owns, and its way to the server: it knows after every answer what must hold."""
 
+import asyncio
 import itertools
 import time
 from random import Random
@@ -15,6 +16,9 @@ from scripts.soaking.world import World
 #: Ids that a client asks for when it creates; they come again and again.
 OWN_IDS = 40
 USERS = ("alice@example.com", "b/o?b %2F", "кот 😀")
+
+#: Seconds before a read is sent again.
+PAUSE = 0.5
 
 HALF, WHOLE = "broken off half way", "not waited for"
 
@@ -37,14 +41,24 @@ class Client:
         #: How the next write is to be broken off.
         self.break_off: str | None = None
         self.requests = 0
+        #: How often a read that gets no answer is sent again.
+        self.patience = 0
 
     async def ask(self, request: Request, *, writes: bool = False) -> tuple[Answer, Span]:
         """The answer to a request, and the time within which the server did it.
 
         Raises:
             Unavailable: there is none.
-            Difference: nothing excuses it.
+            Difference: it cannot be right.
         """
+        for _ in range(0 if writes else self.patience):
+            try:
+                return await self._ask(request, writes)
+            except Unavailable:
+                await asyncio.sleep(PAUSE)
+        return await self._ask(request, writes)
+
+    async def _ask(self, request: Request, writes: bool) -> tuple[Answer, Span]:
         self.requests += 1
         world, start, started = self.world, now(), time.monotonic()
         fair = world.weather.is_fair

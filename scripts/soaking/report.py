@@ -1,6 +1,6 @@
 """What a soak prints: a line now and then, and at the end the figures."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from scripts.soaking.memory import Series
 from scripts.soaking.world import Tally
@@ -15,7 +15,7 @@ def progress(seconds: float, tally: Tally, sessions: int) -> str:
     )
 
 
-def summary(tally: Tally, series: Iterable[Series]) -> str:
+def summary(tally: Tally, series: Sequence[Series]) -> str:
     """The figures."""
     slowest, in_fair = tally.slowest, tally.slowest_in_fair_weather
     lines = [
@@ -25,8 +25,7 @@ def summary(tally: Tally, series: Iterable[Series]) -> str:
         f"  with no fault near  {sum(tally.unexcused.values())}: {_counts(tally.unexcused)}",
         f"uncertain writes      {tally.uncertain:,}",
         f"slowest answer        {slowest[0]:.2f} s ({slowest[1]}); with no fault near {in_fair[0]:.2f} s ({in_fair[1]})",
-        "memory in MB, medians of the three thirds of each series:",
-        *(_memory(one) for one in series if len(one.values) >= 3),
+        *_memory(series),
     ]
     return "\n".join(lines)
 
@@ -35,7 +34,13 @@ def _counts(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{name} {count:,}" for name, count in sorted(counts.items())) or "none"
 
 
-def _memory(series: Series) -> str:
-    verdict = {True: "flat", False: "GROWS", None: "too short to tell"}[series.is_flat()]
-    thirds = " ".join(f"{third:8.2f}" for third in series.thirds())
-    return f"  {series.name:24} {thirds}  {len(series.values):5} samples  {verdict}"
+def _memory(series: Sequence[Series]) -> Iterator[str]:
+    """Each series that is long enough to be judged, and of the others how much they came to."""
+    yield "memory in MB, the medians of a series' thirds:"
+    for one in series:
+        if (flat := one.is_flat()) is not None:
+            thirds = " ".join(f"{third:8.2f}" for third in one.thirds())
+            yield f"  {one.name:20}{thirds}   {'flat' if flat else 'GROWS'} ({len(one.values)} samples)"
+    short = [one for one in series if one.values and one.is_flat() is None]
+    if short:
+        yield f"  too short to tell: {', '.join(f'{one.name} {max(one.values):.0f}' for one in short)} at most"
