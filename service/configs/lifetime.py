@@ -5,6 +5,9 @@ from service.errors import BadRequest
 #: Longest lifetime, in seconds: ten years of 365 days.
 TTL_MAX = 315_360_000
 
+#: The last microsecond of the year 9999, since 1970: RFC 3339 can write none that is later.
+LAST_MOMENT = 253_402_300_799_999_999
+
 
 def ttl_of(value: object, name: str) -> int:
     """The lifetime in seconds that the member `name` of a JSON object asks for; 0, which is none, where it is null.

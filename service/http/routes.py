@@ -72,7 +72,8 @@ ROUTES: tuple[Route, ...] = (
         answers={200: data(ref("Session"))}, errors=(NotFound, Unreadable),
     )),
     Route("DELETE", _SESSION, sessions.delete, Operation(
-        id="delete_session", summary="delete a session", parameters=(IF_MATCH,), answers={200: DONE}, errors=(NotFound,),
+        id="delete_session", summary="delete a session", parameters=(IF_MATCH,), answers={200: DONE},
+        errors=(NotFound, Unreadable),
     )),
     Route("GET", f"{_SESSION}/configs", sessions.get, Operation(
         id="get_configs", summary="a session, as GET of the session itself", parameters=(IF_NONE_MATCH,), etag=True,
@@ -80,7 +81,7 @@ ROUTES: tuple[Route, ...] = (
     )),
     Route("PUT", f"{_SESSION}/configs", sessions.replace, Operation(
         id="replace_configs", summary="replace all configs of a session", parameters=(IF_MATCH,),
-        body=ref("ChangedConfigs"), etag=True, answers={200: DONE}, errors=(NotFound,),
+        body=ref("ChangedConfigs"), etag=True, answers={200: DONE}, errors=(NotFound, Unreadable),
     )),
     Route("PATCH", f"{_SESSION}/configs", sessions.patch, Operation(
         id="patch_configs", summary="merge into the configs of a session; a null deletes its key", parameters=(IF_MATCH,),

@@ -82,11 +82,15 @@ class Cluster(Discovery):
         knows_enough = True
         for outcome in outcomes:
             told = redirection(outcome)
+            knows_enough = knows_enough and (told is not None or is_moving(outcome))
             if told is not None and told.kind == "MOVED":
-                owner = self._told(told)
+                try:
+                    owner = self._told(told)
+                except Unknown:
+                    knows_enough = False
+                    continue
                 self._slots[told.slot], self._newest = owner, owner.endpoint
                 self.doubt()
-            knows_enough = knows_enough and (told is not None or is_moving(outcome))
         if not knows_enough:
             await self._found_out(seconds)
 
@@ -99,8 +103,8 @@ class Cluster(Discovery):
             return self._node((told.host, told.port))
         # No host stands for that of the node that told it: the one that had the slot.
         teller = self._slots[told.slot]
-        assert teller is not None  # noqa: S101 - it was asked
-        assert teller.endpoint is not None  # noqa: S101 - nodes of clusters have one
+        if teller is None or teller.endpoint is None:
+            raise Unknown  # a map that came in between knows of no such node
         return self._node((teller.endpoint[0], told.port))
 
     async def _find_out(self) -> None:

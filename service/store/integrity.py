@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 import orjson
 
 from service.configs.document import EMPTY, NULL, document, parse
+from service.configs.lifetime import LAST_MOMENT
 from service.configs.limits import Limits
 from service.errors import BadRequest
 from service.store import keys, nodes, scripts, session_ttl
@@ -83,7 +84,7 @@ def _complete(user: bytes | None, expires_at: bytes | None, numbers: Iterable[by
     except orjson.JSONDecodeError:
         known = False
     numbered = all(number is not None and number.isdigit() for number in numbers)
-    return known and numbered and (expires_at is None or expires_at.isdigit())
+    return known and numbered and (expires_at is None or (expires_at.isdigit() and int(expires_at) <= LAST_MOMENT))
 
 
 def judge(configs: bytes, limits: Limits) -> Judgement:

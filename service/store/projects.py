@@ -167,6 +167,7 @@ class KeyRing(Generic[Opened]):
         scheme, _, key = authorization.partition(" ")
         if scheme.lower() != "bearer" or not key.startswith(KEY_PREFIX) or len(key) > KEY_MAX or not key.isascii():
             raise Unauthorized
+        asked = time.monotonic()
         project = await self._registry.open(key)
         if project is None:
             self._known.pop(authorization, None)
@@ -176,7 +177,7 @@ class KeyRing(Generic[Opened]):
         if len(self._known) >= KEYS_REMEMBERED:
             self._known.clear()
         opened = self._opened(project)
-        self._known[authorization] = (time.monotonic() + KEY_TTL, authorization, opened)
+        self._known[authorization] = (asked + KEY_TTL, authorization, opened)
         return opened
 
 

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import orjson
 
 from service.configs.document import EMPTY, NULL, Document, check_size
+from service.configs.lifetime import LAST_MOMENT
 from service.configs.limits import Limits
 from service.errors import NotFound, PreconditionFailed, TooLarge, Unreadable
 from service.store import integrity, scripts
@@ -78,14 +79,21 @@ def session_of(session_id: str, fields: Sequence[Any]) -> Session | None:
             configs=configs,
             revision=int(revision),
             user=None if user is None else _user(user),
-            created_at=int(created_at),
-            updated_at=int(updated_at),
+            created_at=_moment(created_at),
+            updated_at=_moment(updated_at),
             disable_task_tracking=tracking == b"1",
             serial=int(serial),
-            expires_at=None if expires_at is None else int(expires_at),
+            expires_at=None if expires_at is None else _moment(expires_at),
         )
     except (TypeError, ValueError):
         return None
+
+
+def _moment(stored: bytes) -> int:
+    moment = int(stored)
+    if not 0 <= moment <= LAST_MOMENT:
+        raise ValueError
+    return moment
 
 
 def microseconds(time: Sequence[Any]) -> int:

@@ -11,10 +11,12 @@ import logging
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
+from math import inf
 from random import uniform
 
 from redis.exceptions import ResponseError
 
+from service.errors import StoreUnavailable
 from service.store import keys, scripts
 from service.store.connection import Link, checked
 from service.store.keys import BLOCK_SIZE, Partition
@@ -89,11 +91,17 @@ def _portions(sized: Iterable[tuple[str, int | Exception]]) -> Iterator[list[str
         yield portion
 
 
-async def sweep(link: Link, partitions: Sequence[Partition]) -> None:
-    """Remove every session of `partitions` whose lifetime is over."""
+async def sweep(link: Link, partitions: Sequence[Partition], seconds: float = inf) -> None:
+    """Remove every session of `partitions` whose lifetime is over.
+
+    Raises:
+        StoreUnavailable: some were left after so many `seconds`; what was removed is gone.
+    """
+    deadline = time.monotonic() + seconds
     for partition in await overdue(link, partitions):
         while await expire(link, partition, await due(link, partition)):
-            pass
+            if time.monotonic() > deadline:
+                raise StoreUnavailable
 
 
 class Sweeper:

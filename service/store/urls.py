@@ -5,7 +5,7 @@
     redis+cluster://[user:password@]host[:port][,…]            a Redis Cluster, by some of its nodes
     redis+sentinel://[user:password@]host[:port][,…]/name[/db] the master that Sentinels know by that name
 
-`rediss` in place of `redis` is TLS. The query holds options of the connections: `db`, `username`, `password`, `client_name`,
+`rediss` in place of `redis` is TLS. The query holds options of the connections: `db`, `username`, `password`,
 redis-py's `ssl_…` options, and `sentinel_username` and `sentinel_password` where Sentinels want their own.
 """
 
@@ -28,7 +28,7 @@ REDIS_PORT, SENTINEL_PORT = 6379, 26379
 
 _SCHEME = re.compile(r"(?P<unix>unix)|redis(?P<tls>s)?(?:\+(?P<kind>cluster|sentinel))?")
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^:\[\]/?#\s]*)(?::(\d{1,5}))?")
-_OPTIONS = {"db", "username", "password", "client_name"}
+_OPTIONS = {"db", "username", "password"}
 _SENTINEL_OPTIONS = {"sentinel_username", "sentinel_password"}
 
 Options = dict[str, Any]

@@ -22,6 +22,8 @@ REGISTER_USER = scripts.load("register_user")
 
 #: Sessions that are deleted a round trip when their user is.
 DELETE_BATCH = 100
+#: Seconds that a count may sweep before it; sweeps go on beside it.
+SWEEP_SECONDS = 1.0
 #: Sets that are counted a round trip.
 COUNT_BATCH = 500
 
@@ -120,11 +122,12 @@ class Users:
 
         Raises:
             NotFound: there is no such user.
+            StoreUnavailable: after a long outage there is too much to be swept first.
         """
         link, term = self.sessions.link, user_term(identifier)
         # The sets that are counted have the sessions whose lifetime is over until they are swept.
         known, _ = await asyncio.gather(
-            link.call("ZSCORE", self._key, identifier), sweep(link, self.sessions.all_partitions)
+            link.call("ZSCORE", self._key, identifier), sweep(link, self.sessions.all_partitions, SWEEP_SECONDS)
         )
         if known is None:
             raise NotFound("user not found")

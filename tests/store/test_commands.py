@@ -2,7 +2,7 @@
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import pytest
@@ -394,8 +394,6 @@ def test_while_a_store_is_being_moved_no_command_works_on_it(run: Run, empty_red
     ],
 )
 @pytest.mark.usefixtures("at_once")
-def test_a_move_that_cannot_be_made_is_told_in_one_line(
-    run: Run, empty_redis: str, words: tuple[str, ...], message: str
-) -> None:
+def test_a_move_that_cannot_be_made_is_told_in_one_line(run: Run, empty_redis: str, words: Sequence[str], message: str) -> None:
     assert run("repartition", *words) == (1, "", message + "\n")
     assert on_store(empty_redis, keyspace) == {}

@@ -23,8 +23,8 @@ URLS: dict[str, tuple[Address, dict[str, object], dict[str, object]]] = {
     "redis://:p%2Fs,s@db.example:6380/3": (
         Address("one", (("db.example", 6380),)), {"password": "p/s,s", "db": 3}, {}
     ),
-    "redis://[::1]:7000?db=1&username=me&client_name=x": (
-        Address("one", (("::1", 7000),)), {"db": 1, "username": "me", "client_name": "x"}, {}
+    "redis://[::1]:7000?db=1&username=me": (
+        Address("one", (("::1", 7000),)), {"db": 1, "username": "me"}, {}
     ),
     "rediss://db.example?ssl_cert_reqs=none&ssl_check_hostname=false": (
         Address("one", (("db.example", 6379),), tls=True), {"ssl_cert_reqs": "none", "ssl_check_hostname": False}, {},
