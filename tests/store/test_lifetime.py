@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from service.configs.lifetime import TTL_MAX
+from service.configs.lifetime import LAST_MOMENT, TTL_MAX
 from service.configs.limits import Limits
-from service.errors import NotFound, PreconditionFailed
+from service.errors import NotFound, PreconditionFailed, Unreadable
 from service.store import sweep
 from service.store.connection import Link
 from service.store.integrity import Check
@@ -294,3 +294,14 @@ async def test_a_copy_starts_a_lifetime_of_its_own(sessions: Sessions) -> None:
 
 def test_the_end_of_a_lifetime_is_the_last_of_the_fields_that_are_read() -> None:
     assert FIELDS[-1] == "expires_at"
+
+
+@pytest.mark.parametrize("field", ["created_at", "updated_at", "expires_at"])
+async def test_a_time_that_no_calendar_has_is_a_damage_and_keeps_no_other_session_from_a_list(
+    sessions: Sessions, field: str
+) -> None:
+    await fill(sessions, [{"a": 1}, {"a": 2}])
+    await sessions.link.call("HSET", sessions.all_partitions[0].session(ONE), field, LAST_MOMENT + 1)
+    with pytest.raises(Unreadable):
+        await sessions.get(ONE)
+    assert await listed(sessions) == [TWO]

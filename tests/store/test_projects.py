@@ -2,6 +2,7 @@
 
 import time
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from service.errors import BadRequest, NotFound, StartupError, TooLarge, Unautho
 from service.settings import Settings
 from service.store import bootstrap, projects
 from service.store.connection import Link
-from service.store.projects import KeyRing, ProjectConfigs, Registry
+from service.store.projects import KEY_TTL, KeyRing, ProjectConfigs, Registry
 from service.store.sessions import Sessions
 from service.store.users import Users
 from tests.store.filling import add, document_of, keyspace, lapse, session_id
@@ -213,3 +214,27 @@ def test_the_digest_of_a_key_hangs_on_the_secret() -> None:
     digests = {projects.digest(key, secret) for key in ("sk-ac-a", "sk-ac-b") for secret in ("s", "t")}
     assert len(digests) == 4
     assert all(len(each) == 64 for each in digests)
+
+
+async def test_a_key_is_trusted_from_the_moment_when_it_was_asked_for(
+    registry: Registry, link: Link, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = await registry.add_key(await registry.ensure("acme"))
+    now = 0.0
+    monkeypatch.setattr("service.store.projects.time", SimpleNamespace(monotonic=lambda: now))
+    ring = KeyRing(registry, lambda project: project)
+    ask = link.call
+
+    async def slow(*command: str | bytes | int, **options: Any) -> Any:  # noqa: ANN401 - as `Link.call`
+        nonlocal now
+        now += 1.0
+        return await ask(*command, **options)
+
+    monkeypatch.setattr(link, "call", slow)
+    await ring.open(f"Bearer {key}")
+    asked, now = now, KEY_TTL - 0.1
+    await ring.open(f"Bearer {key}")
+    assert now == KEY_TTL - 0.1, "it was asked for anew"
+    now = KEY_TTL
+    await ring.open(f"Bearer {key}")
+    assert now == KEY_TTL + asked

@@ -310,3 +310,10 @@ async def test_an_expiry_is_sent_again_as_a_read_is_and_is_none_that_may_have_ha
     assert await left(link, "one") == 0
     assert not link.writes
     await link.close()
+
+
+async def test_a_sweep_that_has_no_time_left_says_so_and_keeps_what_it_did(link: Link) -> None:
+    sessions = await project(link, "one", 0, sweep.BATCH + 1)
+    with pytest.raises(StoreUnavailable):
+        await sweep.sweep(link, sessions.all_partitions, -1.0)
+    assert await left(link, "one") == 1
