@@ -93,11 +93,6 @@ class LocalCluster:
         """Its URL."""
         return f"redis+cluster://{_HOST}:{self.nodes[0].port}"
 
-    def clear(self) -> None:
-        """Remove everything."""
-        for node in self.nodes:
-            node.ask("FLUSHALL")
-
 
 class ClusterService(Program):
     """`python -m service serve` on a cluster."""

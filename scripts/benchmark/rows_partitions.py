@@ -1,6 +1,6 @@
 """Rows of partitions: what a list and a write cost on a cluster, and how the work spreads over its nodes."""
 
-from functools import partial
+from contextlib import ExitStack
 from statistics import median
 from uuid import UUID
 
@@ -13,72 +13,107 @@ from scripts.benchmark.statistics import Result
 COUNTS = (1, 16, 64)
 #: Sessions at most: three stores are filled.
 SESSIONS = 100_000
-#: Lists whose cost for the nodes is taken together, and sessions that are patched in turn.
-LISTS, PATCHED = 300, 500
-_FULL, _RARE = {"agent": COMMONEST}, {"agent": RARE}
+#: Sessions that are patched in turn.
+PATCHED = 500
+_LISTS = 20
+_FULL, _RARE = list_request({"agent": COMMONEST}), list_request({"agent": RARE})
+
+
+class Side:
+    """The service on a cluster of its own, with one number of partitions, and what was seen of it, a figure a round."""
+
+    def __init__(self, bench: Bench, stack: ExitStack, data: DataSet, count: int) -> None:
+        self.bench, self.count = bench, count
+        cluster = stack.enter_context(LocalCluster(bench.home / f"cluster-{count}"))
+        service = stack.enter_context(
+            ClusterService(bench.home / f"partitions-{count}", cluster.url, workers=2, partitions=count)
+        )
+        self.nodes = cluster.nodes
+        filling.fill_redis(cluster.url, data, f"loading {data.total:,} into {count} partitions", count)
+        self.origin = service.origin
+        self.connection = bench.connection(self.origin)
+        self.gets = bench.requests(f"partition-gets-{count}", [get_request(session_id) for session_id in data.ids(1000)])
+        self.patches = bench.requests(f"partition-patches-{count}", _patches(self.connection))
+        #: Milliseconds of each node's processor that a full page and a PATCH took.
+        self.page_cpu: list[list[float]] = []
+        self.patch_cpu: list[list[float]] = []
+
+    def page(self) -> float:
+        """Median latency of a full first page in microseconds."""
+        used, scripts = _used(self.nodes), self.scripts()
+        latency = self.connection.p50(_FULL, seconds=10 * self.bench.options.list_seconds)
+        self.page_cpu.append(_spent(used, self.nodes, (self.scripts() - scripts) // self.count))
+        return latency
+
+    def scripts(self) -> int:
+        """How many scripts have run: one a PATCH, and one for every partition a full page, or a few more."""
+        return sum(node.calls("evalsha") for node in self.nodes)
+
+    def few(self) -> float:
+        """Median latency of a list with few matches in microseconds."""
+        return self.connection.p50(_RARE, seconds=10 * self.bench.options.list_seconds)
+
+    def get(self) -> float:
+        """GETs a second."""
+        return self.bench.wrk(self.origin, self.gets).rate
+
+    def patch(self) -> float:
+        """PATCHes a second."""
+        used, scripts = _used(self.nodes), self.scripts()
+        rate = self.bench.wrk(self.origin, self.patches).rate
+        self.patch_cpu.append(_spent(used, self.nodes, self.scripts() - scripts))
+        return rate
+
+    def read_a_page(self) -> float:
+        """Sessions that are read for a full first page."""
+        self.connection.good(_FULL)
+        calls = sum(node.calls("hmget") for node in self.nodes)
+        for _ in range(_LISTS):
+            self.connection.good(_FULL)
+        return (sum(node.calls("hmget") for node in self.nodes) - calls) / _LISTS
 
 
 def partitions(bench: Bench) -> None:
-    """Lists, GET and PATCH with each number of partitions."""
+    """Lists, GET and PATCH with each number of partitions, in turn."""
     data = DataSet(min(SESSIONS, bench.options.sessions))
+    with ExitStack() as stack:
+        sides = [Side(bench, stack, data, count) for count in COUNTS]
+        read = {side.count: side.read_a_page() for side in sides}
+        measured = bench.rounds(
+            "partitions",
+            {
+                f"{what} {side.count}": getattr(side, what)
+                for what in ("page", "few", "get", "patch")
+                for side in sides
+            },
+        )
     rows = []
-    with LocalCluster(bench.home / "cluster") as cluster:
-        for count in COUNTS:
-            cluster.clear()
-            home = bench.home / f"partitions-{count}"
-            with ClusterService(home, cluster.url, workers=2, partitions=count) as service:
-                filling.fill_redis(cluster.url, data, f"loading {data.total:,} into {count} partitions", count)
-                rows.append(_measured(bench, cluster, service.origin, data, count))
+    for side in sides:
+        page, patch = _by_node(side.page_cpu), _by_node(side.patch_cpu)
+        seen = {what: measured[f"{what} {side.count}"] for what in ("page", "few", "get", "patch")}
+        note = f"{read[side.count]:.0f} sessions read; Redis {sum(page):.2f} ms, {max(page):.2f} on the busiest node"
+        bench.add(Result.figure(f"partitions/list/{side.count}", [micros / 1000 for micros in seen["page"]], note=note))
+        note = f"Redis {sum(patch) * 1000:.0f} µs a PATCH, {max(patch) / sum(patch):.0%} of it on the busiest node"
+        bench.add(Result.figure(f"partitions/patch/{side.count}", seen["patch"], note=note))
+        rows.append(
+            {
+                "store": f"{side.count} partition{'' if side.count == 1 else 's'}",
+                "full page, ms": median(seen["page"]) / 1000,
+                "few matches, ms": median(seen["few"]) / 1000,
+                "sessions read a full page": read[side.count],
+                "Redis, ms a full page": sum(page),
+                "of it the busiest node": max(page),
+                f"GET, {CONNECTIONS} connections, /s": median(seen["get"]),
+                f"PATCH, {CONNECTIONS} connections, /s": median(seen["patch"]),
+                "Redis, µs a PATCH": sum(patch) * 1000,
+                "of it the busiest node, µs": max(patch) * 1000,
+            }
+        )
     bench.details["partitions"] = rows
 
 
-def _measured(bench: Bench, cluster: LocalCluster, origin: load.Origin, data: DataSet, count: int) -> dict[str, object]:
-    connection = bench.connection(origin)
-    full, rare = list_request(_FULL), list_request(_RARE)
-    for sent in (full, rare):
-        connection.good(sent)
-    calls = sum(node.calls("hmget") for node in cluster.nodes)
-    before = _used(cluster.nodes)
-    for _ in range(LISTS):
-        connection.good(full)
-    list_cpu = _spent(before, cluster.nodes, LISTS)
-    read = (sum(node.calls("hmget") for node in cluster.nodes) - calls) / LISTS
-    gets = bench.requests(f"partition-gets-{count}", [get_request(session_id) for session_id in data.ids(1000)])
-    patches = bench.requests(f"partition-patches-{count}", _patches(connection))
-    spent: list[list[float]] = []
-
-    def patch() -> float:
-        used = _used(cluster.nodes)
-        rate = bench.wrk(origin, patches).rate
-        spent.append(_spent(used, cluster.nodes, round(rate * max(1, round(bench.options.seconds)))))
-        return rate
-
-    measured = bench.rounds(
-        f"{count} partitions",
-        {
-            "full": partial(connection.p50, full, seconds=10 * bench.options.list_seconds),
-            "rare": partial(connection.p50, rare, seconds=10 * bench.options.list_seconds),
-            "get": lambda: bench.wrk(origin, gets).rate,
-            "patch": patch,
-        },
-    )
-    note = f"{read:.0f} sessions read; Redis {sum(list_cpu):.2f} ms, {max(list_cpu):.2f} on the busiest node"
-    bench.add(Result.figure(f"partitions/list/{count}", [micros / 1000 for micros in measured["full"]], note=note))
-    patch_cpu = [median(node) for node in zip(*spent, strict=True)]
-    note = f"Redis {sum(patch_cpu) * 1000:.0f} µs a PATCH, {max(patch_cpu) / sum(patch_cpu):.0%} of it on the busiest node"
-    bench.add(Result.figure(f"partitions/patch/{count}", measured["patch"], note=note))
-    return {
-        "store": f"{count} partition{'' if count == 1 else 's'}",
-        "full page, ms": median(measured["full"]) / 1000,
-        "few matches, ms": median(measured["rare"]) / 1000,
-        "sessions read a full page": read,
-        "Redis, ms a full page": sum(list_cpu),
-        "of it the busiest node": max(list_cpu),
-        f"GET, {CONNECTIONS} connections, /s": median(measured["get"]),
-        f"PATCH, {CONNECTIONS} connections, /s": median(measured["patch"]),
-        "Redis, µs a PATCH": sum(patch_cpu) * 1000,
-        "of it the busiest node, µs": max(patch_cpu) * 1000,
-    }
+def _by_node(rounds: list[list[float]]) -> list[float]:
+    return [median(node) for node in zip(*rounds, strict=True)]
 
 
 def _used(nodes: list[Node]) -> list[float]:
