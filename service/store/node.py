@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, Protocol
 import hiredis
 from redis.asyncio.connection import AbstractConnection
 
-from service.store.lane import MAX_BYTES, MAX_COMMANDS, Broken, Busy, Lane, LaneError, TimedOut, pack
+from service.store.lane import MAX_BYTES, MAX_COMMANDS, Busy, Lane, LaneError, TimedOut, pack
 from service.store.urls import Endpoint
 
 #: Shares of the time that a command may take: what a group must have left to be sent at all, and what is left when WAIT ends.
@@ -58,10 +58,10 @@ class _Write(NamedTuple):
     deadline: float
     future: asyncio.Future[list[Any]]
 
-    def end(self, outcome: list[Any] | LaneError) -> None:
+    def end(self, outcome: list[Any] | Exception) -> None:
         if self.future.done():
             return
-        if isinstance(outcome, LaneError):
+        if isinstance(outcome, Exception):
             self.future.set_exception(outcome)
         else:
             self.future.set_result(outcome)
@@ -101,17 +101,15 @@ class ReplicatedLane:
         self._lane.close()
 
     async def _send_groups(self) -> None:
-        try:
-            while self._next:
-                group, self._next, self._bytes = self._next, [], 0
-                try:
-                    await self._send(group)
-                finally:
-                    # A defect must not leave its callers waiting; those that were answered have ended.
-                    for write in group:
-                        write.end(Broken(sent=True))
-        finally:
-            self._sending = None
+        while self._next:
+            group, self._next, self._bytes = self._next, [], 0
+            try:
+                await self._send(group)
+            except Exception as error:
+                # A defect is its callers' to tell; none of them, nor of those behind them, may wait for ever.
+                for write in group:
+                    write.end(error)
+        self._sending = None
 
     async def _send(self, writes: list[_Write]) -> None:
         now, group = self._loop.time(), []

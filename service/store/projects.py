@@ -31,7 +31,6 @@ KEYS_REMEMBERED = 10_000
 
 _TTL_KEY = orjson.dumps(session_ttl.NAME)
 _SLUG = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
-_DELETE_BATCH = 100
 
 
 def digest(key: str, secret: str) -> str:
@@ -130,8 +129,7 @@ class Registry:
         """Delete the project of `sessions`: its sessions, users and configs. Its keys must be revoked, and forgotten."""
         slug = sessions.project.slug
         async for batch in all_matches(sessions, Query(), with_expired=True):
-            for first in range(0, len(batch), _DELETE_BATCH):
-                await sessions.delete_many([session.id for session in batch[first : first + _DELETE_BATCH]])
+            await sessions.delete_many([session.id for session in batch])
         states = [("UNLINK", partition.state) for partition in sessions.all_partitions]
         own = [("UNLINK", key) for key in (keys.users_key(slug), keys.tokens_key(slug), keys.project_key(slug))]
         await self.link.batch([*states, *own, ("HDEL", keys.PROJECTS, slug)], writes=True)

@@ -19,6 +19,9 @@ REPLACE = scripts.load("replace")
 PATCH = scripts.load("patch")
 DELETE = scripts.load("delete")
 
+#: Sessions that are deleted a round trip.
+DELETE_BATCH = 100
+
 #: The fields of a session's hash that make a `Session`, in the order in which scripts return them.
 FIELDS = ("configs", "revision", "user", "created_at", "updated_at", "disable_task_tracking", "serial", "expires_at")
 
@@ -303,11 +306,13 @@ class Sessions:
         _check(reply, self.limits)
 
     async def delete_many(self, session_ids: Sequence[str], *, user: str = "") -> None:
-        """Delete those of `session_ids` that are there (and still `user`'s, if given), each atomically, in one round trip.
+        """Delete those of `session_ids` that are there (and still `user`'s, if given), each atomically.
 
         Those whose lifetime is over go too.
         """
-        await DELETE.run_many(self.link, [self._delete_call(session_id, "", user) for session_id in session_ids])
+        for first in range(0, len(session_ids), DELETE_BATCH):
+            some = session_ids[first : first + DELETE_BATCH]
+            await DELETE.run_many(self.link, [self._delete_call(session_id, "", user) for session_id in some])
 
     def _delete_call(
         self, session_id: str, if_match: str, user: str

@@ -20,8 +20,6 @@ from service.store.sweep import sweep
 
 REGISTER_USER = scripts.load("register_user")
 
-#: Sessions that are deleted a round trip when their user is.
-DELETE_BATCH = 100
 #: Seconds that a count may sweep before it; sweeps go on beside it.
 SWEEP_SECONDS = 1.0
 #: Sets that are counted a round trip.
@@ -156,10 +154,8 @@ class Users:
         begun = False
         try:
             async for batch in listing.all_matches(self.sessions, Query(user=identifier), with_expired=True):
-                for first in range(0, len(batch), DELETE_BATCH):
-                    ids = [session.id for session in batch[first : first + DELETE_BATCH]]
-                    begun = True
-                    await self.sessions.delete_many(ids, user=identifier)
+                begun = begun or bool(batch)
+                await self.sessions.delete_many([session.id for session in batch], user=identifier)
             begun = True
             self._known.discard(identifier)
             await link.call("ZREM", self._key, identifier, writes=True)

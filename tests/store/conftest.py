@@ -5,10 +5,12 @@ from collections.abc import AsyncIterator
 import pytest
 
 from service.configs.limits import Limits
+from service.store import repartition
 from service.store.connection import Link
 from service.store.sessions import Project, Sessions
 from service.store.users import Users
 from tests.store.filling import PROJECT, TIMEOUT
+from tests.store.moves import Keyspace, small_store
 
 
 @pytest.fixture
@@ -32,3 +34,16 @@ def sessions(link: Link) -> Sessions:
 @pytest.fixture
 def users(sessions: Sessions) -> Users:
     return Users(sessions)
+
+
+@pytest.fixture
+def impatient_move(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A move to another number of partitions waits for nobody, and gives up soon."""
+    monkeypatch.setattr(repartition, "SETTLE", 0.0)
+    monkeypatch.setattr(repartition, "LOOKS", 3)
+
+
+@pytest.fixture
+async def held(link: Link) -> Keyspace:
+    """What a small store holds, which stands in Redis."""
+    return await small_store(link)

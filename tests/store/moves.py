@@ -9,6 +9,7 @@ from typing import Any
 import orjson
 
 from service.configs.limits import Limits
+from service.store import repartition
 from service.store.connection import Link
 from service.store.keys import PROJECTS, STORE, Partition, partition_number, project_key
 from service.store.lane import Command
@@ -39,6 +40,11 @@ async def small_store(link: Link) -> Keyspace:
     for number in range(COUNT):
         await add(sessions, number, {"a": number % 2, "own": number}, "alice")
     return await keyspace(link)
+
+
+async def move(link: Link, partitions: int, wait: float = 0.0) -> None:
+    """Move the store."""
+    await repartition.repartition(link, partitions, wait=wait)
 
 
 def home(number: int, partitions: int) -> str:

@@ -8,7 +8,7 @@ import pytest
 from redis.exceptions import ResponseError
 
 from service.errors import StoreUnavailable
-from service.store.cluster import slot_of
+from service.store.cluster import Cluster, slot_of
 from service.store.connection import Link
 
 TIMEOUT = 1.0
@@ -104,6 +104,25 @@ async def test_a_host_that_is_not_named_is_that_of_the_node_that_answered(nodes:
     assert await link.call("GET", "foo") == b"foo"
     assert await link.batch([("GET", "foo"), ("GET", "foo")]) == [b"foo", b"foo"]
     assert (len(first.seen), len(second.seen)) == (1, 3)
+
+
+async def test_a_redirection_to_the_same_host_is_no_use_where_nobody_has_the_slot_any_more(
+    nodes: tuple[Node, Node], link: Link
+) -> None:
+    first, second = nodes
+    # While it was asked, a map came that gives the slot to nobody.
+    topology = link._topology
+    assert isinstance(topology, Cluster)
+
+    def answer(words: Words) -> bytes:
+        topology._slots = [None] * SLOTS
+        for node in nodes:
+            node.map = mapped((0, SLOTS - 1, second))
+        return moved(second, words[1].decode(), host="")
+
+    first.answer = answer
+    assert await link.call("GET", "foo") == b"foo"
+    assert (len(first.seen), len(second.seen)) == (1, 1)
 
 
 async def test_a_slot_that_has_moved_is_asked_for_where_it_is_and_learnt(nodes: tuple[Node, Node], link: Link) -> None:

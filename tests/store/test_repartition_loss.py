@@ -17,22 +17,9 @@ from service.store.layout import Move
 from service.store.repartition import MOVE, NUMBER, NUMBERING
 from service.store.sessions import Sessions
 from tests.store.filling import PROJECT, TIMEOUT, add, keyspace, session_id
-from tests.store.moves import BLOCK_SIZE, COUNT, STRAY, Keyspace, after_move, home, restore, small_store
+from tests.store.moves import BLOCK_SIZE, COUNT, STRAY, Keyspace, after_move, home, move, restore
 
-
-@pytest.fixture(autouse=True)
-def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(repartition, "SETTLE", 0.0)
-    monkeypatch.setattr(repartition, "LOOKS", 3)
-
-
-@pytest.fixture(name="held")
-async def filled(link: Link) -> Keyspace:
-    return await small_store(link)
-
-
-async def move(link: Link, partitions: int) -> None:
-    await repartition.repartition(link, partitions, wait=0.0)
+pytestmark = pytest.mark.usefixtures("impatient_move")
 
 
 class Clock:

@@ -15,22 +15,9 @@ from service.store.layout import Move
 from service.store.projects import KEY_TTL, KeyRing, Registry
 from service.store.repartition import CLOSE, MOVE
 from tests.store.filling import TIMEOUT, keyspace, on_every_redis
-from tests.store.moves import COUNT, Keyspace, after_move, small_store
+from tests.store.moves import COUNT, Keyspace, after_move, move
 
-
-@pytest.fixture(autouse=True)
-def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(repartition, "SETTLE", 0.0)
-    monkeypatch.setattr(repartition, "LOOKS", 3)
-
-
-@pytest.fixture(name="held")
-async def filled(link: Link) -> Keyspace:
-    return await small_store(link)
-
-
-async def move(link: Link, partitions: int, wait: float = 0.0) -> None:
-    await repartition.repartition(link, partitions, wait=wait)
+pytestmark = pytest.mark.usefixtures("impatient_move")
 
 
 def during(monkeypatch: pytest.MonkeyPatch, seconds: float, happen: Callable[[], Awaitable[object]]) -> None:

@@ -4,7 +4,7 @@ import pytest
 
 from service.configs.limits import Limits
 from service.errors import StartupError
-from service.store import layout, repartition
+from service.store import layout
 from service.store.connection import Link
 from service.store.integrity import Check, check_all
 from service.store.keys import STORE
@@ -12,22 +12,9 @@ from service.store.layout import Move
 from service.store.repartition import CLOSE, MOVE, NUMBERING
 from service.store.sessions import Sessions
 from tests.store.filling import PROJECT, keyspace, session_id
-from tests.store.moves import BLOCK_SIZE, COUNT, STRAY, Keyspace, after_move, home, small_store
+from tests.store.moves import BLOCK_SIZE, COUNT, STRAY, Keyspace, after_move, home, move
 
-
-@pytest.fixture(autouse=True)
-def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(repartition, "SETTLE", 0.0)
-    monkeypatch.setattr(repartition, "LOOKS", 3)
-
-
-@pytest.fixture(name="held")
-async def filled(link: Link) -> Keyspace:
-    return await small_store(link)
-
-
-async def move(link: Link, partitions: int) -> None:
-    await repartition.repartition(link, partitions, wait=0.0)
+pytestmark = pytest.mark.usefixtures("impatient_move")
 
 
 async def test_a_move_to_another_number_than_the_one_that_is_under_way_is_refused(link: Link, held: Keyspace) -> None:

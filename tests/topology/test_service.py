@@ -7,7 +7,7 @@ import pytest
 
 from service.store.keys import Partition, partition_number
 from tests.acceptance.test_sdk_python import *  # noqa: F403 - the suite, run here on other stores
-from tests.api import Api, Operator
+from tests.api import Operator
 from tests.serving import Server, Serving, request, run_command
 from tests.topology.servers import Cluster, Sentinels
 
@@ -43,13 +43,6 @@ def operator(server: Server) -> Iterator[Operator]:
     operator = Operator(server)
     yield operator
     operator.close()
-
-
-@pytest.fixture
-def api(operator: Operator) -> Iterator[Api]:
-    api = operator.new_project()
-    yield api
-    api.close()
 
 
 def command(server: Server, *words: str) -> tuple[int, str]:
