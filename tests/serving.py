@@ -16,6 +16,8 @@ from urllib.request import Request, urlopen
 
 #: Seconds; far beyond what anything here takes, so that a slow machine changes no verdict.
 PATIENCE = 60.0
+#: Names of the program that the embedded Redis runs.
+REDIS_PROGRAMS = ("redis-server", "valkey-server")
 
 
 @dataclass(frozen=True)
@@ -121,12 +123,13 @@ class Serving:
         return self._redis_url
 
     def children(self, name: str = "") -> list[int]:
-        """Process ids of its children whose program is called `name`, in the order of their start."""
-        return [pid for pid in children_of(self.process.pid) if name in program_of(pid)]
+        """Process ids of its children whose program is called `name`, in the order of their start; "redis-server" is Valkey's too."""
+        names = REDIS_PROGRAMS if name == "redis-server" else (name,)
+        return [pid for pid in children_of(self.process.pid) if any(each in program_of(pid) for each in names)]
 
     def workers(self) -> list[int]:
         """Process ids of its workers."""
-        return [pid for pid in self.children() if program_of(pid) not in ("", "redis-server")]
+        return [pid for pid in self.children() if program_of(pid) not in ("", *REDIS_PROGRAMS)]
 
 
 #: What the fixture `start` gives: flags and variables in, a server that is ready out.

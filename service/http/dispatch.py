@@ -11,7 +11,7 @@ from service.errors import Overloaded, ServiceError, TooManyRequests
 from service.http import envelope, requests
 from service.http.answer import Answer
 from service.http.context import Call, Store, Worker
-from service.http.protocol import has_left
+from service.http.protocol import has_left, is_refused
 from service.http.router import Router
 from service.http.routes import API, HEALTH, ROUTES
 from service.store.rates import Rates
@@ -42,7 +42,7 @@ class Dispatch:
             if path == HEALTH:
                 answer = await self._served(request, path)
             # Before anything is done for it: a refusal must cost next to nothing, or refusing would be the overload.
-            elif self._load.over:
+            elif self._load.over or is_refused(request):
                 raise Overloaded
             else:
                 if (turn := self._load.begin()) is not None:

@@ -29,6 +29,8 @@ log = logging.getLogger("service")
 REFUSALS, LONGEST_PAUSE = 1000, 1.0
 #: How long the rest of a body that nobody wants is read, so that its sender sees the answer, in seconds.
 LINGERING = 10.0
+#: Connections beyond the maximum that may still send one request each, and how long the server waits for it, in seconds.
+EXTRA_CONNECTIONS, EXTRA_WAIT = 16, 1.0
 #: In how many batches all connections would be closed.
 BATCHES = 100
 
@@ -41,7 +43,7 @@ Dispatch = Callable[[web.BaseRequest], Awaitable[Answer]]
 class Protocol(RequestHandler):
     """One client's connection."""
 
-    __slots__ = ("_answered", "_body", "_head_timer", "_server", "ended")
+    __slots__ = ("_answered", "_body", "_head_timer", "_server", "ended", "is_refused")
 
     def __init__(self, server: "Server", **kwargs: Any) -> None:  # noqa: ANN401 - aiohttp's signature
         super().__init__(server, **kwargs)
@@ -49,12 +51,13 @@ class Protocol(RequestHandler):
         self._body: StreamReader = EMPTY_PAYLOAD
         self._answered = 0  # of the requests that aiohttp counts in _request_count
         self.ended = False
+        self.is_refused = False  # there was no room: every request but that for the health check gets a 503
         self._head_timer: asyncio.TimerHandle | None = None
 
     @property
     def silent(self) -> bool:
         """Whether the connection is open and no request on it is being answered."""
-        return self.transport is not None and self._waiter is not None and not self._waiter.done()
+        return not self.is_refused and self.transport is not None and self._waiter is not None and not self._waiter.done()
 
     @property
     def silent_since(self) -> float:
@@ -63,14 +66,27 @@ class Protocol(RequestHandler):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Take the connection, if there is room for it or room can be made."""
-        super().connection_made(transport)
         self._server.open_connections += 1
-        if not self._server.make_room():
+        # Room is made before aiohttp starts the connection's task. From Python 3.12 on the task starts eagerly, so that the
+        # connection would count as idle and be closed to make room for itself.
+        has_room = self._server.make_room()
+        super().connection_made(transport)
+        if not has_room:
+            self._refuse()
+
+    def _refuse(self) -> None:
+        """Answer 503, but first wait for the request: it may be the health check, which is always answered."""
+        if self._server.refused_connections == EXTRA_CONNECTIONS:
             self._say_last(Overloaded())
+            return
+        self._server.refused_connections += 1
+        self.is_refused = True
+        self._head_timer = self._loop.call_later(EXTRA_WAIT, self._say_last, Overloaded())
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """Let go of it."""
         self._server.open_connections -= 1
+        self._server.refused_connections -= self.is_refused
         self._stop_head_timer()
         super().connection_lost(exc)
 
@@ -148,6 +164,8 @@ class Protocol(RequestHandler):
         # Nor is there anything behind the end of what the client sends, or behind a body of which nobody knows where it ends.
         if (self.ended and self._answered == self._request_count) or request.content.exception() is not None:
             resp.keep_alive = False
+        if self.is_refused:
+            resp.keep_alive = False
         transport.write(resp.render(with_body=request.method != "HEAD", http_1_0=request.version <= HttpVersion10))
         if self._paused:
             await self._taken(transport)
@@ -197,6 +215,11 @@ def has_left(request: web.BaseRequest) -> bool:
     return request.transport is None or (isinstance(protocol, Protocol) and protocol.ended)
 
 
+def is_refused(request: web.BaseRequest) -> bool:
+    """Whether there was no room for the connection of a request."""
+    return isinstance(request.protocol, Protocol) and request.protocol.is_refused
+
+
 class Server(web.Server):
     """Makes a `Protocol` for each connection; requests go to `dispatch`."""
 
@@ -211,6 +234,7 @@ class Server(web.Server):
         self._max_body_bytes = settings.max_body_bytes
         self._max_connections = settings.max_connections
         self.client_timeout = settings.client_timeout
+        self.refused_connections = 0  # of the open ones
         self.open_connections = 0  # aiohttp's own list keeps those that are gone for a while
         #: Connections that are to go next, the first of them last; looked for when there are none, a batch at a time.
         self._next_to_go: list[Protocol] = []

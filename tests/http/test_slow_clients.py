@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from service.http.protocol import EXTRA_CONNECTIONS
 from tests.api import Api, api_on
 from tests.raw import answer_on, answers_in, connect, conversation, head
 from tests.serving import PATIENCE, Serving, until
@@ -145,6 +146,45 @@ def test_beyond_the_most_connections_the_one_that_was_silent_longest_goes(small:
         for connection in (*silent[2:], silent[0]):
             connection.sendall(head(small, PING))
             assert answer_on(connection).status == 200
+
+
+@contextlib.contextmanager
+def all_busy(small: Api) -> Iterator[None]:
+    """A server whose connections all wait for the rest of a body; each is answered at the end."""
+    small.close()
+    with contextlib.ExitStack() as stack:
+        busy = [stack.enter_context(waiting(small, "Content-Length: 2")) for _ in range(CONNECTIONS)]
+        yield
+        for connection in busy:
+            connection.sendall(b"{}")
+            assert answer_on(connection).status == 201
+    assert served(small)
+    for session_id in small.ids():
+        small.call("DELETE", f"/session/{session_id}")
+
+
+def test_where_all_connections_are_busy_health_is_answered_and_any_other_request_is_503(small: Api) -> None:
+    requests = {"GET /health": 200, "GET /ready": 503, "GET /api/v1/ping": 503, "POST /api/v1/session": 503, "bad": 400}
+    with all_busy(small):
+        for start, status in requests.items():
+            (answer,) = conversation(small, head(small, f"{start} HTTP/1.1"))
+            assert (start, answer.status, answer.headers["Connection"]) == (start, status, "close")
+            if status == 503:
+                assert answer.headers["Retry-After"] == "1"
+        # Only the first request of such a connection is answered.
+        assert [answer.status for answer in conversation(small, head(small, "GET /health HTTP/1.1") * 2)] == [200]
+
+
+@pytest.mark.parametrize("sent", [b"", b"GET /hea"])
+def test_where_all_connections_are_busy_those_that_send_no_request_get_503(small: Api, sent: bytes) -> None:
+    with all_busy(small), contextlib.ExitStack() as stack:
+        extra = [stack.enter_context(connect(small)) for _ in range(2 * EXTRA_CONNECTIONS)]
+        for connection in extra:
+            with contextlib.suppress(ConnectionError):
+                connection.sendall(sent)
+        for connection in extra[:EXTRA_CONNECTIONS] if sent else extra:
+            assert [answer.status for answer in answers_in(rest_of(connection))] == [503]
+        assert [answer.status for answer in conversation(small, head(small, "GET /health HTTP/1.1"))] == [200]
 
 
 def test_where_no_connection_is_silent_a_new_one_is_503(small: Api) -> None:
