@@ -10,9 +10,11 @@ redis-py's `ssl_…` options, and `sentinel_username` and `sentinel_password` wh
 """
 
 import re
+from contextlib import suppress
 from dataclasses import KW_ONLY, dataclass, field
+from ipaddress import AddressValueError, IPv6Address
 from typing import Any
-from urllib.parse import SplitResult, unquote, urlsplit
+from urllib.parse import unquote
 
 from redis.asyncio.connection import AbstractConnection, Connection, SSLConnection, UnixDomainSocketConnection, parse_url
 from redis.asyncio.retry import Retry
@@ -26,8 +28,11 @@ Endpoint = tuple[str, int]
 
 REDIS_PORT, SENTINEL_PORT = 6379, 26379
 
+#: The parts of a URL as in RFC 3986, appendix B. `urlsplit` takes no list of hosts: whether it refuses one, a bracket in a
+#: password, or an address with a zone differs from one release of Python to the next.
+_URL = re.compile(r"(?P<scheme>[^:/?#]+)://(?P<authority>[^/?#]*)(?P<path>[^?#]*)(?:\?(?P<query>[^#]*))?", re.DOTALL)
 _SCHEME = re.compile(r"(?P<unix>unix)|redis(?P<tls>s)?(?:\+(?P<kind>cluster|sentinel))?")
-_HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^:\[\]/?#\s]*)(?::(\d{1,5}))?")
+_HOST = re.compile(r"(?:\[(?P<ipv6>[^\[\]]*)\]|(?P<name>[^:\[\]\s]*))(?::(?P<port>[0-9]{1,5}))?")
 _OPTIONS = {"db", "username", "password"}
 _SENTINEL_OPTIONS = {"sentinel_username", "sentinel_password"}
 
@@ -73,19 +78,13 @@ def parse(url: str) -> Address:
     Raises:
         StartupError: it describes none. No message shows a part of the URL: a password may be in it.
     """
-    try:
-        parts = urlsplit(url)
-    except ValueError:
-        raise _bad("cannot be read as a URL") from None
-    scheme = _SCHEME.fullmatch(parts.scheme)
-    if scheme is None:
-        raise _bad("must begin with redis://, rediss:// or unix://, or with redis+cluster:// or redis+sentinel://")
+    parts, scheme = _split(url.strip())
     kind, tls = scheme["kind"] or "one", bool(scheme["tls"])
-    userinfo, _, netloc = parts.netloc.rpartition("@")
-    options, sentinel_options = _options(parts, userinfo, kind, tls)
-    path = unquote(parts.path)
+    userinfo, _, netloc = parts["authority"].rpartition("@")
+    options, sentinel_options = _options(parts["query"] or "", userinfo, kind, tls)
+    path = unquote(parts["path"])
     if scheme["unix"]:
-        if netloc or not path:
+        if netloc or not path or "\0" in path:
             raise _bad("needs the path of a socket: unix:///path")
         return _checked(Address(kind, path=path, options=options))
     hosts = _hosts(netloc, kind)
@@ -108,17 +107,51 @@ def _bad(what: str) -> StartupError:
     return StartupError(f"setting redis_url {what}")
 
 
+def _split(url: str) -> tuple[re.Match[str], re.Match[str]]:
+    """The parts of a URL, and those of its scheme."""
+    parts = _URL.match(url)
+    scheme = _SCHEME.fullmatch(parts["scheme"].lower()) if parts else None
+    if parts is None or scheme is None:
+        raise _bad("must begin with redis://, rediss:// or unix://, or with redis+cluster:// or redis+sentinel://")
+    if parts.end() < len(url):
+        raise _bad("contains a #; write it as %23")
+    return parts, scheme
+
+
 def _hosts(netloc: str, kind: str) -> tuple[Endpoint, ...]:
-    port = SENTINEL_PORT if kind == "sentinel" else REDIS_PORT
-    found = []
+    default = SENTINEL_PORT if kind == "sentinel" else REDIS_PORT
+    hosts = []
     for place in netloc.split(","):
         match = _HOST.fullmatch(place)
-        if match is None or int(match[2] or port) > 65535 or not (match[1] or kind == "one"):
+        if match is None and place.count("[") != place.count("]"):
+            raise _bad("cannot be read as a URL: a bracket has no counterpart")
+        port = int(match["port"] or default) if match else 0
+        if match is None or port > 65535 or not (kind == "one" or match["ipv6"] or match["name"]):
             raise _bad("must name servers as host:port, with commas between several")
-        found.append((unquote(match[1]).strip("[]") or "localhost", int(match[2] or port)))
-    if kind == "one" and len(found) > 1:
+        hosts.append((_ipv6(match["ipv6"]) if match["name"] is None else _name(match["name"]), port))
+    if kind == "one" and len(hosts) > 1:
         raise _bad("names several servers, which only redis+cluster:// and redis+sentinel:// do")
-    return tuple(found)
+    return tuple(hosts)
+
+
+def _ipv6(literal: str) -> str:
+    """The address between brackets. The % before a zone (`fe80::1%eth0`) may be escaped, as RFC 6874 wants it."""
+    address = unquote(literal)
+    try:
+        IPv6Address(address)
+    except AddressValueError:
+        raise _bad("has something other than an IPv6 address in brackets") from None
+    return address
+
+
+def _name(escaped: str) -> str:
+    """The name of a host, as the resolver takes it."""
+    name = unquote(escaped)
+    with suppress(UnicodeError):
+        name.encode("idna")
+        if name.isprintable() and " " not in name:
+            return name or "localhost"
+    raise _bad("has a host name that no resolver would take")
 
 
 def _database(names: list[str]) -> int:
@@ -127,10 +160,10 @@ def _database(names: list[str]) -> int:
     return int(names[0])
 
 
-def _options(parts: SplitResult, userinfo: str, kind: str, tls: bool) -> tuple[Options, Options]:
+def _options(query: str, userinfo: str, kind: str, tls: bool) -> tuple[Options, Options]:
     """The options of connections to Redis servers and to Sentinels."""
     try:
-        options: Options = dict(parse_url(f"redis://?{parts.query}"))
+        options: Options = dict(parse_url(f"redis://?{query}"))
     except ValueError:
         raise _bad("has an option whose value cannot be read") from None
     allowed = _OPTIONS | (_SENTINEL_OPTIONS if kind == "sentinel" else set())

@@ -37,6 +37,18 @@ URLS: dict[str, tuple[Address, dict[str, object], dict[str, object]]] = {
         {"username": "me", "password": "pass", "db": 0, "ssl_ca_certs": "/ca.pem"},
         {},
     ),
+    "redis+cluster://[::1],a,[FE80::A:1]": (
+        Address("cluster", (("::1", 6379), ("a", 6379), ("FE80::A:1", 6379))), {}, {}
+    ),
+    "redis+sentinel://a,[fe80::1%25eth0]:7000,[fe80::2%eth0]/store": (
+        Address("sentinel", (("a", 26379), ("fe80::1%eth0", 7000), ("fe80::2%eth0", 26379)), service="store"), {}, {}
+    ),
+    "redis://us[er:p[x]@]y%5D@[::ffff:1.2.3.4]:7000": (
+        Address("one", (("::ffff:1.2.3.4", 7000),)), {"username": "us[er", "password": "p[x]@]y]"}, {}
+    ),
+    "redis://:%zz%2525\uff0f\t@h": (Address("one", (("h", 6379),)), {"password": "%zz%25\uff0f\t"}, {}),
+    "REDIS+Cluster://A.Example,b": (Address("cluster", (("A.Example", 6379), ("b", 6379))), {}, {}),
+    " redis://b\u00fccher.example\n": (Address("one", (("b\u00fccher.example", 6379),)), {}, {}),
     "redis+sentinel://a,b:26380/store": (
         Address("sentinel", (("a", 26379), ("b", 26380)), service="store"), {}, {}
     ),
@@ -80,6 +92,27 @@ BAD = {
     "redis+unix:///a": "must begin with",
     "unix+cluster:///a": "must begin with",
     f"redis://:{SECRET}@[::1": "cannot be read",
+    f"redis+cluster://:{SECRET}@a,[::1": "cannot be read",
+    f"redis+cluster://:{SECRET}@a,::1]": "cannot be read",
+    f"redis+cluster://:{SECRET}@a,[::1]x:7": "host:port",
+    f"redis+cluster://:{SECRET}@a,x[::1]": "host:port",
+    f"redis+cluster://:{SECRET}@a,[[::1]]": "host:port",
+    f"redis+cluster://:{SECRET}@a,[]": "host:port",
+    f"redis://:{SECRET}@[]": "IPv6 address",
+    f"redis://:{SECRET}@[1.2.3.4]": "IPv6 address",
+    f"redis://:{SECRET}@[v1.a]": "IPv6 address",
+    f"redis://:{SECRET}@[dead]": "IPv6 address",
+    f"redis://:{SECRET}@[fe80::1%]": "IPv6 address",
+    f"redis://:{SECRET}@[fe80::1%25a%25b]": "IPv6 address",
+    f"redis://:{SECRET}@h:\u0661": "host:port",
+    f"redis://:{SECRET}@a..b": "no resolver",
+    f"redis://:{SECRET}@a%00b": "no resolver",
+    f"redis://:{SECRET}@a%20b": "no resolver",
+    f"redis://:{SECRET}@{'a' * 64}": "no resolver",
+    f"redis://:a#{SECRET}@h": "%23",
+    f"redis://h?password=a#{SECRET}": "%23",
+    f"unix:///{SECRET}%00": "needs the path",
+    "redis:h": "must begin with",
     "unix://": "needs the path",
     f"unix://{SECRET}/a": "needs the path",
     f"redis://:{SECRET}@h:99999": "host:port",
