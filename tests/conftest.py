@@ -10,16 +10,19 @@ from redis import Redis
 from service.store.embedded import EmbeddedRedis
 from tests.api import Api, Operator
 from tests.serving import Server, Serving, Start
+from tests.support.redis_servers import BUNDLED_ONLY
+
+pytest_plugins = ["tests.support.used_servers"]
 
 # A setting of the operator must not change a verdict.
 for _name in [name for name in os.environ if name.startswith("SCC_")]:
     del os.environ[_name]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="session", params=BUNDLED_ONLY)
 def redis_url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """URL of a Redis of our own. An indirect parameter names the redis-server to run, "" the best one found."""
-    redis = EmbeddedRedis(tmp_path_factory.mktemp("redis"), fsync="no", server=getattr(request, "param", ""))
+    """URL of a Redis of our own: the bundled one, unless an indirect parameter names another redis-server."""
+    redis = EmbeddedRedis(tmp_path_factory.mktemp("redis"), fsync="no", server=request.param)
     redis.launch()
     redis.wait()
     yield redis.url

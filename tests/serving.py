@@ -123,7 +123,10 @@ class Serving:
         return self._redis_url
 
     def children(self, name: str = "") -> list[int]:
-        """Process ids of its children whose program is called `name`, in the order of their start; "redis-server" is Valkey's too."""
+        """Process ids of its children whose program is called `name`, in the order of their start.
+
+        "redis-server" stands for Valkey's program as well.
+        """
         names = REDIS_PROGRAMS if name == "redis-server" else (name,)
         return [pid for pid in children_of(self.process.pid) if any(each in program_of(pid) for each in names)]
 

