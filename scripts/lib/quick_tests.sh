@@ -1,0 +1,23 @@
+# Sourced by .ci/run after venv.sh: a selection of the tests on each Python that does not run all of them.
+quick=(
+    tests/unit tests/http tests/acceptance/test_sdk_python.py tests/acceptance/test_sdk_node.py
+    tests/acceptance/test_processes.py::test_what_the_first_start_prints_can_be_pasted
+)
+
+# quick_tests_on_others PYTHON: runs the selection on the newest 3.11, 3.12, 3.13 and 3.14 but not on PYTHON's own version, each in
+# a virtual environment of its own, and prints which Pythons ran what.
+quick_tests_on_others() {
+    local full minor version python ran=
+    full=$("$1" -c 'import platform; print(platform.python_version())')
+    for minor in 14 13 12 11; do
+        read -r version python < <(all_pythons | grep "^03$minor" | tail -n 1) || continue
+        [ "${full%.*}" != "3.$minor" ] || continue
+        venv=$root/.venv-3.$minor
+        PYTHON=$python ensure_venv test
+        echo "Quick tests on Python 3.$minor"
+        "$venv/bin/python" -m pytest --numprocesses auto --dist loadgroup "${quick[@]}"
+        # The store still runs on Redis 6.2, for which only Pythons before 3.13 have a package.
+        ran="$ran 3.$minor.$((10#${version:4}))"
+    done
+    echo "All tests ran on Python $full, the quick ones on:${ran:- no other}"
+}
