@@ -9,9 +9,9 @@ import os
 import socket
 import stat
 import tempfile
-import time
 from contextlib import suppress
 from pathlib import Path
+from time import monotonic
 from urllib.parse import quote
 
 from service.errors import StartupError
@@ -91,7 +91,7 @@ class ServerSocket:
         actual = _identity((self._outside or self._directory) / SOCKET)
         if self._socket is None:
             self._socket = actual
-            return actual is None and time.monotonic() > self._deadline
+            return actual is None and monotonic() > self._deadline
         return actual != self._socket
 
     def remove(self) -> None:
@@ -113,7 +113,7 @@ class ServerSocket:
             fits = _fits(self._directory.resolve() / SOCKET)
             self._outside = None if fits else _make_outside(self._directory)
             self._is_placed = True
-        self._socket, self._deadline = None, time.monotonic() + FIRST_SIGHT
+        self._socket, self._deadline = None, monotonic() + FIRST_SIGHT
         if self._outside is None:
             (self._directory / SOCKET).unlink(missing_ok=True)
             return SOCKET
