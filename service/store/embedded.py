@@ -127,8 +127,11 @@ class EmbeddedRedis:
         started = time.monotonic()
         told = False
         while ping(self.directory) != "+PONG" and not give_up():
+            self.restart_if_socket_is_lost()
             how = self.ended()
-            if how is not None:
+            if how is not None and self._is_restarting:
+                self.launch()
+            elif how is not None:
                 raise StartupError(f"the embedded Redis ended: {how}")
             if not told and time.monotonic() - started > SLOW_START:
                 logger.info("the embedded Redis is loading its file, see %s", self.directory / LOG)

@@ -2,6 +2,7 @@
 
 import os
 import stat
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -145,6 +146,46 @@ def fake(directory: Path, kind: str, version: str) -> str:
     path.write_text(f"#!/bin/sh\necho {kind} server v={version} sha=0\n")
     path.chmod(0o755)
     return str(path)
+
+
+#: Listens where its configuration says. The first time it never finishes loading, the second time it is ready.
+LOADING_SERVER = """\
+import pathlib, re, socket, sys
+listener = socket.socket(socket.AF_UNIX)
+listener.bind(re.search('unixsocket "(.*)"', sys.stdin.read())[1])
+listener.listen()
+reply = b"+PONG\\r\\n" if pathlib.Path("again").exists() else b"-LOADING\\r\\n"
+pathlib.Path("again").touch()
+while True:
+    client, _ = listener.accept()
+    client.recv(100)
+    client.sendall(reply)
+    client.close()
+"""
+
+
+def test_a_socket_that_is_removed_while_the_file_is_loaded_comes_back(tmp_path: Path) -> None:
+    data, program = datadir.create(tmp_path / "data"), tmp_path / "redis-server"
+    (tmp_path / "server.py").write_text(LOADING_SERVER)
+    program.write_text(
+        f'#!/bin/sh\n[ "$1" = --version ] && echo "v=7.0.15" && exit\nexec {sys.executable} {tmp_path / "server.py"}\n'
+    )
+    program.chmod(0o755)
+    redis = EmbeddedRedis(data, fsync="no", server=str(program))
+    seen = 0
+
+    def remove_once_seen() -> bool:
+        nonlocal seen
+        if socket_path(data).exists():
+            seen += 1
+            if seen == 2:  # by now, `wait` has seen it, too
+                socket_path(data).unlink()
+        return False
+
+    redis.launch()
+    redis.wait(remove_once_seen)
+    assert ping(data) == "+PONG"
+    redis.stop()
 
 
 def test_an_old_redis_does_not_start_empty_next_to_the_file_of_a_new_one(tmp_path: Path) -> None:
