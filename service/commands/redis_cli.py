@@ -30,10 +30,10 @@ def run(arguments: Namespace, settings: Settings) -> int:
         StartupError: no server runs on the data directory, or there is no redis-cli.
         StoreUnavailable: no Sentinel tells which server is the master, or no node of the cluster answers.
     """
+    settings = datadir.running(settings)
     program = find_cli(settings.redis_server)
     if program is None:
         raise StartupError("no redis-cli or valkey-cli is on PATH")
-    settings = datadir.running(settings)
     address = urls.parse(settings.redis_url)
     command = [program, *_server(address, settings), *_options(address), *arguments.rest]
     # In the environment, because everybody may read a command line.
