@@ -88,3 +88,5 @@ BUNDLED = SERVERS[0]
 EVERY_SERVER = [pytest.param(server.path, id=server.name) for server in SERVERS]
 BUNDLED_ONLY = EVERY_SERVER[:1]
 NEWEST_AND_OLDEST = [EVERY_SERVER[0], *EVERY_SERVER[1:][-1:]]
+#: Those that keep their file in the data directory itself; Redis 7 and Valkey have a directory for it.
+WITHOUT_DIRECTORY = [pytest.param(server.path, id=server.name) for server in SERVERS if server.version < (7, 0)]
