@@ -52,7 +52,7 @@ def clean_environment(**variables: str) -> dict[str, str]:
 
 
 def run_command(*words: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    """Run `python -m service …` to its end."""
+    """Run `session-configs …` to its end."""
     return subprocess.run(
         [sys.executable, "-m", "service", *words],
         env=clean_environment(**variables),
@@ -64,7 +64,7 @@ def run_command(*words: str, **variables: str) -> subprocess.CompletedProcess[st
 
 
 class Serving:
-    """One `python -m service serve` on a free port; its output goes to files beside the data directory.
+    """One `session-configs serve` on a free port; its output goes to files beside the data directory.
 
     It has a process group of its own, as a shell in a terminal gives it.
     """

@@ -81,7 +81,7 @@ class RedisSide:
 
 
 class Service(Program):
-    """`python -m service serve` with an embedded Redis of its own."""
+    """`session-configs serve` with an embedded Redis of its own."""
 
     def __init__(self, home: Path, *, workers: int) -> None:
         home.mkdir()

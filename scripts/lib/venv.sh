@@ -36,9 +36,10 @@ ensure_venv() {
         fail "$python cannot make a virtual environment; on Debian and Ubuntu: apt-get install python3-venv"
     echo "Installing into $venv (once; a minute or so) ..." >&2
     "$venv/bin/python" -c '' 2>/dev/null || "$python" -m venv --clear "$venv"
-    # setuptools would leave its notes in the checkout.
-    printf '[egg_info]\negg_base = %s\n' "$venv" >"$venv/build.cfg"
-    DIST_EXTRA_CONFIG=$venv/build.cfg "$venv/bin/python" -m pip install --quiet --disable-pip-version-check \
-        --editable "$root${extra:+[$extra]}"
+    # setuptools would leave its notes in the checkout. Relative paths: it interpolates `%`, and pip takes `[…]` at the end of a
+    # path for extras.
+    printf '[egg_info]\negg_base = .venv\n' >"$venv/build.cfg"
+    (cd "$root" && DIST_EXTRA_CONFIG=$venv/build.cfg "$venv/bin/python" -m pip install --quiet --disable-pip-version-check \
+        --editable ".${extra:+[$extra]}")
     echo "$installed${extra:+$extra }" >"$stamp"
 }

@@ -25,7 +25,7 @@ class Child:
 
 
 class Server(Program):
-    """`python -m service serve` with an embedded Redis that syncs every write before it is answered."""
+    """`session-configs serve` with an embedded Redis that syncs every write before it is answered."""
 
     def __init__(self, home: Path) -> None:
         self.data = home / "data"

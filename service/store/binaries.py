@@ -77,7 +77,7 @@ def _version(path: str | None) -> Version:
         return (0, 0)
     try:
         said = subprocess.run(  # noqa: S603 - the operator's own PATH or setting names the binary
-            [path, "--version"], capture_output=True, text=True, timeout=_VERSION_TIMEOUT, check=False
+            [path, "--version"], capture_output=True, encoding="utf-8", errors="replace", timeout=_VERSION_TIMEOUT, check=False
         ).stdout
     except (OSError, subprocess.TimeoutExpired):
         return (0, 0)

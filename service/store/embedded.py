@@ -61,7 +61,7 @@ def socket_path(directory: Path) -> Path:
 
 def url(directory: Path) -> str:
     """URL of the Redis of the data directory `directory`; `%` escapes what a URL cannot hold."""
-    return f"unix://{quote(str(socket_path(directory)))}"
+    return f"unix://{quote(os.fsencode(socket_path(directory)))}"
 
 
 def ping(directory: Path) -> str | None:
@@ -174,7 +174,7 @@ class EmbeddedRedis:
         assert self._process.stdin is not None  # noqa: S101 - as above
         try:
             with self._process.stdin as pipe:
-                pipe.write(config.encode())
+                pipe.write(os.fsencode(config))
         except BrokenPipeError:
             pass  # It ended at once; `wait` tells why.
 

@@ -282,9 +282,9 @@ def test_an_ipv6_address_can_be_served(start: Start) -> None:
     assert answers(serving, key_of(serving))
 
 
-@pytest.mark.parametrize("command", ["", "serve", "project", "find", "check", "redis-cli"])
+@pytest.mark.parametrize("command", ["", "serve", "project", "project create", "find", "check", "repartition", "health", "redis-cli"])
 def test_help_is_everywhere(command: str) -> None:
     said = run_command(*command.split(), "--help")
     assert said.returncode == 0
-    assert said.stdout.startswith("usage: python -m service")
+    assert said.stdout.startswith(f"usage: session-configs {command}".strip())
     assert said.stderr == ""

@@ -42,7 +42,7 @@ async def test_a_new_project_is_opened_by_its_key(registry: Registry) -> None:
 async def test_a_key_is_nowhere_in_redis(registry: Registry, settings: Settings) -> None:
     project, first = await registry.create("acme")
     await bootstrap._prepare(settings)
-    keys = [first, await registry.add_key(project), await registry.rotate_key(project), "sk-ac-root"]
+    keys = [first, await registry.add_key(project), await registry.rotate_key(project, lambda _: None), "sk-ac-root"]
     held = repr(await keyspace(registry.link))
     for secret in (*keys, *(key.removeprefix("sk-ac-") for key in keys if key != "sk-ac-root"), "a secret"):
         assert secret not in held
@@ -53,7 +53,7 @@ async def test_a_rotated_key_is_the_only_one_that_opens(registry: Registry) -> N
     project, first = await registry.create("acme")
     second = await registry.add_key(project)
     other, other_key = await registry.create("other")
-    third = await registry.rotate_key(project)
+    third = await registry.rotate_key(project, lambda _: None)
     assert [await registry.open(key) for key in (first, second, third, other_key)] == [None, None, project, other]
     held = await keyspace(registry.link)
     assert len([name for name in held if name.startswith("scc:token:")]) == 2

@@ -20,6 +20,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("service.store",),
     ("service.settings",),
     ("service.configs",),
+    ("service.streams", "service.open_files"),
     ("service.errors", "service.lifetime", "service"),
 )
 
