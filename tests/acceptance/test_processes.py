@@ -282,7 +282,10 @@ def test_an_ipv6_address_can_be_served(start: Start) -> None:
     assert answers(serving, key_of(serving))
 
 
-@pytest.mark.parametrize("command", ["", "serve", "project", "project create", "find", "check", "repartition", "health", "redis-cli"])
+COMMANDS = ("", "serve", "project", "project create", "find", "check", "repartition", "health", "redis-cli")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
 def test_help_is_everywhere(command: str) -> None:
     said = run_command(*command.split(), "--help")
     assert said.returncode == 0
