@@ -8,7 +8,7 @@ from dataclasses import fields
 from typing import NamedTuple, Protocol, cast
 
 from service import __version__, streams
-from service.errors import BadRequest, ServiceError
+from service.errors import BadRequest, OutputError, ServiceError
 from service.settings import CONNECTION, Settings, add_flags, decoded, flag, load
 
 PROGRAM = "session-configs"
@@ -69,6 +69,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         _decode(arguments)
         return module.run(arguments, _settings(COMMANDS[name], arguments))
     except ServiceError as error:
+        if isinstance(error, OutputError):
+            streams.discard_output()
         streams.report(str(error))
         return 1
     except KeyboardInterrupt:

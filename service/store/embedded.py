@@ -117,7 +117,7 @@ class EmbeddedRedis:
             StartupError: it cannot be started.
         """
         packed = "listpack" if self._version >= (7, 0) else "ziplist"
-        config = CONFIG.format(socket=self._place_socket(), log=LOG, fsync=self._fsync, packed=packed)
+        config = CONFIG.format(socket=_escaped(self._place_socket()), log=LOG, fsync=self._fsync, packed=packed)
         # Relative paths and a working directory need no quoting, whatever the data directory is called.
         log = os.open(self.directory / LOG, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         try:
@@ -214,6 +214,11 @@ class EmbeddedRedis:
             lines = log.read().decode(errors="replace").split("\n")
         told = [line.strip() for line in lines if line.strip()][-_TAIL_LINES:]
         return f"the end of {self.directory / LOG}: " + " | ".join(told)
+
+
+def _escaped(path: Path | str) -> str:
+    """`path` as it stands between double quotes in Redis's configuration; only a TMPDIR can make this necessary."""
+    return str(path).replace("\\", "\\\\").replace('"', '\\"')
 
 
 def _fits(path: Path) -> bool:
