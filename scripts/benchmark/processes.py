@@ -94,8 +94,8 @@ class Service(Program):
 
     def workers(self) -> list[int]:
         """Process ids of its workers."""
-        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
-        return [int(pid) for pid in children if Path(f"/proc/{pid}/comm").read_text().strip() != "redis-server"]
+        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text(encoding="utf-8").split()
+        return [int(pid) for pid in children if Path(f"/proc/{pid}/comm").read_text(encoding="utf-8").strip() != "redis-server"]
 
 
 class DefaultRedis(Program):
@@ -120,7 +120,7 @@ class Bare(Program):
             for method, answer in answers.items()
         }
         path = home / "answers.json"
-        path.write_text(json.dumps(told))
+        path.write_text(json.dumps(told), encoding="utf-8")
         super().__init__(home, [sys.executable, "-m", "scripts.benchmark.peers.bare", str(path)], cwd=ROOT)
         self.origin: Origin = ("127.0.0.1", int(self.printed(r"ready on (\d+)\n")))
 
@@ -141,7 +141,7 @@ class Webdis(Program):
             "logfile": str(home / "log"),
         }
         path = home / "webdis.json"
-        path.write_text(json.dumps(settings))
+        path.write_text(json.dumps(settings), encoding="utf-8")
         super().__init__(home, [tools.path("webdis"), str(path)])
         self.origin: Origin = ("127.0.0.1", port)
 

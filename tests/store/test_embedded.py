@@ -115,7 +115,7 @@ def test_stop_ends_the_process_and_may_be_repeated(tmp_path: Path, binary: str) 
     assert not alive(pid)
     assert redis.pid is None
     assert ping(tmp_path) is None
-    assert "bye bye" in (tmp_path / LOG).read_text()
+    assert "bye bye" in (tmp_path / LOG).read_text(encoding="utf-8")
 
 
 def test_one_that_cannot_start_says_why(tmp_path: Path) -> None:
@@ -154,7 +154,7 @@ def test_the_one_on_path_is_taken_if_new_enough(tmp_path: Path, monkeypatch: pyt
     fake = tmp_path / "redis-server"
     monkeypatch.setenv("PATH", str(tmp_path))
     for version, chosen in (("6.0.16", BUNDLED), ("6.2.0", str(fake)), ("7.2.4", str(fake)), ("10.0.1", str(fake))):
-        fake.write_text(f"#!/bin/sh\necho Redis server v={version} sha=0\n")
+        fake.write_text(f"#!/bin/sh\necho Redis server v={version} sha=0\n", encoding="utf-8")
         fake.chmod(0o755)
         assert find_server()[0] == chosen
 

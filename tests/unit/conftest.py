@@ -27,7 +27,7 @@ def postgres() -> Iterator[Postgres]:
 
         data = tempfile.mkdtemp(prefix="scc-postgres-data-")
         # Two processes at once would both make the user.
-        with Path(tempfile.gettempdir(), "scc-postgres.lock").open("w") as lock:
+        with Path(tempfile.gettempdir(), "scc-postgres.lock").open("w", encoding="utf-8") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             server = get_server(data, cleanup_mode="delete")
         try:
