@@ -9,31 +9,35 @@ import shutil
 import site
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from service import __version__
-from tests.serving import PATIENCE, clean_environment, until
+from tests.serving import PATIENCE, clean_environment
 
 ROOT = Path(__file__).parents[2]
 DOCKERFILE = (ROOT / "Dockerfile").read_text(encoding="utf-8")
-#: The shell's and sh's own signs in the first line of a program stay out: pip cannot write it (`python -m service` works there).
+#: Without `"` and `$`, which pip cannot write into the first line of a program (`python -m service` works there).
 CHECKOUT = "feature%2Fx %(a)s [b] 'c' 机器[d]"
 #: Seconds; the build of a package fetches setuptools.
 INSTALLATION = 300.0
 
 
-@pytest.fixture
-def checkout(tmp_path: Path) -> Path:
+def copy_to(directory: Path) -> Path:
     """A copy of what the image and the scripts need."""
-    directory = tmp_path / CHECKOUT
     for name in ("service", "scripts"):
         shutil.copytree(ROOT / name, directory / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("pyproject.toml", "README.md", "LICENSE", "Dockerfile"):
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, directory)
     return directory
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    return copy_to(tmp_path / CHECKOUT)
 
 
 def environment(**variables: str) -> dict[str, str]:
@@ -49,13 +53,12 @@ def run(*command: str | Path, cwd: Path) -> str:
     return done.stdout
 
 
-def test_the_steps_of_the_image_give_a_program_of_its_name(checkout: Path, tmp_path: Path) -> None:
-    home = tmp_path / "opt"
-    steps = [step.replace("/opt/session-config-cache", str(home)) for step in re.findall(r"^RUN (.*)$", DOCKERFILE, re.MULTILINE)]
-    for step in (step for step in steps if not step.startswith("useradd")):
-        program, rest = step.split(" ", 1)
+def test_the_steps_of_the_image_give_a_program_of_its_name(tmp_path: Path) -> None:
+    source, home = copy_to(tmp_path / "src"), tmp_path / "opt"
+    for step in re.findall(r"^RUN ((?:python|pip) .*)$", DOCKERFILE, re.MULTILINE):
+        program, rest = step.replace("/opt/session-config-cache", str(home)).split(" ", 1)
         interpreter = {"python": [sys.executable], "pip": [sys.executable, "-m", "pip"]}[program]
-        run(*interpreter, *rest.split(), cwd=checkout)
+        run(*interpreter, *rest.split(), cwd=source)
     assert not (home / "bin" / "pip").exists()
     (entry,) = re.findall(r'^ENTRYPOINT \["(.*)"\]$', DOCKERFILE, re.MULTILINE)
     assert entry == "session-configs"
@@ -63,7 +66,7 @@ def test_the_steps_of_the_image_give_a_program_of_its_name(checkout: Path, tmp_p
     assert run(home / "bin" / "python", "-m", "service", "--version", cwd=tmp_path) == f"session-configs {__version__}\n"
     listed = run(home / "bin" / entry, "--help", cwd=tmp_path)
     for command in ("serve", "project", "find", "check", "repartition", "health", "redis-cli"):
-        assert re.search(rf"^    {command} ", listed, re.MULTILINE)
+        assert re.search(rf"^    {command}\s", listed, re.MULTILINE)
 
 
 @pytest.fixture
@@ -81,10 +84,17 @@ def serving(checkout: Path, tmp_path: Path) -> Iterator[Path]:
             stdout=file,
             stderr=subprocess.STDOUT,
         )
-    until(lambda: process.poll() is not None or "\nkey: " in output.read_text(encoding="utf-8"), "a server")
-    yield output
-    process.terminate()
-    assert process.wait(PATIENCE) == 0, output.read_text(encoding="utf-8")
+    try:
+        deadline = time.monotonic() + INSTALLATION
+        while "\nkey: " not in output.read_text(encoding="utf-8"):
+            assert process.poll() is None, output.read_text(encoding="utf-8")
+            assert time.monotonic() < deadline, output.read_text(encoding="utf-8")
+            time.sleep(0.1)
+        yield output
+    finally:
+        process.terminate()
+        status = process.wait(PATIENCE)
+    assert status == 0, output.read_text(encoding="utf-8")
 
 
 def test_a_checkout_of_any_name_installs_and_serves_with_its_data_beside_the_code(checkout: Path, serving: Path) -> None:
