@@ -20,7 +20,7 @@ VOLUME /data
 EXPOSE 8029
 # Redis gets time to write its file to the end: run with --stop-timeout 30 or more where the store is large.
 STOPSIGNAL SIGTERM
-HEALTHCHECK --interval=10s --timeout=3s --start-period=10s CMD ["python", "-c", \
-    "import os, urllib.request; urllib.request.urlopen(f'http://127.0.0.1:{os.environ.get(\"SCC_PORT\", 8029)}/health', timeout=2)"]
-ENTRYPOINT ["python", "-m", "service"]
+# It asks the server itself, whatever HTTP_PROXY says, and knows the address from the same variables.
+HEALTHCHECK --interval=10s --timeout=3s --start-period=10s CMD ["session-configs", "health"]
+ENTRYPOINT ["session-configs"]
 CMD ["serve"]

@@ -1,15 +1,17 @@
-"""The command line: `python -m service COMMAND …`. Each command is a module of `service.commands`."""
+"""The command line: `session-configs COMMAND …`. Each command is a module of `service.commands`."""
 
 import importlib
-import os
 import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 from dataclasses import fields
 from typing import NamedTuple, Protocol, cast
 
-from service.errors import ServiceError
-from service.settings import Settings, flag, load, variable
+from service import __version__, streams
+from service.errors import BadRequest, OutputError, ServiceError
+from service.settings import CONNECTION, Settings, add_flags, decoded, flag, load
+
+PROGRAM = "session-configs"
 
 
 class CommandModule(Protocol):
@@ -25,29 +27,30 @@ class CommandModule(Protocol):
 class Command(NamedTuple):
     """A command of the command line.
 
-    `reaches_server`: it works on the Redis of a running server, and gets settings that name it. `needs_key_secret`: and the
-    secret that keys are hashed with.
+    `connects`: it takes the flags of a connection to Redis. `reaches_server`: it works on the Redis of a running server, and
+    gets settings that name it. `needs_key_secret`: and the secret that keys are hashed with.
     """
 
     module: str
     help: str
+    connects: bool = True
     reaches_server: bool = True
     needs_key_secret: bool = False
 
 
 COMMANDS = {
-    "serve": Command("serve", "run the server until SIGTERM or Ctrl-C", reaches_server=False),
+    "serve": Command("serve", "run the server until SIGTERM or Ctrl-C", connects=False, reaches_server=False),
     "project": Command("project", "create, list and delete projects, and change their keys", needs_key_secret=True),
     "find": Command("find", "find sessions by what their configs contain"),
     "check": Command("check", "compare the index with the stored configs, and mend it with --repair"),
     "repartition": Command(
         "repartition", "move a store to another number of partitions, while no server runs", reaches_server=False
     ),
+    "health": Command(
+        "health", "ask the server that these settings describe whether it runs", connects=False, reaches_server=False
+    ),
     "redis-cli": Command("redis_cli", "redis-cli on the Redis of a running server", reaches_server=False),
 }
-
-#: The settings that a command beside a running server takes as flags; the others come from the environment.
-CONNECTION = ("redis_url", "data_dir", "command_timeout")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -63,21 +66,24 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.print_help()
         return 2
     try:
+        _decode(arguments)
         return module.run(arguments, _settings(COMMANDS[name], arguments))
     except ServiceError as error:
-        sys.stderr.write(f"{error}\n")
+        if isinstance(error, OutputError):
+            streams.discard_output()
+        streams.report(str(error))
         return 1
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
-        # The reader (`| head`) has enough. Without this, the interpreter's last flush would complain.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        streams.discard_output()  # the reader (`| head`) has enough
         return 141
 
 
 def _parser(name: str) -> tuple[ArgumentParser, CommandModule | None]:
     """The whole parser, with the arguments of command `name` only: the other modules need not be imported."""
-    parser = ArgumentParser(prog="python -m service", description="Session configs for fleets of agents, kept in Redis.")
+    parser = ArgumentParser(prog=PROGRAM, description="Session configs for fleets of agents, kept in Redis.")
+    parser.add_argument("--version", action="version", version=f"{PROGRAM} {__version__}")
     choices = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
     module: CommandModule | None = None
     for known, command in COMMANDS.items():
@@ -86,16 +92,24 @@ def _parser(name: str) -> tuple[ArgumentParser, CommandModule | None]:
             continue
         module = cast("CommandModule", importlib.import_module(f"service.commands.{command.module}"))
         module.add_arguments(chosen)
-        if known != "serve":
-            _add_connection_flags(chosen)
+        if command.connects:
+            add_flags(chosen, CONNECTION)
     return parser, module
 
 
-def _add_connection_flags(parser: ArgumentParser) -> None:
-    for item in fields(Settings):
-        if item.name in CONNECTION:
-            shown = f"{item.metadata['help']} [{variable(item.name)}]"
-            parser.add_argument(flag(item.name), dest=item.name, metavar="VALUE", help=shown)
+def _decode(arguments: Namespace) -> None:
+    """Make text of the command's own arguments; the settings among them are read by `load`.
+
+    Raises:
+        BadRequest: one is not UTF-8.
+    """
+    settings = {item.name for item in fields(Settings)}
+    for name, word in vars(arguments).items():
+        if isinstance(word, str) and name not in settings:
+            try:
+                setattr(arguments, name, decoded(word))
+            except UnicodeDecodeError:
+                raise BadRequest(f"the argument {word!a} is not UTF-8") from None
 
 
 def _settings(command: Command, arguments: Namespace) -> Settings:

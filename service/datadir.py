@@ -121,7 +121,7 @@ def _kept(path: Path) -> str:
 def _make(path: Path, directory: int) -> str:
     secret = secrets.token_urlsafe(_SECRET_BYTES)
     draft = path.with_name(f".{path.name}.new")
-    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
         file.write(secret + "\n")
         file.flush()
         os.fsync(file.fileno())

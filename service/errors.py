@@ -16,7 +16,8 @@
     ├── StoreUnavailable        503  nothing was written
     │   ├── WriteUncertain      503  a write that may or may not have happened
     │   └── NotReplicated       503  a write that has happened, but is not on as many replicas as promised
-    └── StartupError                 the command line ends with the sentence and status 1
+    ├── OutputError                  the command line ends with the sentence and status 1
+    └── StartupError                 the same
 """
 
 from collections.abc import Iterable
@@ -151,6 +152,10 @@ class NotReplicated(StoreUnavailable):
 
     def __init__(self) -> None:
         super().__init__(detail="the write was made, but not replicated as promised: it may be lost yet")
+
+
+class OutputError(ServiceError):
+    """Standard output is closed or full; the message says why."""
 
 
 class StartupError(ServiceError):

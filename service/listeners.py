@@ -71,8 +71,13 @@ def has_waiting(listener: socket.socket) -> bool:
 def origin(listener: socket.socket) -> str:
     """`http://host:port` by which this machine reaches the listener."""
     host, port = listener.getsockname()[:2]
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - compared, not bound
+    host = reachable(host)
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def reachable(host: str) -> str:
+    """The address by which this machine reaches a server that listens on `host`, which may stand for all addresses."""
+    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - compared, not bound
 
 
 def _bound(host: str, port: int, *, share: bool) -> socket.socket:

@@ -1,12 +1,14 @@
 """The one settings object: read once from flags and environment, frozen, validated before anything starts.
 
 Every field is a flag (`--redis-url`) and an environment variable (`SCC_REDIS_URL`); a flag wins. `help` stands in `--help` and
-in the README's table.
+in the README's table. An empty variable is an unset one, as `${SCC_HOST}` of a compose file gives it. An empty flag is refused,
+unless empty is a value of the setting (`--redis-url ''`).
 """
 
 import os
-from argparse import ArgumentParser, Namespace
-from collections.abc import Mapping
+import re
+from argparse import SUPPRESS, ArgumentParser, Namespace
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, fields
 from math import inf
 from pathlib import Path
@@ -16,7 +18,21 @@ from service.configs.limits import Limits
 from service.errors import StartupError
 
 FSYNC_POLICIES = ("always", "everysec", "no")
-TRUE, FALSE = ("1", "true", "yes", "on"), ("0", "false", "no", "off", "")
+TRUE, FALSE = ("1", "true", "yes", "on"), ("0", "false", "no", "off")
+
+#: The settings that every command on the Redis of a server takes as flags; the others come from the environment.
+CONNECTION = ("redis_url", "data_dir", "command_timeout")
+#: They would stand in every process listing, so they have no flags.
+SECRETS = ("root_token", "key_secret")
+#: Paths are bytes, and need not be UTF-8.
+PATHS = ("data_dir", "redis_server")
+#: Fewer characters than this are worth a warning: such a secret can be guessed.
+SHORT_SECRET = 16
+
+#: What fits into `Authorization: Bearer sk-ac-…`: 256 characters are the longest key that is looked up.
+_ROOT_TOKEN = re.compile(r"[!-~]{0,250}")
+#: Kubernetes sets SCC_PORT to an address in every pod beside a service called scc.
+_SERVICE_LINK = re.compile(r"(tcp|udp|sctp)://")
 
 
 def _cores() -> int:
@@ -83,6 +99,7 @@ class Settings(Limits):
         Raises:
             StartupError: a value is out of its range; the message names the setting.
         """
+        _require(_ROOT_TOKEN.fullmatch(self.root_token), "root_token", "at most 250 printable ASCII characters without spaces")
         _require(0 <= self.port <= 65535, "port", "0 to 65535")
         _require(1 <= self.workers <= 256, "workers", "1 to 256")
         _require(self.fsync in FSYNC_POLICIES, "fsync", ", ".join(FSYNC_POLICIES))
@@ -101,9 +118,22 @@ class Settings(Limits):
             _require(getattr(self, limit.name) >= 1, limit.name, "1 or more")
 
 
-def _require(holds: bool, name: str, accepted: str) -> None:
+def _require(holds: object, name: str, accepted: str) -> None:
     if not holds:
         raise StartupError(f"setting {name} must be {accepted}")
+
+
+def decoded(word: str) -> str:
+    """A word of the command line or the environment as text, whatever the locale.
+
+    Python leaves bytes that are not in the encoding of the locale as surrogates: in C and POSIX, all of UTF-8 above 127.
+
+    Raises:
+        UnicodeDecodeError: those bytes are not UTF-8 either.
+    """
+    if any("\ud800" <= character <= "\udfff" for character in word):
+        return os.fsencode(word).decode()
+    return word
 
 
 def variable(name: str) -> str:
@@ -116,13 +146,13 @@ def flag(name: str) -> str:
     return f"--{name.replace('_', '-')}"
 
 
-def add_flags(parser: ArgumentParser) -> None:
-    """Add a flag for every setting to `parser`."""
+def add_flags(parser: ArgumentParser, names: Collection[str] = ()) -> None:
+    """Add a flag for each setting in `names` to `parser`, for every setting but the secrets if `names` is empty."""
     for item in fields(Settings):
-        shown = f"{item.metadata['help']} [{variable(item.name)}]"
-        # The root token and the key secret would stand in every process listing.
-        if item.name not in ("root_token", "key_secret"):
-            parser.add_argument(flag(item.name), dest=item.name, metavar="VALUE", help=shown)
+        if item.name in names or (not names and item.name not in SECRETS):
+            text = f"{item.metadata['help']} [{variable(item.name)}]"
+            # Without a default, so that a flag before an action is not overwritten by its absence after it.
+            parser.add_argument(flag(item.name), dest=item.name, metavar="VALUE", help=text, default=SUPPRESS)
 
 
 def load(flags: Namespace | None = None, environment: Mapping[str, str] | None = None) -> Settings:
@@ -134,11 +164,48 @@ def load(flags: Namespace | None = None, environment: Mapping[str, str] | None =
     environment = os.environ if environment is None else environment
     values: dict[str, Any] = {}
     for item in fields(Settings):
-        given = getattr(flags, item.name, None)
-        text = environment.get(variable(item.name)) if given is None else given
+        text = getattr(flags, item.name, None)
+        if text is None:
+            text = _from_environment(item.name, environment) or None
+        elif not text and item.default != "":
+            raise StartupError(f"{flag(item.name)} must not be empty; leave it out for the default")
         if text is not None:
             values[item.name] = _convert(item.name, item.type, text)
     return Settings(**values)
+
+
+def _from_environment(name: str, environment: Mapping[str, str]) -> str:
+    """Text of the variable of setting `name`, empty where it says nothing."""
+    text = environment.get(variable(name), "")
+    if _is_service_link(name, text):
+        return ""
+    # White space at the ends of a key secret is a part of it: without, it would not open the stores that were made with it.
+    return text if name in ("key_secret", *PATHS) else text.strip()
+
+
+def _is_service_link(name: str, text: str) -> bool:
+    return name == "port" and _SERVICE_LINK.match(text) is not None
+
+
+def warnings(settings: Settings, environment: Mapping[str, str] | None = None) -> list[str]:
+    """One sentence for each variable that is ignored or unwise, with its name and without its value."""
+    environment = os.environ if environment is None else environment
+    names = {variable(item.name) for item in fields(Settings)}
+    lines = [
+        f"{ascii(name)[1:-1]} is not a setting and is ignored"
+        for name in sorted(environment)
+        if name.startswith("SCC_") and name not in names
+    ]
+    if _is_service_link("port", environment.get(variable("port"), "")):
+        lines.append(f"{variable('port')} is the address of a Kubernetes service, not a port, and is ignored")
+    lines += [
+        f"{variable(name)} is shorter than {SHORT_SECRET} characters and can be guessed"
+        for name in SECRETS
+        if len(getattr(settings, name)) > 0 and len(getattr(settings, name).strip()) < SHORT_SECRET
+    ]
+    if settings.key_secret != settings.key_secret.strip():
+        lines.append(f"{variable('key_secret')} begins or ends with white space, which is part of the secret")
+    return lines
 
 
 def _convert(name: str, kind: object, text: str) -> object:
@@ -148,6 +215,8 @@ def _convert(name: str, kind: object, text: str) -> object:
         return text.lower() in TRUE
     converters: dict[object, Any] = {str: str, int: int, float: float, Path: Path}
     try:
-        return converters[kind](text)
+        return converters[kind](text if name in PATHS else decoded(text))
+    except UnicodeDecodeError:
+        raise StartupError(f"setting {name} is not UTF-8") from None
     except ValueError:
         raise StartupError(f"setting {name} cannot be read from {text!r}") from None

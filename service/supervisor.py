@@ -18,8 +18,9 @@ from dataclasses import replace
 from functools import partial
 from typing import BinaryIO, NamedTuple
 
-from service import datadir
+from service import datadir, open_files, streams
 from service.children import Signals, Watched, Worker
+from service.errors import OutputError
 from service.listeners import check_free, open_listeners, origin, turn_away
 from service.settings import Settings, variable
 from service.store.embedded import EmbeddedRedis
@@ -54,8 +55,9 @@ def serve(settings: Settings, load: Callable[[], Parts] = load_parts) -> None:
     """Serve until SIGTERM or SIGINT. A second signal cuts the wait for requests in flight short.
 
     Raises:
-        StartupError: the data directory or the port is taken, or Redis cannot be started or used.
+        StartupError: the data directory or the port is taken, too few files may be opened, or Redis cannot be started or used.
     """
+    open_files.require(settings.workers)
     with Signals() as signals:
         if settings.redis_url:
             check_free(settings.host, settings.port)
@@ -104,8 +106,7 @@ def _prepare_and_work(
     try:
         for worker in workers:
             worker.start()
-        sys.stdout.write(ready_text(base_url, settings.root_token if key_made_up else None))
-        sys.stdout.flush()
+        _announce(ready_text(base_url, settings.root_token if key_made_up else None))
         _watch(signals, workers, redis)
     finally:
         # First the sockets: no new connection is taken into a queue that nobody will serve.
@@ -125,6 +126,16 @@ def _work(
     if lock is not None:
         lock.close()
     parts.run_worker(settings, listener)
+
+
+def _announce(text: str) -> None:
+    """Print what an operator needs to know; a server without a standard output works as well."""
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except (OSError, OutputError) as error:
+        streams.discard_output()
+        logger.warning("the address and the key are not shown: %s", error)
 
 
 def _watch(signals: Signals, workers: list[Worker], redis: EmbeddedRedis | None) -> None:

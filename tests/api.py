@@ -203,7 +203,7 @@ class Operator:
         self._runner = asyncio.Runner(loop_factory=asyncio.new_event_loop)
         self._server = server
         self._link = Link.open(server.redis_url, timeout=PATIENCE)
-        self.registry = Registry(self._link, (server.data_dir / "key-secret").read_text().strip())
+        self.registry = Registry(self._link, (server.data_dir / "key-secret").read_text(encoding="utf-8").strip())
 
     def close(self) -> None:
         self._runner.run(self._link.close())

@@ -54,7 +54,7 @@ def clean_environment(**variables: str) -> dict[str, str]:
 
 
 def run_command(*words: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    """Run `python -m service …` to its end."""
+    """Run `session-configs …` to its end."""
     return subprocess.run(
         [sys.executable, "-m", "service", *words],
         env=clean_environment(**variables),
@@ -66,7 +66,7 @@ def run_command(*words: str, **variables: str) -> subprocess.CompletedProcess[st
 
 
 class Serving:
-    """One `python -m service serve` on a free port; its output goes to files beside the data directory.
+    """One `session-configs serve` on a free port; its output goes to files beside the data directory.
 
     It has a process group of its own, as a shell in a terminal gives it.
     """
@@ -76,7 +76,7 @@ class Serving:
         self._redis_url = variables.get("SCC_REDIS_URL", "")
         self._output, self._errors = (data_dir.with_name(f"{data_dir.name}.{kind}") for kind in ("out", "err"))
         command = [sys.executable, "-m", "service", "serve", "--port", "0", "--data-dir", str(data_dir), *flags]
-        with self._output.open("w") as output, self._errors.open("w") as errors:
+        with self._output.open("w", encoding="utf-8") as output, self._errors.open("w", encoding="utf-8") as errors:
             self.process = subprocess.Popen(
                 command, env=clean_environment(**variables), stdout=output, stderr=errors, start_new_session=True
             )
@@ -84,12 +84,12 @@ class Serving:
     @property
     def output(self) -> str:
         """What it printed."""
-        return self._output.read_text()
+        return self._output.read_text(encoding="utf-8")
 
     @property
     def errors(self) -> str:
         """What it logged."""
-        return self._errors.read_text()
+        return self._errors.read_text(encoding="utf-8")
 
     @property
     def base_url(self) -> str:
@@ -144,7 +144,7 @@ def children_of(parent: int) -> list[int]:
     found = []
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:
-            state, owner = stat.read_text().rpartition(")")[2].split()[:2]
+            state, owner = stat.read_text(encoding="utf-8").rpartition(")")[2].split()[:2]
         except OSError:
             continue
         if int(owner) == parent and state != "Z":
@@ -155,7 +155,7 @@ def children_of(parent: int) -> list[int]:
 def program_of(pid: int) -> str:
     """Name of the program that process `pid` runs, empty when it is gone."""
     try:
-        return Path(f"/proc/{pid}/comm").read_text().strip()
+        return Path(f"/proc/{pid}/comm").read_text(encoding="utf-8").strip()
     except OSError:
         return ""
 
@@ -163,7 +163,7 @@ def program_of(pid: int) -> str:
 def alive(pid: int) -> bool:
     """Whether process `pid` is there and no zombie."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+        return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0] != "Z"
     except OSError:
         return False
 

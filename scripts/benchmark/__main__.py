@@ -100,8 +100,8 @@ def _write(bench: Bench, directory: Path, seconds: float) -> None:
     lists = cells if isinstance(cells, list) else []
     text = report.markdown(bench.results, bench.details, bench.holds, about)
     directory.mkdir(parents=True, exist_ok=True)
-    (directory / "results.md").write_text(text)
-    (directory / "results.svg").write_text(plot.svg(bench.results, lists))
+    (directory / "results.md").write_text(text, encoding="utf-8")
+    (directory / "results.svg").write_text(plot.svg(bench.results, lists), encoding="utf-8")
     raw = {
         "about": about,
         "results": [asdict(result) | {"met": result.met} for result in bench.results],
@@ -109,7 +109,7 @@ def _write(bench: Bench, directory: Path, seconds: float) -> None:
         "holds": [asdict(hold) for hold in bench.holds],
         "quiet holds": bench.quiet_holds,
     }
-    (directory / "results.json").write_text(json.dumps(raw, indent=1, ensure_ascii=False) + "\n")
+    (directory / "results.json").write_text(json.dumps(raw, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     sys.stdout.write(text)
     sys.stderr.write(f"written to {directory}\n")
 

@@ -95,7 +95,7 @@ class LocalCluster:
 
 
 class ClusterService(Program):
-    """`python -m service serve` on a cluster."""
+    """`session-configs serve` on a cluster."""
 
     def __init__(self, home: Path, url: str, *, workers: int, partitions: int) -> None:
         home.mkdir()

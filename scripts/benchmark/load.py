@@ -83,7 +83,7 @@ def wrk(origin: Origin, requests: Path, *, connections: int, seconds: float, ref
         Failed: a request was not answered, or with an error.
     """
     command = _wrk_command(origin, requests, connections, seconds)
-    printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    printed = subprocess.run(command, capture_output=True, encoding="utf-8", check=True).stdout
     seen = json.loads(printed.strip().rpartition("\n")[2])
     good = seen["requests"] - seen["refused"]
     if seen["failed"] or (seen["refused"] and not refusals) or not good:
@@ -95,7 +95,7 @@ def open_loop(origin: Origin, requests: Path, *, rate: float, connections: int, 
     """Send `rate` requests a second, whatever becomes of them; what was answered well, with latencies from when it was due."""
     words = [*origin, requests, rate, seconds, connections]
     command = [sys.executable, "-m", "scripts.benchmark.open_loop", *map(str, words)]
-    printed = subprocess.run(command, capture_output=True, text=True, check=True, cwd=SCRIPT.parents[2]).stdout
+    printed = subprocess.run(command, capture_output=True, encoding="utf-8", check=True, cwd=SCRIPT.parents[2]).stdout
     seen = json.loads(printed)
     return Load(seen["good"], seen["p50"], seen["p99"])
 
@@ -117,7 +117,7 @@ def beside(origin: Origin, requests: Path, *, connections: int) -> Iterator[None
 def redis_benchmark(redis_socket: Path, command: Sequence[str], *, connections: int, count: int) -> Load:
     """Send one Redis command `count` times."""
     words = ["-s", str(redis_socket), "-c", str(connections), "-n", str(count), "--csv", *command]
-    printed = subprocess.run([tools.path("redis-benchmark"), *words], capture_output=True, text=True, check=True).stdout
+    printed = subprocess.run([tools.path("redis-benchmark"), *words], capture_output=True, encoding="utf-8", check=True).stdout
     # The test's name is the command, and may hold anything; the header and the figures stand in the last two lines.
     header, figures = list(csv.reader(printed.strip().splitlines()[-2:]))
     seen = dict(zip(header, figures, strict=True))

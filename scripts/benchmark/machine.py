@@ -14,7 +14,7 @@ from scripts.lib.program import ROOT
 
 def machine() -> dict[str, str]:
     """Processor, versions, commit and date."""
-    processor = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
+    processor = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text(encoding="utf-8"))
     changed = _says("git", "-C", str(ROOT), "status", "--porcelain", "--", "service", "pyproject.toml")
     redis = re.search(r"v=(\S+)", _says("redis-server", "--version"))
     return {
@@ -33,5 +33,5 @@ def _says(program: str, *words: str) -> str:
     path = tools.find(program)
     if path is None:
         return ""
-    done = subprocess.run([path, *words], capture_output=True, text=True, check=False)
+    done = subprocess.run([path, *words], capture_output=True, encoding="utf-8", check=False)
     return (done.stdout.strip().splitlines() or [""])[0]

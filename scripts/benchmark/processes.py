@@ -81,7 +81,7 @@ class RedisSide:
 
 
 class Service(Program):
-    """`python -m service serve` with an embedded Redis of its own."""
+    """`session-configs serve` with an embedded Redis of its own."""
 
     def __init__(self, home: Path, *, workers: int) -> None:
         home.mkdir()
@@ -94,8 +94,9 @@ class Service(Program):
 
     def workers(self) -> list[int]:
         """Process ids of its workers."""
-        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
-        return [int(pid) for pid in children if Path(f"/proc/{pid}/comm").read_text().strip() not in SERVER_NAMES]
+        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text(encoding="utf-8").split()
+        programs = {int(pid): Path(f"/proc/{pid}/comm").read_text(encoding="utf-8").strip() for pid in children}
+        return [pid for pid, program in programs.items() if program not in SERVER_NAMES]
 
 
 class DefaultRedis(Program):
@@ -120,7 +121,7 @@ class Bare(Program):
             for method, answer in answers.items()
         }
         path = home / "answers.json"
-        path.write_text(json.dumps(told))
+        path.write_text(json.dumps(told), encoding="utf-8")
         super().__init__(home, [sys.executable, "-m", "scripts.benchmark.peers.bare", str(path)], cwd=ROOT)
         self.origin: Origin = ("127.0.0.1", int(self.printed(r"ready on (\d+)\n")))
 
@@ -141,7 +142,7 @@ class Webdis(Program):
             "logfile": str(home / "log"),
         }
         path = home / "webdis.json"
-        path.write_text(json.dumps(settings))
+        path.write_text(json.dumps(settings), encoding="utf-8")
         super().__init__(home, [tools.path("webdis"), str(path)])
         self.origin: Origin = ("127.0.0.1", port)
 

@@ -113,7 +113,7 @@ def _first_answer(service: Service) -> None:
 
 def _memory(pid: int) -> tuple[float, float]:
     """Memory of a process that is its own, and all that is mapped into it, in MB."""
-    rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
+    rollup = Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="utf-8")
     kilobytes = {
         name: int(value) for name, value in re.findall(r"^(\w+): +(\d+) kB", rollup, re.MULTILINE)
     }
@@ -123,7 +123,7 @@ def _memory(pid: int) -> tuple[float, float]:
 def tree_bytes() -> int:
     """Bytes of the package and of all that it depends on at run time."""
     seen: set[str] = set()
-    waiting: list[str] = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
+    waiting: list[str] = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["dependencies"]
     total = sum(path.stat().st_size for path in (ROOT / "service").rglob("*") if path.is_file() and path.suffix != ".pyc")
     while waiting:
         required = waiting.pop()

@@ -44,7 +44,7 @@ class Program:
     @property
     def output(self) -> str:
         """All it printed."""
-        return self._output.read_text(errors="replace")
+        return self._output.read_text(errors="replace", encoding="utf-8")
 
     def printed(self, pattern: str) -> str:
         """Wait until it has printed `pattern`; returns the first group.

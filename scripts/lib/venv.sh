@@ -73,9 +73,10 @@ ensure_venv() {
             installed="$(identity "$venv/bin/python") $root $sum: base "
             ;;
     esac
-    # setuptools would leave its notes in the checkout.
-    printf '[egg_info]\negg_base = %s\n' "$venv" >"$venv/build.cfg"
-    DIST_EXTRA_CONFIG=$venv/build.cfg "$venv/bin/python" -m pip install --quiet --disable-pip-version-check \
-        --editable "$root${extra:+[$extra]}"
+    # setuptools would leave its notes in the checkout. Paths are relative: it interpolates `%`, and pip takes `[…]` at the end of
+    # a path for extras.
+    printf '[egg_info]\negg_base = %s\n' "${venv#"$root"/}" >"$venv/build.cfg"
+    (cd "$root" && DIST_EXTRA_CONFIG=$venv/build.cfg "$venv/bin/python" -m pip install --quiet --disable-pip-version-check \
+        --editable ".${extra:+[$extra]}")
     echo "$installed${extra:+$extra }" >"$stamp"
 }

@@ -25,7 +25,7 @@ class Child:
 
 
 class Server(Program):
-    """`python -m service serve` with an embedded Redis that syncs every write before it is answered."""
+    """`session-configs serve` with an embedded Redis that syncs every write before it is answered."""
 
     def __init__(self, home: Path) -> None:
         self.data = home / "data"
@@ -49,7 +49,7 @@ class Server(Program):
         return [child.pid for child in sorted(workers, key=lambda child: (child.started, child.pid))]
 
     def _children(self) -> list[Child]:
-        pids = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
+        pids = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text(encoding="utf-8").split()
         return [child for child in map(_child, pids) if child is not None]
 
 
@@ -57,7 +57,7 @@ def _child(pid: str) -> Child | None:
     """The living process `pid`."""
     try:
         # man 5 proc: after the name in parentheses come state, ppid, pgrp, session, …, and as 20th of these the start time.
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
     except OSError:
         return None
     return None if fields[0] in "ZX" else Child(int(pid), leads=fields[3] == pid, started=int(fields[19]))
@@ -66,7 +66,7 @@ def _child(pid: str) -> Child | None:
 def memory(pid: int) -> tuple[float, float] | None:
     """RSS and USS (what it shares with no other) of a process in MB, of 1,000,000 bytes; None if it is gone."""
     try:
-        rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
+        rollup = Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="utf-8")
     except OSError:
         return None
     kilobytes = {name: int(number) for name, number in re.findall(r"^(\w+): +(\d+) kB", rollup, re.MULTILINE)}

@@ -42,7 +42,7 @@ async def check_projects(link: Link, projects: Sequence[Project], settings: Sett
     total = await nodes.key_count(link)
     for store in stores:
         total += sum(await link.batch([("ZCARD", partition.sessions) for partition in store.all_partitions]))
-    with tqdm(total=total, desc="check", unit=" looks", file=sys.stderr, mininterval=0.2) as bar:
+    with tqdm(total=total, desc="check", unit=" looks", file=sys.stderr, disable=None, mininterval=0.2) as bar:
         for store in stores:
             checks = [Check(link, partition, settings, repair, bar.update) for partition in store.all_partitions]
             async for finding in check_all(checks):

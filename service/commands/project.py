@@ -5,8 +5,8 @@ import sys
 from argparse import ArgumentParser, Namespace
 
 from service.commands import _store
-from service.errors import BadRequest
-from service.settings import Settings
+from service.errors import BadRequest, OutputError
+from service.settings import CONNECTION, Settings, add_flags
 from service.store.bootstrap import DEFAULT_PROJECT
 from service.store.projects import KEY_TTL, Registry
 
@@ -14,15 +14,16 @@ from service.store.projects import KEY_TTL, Registry
 def add_arguments(parser: ArgumentParser) -> None:
     """Add what `project` takes."""
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
-    actions.add_parser("list", help="names and ids of all projects")
+    listing = "names and ids of all projects"
+    add_flags(actions.add_parser("list", help=listing, description=listing), CONNECTION)
     for action, text in (
         ("create", "create a project and print its key, which is shown this once"),
         ("rotate-key", "print a new key, shown this once, and revoke all others of the project within 5 seconds"),
         ("delete", "delete a project with its sessions, users and keys"),
     ):
-        actions.add_parser(action, help=text, description=text).add_argument(
-            "name", metavar="NAME", help="the project's name: a-z, 0-9 and -"
-        )
+        chosen = actions.add_parser(action, help=text, description=text)
+        chosen.add_argument("name", metavar="NAME", help="the project's name: a-z, 0-9 and -")
+        add_flags(chosen, CONNECTION)
 
 
 def run(arguments: Namespace, settings: Settings) -> int:
@@ -38,14 +39,23 @@ async def _run(arguments: Namespace, settings: Settings) -> None:
                 for project in await registry.all():
                     _say(f"{project.slug}\t{project.id}")
             case "create":
-                project, key = await registry.create(arguments.name)
-                _say(f"project {project.slug} {project.id}")
-                _say(f"key {key}")
+                await _create(registry, arguments.name, settings)
             case "rotate-key":
-                _say(f"key {await registry.rotate_key(await registry.get(arguments.name))}")
+                await registry.rotate_key(await registry.get(arguments.name), show=lambda key: _say(f"key {key}"))
             case "delete":
                 await _delete(registry, arguments.name, settings)
                 _say(f"project {arguments.name} is deleted")
+
+
+async def _create(registry: Registry, name: str, settings: Settings) -> None:
+    project, key = await registry.create(name)
+    try:
+        _say(f"project {project.slug} {project.id}\nkey {key}")
+    except (OSError, OutputError):
+        # Nobody has seen the only key: the project goes again, and the command can be repeated.
+        await registry.revoke_keys(project)
+        await registry.delete(await _store.sessions(registry.link, project, settings))
+        raise
 
 
 async def _delete(registry: Registry, name: str, settings: Settings) -> None:

@@ -91,5 +91,5 @@ async def _move(link: Link, settings: Settings) -> int:
 
 @contextmanager
 def _bar(phase: str, total: int) -> Iterator[Callable[[int], object]]:
-    with tqdm(total=total, desc=phase, file=sys.stderr, mininterval=0.2) as bar:
+    with tqdm(total=total, desc=phase, file=sys.stderr, disable=None, mininterval=0.2) as bar:
         yield bar.update

@@ -4,7 +4,9 @@ import logging
 from argparse import ArgumentParser, Namespace
 
 from service import supervisor
-from service.settings import Settings, add_flags
+from service.settings import Settings, add_flags, warnings
+
+logger = logging.getLogger(__name__)
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -19,5 +21,7 @@ def run(arguments: Namespace, settings: Settings) -> int:  # noqa: ARG001 - the 
         StartupError: the server cannot start.
     """
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.INFO)
+    for warning in warnings(settings):
+        logger.warning("%s", warning)
     supervisor.serve(settings)
     return 0

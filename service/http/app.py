@@ -3,7 +3,6 @@
 import asyncio
 import gc
 import logging
-import resource
 import signal
 import socket
 import sys
@@ -17,6 +16,7 @@ from service.http.context import Worker
 from service.http.dispatch import Dispatch
 from service.http.protocol import Server
 from service.listeners import has_waiting
+from service.open_files import raise_limit
 from service.settings import Settings
 from service.store.connection import Link
 from service.store.sweep import Sweeper
@@ -49,15 +49,13 @@ def run_worker(settings: Settings, listener: socket.socket) -> None:
 
 
 def _connections(wanted: int) -> int:
-    """How many connections this process may have open: `wanted`, or what the system lets it raise its limit to."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft == resource.RLIM_INFINITY or soft >= wanted + OTHER_FILES:
+    """How many connections this process may have open: `wanted`, or as many as the limit on open files leaves."""
+    files = raise_limit(wanted + OTHER_FILES)
+    if files == wanted + OTHER_FILES:
         return wanted
-    most = wanted + OTHER_FILES if hard == resource.RLIM_INFINITY else min(wanted + OTHER_FILES, hard)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
-    if most < wanted + OTHER_FILES:
-        log.warning("this process may open %d files only: %d connections", most, most - OTHER_FILES)
-    return max(1, most - OTHER_FILES)
+    connections = files - min(OTHER_FILES, files // 2)
+    log.warning("this process may open %d files only (ulimit -n): %d connections, not %d", files, connections, wanted)
+    return connections
 
 
 async def _serve(settings: Settings, listener: socket.socket) -> None:

@@ -130,7 +130,7 @@ def _probe(path: str | None) -> Server | None:
         return None
     try:
         output = subprocess.run(  # noqa: S603 - the operator's own PATH or setting names the binary
-            [path, "--version"], capture_output=True, text=True, timeout=_VERSION_TIMEOUT, check=False
+            [path, "--version"], capture_output=True, encoding="utf-8", errors="replace", timeout=_VERSION_TIMEOUT, check=False
         ).stdout
     except (OSError, subprocess.TimeoutExpired):
         return None

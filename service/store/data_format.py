@@ -131,7 +131,7 @@ def write_record(directory: Path, server: Server) -> None:
     draft = directory / f".{RECORD}.new"
     text = json.dumps({"kind": record.kind, "version": ".".join(map(str, record.version))})
     try:
-        with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+        with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
             file.write(text + "\n")
         draft.replace(directory / RECORD)
     except OSError as error:

@@ -92,7 +92,7 @@ class EmbeddedRedis:
             StartupError: it cannot be started.
         """
         packed = "listpack" if self._server.version >= (7, 0) else "ziplist"
-        config = CONFIG.format(socket=self._socket.place(), log=LOG, fsync=self._fsync, packed=packed)
+        config = CONFIG.format(socket=_escaped(self._socket.place()), log=LOG, fsync=self._fsync, packed=packed)
         data_format.remove_temporary_files(self.directory)
         data_format.write_record(self.directory, self._server)
         self._is_restarting = False
@@ -164,7 +164,7 @@ class EmbeddedRedis:
         assert self._process.stdin is not None  # noqa: S101 - as above
         try:
             with self._process.stdin as pipe:
-                pipe.write(config.encode())
+                pipe.write(os.fsencode(config))
         except BrokenPipeError:
             pass  # It ended at once; `wait` tells why.
 
@@ -196,6 +196,11 @@ def _choose_server(directory: Path, named: str) -> Server:
             server.path, server.name, directory, author, readers[0].path, readers[0].name,
         )  # fmt: skip
     return readers[0]
+
+
+def _escaped(path: Path | str) -> str:
+    """`path` as it stands between double quotes in Redis's configuration; only a TMPDIR can make this necessary."""
+    return str(path).replace("\\", "\\\\").replace('"', '\\"')
 
 
 def _environment() -> dict[str, str]:

@@ -111,12 +111,24 @@ class Registry:
             known = member.decode()
             record = await self.link.call("HGET", keys.token_key(known), "name")
             if known != kept and (name is None or record == name.encode()):
-                await self.link.call("DEL", keys.token_key(known), writes=True)
-                await self.link.call("SREM", keys.tokens_key(project.slug), known, writes=True)
+                await self._revoke(project, known)
 
-    async def rotate_key(self, project: Project) -> str:
-        """Give `project` a new key and revoke all others."""
+    async def _revoke(self, project: Project, known: str) -> None:
+        """Revoke the key of `project` whose hash is `known`."""
+        await self.link.call("DEL", keys.token_key(known), writes=True)
+        await self.link.call("SREM", keys.tokens_key(project.slug), known, writes=True)
+
+    async def rotate_key(self, project: Project, show: Callable[[str], None]) -> str:
+        """Give `project` a new key, hand it to `show`, and revoke all others; returns the key.
+
+        If `show` raises, nobody knows the new key: it is revoked, and the others stay.
+        """
         key = await self.add_key(project)
+        try:
+            show(key)
+        except Exception:
+            await self._revoke(project, digest(key, self.secret))
+            raise
         await self.revoke_keys(project, but=key)
         return key
 

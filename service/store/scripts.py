@@ -80,7 +80,7 @@ def load(name: str) -> Script:
 
 
 def _read(path: str) -> str:
-    return resources.files("service.store").joinpath("lua", path).read_text()
+    return resources.files("service.store").joinpath("lua", path).read_text(encoding="utf-8")
 
 
 def _resolve(source: str, including: list[str], done: set[str]) -> str:

@@ -37,7 +37,7 @@ def socket_path(directory: Path) -> Path:
 
 def url(directory: Path) -> str:
     """URL of the Redis of the data directory `directory`; `%` escapes what a URL cannot hold."""
-    return f"unix://{quote(str(socket_path(directory)))}"
+    return f"unix://{quote(os.fsencode(socket_path(directory)))}"
 
 
 def ping(directory: Path) -> str | None:

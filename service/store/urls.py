@@ -9,12 +9,13 @@
 redis-py's `ssl_…` options, and `sentinel_username` and `sentinel_password` where Sentinels want their own.
 """
 
+import os
 import re
 from contextlib import suppress
 from dataclasses import KW_ONLY, dataclass, field
 from ipaddress import AddressValueError, IPv6Address
 from typing import Any
-from urllib.parse import unquote
+from urllib.parse import unquote, unquote_to_bytes
 
 from redis.asyncio.connection import AbstractConnection, Connection, SSLConnection, UnixDomainSocketConnection, parse_url
 from redis.asyncio.retry import Retry
@@ -82,11 +83,12 @@ def parse(url: str) -> Address:
     kind, tls = scheme["kind"] or "one", bool(scheme["tls"])
     userinfo, _, netloc = parts["authority"].rpartition("@")
     options, sentinel_options = _options(parts["query"] or "", userinfo, kind, tls)
-    path = unquote(parts["path"])
     if scheme["unix"]:
+        path = os.fsdecode(unquote_to_bytes(parts["path"].encode()))
         if netloc or not path or "\0" in path:
             raise _bad("needs the path of a socket: unix:///path")
         return _checked(Address(kind, path=path, options=options))
+    path = unquote(parts["path"])
     hosts = _hosts(netloc, kind)
     names = [name for name in path.split("/") if name]
     service = ""

@@ -87,7 +87,7 @@ def test_a_removed_socket_costs_nothing_that_was_acknowledged_and_comes_back(ser
     until(lambda: request("GET", f"{serving.base_url}/session", KEY)[0] == 200, "an answer")
     assert configs(serving) == {session_id(number): {"number": number} for number in range(1, 30)}
     assert "the socket of the embedded Redis was removed" in serving.errors
-    assert "bye bye" in (serving.data_dir / "redis.log").read_text()
+    assert "bye bye" in (serving.data_dir / "redis.log").read_text(encoding="utf-8")
 
 
 #: What the service stored with Redis 6.2.14: sessions 1 to 9, 1 patched, 2 deleted; then, where the file was rewritten in
@@ -132,7 +132,7 @@ def test_a_server_that_is_installed_later_and_cannot_read_the_directory_stops_no
     assert serving.stop() == 0
     programs.mkdir()
     installed = programs / program
-    installed.write_text("#!/bin/sh\necho Redis server v=7.0.15\n")
+    installed.write_text("#!/bin/sh\necho Redis server v=7.0.15\n", encoding="utf-8")
     installed.chmod(0o755)
     serving = serve(directory, PATH=f"{programs}:{os.environ['PATH']}")
     assert configs(serving) == {session_id(1): {"number": 1}}

@@ -59,7 +59,7 @@ def test_the_made_up_key_is_kept_for_its_owner_only_and_used_again(start: Start)
     for name in ("root-token", "key-secret"):
         assert stat.S_IMODE((serving.data_dir / name).stat().st_mode) == 0o600
     assert stat.S_IMODE(serving.data_dir.stat().st_mode) == 0o700
-    assert f"sk-ac-{(serving.data_dir / 'root-token').read_text().strip()}" == key
+    assert f"sk-ac-{(serving.data_dir / 'root-token').read_text(encoding='utf-8').strip()}" == key
     assert serving.stop() == 0
     assert key_of(start()) == key
 
@@ -84,7 +84,7 @@ def test_redis_is_not_reachable_by_other_users_nor_by_the_network(start: Start) 
 def test_redis_does_not_get_our_secrets_in_its_environment(start: Start) -> None:
     serving = start(SCC_ROOT_TOKEN="set-by-operator")
     (redis,) = serving.redis_processes()
-    assert "SCC_" not in Path(f"/proc/{redis}/environ").read_text()
+    assert "SCC_" not in Path(f"/proc/{redis}/environ").read_text(encoding="utf-8")
 
 
 def test_a_second_server_on_the_data_directory_is_refused(start: Start) -> None:
@@ -118,7 +118,7 @@ def test_what_was_stored_is_there_after_a_restart(start: Start) -> None:
 def fake_redis(directory: Path, body: str) -> str:
     """A redis-server that knows its version and otherwise does `body`; its path."""
     fake = directory / "redis-server"
-    fake.write_text(f'#!/bin/sh\n[ "$1" = --version ] && echo "v=7.0.15" && exit\n{body}\n')
+    fake.write_text(f'#!/bin/sh\n[ "$1" = --version ] && echo "v=7.0.15" && exit\n{body}\n', encoding="utf-8")
     fake.chmod(0o755)
     return str(fake)
 
@@ -148,7 +148,7 @@ def test_sigterm_ends_everything_in_order(start: Start) -> None:
     assert serving.stop() == 0
     assert [pid for pid in children if alive(pid)] == []
     assert not (serving.data_dir / "redis.sock").exists()
-    assert "bye bye" in (serving.data_dir / "redis.log").read_text()
+    assert "bye bye" in (serving.data_dir / "redis.log").read_text(encoding="utf-8")
     assert serving.errors == ""
 
 
@@ -157,7 +157,7 @@ def test_ctrl_c_in_a_terminal_ends_everything_in_order(tmp_path: Path) -> None:
     serving = Serving(tmp_path / "data", "--workers", "2").wait_ready()
     os.killpg(serving.process.pid, signal.SIGINT)
     assert serving.process.wait(60) == 0
-    assert "bye bye" in (serving.data_dir / "redis.log").read_text()
+    assert "bye bye" in (serving.data_dir / "redis.log").read_text(encoding="utf-8")
     assert serving.errors == ""
 
 
@@ -206,7 +206,7 @@ def test_a_second_signal_does_not_wait_for_requests_in_flight(start: Start) -> N
     until(lambda: refuses_connections(serving), "an end of new connections")
     serving.process.terminate()
     assert serving.process.wait(60) == 0
-    assert "bye bye" in (serving.data_dir / "redis.log").read_text()
+    assert "bye bye" in (serving.data_dir / "redis.log").read_text(encoding="utf-8")
     connection.close()
 
 
@@ -287,9 +287,12 @@ def test_an_ipv6_address_can_be_served(start: Start) -> None:
     assert answers(serving, key_of(serving))
 
 
-@pytest.mark.parametrize("command", ["", "serve", "project", "find", "check", "redis-cli"])
+COMMANDS = ("", "serve", "project", "project create", "find", "check", "repartition", "health", "redis-cli")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
 def test_help_is_everywhere(command: str) -> None:
     said = run_command(*command.split(), "--help")
     assert said.returncode == 0
-    assert said.stdout.startswith("usage: python -m service")
+    assert said.stdout.startswith(f"usage: session-configs {command}".strip())
     assert said.stderr == ""

@@ -12,7 +12,7 @@ import pytest
 from service.settings import Settings, flag, variable
 from tests.serving import PATIENCE, Serving, clean_environment
 
-README = (Path(__file__).parents[2] / "README.md").read_text()
+README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
 EXAMPLE = re.compile(r"^```(sh|python)\n(.*?)^```\n(?:```text\n(.*?)^```\n)?", re.MULTILINE | re.DOTALL)
 KEY = "sk-ac-readme"
 
@@ -64,7 +64,7 @@ def test_the_settings_table_has_every_setting_with_its_default(setting: object) 
 
 
 def test_every_dependency_has_its_reason() -> None:
-    project = (Path(__file__).parents[2] / "pyproject.toml").read_text()
+    project = (Path(__file__).parents[2] / "pyproject.toml").read_text(encoding="utf-8")
     names = re.findall(r'^    "([a-z-]+)(?:\[.*?\])?>=', project, re.MULTILINE)
     assert "aiohttp" in names
     told = README[README.index("## Dependencies") :]

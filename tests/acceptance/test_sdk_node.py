@@ -22,12 +22,12 @@ def node() -> str:
     node, npm = shutil.which("node"), shutil.which("npm")
     assert node, "node is not on PATH; this test runs the TypeScript SDK: install Node 18 or newer"
     assert npm, "npm is not on PATH; it comes with Node 18 or newer"
-    with (HERE / "package.json").open() as package:
+    with (HERE / "package.json").open(encoding="utf-8") as package:
         # Several test processes would install at once.
         fcntl.flock(package, fcntl.LOCK_EX)
         wanted = json.load(package)["dependencies"][NAME]
         installed = HERE / "node_modules" / NAME / "package.json"
-        if not installed.exists() or json.loads(installed.read_text())["version"] != wanted:
+        if not installed.exists() or json.loads(installed.read_text(encoding="utf-8"))["version"] != wanted:
             install = [npm, "install", "--no-save", "--no-package-lock", "--no-audit", "--no-fund", "--ignore-scripts"]
             run = subprocess.run(install, cwd=HERE, capture_output=True, text=True, timeout=5 * PATIENCE, check=False)
             assert run.returncode == 0, f"npm could not install {NAME}@{wanted}:\n{run.stderr}"

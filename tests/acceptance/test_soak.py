@@ -45,7 +45,7 @@ def soak(output: Path, seconds: int) -> "subprocess.Popen[bytes]":
 def test_a_short_soak_with_every_fault_finds_nothing_wrong(tmp_path: Path) -> None:
     output = tmp_path / "output"
     status = soak(output, 10).wait(4 * PATIENCE)
-    said = output.read_text()
+    said = output.read_text(encoding="utf-8")
     assert status == 0, said
     assert "all lists, users and documents are as the model has them; check is clean" in said
     # It did what it is there for.
@@ -71,15 +71,15 @@ def leave_a_member(redis: Redis) -> None:
 def test_a_soak_finds_what_is_planted_in_its_store(tmp_path: Path, plant: Callable[[Redis], None], found: str) -> None:
     output = tmp_path / "output"
     soaking = soak(output, 3)
-    until(lambda: "data directory" in output.read_text(), "a soak under way")
-    data = Path(output.read_text().splitlines()[0].partition("data directory ")[2])
+    until(lambda: "data directory" in output.read_text(encoding="utf-8"), "a soak under way")
+    data = Path(output.read_text(encoding="utf-8").splitlines()[0].partition("data directory ")[2])
     # Once may be in vain: the session could be deleted, or written anew, before anybody looks.
     while soaking.poll() is None:
         with suppress(RedisError), Redis(unix_socket_path=str(socket_path(data)), socket_timeout=PATIENCE) as redis:
             plant(redis)
         with suppress(subprocess.TimeoutExpired):
             soaking.wait(0.5)
-    said = output.read_text()
+    said = output.read_text(encoding="utf-8")
     assert soaking.returncode == 1, said
     assert re.search(rf"WRONG, with --seed {SEED}: ", said), said
     assert re.search(found, said), said

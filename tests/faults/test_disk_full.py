@@ -57,7 +57,7 @@ async def test_with_fsync_always_redis_ends_at_a_full_disk_and_comes_back_with_a
         # The supervisor's limit goes to the next Redis.
         for process in (serving.process.pid, redis_of(serving)):
             limit_files(process, size)
-        await eventually(lambda: log.read_text().count("Can't recover from AOF write error") >= 2, "a second end")
+        await eventually(lambda: log.read_text("utf-8").count("Can't recover from AOF write error") >= 2, "a second end")
         limit_files(serving.process.pid, -1)
         for redis in serving.redis_processes():
             limit_files(redis, -1)

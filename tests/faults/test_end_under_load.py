@@ -59,7 +59,7 @@ async def test_a_connection_in_the_queue_at_sigterm_gets_its_answer(start: Start
 
 def sockets_listening(pid: int) -> set[str]:
     """The listening TCP sockets that process `pid` has open."""
-    with open("/proc/net/tcp") as table:
+    with open("/proc/net/tcp", encoding="utf-8") as table:
         rows = [line.split() for line in table.readlines()[1:]]
     listening = {f"socket:[{row[9]}]" for row in rows if row[3] == "0A"}
     held = set()

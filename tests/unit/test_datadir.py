@@ -61,7 +61,7 @@ def test_secrets_that_are_set_come_before_those_kept(tmp_path: Path) -> None:
     datadir.with_secrets(Settings(data_dir=tmp_path))
     settings = datadir.with_secrets(Settings(data_dir=tmp_path, root_token="mine"))
     assert settings.root_token == "mine"
-    assert settings.key_secret == (tmp_path / datadir.KEY_SECRET).read_text().strip()
+    assert settings.key_secret == (tmp_path / datadir.KEY_SECRET).read_text(encoding="utf-8").strip()
 
 
 def test_no_directory_is_made_where_nothing_is_kept(tmp_path: Path) -> None:

@@ -323,7 +323,7 @@ from service.configs import document
 from service.configs.limits import Limits
 
 def pages():
-    return int(Path("/proc/self/statm").read_text().split()[1])
+    return int(Path("/proc/self/statm").read_text(encoding="utf-8").split()[1])
 
 document.document({"a": 0}, b'{"a":0}', Limits())
 before = pages()

@@ -20,6 +20,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("service.store",),
     ("service.settings",),
     ("service.configs",),
+    ("service.streams", "service.open_files"),
     ("service.errors", "service.lifetime", "service"),
 )
 
@@ -68,7 +69,7 @@ def imports_of(source: str, modules: set[str]) -> set[str]:
 
 
 PATHS = {name_of(path): path for path in sorted(ROOT.rglob("*.py"))}
-IMPORTS = {name: imports_of(path.read_text(), set(PATHS)) for name, path in PATHS.items()}
+IMPORTS = {name: imports_of(path.read_text(encoding="utf-8"), set(PATHS)) for name, path in PATHS.items()}
 OURS = {name: {module for module in found if inside(module, "service")} for name, found in IMPORTS.items()}
 
 

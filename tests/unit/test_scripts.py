@@ -39,7 +39,7 @@ def pretend(monkeypatch: pytest.MonkeyPatch, **files: str) -> None:
 
 def body(name: str) -> str:
     """A script without its comments."""
-    return re.sub(r"--.*", "", (LUA / f"{name}.lua").read_text())
+    return re.sub(r"--.*", "", (LUA / f"{name}.lua").read_text(encoding="utf-8"))
 
 
 def used(kind: str, name: str) -> set[int]:
@@ -65,7 +65,7 @@ def test_a_script_loads_and_is_known_by_its_sha(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_header_says_what_the_script_does_and_what_it_returns(name: str) -> None:
-    header = re.match(r"(?:--.*\n)+", (LUA / f"{name}.lua").read_text())
+    header = re.match(r"(?:--.*\n)+", (LUA / f"{name}.lua").read_text(encoding="utf-8"))
     assert header is not None
     assert header[0].startswith(f"-- {name}: ")
     assert re.search(r"^-- returns ", header[0], re.MULTILINE)
@@ -89,16 +89,16 @@ def test_only_a_last_argument_that_stands_for_many_is_looped_over(name: str) -> 
 @pytest.mark.parametrize("path", ALL_FILES, ids=lambda path: path.stem)
 def test_an_include_reads_neither_keys_nor_arguments(path: Path) -> None:
     if path.parent.name == "include":
-        assert not re.search(r"\b(KEYS|ARGV)\b", path.read_text())
+        assert not re.search(r"\b(KEYS|ARGV)\b", path.read_text(encoding="utf-8"))
     else:
-        assert re.search(r"\bKEYS\b", path.read_text())
+        assert re.search(r"\bKEYS\b", path.read_text(encoding="utf-8"))
 
 
 def calls() -> list[tuple[str, str, int, bool]]:
     """Every call of a script whose tuples are written out: script, KEYS or ARGV, length, whether the last item is starred."""
     found = []
     for path in sorted(Path(service.store.__file__).parent.glob("*.py")):
-        tree = ast.parse(path.read_text())
+        tree = ast.parse(path.read_text(encoding="utf-8"))
         for node in ast.walk(tree):
             if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute) or node.func.attr != "run":
                 continue
@@ -138,19 +138,19 @@ def test_python_hands_each_script_as_many_keys_and_arguments_as_its_header_names
 
 @pytest.mark.parametrize("path", ALL_FILES, ids=lambda path: path.stem)
 def test_no_script_hands_json_to_cjson_or_needs_redis_7(path: Path) -> None:
-    source = path.read_text()
+    source = path.read_text(encoding="utf-8")
     assert "cjson" not in source
     assert "#!lua" not in source
 
 
 @pytest.mark.parametrize("path", ALL_FILES, ids=lambda path: path.stem)
 def test_no_script_turns_a_number_into_text_by_lua_s_own_rules(path: Path) -> None:
-    assert "tostring" not in path.read_text()
+    assert "tostring" not in path.read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("path", [path for path in ALL_FILES if path.parent.name == "include"], ids=lambda path: path.stem)
 def test_every_include_is_included_somewhere(path: Path) -> None:
-    assert any(f"-- include: {path.stem}\n" in other.read_text() for other in ALL_FILES)
+    assert any(f"-- include: {path.stem}\n" in other.read_text(encoding="utf-8") for other in ALL_FILES)
 
 
 def test_an_include_stands_where_it_was_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,7 +18,7 @@ NO_VENV = "#!/bin/sh\necho 'ModuleNotFoundError: ensurepip' >&2\nexit 1\n"
 def program(path: Path, text: str) -> Path:
     """A script at `path`."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text)
+    path.write_text(text, encoding="utf-8")
     path.chmod(0o755)
     return path
 
@@ -117,26 +117,27 @@ def test_an_environment_is_made_again_where_its_python_is_another_and_else_kept(
 
     def made(**variables: str) -> int:
         shell(fake, tmp_path, **variables)
-        return len(log.read_text().splitlines())
+        return len(log.read_text(encoding="utf-8").splitlines())
 
     stamp = tmp_path / ".venv" / ".installed"
-    identity.write_text("3.11 /usr\n")
+    identity.write_text("3.11 /usr\n", encoding="utf-8")
     assert made() == 1
 
     def stamped() -> None:
         # What the installation, which a fake cannot do, leaves at its end.
         sums = shell(f"cksum <{tmp_path}/pyproject.toml", tmp_path).stdout.strip()
         python = tmp_path / ".venv" / "bin" / "python"
-        stamp.write_text(f"{python.read_text().strip()} {tmp_path} {sums}: base test \n")
+        made_by = python.read_text(encoding="utf-8").strip()
+        stamp.write_text(f"{made_by} {tmp_path} {sums}: base test \n", encoding="utf-8")
 
     assert made() == 2  # it was not installed to the end
     stamped()
     assert made() == 2
     assert made(PYTHON=str(identity)) == 2
-    (tmp_path / ".venv" / "bin" / "python").write_text("3.12 /usr\n")  # the system's Python was upgraded
+    (tmp_path / ".venv" / "bin" / "python").write_text("3.12 /usr\n", encoding="utf-8")  # the system's Python was upgraded
     assert made() == 3
     stamped()
-    identity.write_text("3.13 /opt\n")
+    identity.write_text("3.13 /opt\n", encoding="utf-8")
     assert made() == 3  # a newer Python alone is no reason
     assert made(PYTHON=str(identity)) == 4
     stamped()

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from service.errors import StartupError
-from service.settings import Settings, add_flags, flag, load, variable
+from service.settings import CONNECTION, PATHS, SECRETS, Settings, add_flags, flag, load, variable, warnings
+from service.store.projects import KEY_MAX, KEY_PREFIX
 
 #: For each setting a text, and the value that it becomes; none is the default.
 SAMPLES: dict[str, tuple[str, object]] = {
@@ -38,7 +39,6 @@ SAMPLES: dict[str, tuple[str, object]] = {
     "rate_burst": ("20", 20),
     "access_log": ("true", True),
 }
-SECRETS = ("root_token", "key_secret")
 NAMES = [item.name for item in fields(Settings)]
 
 
@@ -81,9 +81,82 @@ def test_a_flag_wins_over_the_environment_and_the_environment_over_the_default()
     assert (loaded.port, loaded.host, loaded.fsync) == (2, "::1", "everysec")
 
 
-def test_a_flag_can_make_a_setting_empty_again() -> None:
-    loaded = load(parser().parse_args(["--redis-url", ""]), {"SCC_REDIS_URL": "redis://elsewhere"})
-    assert loaded.redis_url == ""
+@pytest.mark.parametrize("name", ["redis_url", "redis_server"])
+def test_a_flag_can_make_a_setting_empty_again_where_that_is_a_value(name: str) -> None:
+    assert getattr(load(parser().parse_args([flag(name), ""]), {variable(name): "redis://elsewhere"}), name) == ""
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in (*SECRETS, "redis_url", "redis_server")])
+def test_an_empty_flag_is_refused_by_its_name(name: str) -> None:
+    with pytest.raises(StartupError, match=f"^{flag(name)} must not be empty"):
+        load(parser().parse_args([flag(name), ""]), {})
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_empty_variable_is_an_unset_one(name: str) -> None:
+    assert load(environment={variable(name): ""}) == load(environment={})
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in (*PATHS, "key_secret")])
+def test_white_space_at_the_ends_of_a_variable_does_not_count(name: str) -> None:
+    text, value = SAMPLES[name]
+    assert getattr(load(environment={variable(name): f" {text}\n"}), name) == value
+    assert load(environment={variable(name): "\n"}) == load(environment={})
+
+
+def test_a_key_secret_is_taken_to_the_byte_or_it_would_not_open_the_stores_made_with_it() -> None:
+    assert load(environment={"SCC_KEY_SECRET": " hush\n"}).key_secret == " hush\n"
+
+
+@pytest.mark.parametrize("name", PATHS)
+def test_a_path_may_be_of_any_bytes(name: str) -> None:
+    assert str(getattr(load(environment={variable(name): "/tmp/\udcff"}), name)) == "/tmp/\udcff"  # noqa: S108 - only read
+
+
+def test_a_word_that_the_locale_cannot_decode_is_read_as_utf_8() -> None:
+    assert load(environment={"SCC_KEY_SECRET": "\udcc3\udca9"}).key_secret == "é"
+
+
+def test_the_longest_root_token_fits_into_the_longest_key() -> None:
+    assert len(KEY_PREFIX + load(environment={"SCC_ROOT_TOKEN": "~" * 250}).root_token) == KEY_MAX
+
+
+@pytest.mark.parametrize("text", ["tcp://10.0.0.1:8029", "udp://[fd00::1]:53", "sctp://10.0.0.1:1"])
+def test_the_port_of_a_kubernetes_service_is_ignored_with_a_warning(text: str) -> None:
+    environment = {"SCC_PORT": text, "SCC_PORT_8029_TCP_ADDR": "10.0.0.1", "SCC_SERVICE_HOST": "10.0.0.1"}
+    loaded = load(environment=environment)
+    assert loaded == load(environment={})
+    ignored = warnings(loaded, environment)
+    assert [line.split()[0] for line in ignored] == ["SCC_PORT_8029_TCP_ADDR", "SCC_SERVICE_HOST", "SCC_PORT"]
+    assert all("ignored" in line and "10.0.0.1" not in line for line in ignored)
+
+
+@pytest.mark.parametrize(
+    ("environment", "expected"),
+    [
+        ({}, []),
+        ({"PORT": "1", "scc_port": "1", "SCC_PORT": "1", "SCC_HOST": ""}, []),
+        ({"SCC_PROT": "hidden"}, ["SCC_PROT is not a setting and is ignored"]),
+        ({"SCC_A\nB": "hidden", "SCC_\udcff": ""}, [r"SCC_A\nB is not", r"SCC_\udcff is not"]),
+        ({"SCC_ROOT_TOKEN": "hidden"}, ["SCC_ROOT_TOKEN is shorter than 16 characters"]),
+        ({"SCC_ROOT_TOKEN": "hidden-" + "x" * 9}, []),
+        ({"SCC_KEY_SECRET": "hidden"}, ["SCC_KEY_SECRET is shorter"]),
+        ({"SCC_KEY_SECRET": "hidden-" + "x" * 9 + "\n"}, ["SCC_KEY_SECRET begins or ends with white space"]),
+    ],
+)
+def test_each_variable_that_is_ignored_or_unwise_gets_one_warning_without_its_value(
+    environment: dict[str, str], expected: list[str]
+) -> None:
+    lines = warnings(load(environment=environment), environment)
+    assert [line[: len(start)] for line, start in zip(lines, expected, strict=True)] == expected
+    assert "hidden" not in "".join(lines)
+
+
+def test_flags_can_be_those_of_a_connection_alone() -> None:
+    made = ArgumentParser(allow_abbrev=False)
+    add_flags(made, CONNECTION)
+    assert vars(made.parse_args([])) == {}
+    assert vars(made.parse_args(["--data-dir", "d"])) == {"data_dir": "d"}
 
 
 def test_the_environment_of_the_process_is_read_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -109,7 +182,7 @@ def test_a_boolean_is_true_in_the_usual_words(text: str) -> None:
     assert load(environment={"SCC_ACCESS_LOG": text}).access_log is True
 
 
-@pytest.mark.parametrize("text", ["0", "false", "no", "off", "", "False"])
+@pytest.mark.parametrize("text", ["0", "false", "no", "off", "False"])
 def test_a_boolean_is_false_in_the_usual_words(text: str) -> None:
     assert load(environment={"SCC_ACCESS_LOG": text}).access_log is False
 
@@ -117,20 +190,22 @@ def test_a_boolean_is_false_in_the_usual_words(text: str) -> None:
 @pytest.mark.parametrize(
     ("name", "text"),
     [
-        *((name, text) for name in ("port", "workers", "partitions", "max_keys") for text in ("", "x", "1.5", "-1", "1e3")),
+        *((name, text) for name in ("port", "workers", "partitions", "max_keys") for text in ("x", "1.5", "-1", "1e3")),
         *((name, "0") for name in NAMES if name.startswith("max_")),
         *((name, "-1") for name in NAMES if name.startswith("max_")),
         *(("port", text) for text in ("65536", "0x50", "9" * 5000)),
         *(("workers", text) for text in ("0", "257")),
         *(("partitions", text) for text in ("0", "1025")),
         ("max_nesting", "257"),
-        *(("fsync", text) for text in ("", "Always", "never")),
-        *(("command_timeout", text) for text in ("0", "-1", "", "1s", "nan", "inf")),
+        *(("fsync", text) for text in ("Always", "never")),
+        *(("command_timeout", text) for text in ("0", "-1", "1s", "nan", "inf")),
         *(("shutdown_timeout", text) for text in ("-0.1", "nan", "inf")),
-        *(("client_timeout", text) for text in ("0", "-1", "", "nan", "inf")),
-        *(("rate_limit", text) for text in ("-1", "0.0001", "100001", "", "nan", "inf")),
+        *(("client_timeout", text) for text in ("0", "-1", "nan", "inf")),
+        *(("rate_limit", text) for text in ("-1", "0.0001", "100001", "nan", "inf")),
         *(("rate_burst", text) for text in ("-1", "1000001", "1.5")),
-        *(("access_log", text) for text in ("2", "maybe", "tru", " ")),
+        *(("access_log", text) for text in ("2", "maybe", "tru")),
+        *(("root_token", text) for text in ("a b", "a\tb", "ключ", "a\x7f", "x" * 251)),
+        *((name, "\udcff") for name in NAMES if name not in PATHS),
     ],
 )
 def test_what_cannot_work_is_refused_by_the_name_of_the_setting(name: str, text: str) -> None:

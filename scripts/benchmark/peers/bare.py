@@ -23,7 +23,7 @@ _ITS_OWN = ("content-length", "date", "server", "connection")
 def make_app(answers: Path) -> web.Application:
     """The application that gives `answers`."""
     app = web.Application()
-    for method, answer in json.loads(answers.read_text()).items():
+    for method, answer in json.loads(answers.read_text(encoding="utf-8")).items():
         headers = {name: value for name, value in answer["headers"].items() if name not in _ITS_OWN}
         app.router.add_route(method, PATHS[method], _handler(answer["status"], headers, answer["body"].encode()))
     return app
