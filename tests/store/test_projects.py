@@ -61,7 +61,6 @@ async def test_a_rotated_key_is_the_only_one_that_opens(registry: Registry) -> N
     assert len(held["scc:{acme}:tokens"]) == 1
 
 
-@pytest.mark.parametrize("slug", ["", "A", "a_b", "-a", "a-", "a b", "é", "a.b", "a{b}", "x" * 64, "a\n"])
 async def test_a_new_key_that_cannot_be_shown_is_revoked_and_the_others_stay(registry: Registry) -> None:
     project, first = await registry.create("acme")
     unseen: list[str] = []
@@ -76,6 +75,7 @@ async def test_a_new_key_that_cannot_be_shown_is_revoked_and_the_others_stay(reg
     assert len(await registry.link.call("SMEMBERS", redis_keys.tokens_key("acme"))) == 1
 
 
+@pytest.mark.parametrize("slug", ["", "A", "a_b", "-a", "a-", "a b", "é", "a.b", "a{b}", "x" * 64, "a\n"])
 async def test_a_name_that_is_none_is_refused(registry: Registry, slug: str) -> None:
     with pytest.raises(BadRequest, match="a project's name is 1 to 63 of a-z, 0-9 and -"):
         await registry.create(slug)
