@@ -159,14 +159,24 @@ def test_the_one_on_path_is_taken_if_new_enough(tmp_path: Path, monkeypatch: pyt
         assert find_server()[0] == chosen
 
 
-def test_without_one_on_path_the_bundled_one_and_its_cli_are_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_one_on_path_the_bundled_one_is_taken_and_there_is_no_cli(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
     assert find_server() == (BUNDLED, (6, 2))
-    assert find_cli() == str(Path(bundled(), "redis-cli"))
+    assert find_cli() is None
 
 
-def test_the_cli_beside_a_named_server_is_taken() -> None:
-    assert find_cli(BUNDLED) == str(Path(bundled(), "redis-cli"))
+@pytest.mark.parametrize("name", ["redis-cli", "valkey-cli"])
+def test_the_cli_next_to_a_named_server_comes_before_the_one_on_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    server_directory, path_directory = tmp_path / "server", tmp_path / "path"
+    for program in (server_directory / "redis-server", server_directory / name, path_directory / "redis-cli"):
+        program.parent.mkdir(exist_ok=True)
+        program.touch(0o755)
+    monkeypatch.setenv("PATH", str(path_directory))
+    assert find_cli() == str(path_directory / "redis-cli")
+    assert find_cli(str(server_directory / "redis-server")) == str(server_directory / name)
+    assert find_cli("/nowhere/redis-server") == str(path_directory / "redis-cli")
 
 
 @pytest.mark.parametrize("name", ["/nowhere/redis-server", "/bin/true", "true"])

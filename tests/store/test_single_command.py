@@ -154,7 +154,7 @@ def test_a_command_that_ends_redis_may_have_been_executed(tmp_path: Path, run: R
 
 
 @pytest.mark.parametrize("url", URLS)
-async def test_tls_is_spoken_as_the_url_asks(run: Run, url: str) -> None:
+async def test_tls_is_used_as_the_url_asks(run: Run, url: str) -> None:
     server = Server()
     await server.start()
     url = url.format(port=server.port)
