@@ -1,11 +1,12 @@
-"""`redis-cli`: Redis's own command line on the Redis of a running server."""
+"""`redis-cli`: Redis's own command line on the Redis of a running server; without it on this machine, single commands."""
 
 import asyncio
 import os
 from argparse import REMAINDER, ArgumentParser, Namespace
+from typing import NoReturn
 
 from service import datadir
-from service.errors import StartupError
+from service.commands import _single_command
 from service.settings import Settings
 from service.store import keys, urls
 from service.store.binaries import find_cli
@@ -19,26 +20,35 @@ _TLS = {"ssl_ca_certs": "--cacert", "ssl_ca_path": "--cacertdir", "ssl_certfile"
 def add_arguments(parser: ArgumentParser) -> None:
     """Take what follows the flags as redis-cli's own arguments."""
     parser.add_argument(
-        "rest", nargs=REMAINDER, metavar="ARGUMENT", help="handed to redis-cli as it is; without any, its prompt opens"
+        "rest",
+        nargs=REMAINDER,
+        metavar="ARGUMENT",
+        help="passed on as they are to the redis-cli or valkey-cli on PATH; without any, its prompt opens. Where PATH has "
+        "neither: one command (after any of --raw, -e, -x), whose reply is printed raw",
     )
 
 
 def run(arguments: Namespace, settings: Settings) -> int:
-    """Become redis-cli; its exit status is the command's.
+    """Become redis-cli, or run the one command given where there is none. The exit status is redis-cli's.
 
     Raises:
-        StartupError: no server runs on the data directory, or there is no redis-cli.
+        StartupError: no server runs on the data directory, or redis-cli is needed and there is none.
         StoreUnavailable: no Sentinel tells which server is the master, or no node of the cluster answers.
     """
     settings = datadir.running(settings)
     program = find_cli(settings.redis_server)
-    if program is None:
-        raise StartupError("no redis-cli or valkey-cli is on PATH")
+    if program is not None:
+        _become(program, arguments.rest, settings)
+    return _single_command.run(_single_command.parse(arguments.rest), settings)
+
+
+def _become(program: str, arguments: list[str], settings: Settings) -> NoReturn:
+    """Replace this process by redis-cli."""
     address = urls.parse(settings.redis_url)
-    command = [program, *_server(address, settings), *_options(address), *arguments.rest]
+    command = [program, *_server(address, settings), *_options(address), *arguments]
     # In the environment, because everybody may read a command line.
     password = {"REDISCLI_AUTH": address.options["password"]} if "password" in address.options else {}
-    os.execve(program, command, os.environ | password)  # noqa: S606 - the program found, or named by the operator
+    os.execve(program, command, os.environ | password)  # noqa: S606 - the program on PATH, or named by the operator
 
 
 def _server(address: Address, settings: Settings) -> list[str]:

@@ -82,10 +82,12 @@ def find_cli(named_server: str = "") -> str | None:
 
 
 def machine_path() -> str:
-    """PATH without the environment that this runs in, where packages put programs of their own.
+    """PATH without the virtual environment that this runs in, where packages put programs of their own.
 
     Else the choice of the server would depend on whether the environment is activated.
     """
+    if sys.prefix == sys.base_prefix:
+        return os.pathsep.join(os.get_exec_path())  # no virtual environment: sys.prefix may be /usr
     own = os.path.join(sys.prefix, "bin")
     return os.pathsep.join(place for place in os.get_exec_path() if os.path.abspath(place) != own)
 

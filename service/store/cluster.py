@@ -44,8 +44,9 @@ class Cluster(Discovery):
 
     def way(self, command: Command, at: Place | None, last: Outcome = None) -> Way:
         """The node that has the key's slot, or the one that this has named as the key's."""
-        node = self._owner(command, at)
         told = redirection(last)
+        # MOVED names the slot of the command's keys, whatever `at` is.
+        node = self._owner(command, told.slot if told is not None and told.kind == "MOVED" else at)
         if told is not None and told.kind == "ASK" and command[0] not in _SCRIPT_CALLS:
             return _Asking(self._told(told))
         return node

@@ -178,7 +178,9 @@ class Link:
     def _translated(self, outcome: Outcome) -> Any:  # noqa: ANN401 - Redis replies differ
         if not isinstance(outcome, hiredis.ReplyError):
             return outcome
-        return StoreUnavailable() if self._topology.may_help(outcome) else replies.translated(outcome)
+        error = StoreUnavailable() if self._topology.may_help(outcome) else replies.translated(outcome)
+        error.__cause__ = outcome
+        return error
 
 
 def checked(replies: list[Any]) -> list[Any]:

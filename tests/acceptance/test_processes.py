@@ -258,14 +258,22 @@ def test_a_start_right_after_the_kill_waits_for_the_old_redis(start: Start) -> N
     assert answers(start(), key_of(serving))
 
 
-def test_redis_cli_takes_its_own_arguments_as_they_are(start: Start) -> None:
+@pytest.mark.parametrize("path", [os.environ["PATH"], ""], ids=["as it is", "empty"])
+def test_redis_cli_takes_its_own_arguments_as_they_are_with_and_without_one_on_path(start: Start, path: str) -> None:
     serving = start()
     where = ("--data-dir", str(serving.data_dir))
-    assert run_command("redis-cli", *where, "PING").stdout == "PONG\n"
-    assert run_command("redis-cli", *where, "--raw", "ECHO", "--data-dir").stdout == "--data-dir\n"
-    assert run_command("redis-cli", f"--data-dir={serving.data_dir}", "--no-raw", "ECHO", "a b").stdout == '"a b"\n'
-    by_url = run_command("redis-cli", "PING", SCC_REDIS_URL=f"unix://{serving.data_dir}/redis.sock")
+    assert run_command("redis-cli", *where, "PING", PATH=path).stdout == "PONG\n"
+    assert run_command("redis-cli", *where, "--raw", "ECHO", "--data-dir", PATH=path).stdout == "--data-dir\n"
+    assert run_command("redis-cli", f"--data-dir={serving.data_dir}", "-e", "ECHO", "a b", PATH=path).stdout == "a b\n"
+    by_url = run_command("redis-cli", "PING", SCC_REDIS_URL=f"unix://{serving.data_dir}/redis.sock", PATH=path)
     assert by_url.stdout == "PONG\n"
+
+
+def test_the_prompt_without_a_redis_cli_on_path_is_one_sentence(start: Start) -> None:
+    refused = run_command("redis-cli", "--data-dir", str(start().data_dir), PATH="")
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert refused.stderr.startswith("the prompt needs redis-cli or valkey-cli")
+    assert refused.stderr.count("\n") == 1
 
 
 def test_redis_cli_without_a_server_says_so(tmp_path: Path) -> None:

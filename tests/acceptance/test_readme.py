@@ -1,5 +1,6 @@
 """The README's commands, run as they stand there, must print what stands below them; its settings table must be whole."""
 
+import os
 import re
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from tests.serving import PATIENCE, Serving, clean_environment
 README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
 EXAMPLE = re.compile(r"^```(sh|python)\n(.*?)^```\n(?:```text\n(.*?)^```\n)?", re.MULTILINE | re.DOTALL)
 KEY = "sk-ac-readme"
+CLI = ("redis-cli", "valkey-cli")
 
 
 @pytest.fixture
@@ -29,11 +31,28 @@ def pattern(printed: str) -> re.Pattern[str]:
     return re.compile(re.escape(printed.strip()).replace("…", ".*?"), re.DOTALL)
 
 
-def test_every_example_prints_what_stands_below_it(serving: Serving) -> None:
+def path_without_cli(directory: Path) -> str:
+    """PATH without redis-cli and valkey-cli: links to the other programs stand in for a directory that has one of them."""
+    places: list[str] = []
+    for place in map(Path, os.get_exec_path()):
+        if any((place / name).exists() for name in CLI):
+            links = directory / str(len(places))
+            links.mkdir(parents=True)
+            for program in place.iterdir():
+                if program.name not in CLI:
+                    (links / program.name).symlink_to(program)
+            place = links
+        places.append(str(place))
+    return os.pathsep.join(places)
+
+
+@pytest.mark.parametrize("has_cli", [True, False], ids=["path as it is", "no redis-cli on path"])
+def test_every_example_prints_what_stands_below_it(serving: Serving, tmp_path: Path, has_cli: bool) -> None:
     examples = EXAMPLE.findall(README)
     assert len(examples) >= 10
     environment = clean_environment(KEY=KEY, SCC_DATA_DIR=str(serving.data_dir), COLUMNS="80")
-    environment["PATH"] = f"{Path(sys.executable).parent}:{environment['PATH']}"
+    path = environment["PATH"] if has_cli else path_without_cli(tmp_path / "path")
+    environment["PATH"] = f"{Path(sys.executable).parent}:{path}"
     # What one block sets (URL, SESSION) the later ones use, so each runs after all assignments before it.
     assignments = ""
     for language, code, printed in examples:

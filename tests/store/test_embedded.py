@@ -285,16 +285,17 @@ def test_without_any_server_the_message_says_what_to_install(
 
 
 @pytest.mark.parametrize("name", ["redis-cli", "valkey-cli"])
-def test_the_cli_next_to_a_named_server_or_on_path_is_found(
+def test_the_cli_next_to_a_named_server_comes_before_the_one_on_path(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    (tmp_path / name).write_text("#!/bin/sh\n", encoding="utf-8")
-    (tmp_path / name).chmod(0o755)
-    server = fake(tmp_path, "Redis", "7.0.15")
-    monkeypatch.setenv("PATH", "")
-    assert find_cli(server) == str(tmp_path / name)
-    monkeypatch.setenv("PATH", str(tmp_path))
-    assert find_cli() == str(tmp_path / name)
+    server_directory, path_directory = tmp_path / "server", tmp_path / "path"
+    for program in (server_directory / "redis-server", server_directory / name, path_directory / "redis-cli"):
+        program.parent.mkdir(exist_ok=True)
+        program.touch(0o755)
+    monkeypatch.setenv("PATH", str(path_directory))
+    assert find_cli() == str(path_directory / "redis-cli")
+    assert find_cli(str(server_directory / "redis-server")) == str(server_directory / name)
+    assert find_cli("/nowhere/redis-server") == str(path_directory / "redis-cli")
 
 
 @pytest.mark.parametrize("name", ["/nowhere/redis-server", "/bin/true", "true"])

