@@ -41,7 +41,10 @@ class Settings(Limits):
         default="everysec", metadata={"help": "when the embedded Redis syncs its file: always, everysec or no"}
     )
     redis_server: str = field(
-        default="", metadata={"help": "redis-server binary of the embedded Redis, 6.2 or newer; empty: the best one found"}
+        default="",
+        metadata={
+            "help": "redis-server or valkey-server of the embedded Redis, 6.2 or newer; empty: PATH's, else the bundled one"
+        },
     )
     root_token: str = field(
         default="", metadata={"help": "xyz makes sk-ac-xyz the key of project default; empty: made up and kept"}

@@ -1,6 +1,6 @@
 """The parent process of `serve`: starts Redis and the workers, replaces what dies, and ends all of it in order.
 
-    supervisor ─┬─ redis-server   (unless a Redis URL is set)
+    supervisor ─┬─ Redis          (unless a Redis URL is set)
                 ├─ worker 1       each has a listening socket of its own,
                 └─ worker n       all on one port
 
@@ -30,6 +30,9 @@ API = "/api/v1"
 
 #: Seconds that workers get beyond the longest wait for requests in flight, before they are killed.
 DRAIN_GRACE = 5.0
+
+#: Seconds between two looks at the socket of the embedded Redis.
+SOCKET_INTERVAL = 1.0
 
 
 class Parts(NamedTuple):
@@ -132,7 +135,11 @@ def _watch(signals: Signals, workers: list[Worker], redis: EmbeddedRedis | None)
         watched.append(Watched("the embedded Redis", redis.launch, redis.ended, now))
     while not signals.stops:
         now = time.monotonic()
-        signals.wait(min(one.look(now) for one in watched))
+        pause = min(one.look(now) for one in watched)
+        if redis is not None:
+            redis.restart_if_socket_is_lost()
+            pause = min(pause, SOCKET_INTERVAL)
+        signals.wait(pause)
 
 
 def _end(workers: list[Worker], signals: Signals, patience: float) -> None:

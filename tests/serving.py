@@ -14,10 +14,11 @@ from typing import Any
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
+from service.store.binaries import SERVER_NAMES
+from tests.support.redis_servers import BUNDLED
+
 #: Seconds; far beyond what anything here takes, so that a slow machine changes no verdict.
 PATIENCE = 60.0
-#: Names of the program that the embedded Redis runs.
-REDIS_PROGRAMS = ("redis-server", "valkey-server")
 
 
 @dataclass(frozen=True)
@@ -76,9 +77,11 @@ class Serving:
         self._redis_url = variables.get("SCC_REDIS_URL", "")
         self._output, self._errors = (data_dir.with_name(f"{data_dir.name}.{kind}") for kind in ("out", "err"))
         command = [sys.executable, "-m", "service", "serve", "--port", "0", "--data-dir", str(data_dir), *flags]
+        # Tests name their server: a redis-server on PATH must not take the place of the bundled one.
+        environment = clean_environment(**{"SCC_REDIS_SERVER": BUNDLED.path} | variables)
         with self._output.open("w") as output, self._errors.open("w") as errors:
             self.process = subprocess.Popen(
-                command, env=clean_environment(**variables), stdout=output, stderr=errors, start_new_session=True
+                command, env=environment, stdout=output, stderr=errors, start_new_session=True
             )
 
     @property
@@ -123,16 +126,16 @@ class Serving:
         return self._redis_url
 
     def children(self, name: str = "") -> list[int]:
-        """Process ids of its children whose program is called `name`, in the order of their start.
-
-        "redis-server" stands for Valkey's program as well.
-        """
-        names = REDIS_PROGRAMS if name == "redis-server" else (name,)
-        return [pid for pid in children_of(self.process.pid) if any(each in program_of(pid) for each in names)]
+        """Process ids of its children whose program is called `name`, in the order of their start."""
+        return [pid for pid in children_of(self.process.pid) if name in program_of(pid)]
 
     def workers(self) -> list[int]:
         """Process ids of its workers."""
-        return [pid for pid in self.children() if program_of(pid) not in ("", *REDIS_PROGRAMS)]
+        return [pid for pid in self.children() if program_of(pid) not in ("", *SERVER_NAMES)]
+
+    def redis_processes(self) -> list[int]:
+        """Process ids of its Redis or Valkey: one, none while it is replaced."""
+        return [pid for pid in self.children() if program_of(pid) in SERVER_NAMES]
 
 
 #: What the fixture `start` gives: flags and variables in, a server that is ready out.

@@ -17,7 +17,7 @@ from scripts.benchmark.load import Answer, Origin
 from scripts.benchmark.peers import postgres as postgres_peer
 from scripts.lib.program import ROOT, Program, environment
 from service.store import embedded
-from service.store.binaries import find_server
+from service.store.binaries import SERVER_NAMES, find_server
 
 KEY = postgres_peer.KEY
 
@@ -95,7 +95,7 @@ class Service(Program):
     def workers(self) -> list[int]:
         """Process ids of its workers."""
         children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
-        return [int(pid) for pid in children if Path(f"/proc/{pid}/comm").read_text().strip() != "redis-server"]
+        return [int(pid) for pid in children if Path(f"/proc/{pid}/comm").read_text().strip() not in SERVER_NAMES]
 
 
 class DefaultRedis(Program):

@@ -5,6 +5,7 @@ import os
 from argparse import REMAINDER, ArgumentParser, Namespace
 
 from service import datadir
+from service.errors import StartupError
 from service.settings import Settings
 from service.store import keys, urls
 from service.store.binaries import find_cli
@@ -29,8 +30,10 @@ def run(arguments: Namespace, settings: Settings) -> int:
         StartupError: no server runs on the data directory, or there is no redis-cli.
         StoreUnavailable: no Sentinel tells which server is the master, or no node of the cluster answers.
     """
-    program = find_cli(settings.redis_server)
     settings = datadir.running(settings)
+    program = find_cli(settings.redis_server)
+    if program is None:
+        raise StartupError("no redis-cli or valkey-cli is on PATH")
     address = urls.parse(settings.redis_url)
     command = [program, *_server(address, settings), *_options(address), *arguments.rest]
     # In the environment, because everybody may read a command line.

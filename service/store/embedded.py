@@ -1,29 +1,27 @@
-"""The embedded Redis: a `redis-server` of our own on a Unix socket, with an append-only file in the data directory.
+"""The embedded Redis: a server process of our own on a Unix socket, with an append-only file in the data directory.
 
 It is started and stopped by the supervisor; every other process only needs `url` and `ping`.
 """
 
 import logging
 import os
-import shutil
-import socket
 import subprocess
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from urllib.parse import quote
 
 from service.errors import StartupError
 from service.lifetime import ending_with_this
-from service.store.binaries import Version, find_server
+from service.settings import flag
+from service.store import data_format
+from service.store.binaries import Server, servers
+from service.store.server_socket import ServerSocket, ping, socket_path, url
+
+__all__ = ["CONFIG", "LOG", "EmbeddedRedis", "ping", "socket_path", "url"]
 
 logger = logging.getLogger(__name__)
 
-SOCKET, LOG = "redis.sock", "redis.log"
-
-#: Bytes. The shortest limit of the systems in use (macOS 103, Linux 107) on the path of a Unix socket.
-SOCKET_PATH_LIMIT = 103
+LOG = "redis.log"
 
 #: Seconds until a start that is still loading its file is worth a message.
 SLOW_START = 2.0
@@ -32,8 +30,6 @@ SLOW_START = 2.0
 STOP_TIMEOUT = 120.0
 
 _TAIL_LINES, _TAIL_BYTES = 5, 4096
-_PING_TIMEOUT = 1.0  # seconds
-_SOCKET_HOME = "scc-"
 
 CONFIG = """\
 port 0
@@ -51,47 +47,26 @@ hash-max-{packed}-value 8192
 """
 
 
-def socket_path(directory: Path) -> Path:
-    """Where the Redis of the data directory `directory` listens.
-
-    The directory holds the socket, or a link to it where its own path is too long for one.
-    """
-    return (directory.absolute() / SOCKET).resolve()
-
-
-def url(directory: Path) -> str:
-    """URL of the Redis of the data directory `directory`; `%` escapes what a URL cannot hold."""
-    return f"unix://{quote(str(socket_path(directory)))}"
-
-
-def ping(directory: Path) -> str | None:
-    """What the Redis of the data directory answers to a PING (`+PONG`, `-LOADING …`), None where nobody answers."""
-    with socket.socket(socket.AF_UNIX) as client:
-        client.settimeout(_PING_TIMEOUT)
-        try:
-            client.connect(str(socket_path(directory)))
-            client.sendall(b"PING\r\n")
-            return client.recv(512).decode(errors="replace").strip() or None
-        except OSError:
-            return None
-
-
 class EmbeddedRedis:
-    """One `redis-server` process for one data directory that the caller has locked.
+    """One server process for one data directory that the caller has locked.
 
     `keep_open` are file descriptors that Redis inherits: with the lock's among them, the directory stays taken as long as Redis
-    lives, even when this process was killed. `server` names the binary, empty takes the best one found.
+    lives, even when this process was killed. `server` names the binary; empty takes the first of `binaries.servers` that can
+    read what is in the directory.
+
+    Raises:
+        StartupError: there is no such server.
     """
 
     def __init__(self, directory: Path, *, fsync: str, server: str = "", keep_open: tuple[int, ...] = ()) -> None:
         self.directory = directory.absolute()
         self._fsync = fsync
         self._keep_open = keep_open
-        self._binary, self._version = find_server(server)
+        self._server = _choose_server(self.directory, server)
         self._process: subprocess.Popen[bytes] | None = None
-        self._socket: Path | None = None
+        self._socket = ServerSocket(self.directory)
+        self._is_restarting = False
         self._log_start = 0
-        _refuse_newer_file(self.directory, self._binary, self._version)
 
     @property
     def url(self) -> str:
@@ -116,14 +91,17 @@ class EmbeddedRedis:
         Raises:
             StartupError: it cannot be started.
         """
-        packed = "listpack" if self._version >= (7, 0) else "ziplist"
-        config = CONFIG.format(socket=self._place_socket(), log=LOG, fsync=self._fsync, packed=packed)
+        packed = "listpack" if self._server.version >= (7, 0) else "ziplist"
+        config = CONFIG.format(socket=self._socket.place(), log=LOG, fsync=self._fsync, packed=packed)
+        data_format.remove_temporary_files(self.directory)
+        data_format.write_record(self.directory, self._server)
+        self._is_restarting = False
         # Relative paths and a working directory need no quoting, whatever the data directory is called.
         log = os.open(self.directory / LOG, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         try:
             self._log_start = os.fstat(log).st_size
             self._process = subprocess.Popen(  # noqa: S603 - the binary is the one found, or named by the operator
-                ending_with_this([self._binary, "-"]),
+                ending_with_this([self._server.path, "-"]),
                 cwd=self.directory,
                 env=_environment(),
                 stdin=subprocess.PIPE,
@@ -135,7 +113,7 @@ class EmbeddedRedis:
                 start_new_session=True,
             )
         except OSError as error:
-            raise StartupError(f"{self._binary} cannot be started: {error.strerror}") from None
+            raise StartupError(f"{self._server.path} cannot be started: {error.strerror}") from None
         finally:
             os.close(log)
         self._send_config(config)
@@ -149,13 +127,25 @@ class EmbeddedRedis:
         started = time.monotonic()
         told = False
         while ping(self.directory) != "+PONG" and not give_up():
+            self.restart_if_socket_is_lost()
             how = self.ended()
-            if how is not None:
+            if how is not None and self._is_restarting:
+                self.launch()
+            elif how is not None:
                 raise StartupError(f"the embedded Redis ended: {how}")
             if not told and time.monotonic() - started > SLOW_START:
                 logger.info("the embedded Redis is loading its file, see %s", self.directory / LOG)
                 told = True
             time.sleep(0.01 if not told else 0.2)
+
+    def restart_if_socket_is_lost(self) -> None:
+        """End it in order where nobody can connect any more because its socket was removed; the caller replaces what ended."""
+        if self._process is None or self._process.poll() is not None or not self._socket.is_lost():
+            return
+        if not self._is_restarting:
+            logger.warning("the socket of the embedded Redis was removed; it is restarted")
+        self._is_restarting = True
+        self._process.terminate()
 
     def stop(self) -> None:
         """End it in order: what it holds is written and synced. Harmless where it does not run."""
@@ -167,7 +157,7 @@ class EmbeddedRedis:
                 logger.warning("the embedded Redis did not end within %.0f s and is killed", STOP_TIMEOUT)
                 self._process.kill()
                 self._process.wait()
-        self._remove_socket()
+        self._socket.remove()
 
     def _send_config(self, config: str) -> None:
         assert self._process is not None  # noqa: S101 - for the type checker
@@ -177,34 +167,6 @@ class EmbeddedRedis:
                 pipe.write(config.encode())
         except BrokenPipeError:
             pass  # It ended at once; `wait` tells why.
-
-    def _place_socket(self) -> Path | str:
-        """Choose where the socket goes: into the directory, or elsewhere where that path would be too long to connect to.
-
-        It stays there for good: the workers know its path from the start.
-        """
-        if self._socket is not None:
-            self._socket.unlink(missing_ok=True)
-            return self._socket
-        self._remove_socket()
-        if _fits(self.directory.resolve() / SOCKET):
-            return SOCKET
-        outside = Path(tempfile.mkdtemp(prefix=_SOCKET_HOME)) / SOCKET
-        if not _fits(outside):
-            raise StartupError(f"the path {outside} is too long for a Unix socket; set TMPDIR to a shorter one")
-        (self.directory / SOCKET).symlink_to(outside)
-        self._socket = outside
-        return outside
-
-    def _remove_socket(self) -> None:
-        """Remove the socket, and the directory made for it if there was one; also what a killed server left."""
-        inside = self.directory / SOCKET
-        if inside.is_symlink():
-            home = inside.readlink().parent
-            if home.name.startswith(_SOCKET_HOME):
-                shutil.rmtree(home, ignore_errors=True)
-        inside.unlink(missing_ok=True)
-        self._socket = None
 
     def _log_tail(self) -> str:
         """The last lines that this process wrote to its log, in one line."""
@@ -216,16 +178,24 @@ class EmbeddedRedis:
         return f"the end of {self.directory / LOG}: " + " | ".join(told)
 
 
-def _fits(path: Path) -> bool:
-    return len(os.fsencode(path)) <= SOCKET_PATH_LIMIT
-
-
-def _refuse_newer_file(directory: Path, binary: str, version: Version) -> None:
-    # Redis 6.2 does not look into the directory where 7 keeps its file: it would start empty, and all would seem lost.
-    if version < (7, 0) and (directory / "appendonlydir").exists():
+def _choose_server(directory: Path, named: str) -> Server:
+    """The first server that can read what is in the data directory."""
+    data = data_format.examine(directory)
+    candidates = servers(named)
+    readers = [server for server in candidates if data.is_readable_by(server)]
+    author = Server("", *data.record).name if data.record else "another version"
+    if not readers:
+        names = ", ".join(f"{server.path} ({server.name})" for server in candidates)
         raise StartupError(
-            f"{directory} was written by Redis 7 or newer, and {binary} is older; put a newer redis-server on PATH"
+            f"data directory {directory} was written by {author} and cannot be read by {names}; "
+            f"install {data.needs}, or name one with {flag('redis_server')}"
         )
+    for server in candidates[: candidates.index(readers[0])]:
+        logger.warning(
+            "%s (%s) cannot read data directory %s, which was written by %s; using %s (%s)",
+            server.path, server.name, directory, author, readers[0].path, readers[0].name,
+        )  # fmt: skip
+    return readers[0]
 
 
 def _environment() -> dict[str, str]:

@@ -83,7 +83,7 @@ def test_redis_is_not_reachable_by_other_users_nor_by_the_network(start: Start) 
 
 def test_redis_does_not_get_our_secrets_in_its_environment(start: Start) -> None:
     serving = start(SCC_ROOT_TOKEN="set-by-operator")
-    (redis,) = serving.children("redis-server")
+    (redis,) = serving.redis_processes()
     assert "SCC_" not in Path(f"/proc/{redis}/environ").read_text()
 
 
@@ -232,9 +232,9 @@ def test_a_killed_redis_is_started_again_with_what_was_acknowledged(start: Start
     serving = start(*ALWAYS)
     key = key_of(serving)
     session = create(serving, key, {"agent": "bot1"})
-    (redis,) = serving.children("redis-server")
+    (redis,) = serving.redis_processes()
     os.kill(redis, signal.SIGKILL)
-    until(lambda: serving.children("redis-server") not in ([], [redis]), "a new Redis")
+    until(lambda: serving.redis_processes() not in ([], [redis]), "a new Redis")
     until(lambda: answers(serving, key), "an answer from the new Redis")
     assert configs_of(serving, key, session) == {"agent": "bot1"}
 
@@ -276,7 +276,7 @@ def test_redis_cli_without_a_server_says_so(tmp_path: Path) -> None:
 
 def test_a_server_on_another_redis_starts_none(start: Start, empty_redis: str) -> None:
     serving = start(SCC_REDIS_URL=empty_redis)
-    assert serving.children("redis-server") == []
+    assert serving.redis_processes() == []
     assert answers(serving, key_of(serving))
     assert sorted(path.name for path in serving.data_dir.iterdir()) == ["key-secret", "root-token"]
 

