@@ -15,6 +15,7 @@ from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 from service.store.binaries import SERVER_NAMES
+from tests.support.redis_servers import BUNDLED
 
 #: Seconds; far beyond what anything here takes, so that a slow machine changes no verdict.
 PATIENCE = 60.0
@@ -76,9 +77,11 @@ class Serving:
         self._redis_url = variables.get("SCC_REDIS_URL", "")
         self._output, self._errors = (data_dir.with_name(f"{data_dir.name}.{kind}") for kind in ("out", "err"))
         command = [sys.executable, "-m", "service", "serve", "--port", "0", "--data-dir", str(data_dir), *flags]
+        # Tests name their server: a redis-server on PATH must not take the place of the bundled one.
+        environment = clean_environment(**{"SCC_REDIS_SERVER": BUNDLED.path} | variables)
         with self._output.open("w", encoding="utf-8") as output, self._errors.open("w", encoding="utf-8") as errors:
             self.process = subprocess.Popen(
-                command, env=clean_environment(**variables), stdout=output, stderr=errors, start_new_session=True
+                command, env=environment, stdout=output, stderr=errors, start_new_session=True
             )
 
     @property

@@ -15,6 +15,7 @@ from service.store.embedded import EmbeddedRedis
 from service.store.sessions import Sessions
 from service.store.users import Users
 from tests.store.filling import add, document_of, keyspace, on_every_redis, session_id
+from tests.support.redis_servers import BUNDLED
 
 #: Seconds. Short where a test waits for it to pass; nothing else in those tests is held to a time.
 SHORT = 0.3
@@ -211,7 +212,7 @@ async def test_hundreds_at_once_are_served_over_one_link(sessions: Sessions) -> 
 
 
 async def test_after_a_restart_of_redis_the_same_link_goes_on(tmp_path: Path) -> None:
-    redis = EmbeddedRedis(tmp_path, fsync="no")
+    redis = EmbeddedRedis(tmp_path, fsync="no", server=BUNDLED.path)
     redis.launch()
     redis.wait()
     try:
