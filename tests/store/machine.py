@@ -215,7 +215,7 @@ class Machine:
         if user is None:
             return
         await self.users.register(user)
-        found, cursor = await self.users.page(limit=0, after=None, descending=False)
+        found, cursor = await self.users.page(limit=1000, after=None, descending=False)
         created = {each.identifier: each.created_at for each in found}
         assert cursor is None
         if user not in self.model.users:
