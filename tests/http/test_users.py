@@ -1,10 +1,12 @@
 """Users: GET /user/ls, DELETE /user/{identifier}, GET /user/{identifier}/resources."""
 
-from uuid import UUID, uuid5
+import json
+from concurrent.futures import ThreadPoolExecutor
+from uuid import UUID, uuid4, uuid5
 
 import pytest
 
-from tests.api import Api, user_path
+from tests.api import JSON, Api, user_path
 
 NAMES = [
     "alice", "alice@example.com", "a/b", "/", "//", "a/b/resources", "/resources", "%2F", "%252F", "%25", "%", "%zz", "a%2",
@@ -161,6 +163,25 @@ def test_an_unknown_user_is_200_to_delete_and_404_to_look_at(api: Api) -> None:
 def test_a_user_stays_known_when_their_last_session_goes(api: Api) -> None:
     api.delete(api.new(user="alice"))
     assert sessions_count(api, "alice") == 0
+
+
+def test_creates_that_race_for_one_id_leave_no_user_without_a_session(api: Api) -> None:
+    rivals = [Api(api.server, api.key, api.project) for _ in range(4)]
+    ids = [str(uuid4()) for _ in range(40)]
+
+    def create(rival: int, number: int) -> int:
+        # Two of the four name the same user.
+        members = {"use_uuid": ids[number], "user": f"user{number}-{rival % 3}"}
+        return rivals[rival].send("POST", "/session", json.dumps(members).encode(), {"Content-Type": JSON}).status
+
+    with ThreadPoolExecutor(len(rivals)) as pool:
+        for number in range(len(ids)):
+            assert sorted(pool.map(create, range(len(rivals)), [number] * len(rivals))) == [200, 200, 200, 201]
+    for rival in rivals:
+        rival.close()
+    everyone = names(api)
+    assert len(everyone) == len(ids)
+    assert [sessions_count(api, name) for name in everyone] == [1] * len(ids)
 
 
 def test_a_copy_counts_for_its_user_and_brings_back_a_deleted_one(api: Api) -> None:
