@@ -5,5 +5,7 @@
 -- returns created_at in microseconds
 -- include: user
 
+-- In this order: after a first write Redis refuses a script no memory, so a refusal must come before all writes.
+local created_at = add_user(KEYS[1], ARGV[1])
 redis.call("HDEL", KEYS[2], ARGV[1])
-return add_user(KEYS[1], ARGV[1])
+return created_at

@@ -10,7 +10,11 @@ local users, expected, identifier = KEYS[1], KEYS[2], ARGV[1]
 
 local created_at = redis.call("ZSCORE", users, identifier)
 if not created_at or tonumber(created_at) ~= tonumber(ARGV[2]) then return 0 end
-if redis.call("HEXISTS", expected, identifier) == 0 then return 0 end
-if redis.call("HINCRBY", expected, identifier, -1) > 0 then return 0 end
+local undecided = tonumber(redis.call("HGET", expected, identifier))
+if not undecided then return 0 end
+if undecided > 1 then
+  redis.call("HINCRBY", expected, identifier, -1)
+  return 0
+end
 redis.call("HDEL", expected, identifier)
 return redis.call("ZREM", users, identifier)
