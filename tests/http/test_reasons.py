@@ -63,12 +63,12 @@ def all_errors() -> list[type[ServiceError]]:
 
 
 def test_every_error_that_a_client_can_get_has_a_reason_of_its_own() -> None:
-    given = [each.reason for each in all_errors() if "reason" in vars(each)]
-    assert len(given) == len(set(given))
-    assert sorted(word for words in reasons().values() for word in words) == sorted(given)
-    assert set(given) <= CONTRACT
-    without = {each for each in all_errors() if "reason" not in vars(each)}
-    assert without == {ProjectNotFound, StartupError}  # of commands only
+    words = [each.reason for each in all_errors() if "reason" in vars(each)]
+    assert len(words) == len(set(words))
+    assert sorted(word for of_status in reasons().values() for word in of_status) == sorted(words)
+    assert set(words) <= CONTRACT
+    inheriting = {each for each in all_errors() if "reason" not in vars(each)}
+    assert inheriting == {ProjectNotFound, StartupError}  # of commands only
 
 
 def test_the_description_lists_every_reason_and_those_of_each_status(api: Api) -> None:
@@ -77,6 +77,6 @@ def test_the_description_lists_every_reason_and_those_of_each_status(api: Api) -
     assert set(error["properties"]["reason"]["enum"]) == {word for words in reasons().values() for word in words}
     assert "reason" in error["required"]
     for status, answer in document["components"]["responses"].items():
-        described = answer["content"]["application/json"]["schema"]["properties"]
-        assert described["code"]["const"] == int(status)
-        assert tuple(described["reason"]["enum"]) == reasons()[int(status)]
+        properties = answer["content"]["application/json"]["schema"]["properties"]
+        assert properties["code"]["const"] == int(status)
+        assert tuple(properties["reason"]["enum"]) == reasons()[int(status)]

@@ -1,7 +1,7 @@
 -- Adds a user to the zset of the project's users and returns its created_at in microseconds; one that is there stays as it is.
 local function add_user(users, identifier)
-  local known = redis.call("ZSCORE", users, identifier)
-  if known then return known end
+  local before = redis.call("ZSCORE", users, identifier)
+  if before then return before end
   local time = redis.call("TIME")
   local newest = redis.call("ZREVRANGE", users, 0, 0, "WITHSCORES")
   -- Always later than every other user: no ties, whatever the clock does.
