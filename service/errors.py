@@ -1,36 +1,45 @@
-"""The tree of errors: each knows the HTTP status and the sentence it is answered with.
+"""The tree of errors: each knows the HTTP status, the reason (a word for programs) and the sentence it is answered with.
 
     ServiceError                500  never meant for a client; a defect
     ├── BadRequest              400
     ├── Unauthorized            401
-    ├── NotFound                404
+    ├── NotFound                404  only its subclasses are raised
+    │   ├── SessionNotFound     404
+    │   ├── UserNotFound        404
+    │   ├── RouteNotFound       404
+    │   └── ProjectNotFound          on the command line only
     ├── MethodNotAllowed        405
     ├── RequestTimeout          408  the client was too slow with its request
     ├── Unreadable              409  the stored configs were damaged by hand
     ├── PreconditionFailed      412
-    ├── TooLarge                413
+    ├── TooLarge                413  only its subclasses are raised
+    │   ├── ConfigsTooLarge     413
+    │   └── BodyTooLarge        413
     ├── UnsupportedMediaType    415
     ├── ExpectationFailed       417
     ├── TooManyRequests         429  the key has used up its rate
+    ├── NotServed               501  a call of Acontext that this service does not implement
     ├── Overloaded              503  the worker has as much in hand as it may
     ├── StoreUnavailable        503  nothing was written
+    │   ├── StoreFull           503  Redis is out of memory; nothing was written
     │   ├── WriteUncertain      503  a write that may or may not have happened
     │   └── NotReplicated       503  a write that has happened, but is not on as many replicas as promised
     ├── OutputError                  the command line ends with the sentence and status 1
     └── StartupError                 the same
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 
 class ServiceError(Exception):
     """Base of all errors of this service.
 
-    `status` is an HTTP status; `message` one plain sentence that is safe to show a client; `detail` adds to it where a client
-    can act on more (the envelope's `error`).
+    `status` is an HTTP status; `reason` a word for programs, which never changes; `message` one plain sentence that is safe to
+    show a client; `detail` adds to it where a client can act on more (the envelope's `error`).
     """
 
     status = 500
+    reason = "internal"
     message = "internal error"
 
     def __init__(self, message: str | None = None, *, detail: str | None = None) -> None:
@@ -43,6 +52,7 @@ class BadRequest(ServiceError):
     """The request cannot be understood as the contract describes it."""
 
     status = 400
+    reason = "bad_request"
     message = "parameter error"
 
 
@@ -50,20 +60,49 @@ class Unauthorized(ServiceError):
     """The key is missing, malformed, unknown or revoked."""
 
     status = 401
+    reason = "unauthorized"
     message = "Unauthorized"
 
 
 class NotFound(ServiceError):
-    """What the path names is not there, or belongs to another project."""
+    """Something that a request or a command names does not exist, or belongs to another project."""
 
     status = 404
-    message = "not found"
+
+
+class SessionNotFound(NotFound):
+    """The project has no session with this id."""
+
+    reason = "session_not_found"
+    message = "session not found"
+
+
+class UserNotFound(NotFound):
+    """The project has no user with this identifier."""
+
+    reason = "user_not_found"
+    message = "user not found"
+
+
+class RouteNotFound(NotFound):
+    """No route has this path."""
+
+    reason = "route_not_found"
+    message = "there is no such route"
+
+
+class ProjectNotFound(NotFound):
+    """The store has no project with this name; only commands name projects."""
+
+    def __init__(self, slug: str) -> None:
+        super().__init__(f"there is no project {slug}")
 
 
 class MethodNotAllowed(ServiceError):
     """The route exists, the method does not; `allowed` are those that do."""
 
     status = 405
+    reason = "method_not_allowed"
     message = "method not allowed"
 
     def __init__(self, allowed: Iterable[str]) -> None:
@@ -75,6 +114,7 @@ class RequestTimeout(ServiceError):
     """The rest of a request did not come; the connection is closed."""
 
     status = 408
+    reason = "request_timeout"
     message = "the request did not come to its end in time"
 
 
@@ -82,6 +122,7 @@ class Unreadable(ServiceError):
     """The stored configs are not JSON any more: somebody edited them by hand."""
 
     status = 409
+    reason = "stored_configs_corrupt"
     message = "the stored configs of this session are not readable; PUT replaces them"
 
 
@@ -89,20 +130,35 @@ class PreconditionFailed(ServiceError):
     """If-Match does not hold for the session as it is."""
 
     status = 412
+    reason = "precondition_failed"
     message = "If-Match does not hold: the session is not in the state that the ETag names"
 
 
 class TooLarge(ServiceError):
-    """A limit on size or number was passed; nothing was changed."""
+    """A limit on size or number was exceeded; nothing was changed."""
 
     status = 413
-    message = "too large"
+
+
+class ConfigsTooLarge(TooLarge):
+    """The configs would exceed a limit: bytes, top-level keys or index terms."""
+
+    reason = "configs_too_large"
+    message = "the configs are too large"
+
+
+class BodyTooLarge(TooLarge):
+    """The request body exceeds the limit."""
+
+    reason = "body_too_large"
+    message = "the body is too large"
 
 
 class UnsupportedMediaType(ServiceError):
     """The body is of a media type that this route does not take."""
 
     status = 415
+    reason = "unsupported_media_type"
     message = "unsupported media type; send application/json"
 
 
@@ -110,6 +166,7 @@ class ExpectationFailed(ServiceError):
     """The client waits for something that HTTP does not know."""
 
     status = 417
+    reason = "expectation_failed"
     message = "Expect can only be 100-continue"
 
 
@@ -117,6 +174,7 @@ class TooManyRequests(ServiceError):
     """The key has used up its rate; `retry_after` is the whole seconds until it may ask again."""
 
     status = 429
+    reason = "rate_limited"
     message = "too many requests with this key; slow down"
 
     def __init__(self, retry_after: int = 1) -> None:
@@ -124,10 +182,26 @@ class TooManyRequests(ServiceError):
         super().__init__()
 
 
+class NotServed(ServiceError):
+    """A call of Acontext that this service does not implement; `noun` names what it is about, e.g. `messages`."""
+
+    status = 501
+    reason = "not_implemented"
+    message = "this call is not part of this service"
+
+    def __init__(self, noun: str, *, plural: bool) -> None:
+        verb, pronoun = ("are", "them") if plural else ("is", "it")
+        super().__init__(
+            f"{noun} {verb} not part of this service: it keeps sessions and their configs;"
+            f" call an Acontext server for {pronoun}"
+        )
+
+
 class Overloaded(ServiceError):
     """The worker has as many requests or connections in hand as it may; nothing was done."""
 
     status = 503
+    reason = "overloaded"
     message = "the server is busy; try again shortly"
     retry_after = 1  # seconds
 
@@ -136,12 +210,22 @@ class StoreUnavailable(ServiceError):
     """Redis cannot be reached, or refuses to work; nothing was written."""
 
     status = 503
+    reason = "store_unavailable"
     message = "the store is not available; try again shortly"
     retry_after = 1  # seconds
 
 
+class StoreFull(StoreUnavailable):
+    """Redis is out of memory and refuses what would need more; nothing was written."""
+
+    reason = "store_full"
+    message = "the store is out of memory; try again later"
+
+
 class WriteUncertain(StoreUnavailable):
     """Redis took a write and gave no answer to it."""
+
+    reason = "write_uncertain"
 
     def __init__(self) -> None:
         super().__init__(detail="the write may or may not have happened")
@@ -149,6 +233,8 @@ class WriteUncertain(StoreUnavailable):
 
 class NotReplicated(StoreUnavailable):
     """A write was made, and too few replicas have confirmed it in time: a failover may lose it."""
+
+    reason = "not_replicated"
 
     def __init__(self) -> None:
         super().__init__(detail="the write was made, but not replicated as promised: it may be lost yet")
@@ -160,3 +246,18 @@ class OutputError(ServiceError):
 
 class StartupError(ServiceError):
     """The process cannot start or a command cannot run; the message tells the operator why."""
+
+
+def reasons() -> dict[int, tuple[str, ...]]:
+    """Every reason that an answer can give, by HTTP status."""
+    by_status: dict[int, tuple[str, ...]] = {}
+    for error in sorted(_classes(ServiceError), key=lambda error: error.status):
+        if "reason" in vars(error):
+            by_status[error.status] = (*by_status.get(error.status, ()), error.reason)
+    return by_status
+
+
+def _classes(base: type[ServiceError]) -> Iterator[type[ServiceError]]:
+    yield base
+    for subclass in base.__subclasses__():
+        yield from _classes(subclass)

@@ -13,6 +13,7 @@ from functools import cached_property
 from typing import Any
 from urllib.parse import quote, urlencode
 
+from service.errors import reasons
 from service.settings import Settings
 from service.store.connection import Link
 from service.store.integrity import Check, Finding
@@ -23,6 +24,9 @@ from tests.serving import PATIENCE, Server, Serving
 
 #: Connections of one client: enough that they hardly all lead to one worker.
 CONNECTIONS = 4
+
+#: The words that an error can give as its reason.
+REASONS = {word for words in reasons().values() for word in words}
 
 _PREFIX = "/api/v1"
 _PLAIN_MESSAGES = {"", "ok", "pong"}
@@ -50,6 +54,11 @@ class Answer:
     @property
     def msg(self) -> str:
         return str(self.body["msg"])
+
+    @property
+    def reason(self) -> str:
+        """The word by which an error is told from others of its status."""
+        return str(self.body["reason"])
 
     @property
     def etag(self) -> str:
@@ -80,7 +89,8 @@ def check_envelope(answer: Answer, *, request_id: str = "", has_body: bool = Tru
         assert body["code"] == 0
         assert body["msg"] in _PLAIN_MESSAGES
         return
-    assert set(body) <= {"code", "msg", "error"}
+    assert set(body) <= {"code", "msg", "reason", "error"}
+    assert body["reason"] in REASONS
     assert body["code"] == answer.status
     assert body["msg"] == body["msg"].strip() != ""
     assert body.get("error", "detail") != ""

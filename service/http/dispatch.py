@@ -13,7 +13,7 @@ from service.http.answer import Answer
 from service.http.context import Call, Store, Worker
 from service.http.protocol import has_left, is_refused
 from service.http.router import Router
-from service.http.routes import API, HEALTH, ROUTES
+from service.http.routes import API, HEALTH, NOT_SERVED, ROUTES
 from service.store.rates import Rates
 
 log = logging.getLogger("service")
@@ -25,7 +25,7 @@ class Dispatch:
 
     def __init__(self, worker: Worker) -> None:
         self._worker = worker
-        self._router = Router((route.method, route.path, route.handler) for route in ROUTES)
+        self._router = Router(((route.method, route.path, route.handler) for route in ROUTES), NOT_SERVED)
         self._logs = worker.settings.access_log
         self._load = worker.load
         self._rates = worker.rates

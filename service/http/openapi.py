@@ -10,18 +10,24 @@ import orjson
 from service.configs.limits import Limits
 from service.errors import (
     BadRequest,
+    BodyTooLarge,
+    ConfigsTooLarge,
     ExpectationFailed,
-    NotFound,
+    NotReplicated,
     Overloaded,
     PreconditionFailed,
     RequestTimeout,
     ServiceError,
+    SessionNotFound,
+    StoreFull,
     StoreUnavailable,
-    TooLarge,
     TooManyRequests,
     Unauthorized,
     Unreadable,
     UnsupportedMediaType,
+    UserNotFound,
+    WriteUncertain,
+    reasons,
 )
 from service.http import schemas
 from service.http.schemas import Schema
@@ -30,10 +36,10 @@ Errors = tuple[type[ServiceError], ...]
 
 #: Errors that any path can be answered with; beside them any path that needs a key, and any that takes a body.
 _ALWAYS: Errors = (BadRequest, RequestTimeout, Overloaded)
-_WITH_KEY: Errors = (Unauthorized, TooManyRequests, StoreUnavailable)
-_WITH_BODY: Errors = (TooLarge, UnsupportedMediaType, ExpectationFailed)
+_WITH_KEY: Errors = (Unauthorized, TooManyRequests, StoreUnavailable, StoreFull, WriteUncertain, NotReplicated)
+_WITH_BODY: Errors = (ConfigsTooLarge, BodyTooLarge, UnsupportedMediaType, ExpectationFailed)
 #: All errors that a described path can be answered with.
-_ALL: Errors = (*_ALWAYS, *_WITH_KEY, *_WITH_BODY, PreconditionFailed, NotFound, Unreadable)
+_ALL: Errors = (*_ALWAYS, *_WITH_KEY, *_WITH_BODY, PreconditionFailed, SessionNotFound, UserNotFound, Unreadable)
 
 _JSON = "application/json"
 _TEXT: Schema = {"schema": {"type": "string"}}
@@ -50,7 +56,8 @@ _HEADERS: dict[int, dict[str, Schema]] = {
 
 _ABOUT = """\
 The sessions of your agents and their configs. Every answer is the envelope {code, msg, data}; code is 0, or the status of an
-error. A path that takes GET takes HEAD too. Paths and methods that are not here are answered with 404 and 405.
+error, and then reason is a word for programs. A path that takes GET takes HEAD too. Paths and methods that are not here are
+answered with 404 and 405, and Acontext's other calls with 501.
 """
 
 
@@ -128,12 +135,14 @@ def _errors(operation: Operation) -> Errors:
 
 def _refusals() -> dict[str, Schema]:
     """The answers that errors are, by status; what is said of each are the sentences that its errors begin with."""
-    sentences: dict[int, list[str]] = {}
+    # A dict, because some errors of one status share a sentence.
+    sentences: dict[int, dict[str, None]] = {}
     for error in _ALL:
-        sentences.setdefault(error.status, []).append(error.message)
+        sentences.setdefault(error.status, {})[error.message] = None
+    words = reasons()
     return {
-        str(status): _answer("; or ".join(said), _COMMON | _HEADERS.get(status, {}), schemas.ref("Error"))
-        for status, said in sentences.items()
+        str(status): _answer("; or ".join(messages), _COMMON | _HEADERS.get(status, {}), schemas.error(status, words[status]))
+        for status, messages in sentences.items()
     }
 
 

@@ -15,7 +15,7 @@ from multidict import CIMultiDictProxy
 from service.configs.document import Document, document, member_span, parse
 from service.configs.lifetime import ttl_of
 from service.configs.limits import Limits
-from service.errors import BadRequest, ExpectationFailed, RequestTimeout, TooLarge, UnsupportedMediaType
+from service.errors import BadRequest, BodyTooLarge, ExpectationFailed, RequestTimeout, UnsupportedMediaType
 from service.http.context import Call
 
 Headers = CIMultiDictProxy[str]
@@ -118,7 +118,7 @@ class Body:
 
         Raises:
             BadRequest: it is no object.
-            TooLarge: it is over a limit.
+            ConfigsTooLarge: it is over a limit.
         """
         value = self.values.get("configs")
         if value is None and not required:
@@ -133,7 +133,7 @@ async def read_body(call: Call) -> bytes:
 
     Raises:
         UnsupportedMediaType: it is of another.
-        TooLarge: it is over the limit.
+        BodyTooLarge: it is over the limit.
         BadRequest: it is broken off, or not in the coding that it claims.
         RequestTimeout: it does not come.
     """
@@ -150,7 +150,7 @@ async def read_body(call: Call) -> bytes:
     except TimeoutError:
         raise RequestTimeout from None
     except web.HTTPRequestEntityTooLarge:
-        raise TooLarge(f"the body is larger than {call.settings.max_body_bytes} bytes") from None
+        raise BodyTooLarge(f"the body is larger than {call.settings.max_body_bytes} bytes") from None
     except (web.RequestPayloadError, ConnectionError):
         raise BadRequest("the body is broken off, or not encoded as its headers say") from None
 
@@ -171,7 +171,7 @@ async def json_body(call: Call) -> Body:
 
     Raises:
         BadRequest: it is no JSON object.
-        UnsupportedMediaType, TooLarge, RequestTimeout: as `read_body`.
+        UnsupportedMediaType, BodyTooLarge, RequestTimeout: as `read_body`.
     """
     raw = await read_body(call)
     if not raw:

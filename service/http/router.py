@@ -5,9 +5,12 @@ from collections.abc import Iterable
 from typing import Generic, TypeVar
 from urllib.parse import unquote
 
-from service.errors import MethodNotAllowed, NotFound
+from service.errors import MethodNotAllowed, RouteNotFound
 
 Handler = TypeVar("Handler")
+
+#: Ends the path of a route that stands for everything below it, too.
+BELOW = "/**"
 
 
 class _Route(Generic[Handler]):
@@ -30,11 +33,35 @@ class _Route(Generic[Handler]):
         return None
 
 
+class _Catch(Generic[Handler]):
+    """One path with one handler for all methods."""
+
+    __slots__ = ("_below", "_segments", "handler")
+
+    def __init__(self, path: str, handler: Handler) -> None:
+        self._segments = path.removesuffix(BELOW).split("/")
+        self._below = path.endswith(BELOW)
+        self.handler = handler
+
+    def matches(self, segments: list[str]) -> bool:
+        """Whether these are the segments of the path, or of one below it where those count."""
+        surplus = len(segments) - len(self._segments)
+        return (surplus == 0 or (surplus > 0 and self._below)) and all(
+            segment == expected or (expected.startswith("{") and segment != "")
+            for expected, segment in zip(self._segments, segments, strict=False)
+        )
+
+
 class Router(Generic[Handler]):
     """The routes by their number of segments. One segment of a path may be a `{name}`, which stands for any one segment."""
 
-    def __init__(self, routes: Iterable[tuple[str, str, Handler]]) -> None:
-        """`routes` are method, path and handler; a GET route answers HEAD too."""
+    def __init__(self, routes: Iterable[tuple[str, str, Handler]], catches: Iterable[tuple[str, Handler]] = ()) -> None:
+        """`routes` are method, path and handler; a GET route answers HEAD too.
+
+        `catches` are path and handler of paths that no route has, whatever the method. Any of their segments may be a `{name}`,
+        whose value nobody gets, and they may end with `BELOW`.
+        """
+        self._catches = [_Catch(path, handler) for path, handler in catches]
         paths: dict[str, _Route[Handler]] = {}
         self._routes: dict[int, list[_Route[Handler]]] = defaultdict(list)
         for method, path, handler in routes:
@@ -53,7 +80,7 @@ class Router(Generic[Handler]):
         Segments are percent-decoded after the split, so that `%2F` in an identifier is no separator.
 
         Raises:
-            NotFound: there is no such path.
+            RouteNotFound: there is no such path.
             MethodNotAllowed: there is, without that method.
         """
         segments = path.split("/")
@@ -71,4 +98,7 @@ class Router(Generic[Handler]):
             allowed += route.methods
         if allowed:
             raise MethodNotAllowed(set(allowed))
-        raise NotFound("there is no such route")
+        for catch in self._catches:
+            if catch.matches(segments):
+                return catch.handler, ""
+        raise RouteNotFound

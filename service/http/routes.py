@@ -6,12 +6,14 @@ from importlib.metadata import version
 from typing import NamedTuple
 
 from service.configs.limits import Limits
-from service.errors import NotFound, StoreUnavailable, Unreadable
+from service.errors import SessionNotFound, StoreUnavailable, Unreadable, UserNotFound
 from service.http import openapi, schemas
 from service.http.answer import Answer
 from service.http.context import Call
 from service.http.handlers import health, project, sessions, users
+from service.http.handlers.not_served import not_served
 from service.http.openapi import Operation
+from service.http.router import BELOW
 from service.http.schemas import CURSOR, DONE, FILTER, IF_MATCH, IF_NONE_MATCH, TIME_DESC, USER, data, ref, said
 
 API = "/api/v1"
@@ -69,37 +71,38 @@ ROUTES: tuple[Route, ...] = (
     )),
     Route("GET", _SESSION, sessions.get, Operation(
         id="get_session", summary="a session", parameters=(IF_NONE_MATCH,), etag=True,
-        answers={200: data(ref("Session"))}, errors=(NotFound, Unreadable),
+        answers={200: data(ref("Session"))}, errors=(SessionNotFound, Unreadable),
     )),
     Route("DELETE", _SESSION, sessions.delete, Operation(
         id="delete_session", summary="delete a session", parameters=(IF_MATCH,), answers={200: DONE},
-        errors=(NotFound, Unreadable),
+        errors=(SessionNotFound, Unreadable),
     )),
     Route("GET", f"{_SESSION}/configs", sessions.get, Operation(
         id="get_configs", summary="a session, as GET of the session itself", parameters=(IF_NONE_MATCH,), etag=True,
-        answers={200: data(ref("Session"))}, errors=(NotFound, Unreadable),
+        answers={200: data(ref("Session"))}, errors=(SessionNotFound, Unreadable),
     )),
     Route("PUT", f"{_SESSION}/configs", sessions.replace, Operation(
         id="replace_configs", summary="replace all configs of a session", parameters=(IF_MATCH,),
-        body=ref("ChangedConfigs"), etag=True, answers={200: DONE}, errors=(NotFound, Unreadable),
+        body=ref("ChangedConfigs"), etag=True, answers={200: DONE}, errors=(SessionNotFound, Unreadable),
     )),
     Route("PATCH", f"{_SESSION}/configs", sessions.patch, Operation(
         id="patch_configs", summary="merge into the configs of a session; a null deletes its key", parameters=(IF_MATCH,),
-        body=ref("ChangedConfigs"), etag=True, answers={200: data(ref("WholeConfigs"))}, errors=(NotFound, Unreadable),
+        body=ref("ChangedConfigs"), etag=True, answers={200: data(ref("WholeConfigs"))}, errors=(SessionNotFound, Unreadable),
     )),
     Route("POST", f"{_SESSION}/copy", sessions.copy, Operation(
         id="copy_session", summary="create a session with the same configs, user and flag", etag=True,
-        answers={201: data(ref("CopiedSession"))}, errors=(NotFound, Unreadable),
+        answers={200: data(ref("CopiedSession"))}, errors=(SessionNotFound, Unreadable),
     )),
     Route("GET", f"{API}/user/ls", users.list_page, Operation(
-        id="list_users", summary="users in the order in which they became known; without a limit all",
-        parameters=(schemas.limit(0, 0, users.MAX_LIMIT), CURSOR, TIME_DESC), answers={200: data(ref("UserPage"))},
+        id="list_users", summary="users in the order in which they became known; limit 0: the most",
+        parameters=(schemas.limit(users.MAX_LIMIT, 0, users.MAX_LIMIT), CURSOR, TIME_DESC),
+        answers={200: data(ref("UserPage"))},
     )),
     Route("DELETE", _USER, users.delete, Operation(
         id="delete_user", summary="delete a user with all sessions", answers={200: DONE},
     )),
     Route("GET", f"{_USER}/resources", users.resources, Operation(
-        id="count_resources", summary="what a user has", answers={200: data(ref("Resources"))}, errors=(NotFound,),
+        id="count_resources", summary="what a user has", answers={200: data(ref("Resources"))}, errors=(UserNotFound,),
     )),
     Route("GET", f"{API}/project/configs", project.get, Operation(
         id="get_project_configs", summary="the configs of the project itself", answers={200: data({"type": "object"})},
@@ -109,3 +112,26 @@ ROUTES: tuple[Route, ...] = (
         body=ref("ChangedProjectConfigs"), answers={200: data({"type": "object"})}, errors=(Unreadable,),
     )),
 )  # fmt: skip
+
+#: Acontext's calls that are not part of this service, with any method; its SDKs and its server's routes name them.
+NOT_SERVED: tuple[tuple[str, Handler], ...] = (
+    (f"{_SESSION}/messages", not_served("messages")),
+    (f"{_SESSION}/messages/{{message_id}}/meta", not_served("messages")),
+    (f"{_SESSION}/events", not_served("events")),
+    (f"{_SESSION}/task", not_served("tasks")),
+    (f"{_SESSION}/token_counts", not_served("token counts")),
+    (f"{_SESSION}/observing_status", not_served("the observing status", plural=False)),
+    (f"{_SESSION}/flush", not_served("flushing messages", plural=False)),
+    (f"{_SESSION}/asset/download", not_served("assets")),
+    (f"{_SESSION}/connect_to_space", not_served("spaces")),
+    (f"{_SESSION}/get_learning_status", not_served("the learning status", plural=False)),
+    (f"{API}/sessions/search", not_served("session search", plural=False)),
+    (f"{API}/project/encrypt", not_served("encryption", plural=False)),
+    (f"{API}/project/decrypt", not_served("encryption", plural=False)),
+    (f"{API}/disk{BELOW}", not_served("disks")),
+    (f"{API}/agent_skills{BELOW}", not_served("agent skills")),
+    (f"{API}/sandbox{BELOW}", not_served("sandboxes")),
+    (f"{API}/learning_spaces{BELOW}", not_served("learning spaces")),
+    (f"{API}/space{BELOW}", not_served("spaces")),
+    (f"{API}/tool{BELOW}", not_served("tools")),
+)

@@ -4,8 +4,10 @@ Objects that answers hold are closed: a member that is not named here is not sen
 not named here is ignored.
 """
 
+from service.configs.criteria import CRITERIA, MAX_CRITERIA_BYTES
 from service.configs.lifetime import TTL_MAX
 from service.configs.limits import Limits
+from service.errors import reasons
 
 #: A JSON Schema, or an object of OpenAPI that holds some.
 Schema = dict[str, object]
@@ -58,6 +60,11 @@ def components(limits: Limits) -> dict[str, Schema]:
         "maximum": TTL_MAX,
         "description": "seconds that the session lives from now on, without fraction or exponent; null: without end",
     }
+    criteria: Schema = {
+        "type": ["string", "null"],
+        "maxLength": MAX_CRITERIA_BYTES,
+        "description": f"at most {MAX_CRITERIA_BYTES} bytes of UTF-8",
+    }
     return {
         "UserIdentifier": user,
         "Configs": configs,
@@ -84,7 +91,10 @@ def components(limits: Limits) -> dict[str, Schema]:
         "ChangedProjectConfigs": {
             **configs,
             "minProperties": 1,
-            "properties": {"session_ttl": {**ttl, "description": "the ttl of sessions that are created without one"}},
+            "properties": {
+                "session_ttl": {**ttl, "description": "the ttl of sessions that are created without one"},
+                **dict.fromkeys(CRITERIA, criteria),
+            },
         },
         "Session": _closed(
             {
@@ -127,11 +137,20 @@ def components(limits: Limits) -> dict[str, Schema]:
         "Error": _closed(
             {
                 "code": {"type": "integer", "minimum": 400, "description": "the HTTP status"},
-                "msg": {"type": "string", "minLength": 1, "description": "one sentence"},
+                "msg": {"type": "string", "minLength": 1, "description": "one sentence for people; it may change"},
+                "reason": {
+                    "enum": [word for words in reasons().values() for word in words],
+                    "description": "a word for programs; it never changes",
+                },
             },
             {"error": {"type": "string", "minLength": 1, "description": "more detail"}},
         ),
     }
+
+
+def error(status: int, words: tuple[str, ...]) -> Schema:
+    """The envelope of an error with `status`, whose reason is one of `words`."""
+    return {**ref("Error"), "properties": {"code": {"const": status}, "reason": {"enum": list(words)}}}
 
 
 def data(schema: Schema) -> Schema:

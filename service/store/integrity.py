@@ -276,7 +276,10 @@ class Check:
             if now == [user, serial] and not await self._is_known(user):
                 yield Finding("user", session_id)
                 if self.mend:
-                    await REGISTER_USER.run(self.link, (keys.users_key(self.partition.slug),), (orjson.loads(user),))
+                    slug = self.partition.slug
+                    await REGISTER_USER.run(
+                        self.link, (keys.users_key(slug), keys.expected_users_key(slug)), (orjson.loads(user),)
+                    )
 
     async def _expiring_unlisted(self) -> AsyncIterator[str]:
         """Sessions that should expire and that the walk cannot meet."""

@@ -10,6 +10,8 @@
                                                   configs_revision (how often they were changed)
     scc:{acme}:tokens                      set    hmacs of the project's keys
     scc:{acme}:users                       zset   user identifier → created_at
+    scc:{acme}:expected_users              hash   user identifier → creates of a first session that are not decided yet, of the
+                                                  users who were registered for one and may be withdrawn
     scc:{acme.0}:state                     hash   last serial, last created_at, session_ttl (the project's default lifetime,
                                                   seconds), session_ttl_revision (of the configs that say so)
     scc:{acme.0}:sessions                  zset   session id → serial
@@ -63,6 +65,11 @@ def tokens_key(slug: str) -> str:
 def users_key(slug: str) -> str:
     """Key of a project's users."""
     return f"scc:{{{slug}}}:users"
+
+
+def expected_users_key(slug: str) -> str:
+    """Key of the number of undecided creates of each user of a project who has no session yet."""
+    return f"scc:{{{slug}}}:expected_users"
 
 
 @dataclass(frozen=True, slots=True)

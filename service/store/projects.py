@@ -13,7 +13,15 @@ import orjson
 
 from service.configs.document import Document
 from service.configs.lifetime import ttl_of
-from service.errors import BadRequest, NotFound, StoreUnavailable, TooLarge, Unauthorized, Unreadable, WriteUncertain
+from service.errors import (
+    BadRequest,
+    ConfigsTooLarge,
+    ProjectNotFound,
+    StoreUnavailable,
+    Unauthorized,
+    Unreadable,
+    WriteUncertain,
+)
 from service.store import keys, layout, scripts, session_ttl
 from service.store.connection import Link
 from service.store.listing import Query, all_matches
@@ -80,11 +88,11 @@ class Registry:
         """The project `slug`.
 
         Raises:
-            NotFound: there is none.
+            ProjectNotFound: there is none.
         """
         project_id = await self.link.call("HGET", keys.PROJECTS, slug)
         if project_id is None:
-            raise NotFound(f"there is no project {slug}")
+            raise ProjectNotFound(slug)
         return Project(slug, project_id.decode())
 
     async def all(self) -> list[Project]:
@@ -143,7 +151,8 @@ class Registry:
         async for batch in all_matches(sessions, Query(), with_expired=True):
             await sessions.delete_many([session.id for session in batch])
         states = [("UNLINK", partition.state) for partition in sessions.all_partitions]
-        own = [("UNLINK", key) for key in (keys.users_key(slug), keys.tokens_key(slug), keys.project_key(slug))]
+        users = (keys.users_key(slug), keys.expected_users_key(slug))
+        own = [("UNLINK", key) for key in (*users, keys.tokens_key(slug), keys.project_key(slug))]
         await self.link.batch([*states, *own, ("HDEL", keys.PROJECTS, slug)], writes=True)
 
 
@@ -214,7 +223,7 @@ class ProjectConfigs:
 
         Raises:
             BadRequest: `session_ttl` is no lifetime.
-            TooLarge: the result would be over a limit; nothing was changed.
+            ConfigsTooLarge: the result would be over a limit; nothing was changed.
             Unreadable: a hand has made the stored configs unreadable.
         """
         members = [
@@ -237,9 +246,9 @@ class ProjectConfigs:
                     await self._tell(revision, ttl)
                 return merged
             case b"too_large":
-                raise TooLarge(f"configs are larger than {limits.max_configs_bytes} bytes")
+                raise ConfigsTooLarge(f"configs are larger than {limits.max_configs_bytes} bytes")
             case b"too_many_keys":
-                raise TooLarge(f"configs have more than {limits.max_keys} top-level keys")
+                raise ConfigsTooLarge(f"configs have more than {limits.max_keys} top-level keys")
             case _:
                 raise Unreadable
 

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import hiredis
 from redis import exceptions as redis_errors
 
-from service.errors import StoreUnavailable
+from service.errors import StoreFull, StoreUnavailable
 
 # Replies by which Redis refuses to work for now, without having done anything; 6.2 wraps those to a script's own commands.
 _WRAPPED = r"(?:ERR Error running script .*?: -)?"
@@ -15,7 +15,8 @@ _PASSES = r"LOADING|READONLY|MASTERDOWN|NOREPLICAS|CLUSTERDOWN|TRYAGAIN"
 # A script met a key of a slot on its way that is not there; those that write look for one before they do.
 _MOVING = r"ERR .*non local key in a cluster node"
 _PASSING = re.compile(rf"(?:{_WRAPPED}(?:{_PASSES})|{_MOVING})\b")
-_REFUSAL = re.compile(rf"{_WRAPPED}(?:{_PASSES}|OOM|BUSY|MISCONF)\b")
+_REFUSAL = re.compile(rf"{_WRAPPED}(?:{_PASSES}|BUSY|MISCONF)\b")
+_OUT_OF_MEMORY = re.compile(rf"{_WRAPPED}OOM\b")
 _IS_MOVING = re.compile(rf"(?:TRYAGAIN|{_MOVING})\b")
 _REDIRECTION = re.compile(r"(MOVED|ASK) (\d+) (.*):(\d+)")
 
@@ -53,6 +54,8 @@ def redirection(reply: object) -> Redirection | None:
 def translated(error: hiredis.ReplyError) -> Exception:
     """The error that a caller of the link gets for it."""
     text = str(error)
+    if _OUT_OF_MEMORY.match(text):
+        return StoreFull()
     if _REFUSAL.match(text):
         return StoreUnavailable()
     return redis_errors.NoScriptError(text) if text.startswith("NOSCRIPT") else redis_errors.ResponseError(text)

@@ -9,7 +9,7 @@ import orjson
 from service.configs.document import EMPTY, NULL, Document, check_size
 from service.configs.lifetime import LAST_MOMENT
 from service.configs.limits import Limits
-from service.errors import NotFound, PreconditionFailed, TooLarge, Unreadable
+from service.errors import ConfigsTooLarge, PreconditionFailed, SessionNotFound, Unreadable
 from service.store import integrity, scripts
 from service.store.connection import Link, checked
 from service.store.keys import BLOCK_SIZE, Partition, partition_number
@@ -120,10 +120,10 @@ def _user(stored: bytes) -> str:
 
 def _existing(session_id: str, fields: Sequence[Any], now: int = 0) -> Session:
     if is_expired(fields, now):
-        raise NotFound("session not found")
+        raise SessionNotFound
     session = session_of(session_id, fields)
     if session is None:
-        raise NotFound("session not found") if fields[0] is None else Unreadable
+        raise SessionNotFound if fields[0] is None else Unreadable
     return session
 
 
@@ -173,7 +173,7 @@ class Sessions:
             The session, and whether it is new.
 
         Raises:
-            TooLarge: the configs are over the limit.
+            ConfigsTooLarge: the configs are over the limit.
         """
         configs = NULL if document is None else document.configs
         check_size(configs, self.limits)
@@ -224,7 +224,7 @@ class Sessions:
         """Read a session.
 
         Raises:
-            NotFound: there is none with this id in the project.
+            SessionNotFound: there is none with this id in the project.
             Unreadable: a hand has damaged more than its configs.
         """
         key = self.partition(session_id).session(session_id)
@@ -250,8 +250,8 @@ class Sessions:
         """Replace all configs of a session.
 
         Raises:
-            NotFound, PreconditionFailed: as their names say.
-            TooLarge: the configs are over the limit.
+            SessionNotFound, PreconditionFailed: as their names say.
+            ConfigsTooLarge: the configs are over the limit.
         """
         configs = document.configs
         check_size(configs, self.limits)
@@ -269,8 +269,8 @@ class Sessions:
         """Merge `changes` into the configs: a member is set, or deleted where it is null. Returns all configs.
 
         Raises:
-            NotFound, PreconditionFailed: as their names say.
-            TooLarge: the result would be over a limit; nothing was changed.
+            SessionNotFound, PreconditionFailed: as their names say.
+            ConfigsTooLarge: the result would be over a limit; nothing was changed.
             Unreadable: a hand has made the stored configs unreadable.
         """
         partition = self.partition(session_id)
@@ -300,7 +300,7 @@ class Sessions:
         """Delete a session.
 
         Raises:
-            NotFound, PreconditionFailed: as their names say.
+            SessionNotFound, PreconditionFailed: as their names say.
         """
         reply = await DELETE.run(self.link, *self._delete_call(session_id, if_match, ""))
         _check(reply, self.limits)
@@ -329,7 +329,7 @@ class Sessions:
         Its lifetime is that of any new session.
 
         Raises:
-            NotFound: there is no such session.
+            SessionNotFound: there is no such session.
             Unreadable: a hand has damaged more than its configs.
         """
         key = self.partition(session_id).session(session_id)
@@ -356,14 +356,14 @@ def _check(reply: list[Any], limits: Limits) -> None:
         case b"ok":
             return
         case b"not_found":
-            raise NotFound("session not found")
+            raise SessionNotFound
         case b"precondition_failed":
             raise PreconditionFailed
         case b"too_large":
-            raise TooLarge(f"configs are larger than {limits.max_configs_bytes} bytes")
+            raise ConfigsTooLarge(f"configs are larger than {limits.max_configs_bytes} bytes")
         case b"too_many_keys":
-            raise TooLarge(f"configs have more than {limits.max_keys} top-level keys")
+            raise ConfigsTooLarge(f"configs have more than {limits.max_keys} top-level keys")
         case b"too_many_terms":
-            raise TooLarge(f"configs have more than {limits.max_terms} index terms")
+            raise ConfigsTooLarge(f"configs have more than {limits.max_terms} index terms")
         case _:
             raise Unreadable

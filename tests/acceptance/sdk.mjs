@@ -97,6 +97,35 @@ const steps = {
     await sessions.delete(id);
   },
 
+  async 'calls that are not part of this service say so'() {
+    const { id } = await sessions.create();
+    const calls = {
+      'messages are': [() => sessions.storeMessage(id, { role: 'user', content: 'hi' }), () => sessions.getMessages(id)],
+      'tasks are': [() => sessions.getTasks(id)],
+      'token counts are': [() => sessions.getTokenCounts(id)],
+      'the observing status is': [() => sessions.messagesObservingStatus(id)],
+      'flushing messages is': [() => sessions.flush(id)],
+      'the learning status is': [() => sessions.getLearningStatus(id)],
+      'spaces are': [
+        () => sessions.connectToSpace(id, { spaceId: id }), () => client.spaces.list(), () => client.spaces.create(),
+        () => client.blocks.list(id),
+      ],
+      'disks are': [() => client.disks.list(), () => client.disks.create()],
+      'tools are': [() => client.tools.getToolName()],
+    };
+    for (const [start, all] of Object.entries(calls)) {
+      for (const call of all) {
+        await assert.rejects(call(), (error) => {
+          assert(error instanceof APIError);
+          assert.deepEqual([error.statusCode, error.payload.reason], [501, 'not_implemented']);
+          assert(error.message.startsWith(`${start} not part of this service`), error.message);
+          return true;
+        });
+      }
+    }
+    await sessions.delete(id);
+  },
+
   async 'refusals reach the caller'() {
     const missing = '0190d1f2-5a3b-4c6d-8e7f-001122334455';
     await assert.rejects(sessions.getConfigs(missing), refused(404, 'session not found'));

@@ -158,7 +158,7 @@ def test_a_chunked_body_is_read_like_any_other(api: Api) -> None:
 
 def test_a_chunked_body_far_over_the_limit_is_413(api: Api) -> None:
     answer = api.send("POST", "/session", itertools.repeat(b" " * 65536, 100))
-    assert (answer.status, answer.msg) == (413, "the body is larger than 1048576 bytes")
+    assert (answer.status, answer.reason) == (413, "body_too_large")
     assert api.ids() == []
 
 

@@ -85,7 +85,7 @@ def test_a_client_that_goes_before_its_answer_harms_nobody(api: Api) -> None:
 
 def test_an_expectation_that_cannot_be_met_is_417(api: Api) -> None:
     answer = exchange(api, head(api, "POST /api/v1/session HTTP/1.1", "Expect: the-impossible", "Content-Length: 2") + b"{}")
-    assert (answer.status, answer.msg) == (417, "Expect can only be 100-continue")
+    assert (answer.status, answer.reason) == (417, "expectation_failed")
     assert api.ids() == []
 
 

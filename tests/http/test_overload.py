@@ -61,7 +61,7 @@ def test_what_is_beyond_the_bound_is_503_at_once_and_the_rest_is_served(busy: tu
             for connection in refused:
                 answer = answer_on(connection)
                 assert (answer.status, answer.headers["Retry-After"]) == (503, "1")
-                assert answer.msg == "the server is busy; try again shortly"
+                assert answer.reason == "overloaded"
             # Neither the key nor the body is looked at; the process says that it is well.
             bad = head(api, "POST /api/v1/session HTTP/1.1", "Content-Length: 1") + b"{"
             keyless = b"GET /api/v1/ping HTTP/1.1\r\nHost: x\r\n\r\n"

@@ -72,9 +72,9 @@ def test_no_key_and_no_config_is_ever_logged(logging: tuple[Serving, Api]) -> No
     with Redis.from_url(api.server.redis_url) as redis:
         redis.set(f"scc:{{default.0}}:session:{session_id}", VALUE)
     status, answer = request("GET", f"{serving.base_url}{path}", api.key)
-    assert (status, answer["msg"]) == (500, "internal error")
+    assert (status, answer["reason"]) == (500, "internal")
     status, answer = request("PATCH", f"{serving.base_url}{path}", api.key, {"configs": {VALUE: VALUE}})
-    assert (status, answer["msg"]) == (500, "internal error")
+    assert (status, answer["reason"]) == (500, "internal")
     assert serving.stop() == 0
     told = serving.output + serving.errors
     assert serving.errors.count("Traceback") == 2

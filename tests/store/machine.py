@@ -12,7 +12,7 @@ from service.configs.containment import exact
 from service.configs.document import Document
 from service.configs.lifetime import TTL_MAX
 from service.configs.limits import Limits
-from service.errors import NotFound, PreconditionFailed, TooLarge
+from service.errors import ConfigsTooLarge, PreconditionFailed, SessionNotFound
 from service.store import sweep
 from service.store.connection import Link
 from service.store.integrity import Check
@@ -87,7 +87,7 @@ class Machine:
     async def get(self) -> None:
         name, held = self.one()
         note(f"get {name}")
-        found = await self.attempt(self.sessions.get(name), None if held else NotFound)
+        found = await self.attempt(self.sessions.get(name), None if held else SessionNotFound)
         if held is not None:
             assert found is not None
             assert (found.configs, found.etag) == (held.configs, f"{held.created_at}-{held.revision}")
@@ -132,7 +132,7 @@ class Machine:
         known, ttl, since = self.model.living(name), self.random.choice(TTLS), await self.clock()
         note(f"create {name} {values} for {user} with a lifetime of {ttl}")
         creation = self.sessions.create(name, document, user=user, disable_task_tracking=tracking, ttl=ttl)
-        reply = await self.attempt(creation, None if values is None or fits(values, LIMITS) else TooLarge)
+        reply = await self.attempt(creation, None if values is None or fits(values, LIMITS) else ConfigsTooLarge)
         if reply is None:
             return
         made, new = reply
@@ -156,7 +156,7 @@ class Machine:
         note(f"replace {name} {values} if {if_match} with a lifetime of {ttl}")
         # The size is looked at before the session is.
         writing = self.sessions.replace(name, document, if_match=if_match, ttl=ttl)
-        written = await self.attempt(writing, error if fits(values, LIMITS) else TooLarge)
+        written = await self.attempt(writing, error if fits(values, LIMITS) else ConfigsTooLarge)
         if written is not None:
             self.model.write(name, written, values)
             await self.new_end(name, ttl, since)
@@ -171,7 +171,7 @@ class Machine:
         note(f"patch {name} {changes} if {if_match} with a lifetime of {ttl}")
         values = merged(held.values if held else None, changes)
         if error is None and not fits(values, LIMITS):
-            error = TooLarge
+            error = ConfigsTooLarge
         written = await self.attempt(self.sessions.patch(name, document, if_match=if_match, ttl=ttl), error)
         if written is not None:
             self.model.write(name, written, values)
@@ -198,7 +198,7 @@ class Machine:
         new = session_id(self.random.randint(20, 10**6))
         note(f"copy {name} to {new}")
         since = await self.clock()
-        copied = await self.attempt(self.sessions.copy(name, new), None if held else NotFound)
+        copied = await self.attempt(self.sessions.copy(name, new), None if held else SessionNotFound)
         if copied is not None and held is not None:
             await self.hold_end(copied.expires_at, self.model.ttl, since)
             self.model.create(copied, held.values, held.user, held.tracking)
@@ -215,7 +215,7 @@ class Machine:
         if user is None:
             return
         await self.users.register(user)
-        found, cursor = await self.users.page(limit=0, after=None, descending=False)
+        found, cursor = await self.users.page(limit=1000, after=None, descending=False)
         created = {each.identifier: each.created_at for each in found}
         assert cursor is None
         if user not in self.model.users:
@@ -228,7 +228,7 @@ class Machine:
         result, failed = None, None
         try:
             result = await operation
-        except (NotFound, TooLarge, PreconditionFailed) as raised:
+        except (SessionNotFound, ConfigsTooLarge, PreconditionFailed) as raised:
             failed = type(raised)
         assert failed is error
         return result
@@ -246,7 +246,7 @@ class Machine:
         if_match = self.random.choice(("", "", "", "*", "right", "wrong"))
         etag = f"{held.created_at}-{held.revision}" if held else "1-1"
         if held is None:
-            return if_match, PreconditionFailed if if_match else NotFound
+            return if_match, PreconditionFailed if if_match else SessionNotFound
         if if_match == "wrong":
             return f"{etag}1,1{etag},{etag[:-1]}", PreconditionFailed
         return f"1-1,{etag},x" if if_match == "right" else if_match, None
@@ -268,7 +268,7 @@ class Machine:
         assert list(values) == list(value)
         try:
             return values, document_of(raw, LIMITS)
-        except TooLarge:
+        except ConfigsTooLarge:
             assert not fits(values, LIMITS)
             return values, None
 

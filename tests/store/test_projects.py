@@ -108,6 +108,7 @@ async def test_a_deleted_project_leaves_nothing(registry: Registry, partitions: 
             await lapse(sessions, session_id(number))
     await ProjectConfigs(sessions).patch(document_of({"a": 1, "session_ttl": 50}))
     await registry.revoke_keys(project)
+    await Users(sessions).expect("undecided", "")
     await registry.delete(sessions)
     assert await keyspace(registry.link) == untouched
 

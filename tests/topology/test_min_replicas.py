@@ -10,7 +10,7 @@ import pytest
 from redis.exceptions import ResponseError
 
 from service.configs.limits import Limits
-from service.errors import NotFound, NotReplicated, StartupError, StoreUnavailable, WriteUncertain
+from service.errors import NotFound, NotReplicated, StartupError, StoreFull, StoreUnavailable, WriteUncertain
 from service.settings import Settings
 from service.store import bootstrap, node
 from service.store.connection import Link
@@ -124,7 +124,7 @@ async def test_what_redis_refuses_is_refused_whoever_has_it(sentinels: Sentinels
     try:
         with frozen(replica(sentinels)), pytest.raises(StoreUnavailable) as told:
             await link.call("SET", "a", "1", writes=True)
-        assert told.type is StoreUnavailable
+        assert told.type is StoreFull
     finally:
         master.ask("CONFIG", "SET", "maxmemory", 0)
 

@@ -3,13 +3,13 @@
 from uuid import uuid4
 
 from service.configs.containment import Filter
-from service.configs.document import NULL, Document, check_size, is_stored_form, parse
+from service.configs.document import NULL, Document, is_stored_form, parse
 from service.configs.limits import Limits
 from service.errors import BadRequest, Unreadable
 from service.http import envelope, requests
 from service.http.answer import Answer
 from service.http.context import Call
-from service.store import listing
+from service.store import creation, listing
 from service.store.sessions import Session
 from service.store.users import check_identifier
 
@@ -28,14 +28,9 @@ async def create(call: Call) -> Answer:
     if new_id is None:
         raise BadRequest("invalid UUID format for use_uuid")
     document, flag, ttl = body.configs(limits, required=False), body.flag("disable_task_tracking"), body.ttl()
-    users = call.store.users
-    if user is not None:
-        # What is refused makes no user known either.
-        check_size(NULL if document is None else document.configs, limits)
-        await users.expect(user, new_id if wanted else "")
-    session, created = await call.store.sessions.create(new_id, document, user=user, disable_task_tracking=flag, ttl=ttl)
-    if created and user is not None:
-        await users.confirm(user)
+    session, created = await creation.create_session(
+        call.store.users, new_id, document, user=user, disable_task_tracking=flag, ttl=ttl, may_exist=bool(wanted)
+    )
     return _answer(call, session, status=201 if created else 200)
 
 
@@ -92,11 +87,9 @@ async def delete(call: Call) -> Answer:
 async def copy(call: Call) -> Answer:
     """POST /session/{session_id}/copy."""
     session_id = requests.session_id(call.parameter)
-    new = await call.store.sessions.copy(session_id, str(uuid4()))
-    if new.user is not None:
-        await call.store.users.confirm(new.user)
+    new = await creation.copy_session(call.store.users, session_id, str(uuid4()))
     data = b'{"old_session_id":"%b","new_session_id":"%b"}' % (session_id.encode(), new.id.encode())
-    return envelope.ok(data, status=201, etag=new.etag)
+    return envelope.ok(data, etag=new.etag)
 
 
 async def _write(call: Call) -> tuple[str, Document, int | None]:

@@ -5,6 +5,7 @@ from service.http.answer import Answer
 from service.http.context import Call
 from service.store.users import decode_cursor
 
+#: Users in one page: the most, and what an absent limit or 0 gets.
 MAX_LIMIT = 200
 
 
@@ -13,7 +14,7 @@ async def list_page(call: Call) -> Answer:
     parameters = requests.query(call.request)
     cursor = parameters.get("cursor")
     found, next_cursor = await call.store.users.page(
-        limit=requests.whole_number(parameters, "limit", default=0, least=0, most=MAX_LIMIT),
+        limit=requests.whole_number(parameters, "limit", default=0, least=0, most=MAX_LIMIT) or MAX_LIMIT,
         after=decode_cursor(cursor) if cursor else None,
         descending=requests.boolean(parameters, "time_desc"),
     )

@@ -1,0 +1,13 @@
+-- expect_user: register a user before their session is created, so that the create can withdraw them if it makes no session.
+-- KEYS[1] users       zset of the project, identifier -> created_at
+-- KEYS[2] expected    hash of the project, identifier -> undecided creates
+-- ARGV[1] identifier  of the user
+-- returns created_at in microseconds, or "" where the user is registered for good
+-- include: user
+
+local users, expected, identifier = KEYS[1], KEYS[2], ARGV[1]
+
+if redis.call("ZSCORE", users, identifier) and redis.call("HEXISTS", expected, identifier) == 0 then return "" end
+local created_at = add_user(users, identifier)
+redis.call("HINCRBY", expected, identifier, 1)
+return created_at
