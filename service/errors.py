@@ -16,6 +16,7 @@
     ├── StoreUnavailable        503  nothing was written
     │   ├── WriteUncertain      503  a write that may or may not have happened
     │   └── NotReplicated       503  a write that has happened, but is not on as many replicas as promised
+    ├── StoreDamaged            503  a key was overwritten by hand; `check --repair` rebuilds what follows from other keys
     └── StartupError                 the command line ends with the sentence and status 1
 """
 
@@ -151,6 +152,13 @@ class NotReplicated(StoreUnavailable):
 
     def __init__(self) -> None:
         super().__init__(detail="the write was made, but not replicated as promised: it may be lost yet")
+
+
+class StoreDamaged(ServiceError):
+    """A key of the store has the wrong type: somebody wrote it by hand. It stays so until an operator repairs it."""
+
+    status = 503
+    message = "the store is damaged where this request reads or writes it; an operator can repair it with check --repair"
 
 
 class StartupError(ServiceError):

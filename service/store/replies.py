@@ -6,7 +6,7 @@ from typing import NamedTuple
 import hiredis
 from redis import exceptions as redis_errors
 
-from service.errors import StoreUnavailable
+from service.errors import StoreDamaged, StoreUnavailable
 
 # Replies by which Redis refuses to work for now, without having done anything; 6.2 wraps those to a script's own commands.
 _WRAPPED = r"(?:ERR Error running script .*?: -)?"
@@ -17,6 +17,8 @@ _MOVING = r"ERR .*non local key in a cluster node"
 _PASSING = re.compile(rf"(?:{_WRAPPED}(?:{_PASSES})|{_MOVING})\b")
 _REFUSAL = re.compile(rf"{_WRAPPED}(?:{_PASSES}|OOM|BUSY|MISCONF)\b")
 _IS_MOVING = re.compile(rf"(?:TRYAGAIN|{_MOVING})\b")
+# A key is not of the type that its name says, in a command of its own or of a script.
+_WRONG_TYPE = re.compile(r"(?:ERR Error running script .*?: )?-?WRONGTYPE ")
 _REDIRECTION = re.compile(r"(MOVED|ASK) (\d+) (.*):(\d+)")
 
 
@@ -50,9 +52,22 @@ def redirection(reply: object) -> Redirection | None:
     return Redirection(match[1], int(match[2]), match[3], int(match[4])) if match else None
 
 
+class WrongType(StoreDamaged, redis_errors.ResponseError):
+    """A key has another type than its name says: somebody wrote it by hand. Its text is Redis's."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.text = text
+
+    def __str__(self) -> str:
+        return self.text
+
+
 def translated(error: hiredis.ReplyError) -> Exception:
     """The error that a caller of the link gets for it."""
     text = str(error)
     if _REFUSAL.match(text):
         return StoreUnavailable()
+    if _WRONG_TYPE.match(text):
+        return WrongType(text)
     return redis_errors.NoScriptError(text) if text.startswith("NOSCRIPT") else redis_errors.ResponseError(text)
