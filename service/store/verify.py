@@ -78,8 +78,8 @@ BEYOND_REPAIR = frozenset({"unreadable", "incomplete", "misplaced", "unknown", "
 class Finding:
     """One confirmed difference.
 
-    `id` is a session's id, or a serial, block, partition or key where no session is to blame. `repairable` is whether `--repair`
-    removes the difference without losing what a user wrote.
+    `id` is a session's id, or a serial, block, partition or key where no session is to blame. `repairable` is whether
+    `--repair` removes the difference without losing what a user wrote.
     """
 
     kind: str
@@ -232,7 +232,7 @@ async def verify_types(
     suspects: Iterable[str] = (),
     repair: bool = False,
 ) -> AsyncIterator[Finding]:
-    """The keys of the index in `blocks` that are no sets, of the terms of a session and of `suspects`; deleted with `repair`."""
+    """The keys of the index in `blocks`, of a session's terms and of `suspects`, that are no sets; `repair` deletes them."""
     configs, user = await link.call("HMGET", partition.session(session_id), "configs", "user")
     terms = {*suspects, *expected_index(configs or NULL).index_terms}
     if user is not None:

@@ -2,7 +2,7 @@
 
 `Check` reads the sessions, a block at a time, and compares the block's index sets with the terms computed from the documents;
 then it is given the names of the partition's keys, and verifies the sets and sessions that the first pass could not reach. The
-store is live meanwhile, so what looks wrong is only a suspicion until one script has confirmed it (and repaired it, where asked).
+store is live meanwhile, so what looks wrong is only a suspicion until one script has confirmed it, and repaired it where asked.
 """
 
 import asyncio
@@ -21,6 +21,7 @@ from service.store.connection import Link, checked
 from service.store.keys import Partition, partition_number
 from service.store.lane import Command
 from service.store.replies import WrongType
+from service.store.upkeep.block import Block
 from service.store.upkeep.numbering import Numbered, Numbering, listed_sessions, renumber
 from service.store.verify import (
     MAX_INTEGER,
@@ -51,25 +52,6 @@ _HASH_MASK = 2**64 - 1
 
 def _hash(term: str) -> int:
     return hash(term) & _HASH_MASK
-
-
-@dataclass(slots=True)
-class _Block:
-    """What one block's sets should hold."""
-
-    number: int
-    expected: dict[str, set[bytes]] = field(default_factory=lambda: defaultdict(set))
-    ids: dict[bytes, str] = field(default_factory=dict)
-    #: Sessions to verify, with the terms whose sets may have them wrongly.
-    suspects: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
-    #: Members of its sets that are no session's serial.
-    orphans: dict[str, list[bytes]] = field(default_factory=lambda: defaultdict(list))
-    #: Users, each with a session of theirs: its id and serial.
-    users: dict[bytes, tuple[str, bytes]] = field(default_factory=dict)
-    #: Confirmed while the sessions were read.
-    findings: list[Finding] = field(default_factory=list)
-    #: Ids that are not UTF-8.
-    broken_ids: list[bytes] = field(default_factory=list)
 
 
 @dataclass
@@ -181,9 +163,9 @@ class Check:
         if await VERIFY_STATE.run(self.link, (partition.state, partition.sessions), (partition.prefix, int(self.repair))):
             yield Finding("state", str(self.partition.number))
 
-    async def _blocks(self) -> AsyncIterator[_Block]:
+    async def _blocks(self) -> AsyncIterator[Block]:
         """The sessions in the order of their serials, gathered into blocks."""
-        block = _Block(0)
+        block = Block(0)
         async for page in listed_sessions(self.link, self.partition):
             commands: list[Command] = [("HMGET", self.partition.session(readable(name)), *_FIELDS) for name, _ in page]
             commands += [("ZSCORE", self.partition.expiring, name) for name, _ in page]
@@ -192,7 +174,7 @@ class Check:
                 number = self._block_number(score, block.number)
                 if block.number != number:
                     yield block
-                    block = _Block(number)
+                    block = Block(number)
                 if is_text(name):
                     self._expect(block, name.decode(), score, *_readable([fields, expiring]))
                 else:
@@ -204,7 +186,7 @@ class Check:
         number = float(score)
         return self.partition.block_of(int(number)) if abs(number) < float("inf") else otherwise
 
-    def _expect(self, block: _Block, session_id: str, own: bytes, fields: Any, expiring: bytes | None) -> None:  # noqa: ANN401 - a reply
+    def _expect(self, block: Block, session_id: str, own: bytes, fields: Any, expiring: bytes | None) -> None:  # noqa: ANN401 - a reply
         configs, terms, user, expires_at, *numbers = fields or [None] * len(_FIELDS)
         if configs is None or numbers[0] != own or not is_complete(user, expires_at, numbers):
             # Whatever has this serial is an orphan until the session is found right.
@@ -223,7 +205,7 @@ class Check:
             block.expected[f"@user={user.decode()}"].add(own)
             block.users.setdefault(user, (session_id, own))
 
-    def _observe(self, block: _Block, session_id: str, numbers: Sequence[bytes]) -> None:
+    def _observe(self, block: Block, session_id: str, numbers: Sequence[bytes]) -> None:
         """What the place and the serial of a session say; neither is ever in flux."""
         serial, _, created_at, _ = map(int, numbers)
         finding = self._numbering.observe(Numbered(created_at, session_id, serial))
@@ -232,7 +214,7 @@ class Check:
         if self.partitions is not None and partition_number(session_id, self.partitions) != self.partition.number:
             block.findings.append(Finding("misplaced", session_id, self.partition.prefix))
 
-    async def _check_block(self, block: _Block) -> AsyncIterator[Finding]:
+    async def _check_block(self, block: Block) -> AsyncIterator[Finding]:
         async for finding in self._compare_sets(block):
             yield finding
         for finding in filter(self._is_new, block.findings):
@@ -249,7 +231,7 @@ class Check:
                 yield finding
         await self._gather_unknown_users(block.users)
 
-    async def _compare_sets(self, block: _Block) -> AsyncIterator[Finding]:
+    async def _compare_sets(self, block: Block) -> AsyncIterator[Finding]:
         terms = list(block.expected)
         self._cover(block)
         for first in range(0, len(terms), SETS_BATCH):
@@ -268,9 +250,9 @@ class Check:
                         async for finding in self._verify_type(key):
                             yield finding
                 if self.repair or not any(isinstance(reply, WrongType) for reply in (members, is_listed)):
-                    self._compare(block, term, *_readable([members, is_listed]))
+                    block.compare(term, *_readable([members, is_listed]))
 
-    def _cover(self, block: _Block) -> None:
+    def _cover(self, block: Block) -> None:
         hashes = sorted([*self._covered.get(block.number, ()), *map(_hash, block.expected)])
         self._covered[block.number] = array("Q", hashes)
 
@@ -284,14 +266,6 @@ class Check:
         wanted = _hash(term)
         place = bisect_left(hashes, wanted)
         return place < len(hashes) and hashes[place] == wanted
-
-    def _compare(self, block: _Block, term: str, members: Iterable[bytes] | None, is_listed: int | None) -> None:
-        actual, expected = set(members or ()), block.expected[term]
-        for serial in actual ^ expected if is_listed else actual | expected:
-            if serial in block.ids:
-                block.suspects[block.ids[serial]].add(term)
-            else:
-                block.orphans[term].append(serial)
 
     async def _verify(self, session_id: str, suspects: Iterable[str] = ()) -> AsyncIterator[Finding]:
         """Verify a session; with a key of the wrong type among those of its index, that key, and the session later."""
