@@ -310,8 +310,10 @@ async def _configs(link: Link) -> dict[bytes, bytes]:
 
 
 async def _dump(link: Link) -> dict[bytes, Any]:
-    reads: dict[bytes, Sequence[str]] = {b"hash": ("HGETALL",), b"set": ("SMEMBERS",), b"zset": ("ZRANGE", "0", "-1", "WITHSCORES"),
-                                         b"string": ("GET",), b"list": ("LRANGE", "0", "-1")}  # fmt: skip
+    reads: dict[bytes, Sequence[str]] = {
+        b"hash": ("HGETALL",), b"set": ("SMEMBERS",), b"zset": ("ZRANGE", "0", "-1", "WITHSCORES"),
+        b"string": ("GET",), b"list": ("LRANGE", "0", "-1"),
+    }  # fmt: skip
     held = {}
     for name in await link.call("KEYS", "*"):
         first, *rest = reads[await link.call("TYPE", name)]
