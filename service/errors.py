@@ -159,6 +159,7 @@ class StoreDamaged(ServiceError):
 
     status = 503
     message = "the store is damaged where this request reads or writes it; an operator can repair it with check --repair"
+    retry_after = 60  # seconds
 
 
 class StartupError(ServiceError):
