@@ -57,12 +57,14 @@ async def listed_sessions(link: Link, partition: Partition, after: str = "-inf")
         page = await _listed(link, partition, start, "+inf", "LIMIT", 0, SESSIONS_BATCH)
         if not page:
             return
-        last = page[-1][1]
-        if len(page) == SESSIONS_BATCH:
+        last, is_last = page[-1][1], len(page) < SESSIONS_BATCH
+        if not is_last:
             # Those that share the last serial may be on this page in part only.
             page = [pair for pair in page if pair[1] != last] + await _listed(link, partition, last, last)
         for first in range(0, len(page), SESSIONS_BATCH):
             yield page[first : first + SESSIONS_BATCH]
+        if is_last:
+            return  # What is created from here on was not there when the check began.
         start = b"(" + last
 
 
