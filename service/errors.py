@@ -24,6 +24,7 @@
     │   ├── StoreFull           503  Redis is out of memory; nothing was written
     │   ├── WriteUncertain      503  a write that may or may not have happened
     │   └── NotReplicated       503  a write that has happened, but is not on as many replicas as promised
+    ├── StoreDamaged            503  a key was overwritten by hand; `check --repair` rebuilds what follows from other keys
     ├── OutputError                  the command line ends with the sentence and status 1
     └── StartupError                 the same
 """
@@ -240,6 +241,15 @@ class NotReplicated(StoreUnavailable):
         super().__init__(detail="the write was made, but not replicated as promised: it may be lost yet")
 
 
+class StoreDamaged(ServiceError):
+    """A key of the store has the wrong type: somebody wrote it by hand. It stays so until an operator repairs it."""
+
+    status = 503
+    reason = "store_unavailable"
+    message = "the store is damaged where this request reads or writes it; an operator can repair it with check --repair"
+    retry_after = 60  # seconds
+
+
 class OutputError(ServiceError):
     """Standard output is closed or full; the message says why."""
 
@@ -252,8 +262,9 @@ def reasons() -> dict[int, tuple[str, ...]]:
     """Every reason that an answer can give, by HTTP status."""
     by_status: dict[int, tuple[str, ...]] = {}
     for error in sorted(_classes(ServiceError), key=lambda error: error.status):
-        if "reason" in vars(error):
-            by_status[error.status] = (*by_status.get(error.status, ()), error.reason)
+        known = by_status.get(error.status, ())
+        if "reason" in vars(error) and error.reason not in known:
+            by_status[error.status] = (*known, error.reason)
     return by_status
 
 

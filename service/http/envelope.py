@@ -14,6 +14,7 @@ from service.errors import (
     Overloaded,
     RequestTimeout,
     ServiceError,
+    StoreDamaged,
     StoreUnavailable,
     TooManyRequests,
     Unauthorized,
@@ -62,7 +63,7 @@ def _headers(error: ServiceError) -> bytes:
     match error:
         case MethodNotAllowed():
             return b"Allow: %b\r\n" % error.allowed.encode()
-        case StoreUnavailable() | Overloaded() | TooManyRequests():
+        case StoreUnavailable() | StoreDamaged() | Overloaded() | TooManyRequests():
             return b"Retry-After: %d\r\n" % error.retry_after
         case Unauthorized():
             return b"WWW-Authenticate: Bearer\r\n"

@@ -10,9 +10,10 @@ from service.configs.document import EMPTY, NULL, Document, check_size
 from service.configs.lifetime import LAST_MOMENT
 from service.configs.limits import Limits
 from service.errors import ConfigsTooLarge, PreconditionFailed, SessionNotFound, Unreadable
-from service.store import integrity, scripts
+from service.store import scripts
 from service.store.connection import Link, checked
 from service.store.keys import BLOCK_SIZE, Partition, partition_number
+from service.store.verify import verify_session
 
 CREATE = scripts.load("create")
 REPLACE = scripts.load("replace")
@@ -292,7 +293,7 @@ class Sessions:
         )
         reply = await PATCH.run(self.link, (partition.session(session_id),), arguments)
         if reply[0] == b"unreadable":
-            await integrity.verify_session(self.link, partition, session_id, limits, mend=True)
+            await verify_session(self.link, partition, session_id, repair=True)
             reply = await PATCH.run(self.link, (partition.session(session_id),), arguments)
         return _written(reply, limits)
 

@@ -15,10 +15,10 @@ from service.configs.limits import Limits
 from service.errors import ConfigsTooLarge, PreconditionFailed, SessionNotFound
 from service.store import sweep
 from service.store.connection import Link
-from service.store.integrity import Check
 from service.store.listing import Query, all_matches
 from service.store.projects import ProjectConfigs
 from service.store.sessions import Sessions, microseconds
+from service.store.upkeep.partition_check import Check
 from service.store.users import Users
 from tests.store.filling import PROJECT, document_of, keyspace, lapse, session_id
 from tests.store.model import Held, Model, fits, merged, spans
@@ -71,7 +71,7 @@ class Machine:
         wrong = {name: (there.get(name), right.get(name)) for name in {*there, *right} if there.get(name) != right.get(name)}
         assert wrong == {}, f"what is there, and what should be: {wrong}"
         for partition in self.sessions.all_partitions:
-            assert [str(finding) async for finding in Check(self.link, partition, LIMITS).findings()] == []
+            assert [str(finding) async for finding in Check(self.link, partition).findings()] == []
         met = [session.id async for batch in all_matches(self.sessions, Query()) for session in batch]
         assert met == self.model.listed
         if not any(held.over for held in self.model.held.values()):

@@ -9,12 +9,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from service.configs.limits import Limits
 from service.errors import PreconditionFailed
 from service.store import listing
-from service.store.integrity import Check
 from service.store.listing import Query
 from service.store.sessions import Session, Sessions
+from service.store.upkeep.partition_check import Check
 from tests.store.filling import add, document_of, on_every_redis, session_id
 
 #: Microseconds; a clock that was set right once may step by years.
@@ -86,7 +85,7 @@ class History:
             assert [each.created_at for each in found] == sorted({each.created_at for each in found})
             turned = await listing.page(self.sessions, Query(user=query.user, descending=True), 200)
             assert turned.sessions == found[::-1]
-        check = Check(self.sessions.link, self.sessions.all_partitions[0], Limits())
+        check = Check(self.sessions.link, self.sessions.all_partitions[0])
         assert [str(finding) async for finding in check.findings()] == []
 
     def _in_order(self) -> list[str]:

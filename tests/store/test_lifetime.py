@@ -12,10 +12,10 @@ from service.configs.limits import Limits
 from service.errors import NotFound, PreconditionFailed, Unreadable
 from service.store import sweep
 from service.store.connection import Link
-from service.store.integrity import Check
 from service.store.listing import Query, all_matches, page
 from service.store.projects import ProjectConfigs
 from service.store.sessions import FIELDS, Sessions, microseconds
+from service.store.upkeep.partition_check import Check
 from service.store.users import Users
 from tests.store.filling import (
     PROJECT,
@@ -55,7 +55,7 @@ async def hold_whole(sessions: Sessions) -> None:
             if name.startswith(start) and b"expires_at" in fields
         }
         assert held.get(partition.expiring, {}) == ends
-        assert [str(each) async for each in Check(sessions.link, partition, Limits()).findings()] == []
+        assert [str(each) async for each in Check(sessions.link, partition).findings()] == []
 
 
 @on_every_redis

@@ -7,8 +7,8 @@ import pytest
 from service.configs.limits import Limits
 from service.errors import NotFound, PreconditionFailed, TooLarge, Unreadable
 from service.store.connection import Link
-from service.store.integrity import Check
 from service.store.sessions import Sessions
+from service.store.upkeep.partition_check import Check
 from tests.store.filling import PROJECT, add, document_of, fill, keyspace, on_every_redis, session_id
 
 ONE, TWO, THREE = map(session_id, (1, 2, 3))
@@ -56,7 +56,7 @@ async def test_a_member_that_gets_its_first_terms_later_is_no_finding(sessions: 
     await fill(sessions, [{"a": {"b": {}}, "c": 1, "d": [[]]}])
     await sessions.patch(ONE, document_of({"a": {"b": 1}}))
     await sessions.patch(ONE, document_of({"d": [2]}))
-    check = Check(sessions.link, sessions.all_partitions[0], Limits())
+    check = Check(sessions.link, sessions.all_partitions[0])
     assert [str(finding) async for finding in check.findings()] == []
     # And what goes and comes leaves nothing.
     await sessions.patch(ONE, document_of({"a": {"b": {}}, "c": [[]], "d": None}))
