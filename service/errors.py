@@ -9,9 +9,12 @@
     ├── Unreadable              409  the stored configs were damaged by hand
     ├── PreconditionFailed      412
     ├── TooLarge                413
+    ├── UriTooLong              414
     ├── UnsupportedMediaType    415
+    ├── UnsupportedContentCoding 415
     ├── ExpectationFailed       417
     ├── TooManyRequests         429  the key has used up its rate
+    ├── HeadTooLarge            431
     ├── Overloaded              503  the worker has as much in hand as it may
     ├── StoreUnavailable        503  nothing was written
     │   ├── WriteUncertain      503  a write that may or may not have happened
@@ -85,10 +88,10 @@ class Unreadable(ServiceError):
 
 
 class PreconditionFailed(ServiceError):
-    """If-Match does not hold for the session as it is."""
+    """If-Match or If-None-Match does not hold for the session as it is."""
 
     status = 412
-    message = "If-Match does not hold: the session is not in the state that the ETag names"
+    message = "If-Match or If-None-Match does not hold for the state that the session is in"
 
 
 class TooLarge(ServiceError):
@@ -98,11 +101,27 @@ class TooLarge(ServiceError):
     message = "too large"
 
 
+class UriTooLong(ServiceError):
+    """The target of the request line is over the limit; nothing of the request was read."""
+
+    status = 414
+    reason = "uri_too_long"
+    message = "the request line is too long; send a shorter filter_by_configs"
+
+
 class UnsupportedMediaType(ServiceError):
     """The body is of a media type that this route does not take."""
 
     status = 415
     message = "unsupported media type; send application/json"
+
+
+class UnsupportedContentCoding(ServiceError):
+    """The body has a Content-Encoding; the service inflates nothing."""
+
+    status = 415
+    reason = "unsupported_content_coding"
+    message = "Content-Encoding must be identity: send the body uncompressed"
 
 
 class ExpectationFailed(ServiceError):
@@ -121,6 +140,14 @@ class TooManyRequests(ServiceError):
     def __init__(self, retry_after: int = 1) -> None:
         self.retry_after = retry_after
         super().__init__()
+
+
+class HeadTooLarge(ServiceError):
+    """The headers of a request are over a limit; nothing of the request was done."""
+
+    status = 431
+    reason = "head_too_large"
+    message = "the headers of the request are too large"
 
 
 class Overloaded(ServiceError):

@@ -8,12 +8,13 @@ from urllib.parse import unquote
 from aiohttp import web
 
 from service.errors import Overloaded, ServiceError, TooManyRequests
-from service.http import envelope, requests
+from service.http import conditions, envelope, query, requests
 from service.http.answer import Answer
 from service.http.context import Call, Store, Worker
 from service.http.protocol import has_left
 from service.http.router import Router
 from service.http.routes import API, HEALTH, ROUTES
+from service.store.conditions import UNCONDITIONAL
 from service.store.rates import Rates
 
 log = logging.getLogger("service")
@@ -25,7 +26,7 @@ class Dispatch:
 
     def __init__(self, worker: Worker) -> None:
         self._worker = worker
-        self._router = Router((route.method, route.path, route.handler) for route in ROUTES)
+        self._router = Router((route.method, route.path, route.endpoint) for route in ROUTES)
         self._logs = worker.settings.access_log
         self._load = worker.load
         self._rates = worker.rates
@@ -75,12 +76,22 @@ class Dispatch:
     async def _served(self, request: web.BaseRequest, path: str) -> Answer:
         opened = None
         # By the decoded path, as routes are found: /%61pi/v1 leads to the API too. Unknown paths of the API need a key as well.
-        if (unquote(path) if "%" in path else path).startswith(API):
+        # An escaped character takes three, so that more than this need not be decoded.
+        if (unquote(path[: 3 * len(API)]) if "%" in path else path).startswith(API):
             opened = await self._worker.keys.open(request.headers.get("Authorization", ""))
             if self._rates is not None:
                 return await self._rated(request, path, opened, self._rates)
-        handler, parameter = self._router.find(request.method, path)
-        return await handler(Call(request, parameter, self._worker, opened))
+        return await self._routed(request, path, opened)
+
+    async def _routed(self, request: web.BaseRequest, path: str, opened: Store | None) -> Answer:
+        """The answer of the handler, once all that the request asks for is known to be something that the route takes."""
+        endpoint, parameter = self._router.find(request.method, path)
+        if opened is None:
+            # Not a path of the API: whatever else a health check sends is no reason to fail it.
+            return await endpoint.handler(Call(request, parameter, self._worker, None, {}, UNCONDITIONAL))
+        asked = query.parse(request.rel_url.raw_query_string, endpoint.query)
+        wanted = conditions.parse(request.method, request.headers, endpoint.conditions)
+        return await endpoint.handler(Call(request, parameter, self._worker, opened, asked, wanted))
 
     async def _rated(self, request: web.BaseRequest, path: str, opened: Store, rates: Rates) -> Answer:
         """As `_served`, within the rate of the key; every answer tells what is left of it."""
@@ -88,8 +99,7 @@ class Dispatch:
         try:
             if allowance.wait:
                 raise TooManyRequests(allowance.wait)
-            handler, parameter = self._router.find(request.method, path)
-            answer = await handler(Call(request, parameter, self._worker, opened))
+            answer = await self._routed(request, path, opened)
         except ServiceError as error:
             answer = envelope.failure(error)
         answer.headers += envelope.rate_headers(rates, allowance)

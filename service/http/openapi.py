@@ -11,6 +11,7 @@ from service.configs.limits import Limits
 from service.errors import (
     BadRequest,
     ExpectationFailed,
+    HeadTooLarge,
     NotFound,
     Overloaded,
     PreconditionFailed,
@@ -21,7 +22,9 @@ from service.errors import (
     TooManyRequests,
     Unauthorized,
     Unreadable,
+    UnsupportedContentCoding,
     UnsupportedMediaType,
+    UriTooLong,
 )
 from service.http import schemas
 from service.http.schemas import Schema
@@ -29,9 +32,9 @@ from service.http.schemas import Schema
 Errors = tuple[type[ServiceError], ...]
 
 #: Errors that any path can be answered with; beside them any path that needs a key, and any that takes a body.
-_ALWAYS: Errors = (BadRequest, RequestTimeout, Overloaded)
+_ALWAYS: Errors = (BadRequest, RequestTimeout, UriTooLong, HeadTooLarge, Overloaded)
 _WITH_KEY: Errors = (Unauthorized, TooManyRequests, StoreUnavailable)
-_WITH_BODY: Errors = (TooLarge, UnsupportedMediaType, ExpectationFailed)
+_WITH_BODY: Errors = (TooLarge, UnsupportedMediaType, UnsupportedContentCoding, ExpectationFailed)
 #: All errors that a described path can be answered with.
 _ALL: Errors = (*_ALWAYS, *_WITH_KEY, *_WITH_BODY, PreconditionFailed, NotFound, Unreadable)
 
@@ -43,14 +46,15 @@ _SECONDS: Schema = {"schema": {"type": "integer", "minimum": 1}, "required": Tru
 _COMMON: dict[str, Schema] = {"X-Request-Id": {**_TEXT, "required": True}, "RateLimit": _TEXT, "RateLimit-Policy": _TEXT}
 _HEADERS: dict[int, dict[str, Schema]] = {
     401: {"WWW-Authenticate": {**_TEXT, "required": True}},
-    415: {"Accept": {**_TEXT, "required": True}},
+    415: {"Accept": _TEXT, "Accept-Encoding": _TEXT},
     429: {"Retry-After": _SECONDS},
     503: {"Retry-After": _SECONDS},
 }
 
 _ABOUT = """\
 The sessions of your agents and their configs. Every answer is the envelope {code, msg, data}; code is 0, or the status of an
-error. A path that takes GET takes HEAD too. Paths and methods that are not here are answered with 404 and 405.
+error. A path that takes GET takes HEAD too. Paths and methods that are not here are answered with 404 and 405. Below /api/v1,
+query parameters and conditions (If-Match, If-None-Match) that are not here, and repeated parameters, are answered with 400.
 """
 
 
@@ -72,12 +76,16 @@ class Operation:
     etag: bool = False
     key: bool = True
 
+    def names_in(self, place: str) -> frozenset[str]:
+        """The names of its parameters in `place`, query or header."""
+        return frozenset(str(parameter["name"]) for parameter in self.parameters if parameter["in"] == place)
+
 
 def document(routes: Iterable[tuple[str, str, Operation]], limits: Limits, version: str) -> bytes:
     """The description as JSON; `routes` are method, path and operation, `limits` those in force."""
     paths: dict[str, dict[str, Schema]] = {}
     for method, path, operation in routes:
-        paths.setdefault(path, {})[method.lower()] = _operation(path, operation)
+        paths.setdefault(path, {})[method.lower()] = _operation(method, path, operation)
     return orjson.dumps(
         {
             "openapi": "3.1.0",
@@ -93,12 +101,12 @@ def document(routes: Iterable[tuple[str, str, Operation]], limits: Limits, versi
     )
 
 
-def _operation(path: str, operation: Operation) -> Schema:
+def _operation(method: str, path: str, operation: Operation) -> Schema:
     described: Schema = {
         "operationId": operation.id,
         "summary": operation.summary,
         "parameters": [*(schemas.IN_PATH[name] for name in re.findall(r"{(\w+)}", path)), *operation.parameters],
-        "responses": {str(status): answer for status, answer in sorted(_answers(operation))},
+        "responses": {str(status): answer for status, answer in sorted(_answers(method, operation))},
         "security": [{"key": []}] if operation.key else [],
     }
     if operation.body is not None:
@@ -106,11 +114,11 @@ def _operation(path: str, operation: Operation) -> Schema:
     return described
 
 
-def _answers(operation: Operation) -> Iterator[tuple[int, Schema]]:
+def _answers(method: str, operation: Operation) -> Iterator[tuple[int, Schema]]:
     headers = _COMMON | ({"ETag": _ETAG} if operation.etag else {})
     for status, schema in operation.answers.items():
         yield status, _answer(HTTPStatus(status).phrase, headers, schema)
-    if schemas.IF_NONE_MATCH in operation.parameters:
+    if method == "GET" and operation.names_in("header"):
         yield 304, _answer(HTTPStatus(304).phrase, headers)
     for status in {error.status for error in _errors(operation)}:
         yield status, {"$ref": f"#/components/responses/{status}"}
@@ -122,7 +130,7 @@ def _errors(operation: Operation) -> Errors:
         *operation.errors,
         *(_WITH_KEY if operation.key else ()),
         *(_WITH_BODY if operation.body is not None else ()),
-        *((PreconditionFailed,) if schemas.IF_MATCH in operation.parameters else ()),
+        *((PreconditionFailed,) if operation.names_in("header") else ()),
     )
 
 

@@ -57,11 +57,13 @@ class Router(Generic[Handler]):
             MethodNotAllowed: there is, without that method.
         """
         segments = path.split("/")
-        if "%" in path:
+        routes = self._routes.get(len(segments), ())
+        # A long path of many segments is not worth decoding.
+        if routes and "%" in path:
             # What is not UTF-8 stays recognisable as such (surrogates); whoever uses the segment refuses it.
             segments = [unquote(segment, errors="surrogateescape") for segment in segments]
         allowed: list[str] = []
-        for route in self._routes.get(len(segments), ()):
+        for route in routes:
             value = route.match(segments)
             if value is None:
                 continue

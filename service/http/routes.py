@@ -12,13 +12,21 @@ from service.http.answer import Answer
 from service.http.context import Call
 from service.http.handlers import health, project, sessions, users
 from service.http.openapi import Operation
-from service.http.schemas import CURSOR, DONE, FILTER, IF_MATCH, IF_NONE_MATCH, TIME_DESC, USER, data, ref, said
+from service.http.schemas import CONDITIONS, CURSOR, DONE, FILTER, IF_NONE_IN_USE, TIME_DESC, USER, data, ref, said
 
 API = "/api/v1"
 #: Answered however busy the worker is.
 HEALTH = "/health"
 
 Handler = Callable[[Call], Awaitable[Answer]]
+
+
+class Endpoint(NamedTuple):
+    """What a request needs of its route: the handler, and the names of the query parameters and conditions that it takes."""
+
+    handler: Handler
+    query: frozenset[str]
+    conditions: frozenset[str]
 
 
 class Route(NamedTuple):
@@ -28,6 +36,11 @@ class Route(NamedTuple):
     path: str
     handler: Handler
     operation: Operation
+
+    @property
+    def endpoint(self) -> Endpoint:
+        """What its requests need of it."""
+        return Endpoint(self.handler, self.operation.names_in("query"), self.operation.names_in("header"))
 
 
 async def describe(call: Call) -> Answer:
@@ -59,7 +72,7 @@ ROUTES: tuple[Route, ...] = (
     )),
     Route("POST", f"{API}/session", sessions.create, Operation(
         id="create_session", summary="create a session; an id in use leads to the session that has it",
-        body=ref("NewSession"), body_required=False, etag=True,
+        body=ref("NewSession"), body_required=False, parameters=(IF_NONE_IN_USE,), etag=True,
         answers={200: data(ref("Session")), 201: data(ref("Session"))}, errors=(Unreadable,),
     )),
     Route("GET", f"{API}/session", sessions.list_page, Operation(
@@ -68,27 +81,27 @@ ROUTES: tuple[Route, ...] = (
         answers={200: data(ref("SessionPage"))},
     )),
     Route("GET", _SESSION, sessions.get, Operation(
-        id="get_session", summary="a session", parameters=(IF_NONE_MATCH,), etag=True,
+        id="get_session", summary="a session", parameters=CONDITIONS, etag=True,
         answers={200: data(ref("Session"))}, errors=(NotFound, Unreadable),
     )),
     Route("DELETE", _SESSION, sessions.delete, Operation(
-        id="delete_session", summary="delete a session", parameters=(IF_MATCH,), answers={200: DONE},
+        id="delete_session", summary="delete a session", parameters=CONDITIONS, answers={200: DONE},
         errors=(NotFound, Unreadable),
     )),
     Route("GET", f"{_SESSION}/configs", sessions.get, Operation(
-        id="get_configs", summary="a session, as GET of the session itself", parameters=(IF_NONE_MATCH,), etag=True,
+        id="get_configs", summary="a session, as GET of the session itself", parameters=CONDITIONS, etag=True,
         answers={200: data(ref("Session"))}, errors=(NotFound, Unreadable),
     )),
     Route("PUT", f"{_SESSION}/configs", sessions.replace, Operation(
-        id="replace_configs", summary="replace all configs of a session", parameters=(IF_MATCH,),
+        id="replace_configs", summary="replace all configs of a session", parameters=CONDITIONS,
         body=ref("ChangedConfigs"), etag=True, answers={200: DONE}, errors=(NotFound, Unreadable),
     )),
     Route("PATCH", f"{_SESSION}/configs", sessions.patch, Operation(
-        id="patch_configs", summary="merge into the configs of a session; a null deletes its key", parameters=(IF_MATCH,),
+        id="patch_configs", summary="merge into the configs of a session; a null deletes its key", parameters=CONDITIONS,
         body=ref("ChangedConfigs"), etag=True, answers={200: data(ref("WholeConfigs"))}, errors=(NotFound, Unreadable),
     )),
     Route("POST", f"{_SESSION}/copy", sessions.copy, Operation(
-        id="copy_session", summary="create a session with the same configs, user and flag", etag=True,
+        id="copy_session", summary="create a session with the same configs, user and flag", parameters=CONDITIONS, etag=True,
         answers={201: data(ref("CopiedSession"))}, errors=(NotFound, Unreadable),
     )),
     Route("GET", f"{API}/user/ls", users.list_page, Operation(

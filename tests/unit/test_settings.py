@@ -13,6 +13,8 @@ from service.settings import Settings, add_flags, flag, load, variable
 SAMPLES: dict[str, tuple[str, object]] = {
     "max_configs_bytes": ("1000", 1000),
     "max_body_bytes": ("2000", 2000),
+    "max_line_bytes": ("10000", 10000),
+    "max_head_bytes": ("8192", 8192),
     "max_nesting": ("256", 256),
     "max_keys": ("7", 7),
     "max_terms": ("9", 9),
@@ -99,6 +101,7 @@ def test_the_defaults_are_those_of_the_contract() -> None:
     default = load(environment={})
     assert default.port == 8029
     assert (default.max_configs_bytes, default.max_body_bytes) == (256 * 1024, 1024 * 1024)
+    assert (default.max_line_bytes, default.max_head_bytes) == (64 * 1024, 32 * 1024)
     assert (default.max_nesting, default.max_keys, default.max_terms, default.max_user_bytes) == (64, 1024, 4096, 256)
     assert default.command_timeout == 1.0
     assert default.workers >= 1
@@ -124,6 +127,8 @@ def test_a_boolean_is_false_in_the_usual_words(text: str) -> None:
         *(("workers", text) for text in ("0", "257")),
         *(("partitions", text) for text in ("0", "1025")),
         ("max_nesting", "257"),
+        ("max_line_bytes", "8191"),
+        ("max_head_bytes", "8191"),
         *(("fsync", text) for text in ("", "Always", "never")),
         *(("command_timeout", text) for text in ("0", "-1", "", "1s", "nan", "inf")),
         *(("shutdown_timeout", text) for text in ("-0.1", "nan", "inf")),
