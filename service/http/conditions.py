@@ -24,7 +24,7 @@ def parse(method: str, headers: CIMultiDictProxy[str], accepted: Collection[str]
     Raises:
         BadRequest: a condition is malformed, or cannot be checked here.
     """
-    if hdrs.IF_UNMODIFIED_SINCE in headers and method not in _READS:
+    if method not in _READS and hdrs.IF_UNMODIFIED_SINCE in headers:
         raise BadRequest("If-Unmodified-Since is not supported; send If-Match with an ETag")
     if hdrs.IF_MATCH not in headers and hdrs.IF_NONE_MATCH not in headers:
         return UNCONDITIONAL

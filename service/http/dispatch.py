@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import time
+from collections.abc import Awaitable
 from urllib.parse import unquote
 
 from aiohttp import web
@@ -37,11 +38,11 @@ class Dispatch:
         """Answer in the envelope, whatever happens."""
         self._load.in_hand += 1
         started = time.monotonic() if self._logs else 0.0
-        path = request.path_qs.partition("?")[0]
+        path, _, raw_query = request.path_qs.partition("?")
         request_id = requests.request_id(request.headers)
         try:
             if path == HEALTH:
-                answer = await self._served(request, path)
+                answer = await self._served(request, path, raw_query)
             # Before anything is done for it: a refusal must cost next to nothing, or refusing would be the overload.
             elif self._load.over:
                 raise Overloaded
@@ -52,7 +53,7 @@ class Dispatch:
                     # Who gave up waiting for a turn would not see what was done.
                     if turn is not None and has_left(request):
                         raise Overloaded
-                    answer = await self._served(request, path)
+                    answer = await self._served(request, path, raw_query)
                 finally:
                     self._load.end()
         except ServiceError as error:
@@ -73,33 +74,36 @@ class Dispatch:
             answer.keep_alive = False
         return answer
 
-    async def _served(self, request: web.BaseRequest, path: str) -> Answer:
+    async def _served(self, request: web.BaseRequest, path: str, raw_query: str) -> Answer:
         opened = None
         # By the decoded path, as routes are found: /%61pi/v1 leads to the API too. Unknown paths of the API need a key as well.
         # An escaped character takes three, so that more than this need not be decoded.
         if (unquote(path[: 3 * len(API)]) if "%" in path else path).startswith(API):
             opened = await self._worker.keys.open(request.headers.get("Authorization", ""))
             if self._rates is not None:
-                return await self._rated(request, path, opened, self._rates)
-        return await self._routed(request, path, opened)
+                return await self._rated(request, path, raw_query, opened, self._rates)
+        return await self._routed(request, path, raw_query, opened)
 
-    async def _routed(self, request: web.BaseRequest, path: str, opened: Store | None) -> Answer:
-        """The answer of the handler, once all that the request asks for is known to be something that the route takes."""
-        endpoint, parameter = self._router.find(request.method, path)
+    def _routed(self, request: web.BaseRequest, path: str, raw_query: str, opened: Store | None) -> Awaitable[Answer]:
+        """The handler's answer, once all that the request asks for is known to be something that its route takes."""
+        method = request.method
+        endpoint, parameter = self._router.find(method, path)
         if opened is None:
             # Not a path of the API: whatever else a health check sends is no reason to fail it.
-            return await endpoint.handler(Call(request, parameter, self._worker, None, {}, UNCONDITIONAL))
-        asked = query.parse(request.rel_url.raw_query_string, endpoint.query)
-        wanted = conditions.parse(request.method, request.headers, endpoint.conditions)
-        return await endpoint.handler(Call(request, parameter, self._worker, opened, asked, wanted))
+            return endpoint.handler(Call(request, parameter, self._worker, None, query.NONE, UNCONDITIONAL))
+        parameters = query.parse(raw_query, endpoint.query) if raw_query else query.NONE
+        wanted = conditions.parse(method, request.headers, endpoint.conditions)
+        return endpoint.handler(Call(request, parameter, self._worker, opened, parameters, wanted))
 
-    async def _rated(self, request: web.BaseRequest, path: str, opened: Store, rates: Rates) -> Answer:
+    async def _rated(
+        self, request: web.BaseRequest, path: str, raw_query: str, opened: Store, rates: Rates
+    ) -> Answer:
         """As `_served`, within the rate of the key; every answer tells what is left of it."""
         allowance = await rates.take(requests.key(request.headers))
         try:
             if allowance.wait:
                 raise TooManyRequests(allowance.wait)
-            answer = await self._routed(request, path, opened)
+            answer = await self._routed(request, path, raw_query, opened)
         except ServiceError as error:
             answer = envelope.failure(error)
         answer.headers += envelope.rate_headers(rates, allowance)

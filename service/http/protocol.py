@@ -95,7 +95,13 @@ class Protocol(RequestHandler):
         of_a_body = not self._body.is_eof()
         before = self._request_count
         super().data_received(data)
-        self._check_heads(self._request_count - before, data, of_a_body=of_a_body)
+        complete = self._request_count - before
+        received = self._head_bytes + len(data)
+        if complete and data and received <= self._server.limits.max_head_bytes:
+            # By far the most: heads that came are too small to be measured.
+            self._head_bytes = 0
+        else:
+            self._check_heads(complete, received, of_a_body=of_a_body)
         message, body = self._messages[-1] if self._messages else (None, self._body)
         if not isinstance(message, _ErrInfo):
             self._body = body
@@ -110,20 +116,17 @@ class Protocol(RequestHandler):
         if self.ended:
             self._end_body()
 
-    def _check_heads(self, complete: int, data: bytes, *, of_a_body: bool) -> None:
+    def _check_heads(self, complete: int, received: int, *, of_a_body: bool) -> None:
         """Refuse a head that is too large: one of the last `complete` requests, or the one that is still coming.
 
-        Complete heads are measured only where what came could hold a large one (which is not known of what aiohttp kept back).
+        `received` are all bytes that came since the last complete head.
         """
-        limits = self._server.limits
-        received = self._head_bytes + len(data)
         if complete:
             self._head_bytes = 0
-            if not data or received > limits.max_head_bytes:
-                self._measure_heads(complete)
+            self._measure_heads(complete)
         elif not of_a_body:
             self._head_bytes = received
-            if received > limits.max_line_bytes + limits.max_head_bytes:
+            if received > self._server.limits.max_line_bytes + self._server.limits.max_head_bytes:
                 self._refuse_from(len(self._messages))
 
     def _measure_heads(self, complete: int) -> None:

@@ -13,7 +13,8 @@ MAX_PAIRS = 64
 #: Characters of a parameter's name in a message.
 MAX_SHOWN = 40
 
-_NONE: Final[Mapping[str, str]] = MappingProxyType({})
+#: No parameters.
+NONE: Final[Mapping[str, str]] = MappingProxyType({})
 _BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
 
 
@@ -25,8 +26,7 @@ def parse(raw: str, known: Collection[str]) -> Mapping[str, str]:
     Raises:
         BadRequest: a parameter is unknown, repeated, or not percent-encoded UTF-8, or there are too many.
     """
-    if not raw:
-        return _NONE
+    raw = raw.partition("#")[0]  # a fragment, which no client sends (RFC 9112, 3.2.1)
     if raw.count("&") >= MAX_PAIRS:
         raise BadRequest(f"the query has more than {MAX_PAIRS} parameters")
     parameters: dict[str, str] = {}
