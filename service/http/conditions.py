@@ -45,8 +45,8 @@ def _etags(headers: CIMultiDictProxy[str], name: istr, accepted: Collection[str]
     value = ",".join(lines).strip(" \t")
     if value == "*":
         return ETags(any=True)
-    named = [tag for is_weak, tag in _elements(value, name) if weak or not is_weak]
-    return ETags(frozenset(filter(_OWN_ETAG.fullmatch, named)))
+    tags = [tag for is_weak, tag in _elements(value, name) if weak or not is_weak]
+    return ETags(frozenset(filter(_OWN_ETAG.fullmatch, tags)))
 
 
 def _elements(value: str, name: str) -> list[tuple[bool, str]]:

@@ -92,8 +92,8 @@ class Dispatch:
             # Not a path of the API: whatever else a health check sends is no reason to fail it.
             return endpoint.handler(Call(request, parameter, self._worker, None, query.NONE, UNCONDITIONAL))
         parameters = query.parse(raw_query, endpoint.query) if raw_query else query.NONE
-        wanted = conditions.parse(method, request.headers, endpoint.conditions)
-        return endpoint.handler(Call(request, parameter, self._worker, opened, parameters, wanted))
+        preconditions = conditions.parse(method, request.headers, endpoint.conditions)
+        return endpoint.handler(Call(request, parameter, self._worker, opened, parameters, preconditions))
 
     async def _rated(
         self, request: web.BaseRequest, path: str, raw_query: str, opened: Store, rates: Rates

@@ -11,7 +11,7 @@ from service.errors import BadRequest
 #: Pairs of one query, empty ones included.
 MAX_PAIRS = 64
 #: Characters of a parameter's name in a message.
-MAX_SHOWN = 40
+MAX_NAME = 40
 
 #: No parameters.
 NONE: Final[Mapping[str, str]] = MappingProxyType({})
@@ -32,10 +32,10 @@ def parse(raw: str, known: Collection[str]) -> Mapping[str, str]:
     parameters: dict[str, str] = {}
     for pair in filter(None, raw.split("&")):
         encoded, _, value = pair.partition("=")
-        # An unknown name may be anything; what cannot be decoded is shown as it came.
+        # An unknown name may be anything; what cannot be decoded is quoted as it came.
         name = _decode(encoded) if encoded not in known else encoded
         if name is None or name not in known:
-            raise BadRequest(f"unknown query parameter {_shown(name or encoded)}; {_takes(known)}")
+            raise BadRequest(f"unknown query parameter {_quoted(name or encoded)}; {_takes(known)}")
         if name in parameters:
             raise BadRequest(f"query parameter {name} is repeated")
         decoded = _decode(value)
@@ -59,8 +59,8 @@ def _fault(text: str) -> str:
     return "has a % without two hex digits after it" if _BAD_ESCAPE.search(text) else "is not UTF-8"
 
 
-def _shown(name: str) -> str:
-    return f"{name[:MAX_SHOWN]!a}{'...' if len(name) > MAX_SHOWN else ''}"
+def _quoted(name: str) -> str:
+    return f"{name[:MAX_NAME]!a}{'...' if len(name) > MAX_NAME else ''}"
 
 
 def _takes(known: Collection[str]) -> str:

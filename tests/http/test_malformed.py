@@ -28,7 +28,7 @@ def test_a_bad_request_line_is_400(api: Api, line: str) -> None:
     "FOO /health HTTP/1.1",
     "Get /health HTTP/1.1", "\x16\x03\x01\x02\x00", "A" * 20_000,
 ])  # fmt: skip
-def test_what_does_not_start_with_a_method_is_400_and_told_so(api: Api, line: str) -> None:
+def test_what_does_not_start_with_a_method_is_400_with_a_sentence_of_its_own(api: Api, line: str) -> None:
     answer = exchange(api, head(api, line))
     assert (answer.status, answer.msg) == (400, NO_METHOD)
 

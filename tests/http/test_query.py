@@ -5,7 +5,7 @@ from urllib.parse import quote
 
 import pytest
 
-from service.http.query import MAX_PAIRS, MAX_SHOWN
+from service.http.query import MAX_NAME, MAX_PAIRS
 from service.http.routes import API, ROUTES, Route
 from tests.api import Api
 from tests.raw import conversation, head
@@ -33,18 +33,18 @@ def test_names_and_values_are_percent_decoded(api: Api, name: str, encode: objec
     assert [session["id"] for session in answer.data["items"]] == [wanted]
 
 
-@pytest.mark.parametrize(("query", "shown"), [
+@pytest.mark.parametrize(("query", "name"), [
     ("id=1", "'id'"), ("filter=%7B%7D", "'filter'"), ("filter_by_config=%7B%22a%22%3A1%7D", "'filter_by_config'"),
     ("Limit=3", "'Limit'"), ("limit%20=3", "'limit '"), ("+limit=3", "' limit'"), ("limit[]=3", "'limit[]'"), ("=", "''"),
     ("=limit", "''"), ("nonsense", "'nonsense'"), ("limit=3&x=1", "'x'"), ("x=1&x=1", "'x'"), ("%ff=1", "'%ff'"),
     ("%zz=1", "'%zz'"), ("limit;x=1", "'limit;x'"), ("a%0d%0ab=1", r"'a\r\nb'"), ("%00=1", r"'\x00'"),
     ("%E2%80%AE=1", r"'\u202e'"),
-    ("filter%255Fby%255Fconfigs=1", "'filter%5Fby%5Fconfigs'"), ("k" * 5000, f"'{'k' * MAX_SHOWN}'..."),
+    ("filter%255Fby%255Fconfigs=1", "'filter%5Fby%5Fconfigs'"), ("k" * 5000, f"'{'k' * MAX_NAME}'..."),
 ])  # fmt: skip
-def test_a_parameter_that_the_route_does_not_know_is_400_naming_it_and_those_it_knows(api: Api, query: str, shown: str) -> None:
+def test_a_parameter_that_the_route_does_not_know_is_400_naming_it_and_those_it_knows(api: Api, query: str, name: str) -> None:
     api.new({"a": 1})
     answer = api.send("GET", f"/session?{query}")
-    assert (answer.status, answer.msg) == (400, f"unknown query parameter {shown}; {LIST_TAKES}")
+    assert (answer.status, answer.msg) == (400, f"unknown query parameter {name}; {LIST_TAKES}")
 
 
 @pytest.mark.parametrize("query", ["limit=3&limit=3", "limit=3&%6Cimit=4", "user=&user=a", "limit&limit"])
