@@ -18,6 +18,7 @@ from service.errors import (
     StoreUnavailable,
     TooManyRequests,
     Unauthorized,
+    UnsupportedContentCoding,
     UnsupportedMediaType,
 )
 from service.http.answer import Answer
@@ -69,6 +70,8 @@ def _headers(error: ServiceError) -> bytes:
             return b"WWW-Authenticate: Bearer\r\n"
         case UnsupportedMediaType():
             return b"Accept: application/json\r\n"
+        case UnsupportedContentCoding():
+            return b"Accept-Encoding: identity\r\n"
         case _:
             return b""
 
