@@ -131,7 +131,7 @@ def _not_served(noun: str, *, plural: bool = True) -> Callable[[], NotServed]:
     return partial(NotServed, noun, plural=plural)
 
 
-#: Acontext's calls that are not part of this service, whatever the method: path and error. Its SDKs and its server's routes name
+#: Acontext's calls that are not part of this service, whatever the method: path and error. Its SDKs and server name
 #: them. They are refused before the body is read, and never with a success: both SDKs would take that for the call done.
 NOT_SERVED: tuple[tuple[str, Callable[[], NotServed]], ...] = (
     (f"{_SESSION}/messages", _not_served("messages")),
