@@ -34,7 +34,9 @@ _BY_TYPE: tuple[tuple[type[BaseException], Cause], ...] = (
     (Broken, Cause("Redis closed the connection", may_pass=True)),
 )
 #: What redis-py's ConnectionError says of a server that hangs up; in the greeting it may want TLS.
-_HUNG_UP = "the server in redis_url closes connections before it answers; if it expects TLS, write rediss:// in place of redis://"
+_HUNG_UP = (
+    "the server in redis_url closes connections before it answers; if it expects TLS, write rediss:// in place of redis://"
+)
 
 
 def cause_of(error: BaseException) -> Cause:
