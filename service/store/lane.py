@@ -101,6 +101,8 @@ class Lane(asyncio.Protocol):
         self._waiting: deque[_Entry] = deque()
         self._outgoing: list[bytes] = []  # of the last entries in `_waiting`, one each
         self._commands = self._bytes = 0
+        #: Why the last attempt to connect failed, None where it did not.
+        self._failure: BaseException | None = None
         self._heard = 0.0
         self._ticking = False
 
@@ -197,13 +199,16 @@ class Lane(asyncio.Protocol):
             async with asyncio.timeout_at(deadline):
                 # One attempt for all who wait; none of them takes it away from the others by giving up.
                 await asyncio.shield(self._connecting)
-        except (RedisError, OSError, TimeoutError) as error:
+        except TimeoutError as error:
+            # An attempt that was cut short tells less than the one before it.
+            raise Unreachable(sent=False) from self._failure or error
+        except (RedisError, OSError) as error:
             raise Unreachable(sent=False) from error
 
     def _connected(self, task: asyncio.Task[None]) -> None:
         self._connecting = None
-        if not task.cancelled():
-            task.exception()  # seen by whoever waits; with nobody left waiting it is nobody's
+        # Also seen by whoever waits; with nobody left waiting it is nobody's.
+        self._failure = None if task.cancelled() else task.exception()
 
     async def _open(self) -> None:
         connection = self._connection()

@@ -4,13 +4,13 @@ import asyncio
 import logging
 import ssl
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+import hiredis
 import pytest
 from redis import Redis
 
@@ -28,12 +28,12 @@ BINARIES = [case.values[0] for case in with_every_server.args[1]]
 NEWEST = BINARIES[-1]
 
 
-def settings_for(url: str, **other: Any) -> Settings:
+def settings_for(url: str, **other: Any) -> Settings:  # noqa: ANN401 - settings differ
     given: dict[str, Any] = {"start_timeout": 0.0, "command_timeout": 1.0, "root_token": "root", "key_secret": "secret"}
     return Settings(redis_url=url, **(given | other))
 
 
-def refusal(url: str, **other: Any) -> str:
+def refusal(url: str, **other: Any) -> str:  # noqa: ANN401 - settings differ
     """The sentence of a start that is refused."""
     with pytest.raises(StartupError) as caught:
         bootstrap.prepare(settings_for(url, **other))
@@ -185,8 +185,6 @@ Says = Callable[[bytes | None], bytes | None]
 @contextmanager
 def pretender(says: Says, *, tls: bool = False) -> Iterator[int]:
     """A server that is no Redis, in a thread; gives its port."""
-    ports: list[int] = []
-    ready = threading.Event()
     loop = asyncio.new_event_loop()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -198,30 +196,33 @@ def pretender(says: Says, *, tls: bool = False) -> Iterator[int]:
                 if answer == b"" or data == b"":
                     break
                 data = await reader.read(65536)
-        except OSError:
+        except (OSError, asyncio.CancelledError):
             pass
         finally:
             writer.close()
 
-    async def run() -> None:
+    async def run() -> asyncio.Server:
         context = None
         if tls:
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
             context.load_cert_chain(CERTIFICATE)
-        server = await asyncio.start_server(serve, HOST, 0, ssl=context)
-        ports.append(server.sockets[0].getsockname()[1])
-        ready.set()
+        return await asyncio.start_server(serve, HOST, 0, ssl=context)
+
+    async def end(server: asyncio.Server) -> None:
+        server.close()
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in others:
+            task.cancel()
+        await asyncio.gather(*others, return_exceptions=True)
+        await asyncio.sleep(0.05)  # transports close
 
     thread = threading.Thread(target=loop.run_forever)
     thread.start()
-    asyncio.run_coroutine_threadsafe(run(), loop).result()
-    ready.wait()
+    server = asyncio.run_coroutine_threadsafe(run(), loop).result()
     try:
-        yield ports[0]
+        yield server.sockets[0].getsockname()[1]
     finally:
-        for task in asyncio.all_tasks(loop):
-            loop.call_soon_threadsafe(task.cancel)
-        time.sleep(0.05)
+        asyncio.run_coroutine_threadsafe(end(server), loop).result()
         loop.call_soon_threadsafe(loop.stop)
         thread.join()
         loop.close()
@@ -231,32 +232,46 @@ def always(answer: bytes) -> Says:
     return lambda data: answer if data else None
 
 
+def replies(name: bytes, answer: bytes) -> Says:
+    """OK to every command but `name`, whose answer is another."""
+
+    def says(data: bytes | None) -> bytes | None:
+        reader = hiredis.Reader()
+        reader.feed(data or b"")
+        answers = b""
+        while (words := reader.gets()) is not False:
+            answers += answer if words[0] == name else b"+OK\r\n"
+        return answers or None
+
+    return says
+
+
 NOT_TLS = "the server in redis_url does not speak TLS; write redis:// in place of rediss://"
 
 
-@pytest.mark.filterwarnings("ignore::ResourceWarning")  # the pretender's connections end with its loop
 @pytest.mark.parametrize(
     ("says", "tls", "url", "sentence"),
     [
         (always(b"HTTP/1.1 400 Bad Request\r\n\r\n"), False, "redis://{}", "the server in redis_url is not Redis"),
         (always(b"HTTP/1.1 400 Bad Request\r\n\r\n"), False, "rediss://{}", NOT_TLS),
-        (always(b"-DENIED Redis is running in protected mode because …\r\n"), False, "redis://{}",
+        (always(b"-DENIED Redis is running in protected mode because\r\n"), False, "redis://{}",
          "Redis is in protected mode: set a password, or let it listen on a private address"),
-        (always(b"-LOADING Redis is loading the dataset in memory\r\n"), False, "redis://{}", "Redis is still loading its data"),
-        (always(b"-MOVED 5 127.0.0.1:7001\r\n"), False, "redis://{}",
+        (always(b"-LOADING Redis is loading the dataset in memory\r\n"), False, "redis://{}",
+         "Redis is still loading its data"),
+        (replies(b"EVALSHA", b"-MOVED 5 127.0.0.1:7001\r\n"), False, "redis://{}",
          "redis_url leads to a node of a Redis Cluster; write redis+cluster:// in place of redis://"),
-        (lambda data: None if data is None else b"", False, "redis://{}", "the server in redis_url closes connections before it "
-         "answers; if it expects TLS, write rediss:// in place of redis://"),
+        (lambda data: None if data is None else b"", False, "redis://{}", "the server in redis_url closes connections before "
+         "it answers; if it expects TLS, write rediss:// in place of redis://"),
         (lambda _: None, False, "redis://{}", "no connection to the address in redis_url is made within command_timeout"),
         (lambda _: None, False, "rediss://{}", "no connection to the address in redis_url is made within command_timeout; if "
          "the server does not speak TLS, write redis:// in place of rediss://"),
         (always(b"\x15\x03\x01\x00\x02\x02\x46"), False, "redis://{}",
          "the server in redis_url expects TLS; write rediss:// in place of redis://"),
         (always(b"+OK\r\n"), True, "rediss://{}", "the certificate of the server in redis_url cannot be verified"),
-        (lambda data: b"*-1\r\n" if data and b"SENTINEL" in data else b"+OK\r\n" if data else None, False,
+        (replies(b"SENTINEL", b"*-1\r\n"), False,
          "redis+sentinel://{}/store", "the Sentinels in redis_url know no master by the name in it"),
-        (lambda data: b"$25\r\n# Server\r\nredis_version:6.0\r\n" if data and b"INFO" in data else b"+OK\r\n" if data else None,
-         False, "redis://{}", "Redis is 6.0; 6.2 or newer is needed"),
+        (replies(b"INFO", b"$32\r\n# Server\r\nredis_version:6.0.16\r\n\r\n"), False, "redis://{}",
+         "Redis is 6.0; 6.2 or newer is needed"),
     ],
     ids=["HTTP", "HTTP for TLS", "DENIED", "LOADING", "MOVED", "hangs up", "silent", "silent TLS", "TLS alert", "certificate",
          "unknown master", "too old"],
