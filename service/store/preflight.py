@@ -87,5 +87,6 @@ def _raise_for(refused: dict[str, Cause], where: str = "") -> None:
     for cause in refused.values():
         if cause.may_pass:
             raise StoreUnavailable(diagnosis=cause.sentence)
-        sentence = cause.sentence.partition(": ")[0]  # without the name of a command
-        raise StartupError(f"{sentence}: {', '.join(refused)}{where}")
+    if refused:
+        reason = next(iter(refused.values())).sentence.partition(": ")[0]  # without the name of a command
+        raise StartupError(f"{reason}: {', '.join(refused)}{where}")

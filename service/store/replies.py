@@ -13,7 +13,7 @@ from redis import exceptions as redis_errors
 from service.errors import StoreUnavailable, WriteUncertain
 
 # Redis 6.2 wraps the refusal of a script's own command; it and Valkey put ERR before it.
-_WRAPPED = re.compile(r"(?:ERR )?(?:Error running script .*?@user_script: ?\d+: ?)?(?:@user_script: ?\d+: ?)?-?(?:ERR )?")
+_WRAPPED = re.compile(r"^(?:ERR )?(?:Error running script .*?@user_script: ?\d+: ?)?(?:@user_script: ?\d+: ?)?-?(?:ERR )?")
 _IN_SCRIPT = re.compile(r"user_script: ?(\d+)")
 # A script met a key of a slot on its way that is not there; those that write look for one before they do.
 _NOT_LOCAL = r".*non local key in a cluster node"
@@ -23,8 +23,8 @@ _IS_MOVING = re.compile(rf"(?:TRYAGAIN|{_NOT_LOCAL})\b")
 # What a server replies once it is no longer the master, while its connections stay, or when it is cut off from its replicas.
 _DEMOTED = re.compile(r"(?:READONLY|MASTERDOWN|LOADING|NOREPLICAS|UNBLOCKED)\b")
 _REDIRECTION = re.compile(r"(MOVED|ASK) (\d+) (.*):(\d+)")
-# Letters and plain punctuation: what a server quotes comes behind a quote, a colon or a digit.
-_PLAIN = re.compile(r"[A-Za-z ,.()-]*")
+# What a server quotes comes behind a quote, a colon or a digit.
+_NOT_PLAIN = re.compile(r"[^A-Za-z ,.()-]")
 
 
 class Cause(NamedTuple):
@@ -132,12 +132,11 @@ def translated(error: hiredis.ReplyError, *, writes: bool) -> Exception:
 def safe_text(text: str) -> str:
     """An error reply without anything that it may quote: its beginning in plain words, and the script's line."""
     line = _IN_SCRIPT.search(text)
-    body = text[_WRAPPED.match(text).end() :] if line else text  # type: ignore[union-attr]  # it matches anything
-    body = re.sub(r"^user_script: ?\d+: ?", "", body).partition(" script:")[0]
-    plain = _PLAIN.match(body)[0].strip(" ,")  # type: ignore[index]  # it matches anything
+    body = re.sub(r"^user_script: ?\d+: ?", "", _body(text) if line else text).partition(" script:")[0]
+    plain = _NOT_PLAIN.split(body, maxsplit=1)[0].strip(" ,")
     return f"{plain} (line {line[1]} of a script)" if line else plain
 
 
 def _body(text: str) -> str:
     """An error without what Redis 6.2 wraps around it."""
-    return text[_WRAPPED.match(text).end() :]  # type: ignore[union-attr]  # it matches anything
+    return _WRAPPED.sub("", text, count=1)

@@ -16,7 +16,7 @@ NOT_SERVING = {
     "DBSIZE", "SCAN", "CLIENT", "ZSCAN", "SISMEMBER", "HKEYS", "HSET", "ZADD", "ZCARD", "INFO", "ROLE", "CLUSTER", "ASKING",
     "PING",
 }  # fmt: skip
-#: Run by other ways than a list of commands: the scripts themselves, and WAIT with every write where `min_replicas` is set.
+#: Tried elsewhere than in the list of commands: the scripts themselves, and WAIT with every write where `min_replicas` is set.
 BY_THEMSELVES = {"EVAL", "EVALSHA", "WAIT"}
 
 
