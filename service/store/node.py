@@ -49,13 +49,13 @@ class Node:
         `on_demotion` is called with this node when it replies that it is not the master any more.
         """
         self.endpoint = endpoint
-        lane = partial(
+        connected = partial(
             Lane, connection, timeout=timeout, on_demotion=None if on_demotion is None else partial(on_demotion, self)
         )
-        self.reads = lane()
+        self.reads = connected()
         self.writes: Lane | ReplicatedLane = self.reads
         if min_replicas:
-            self.writes = ReplicatedLane(lane(), min_replicas, timeout=timeout)
+            self.writes = ReplicatedLane(connected(), min_replicas, timeout=timeout)
 
     def close(self) -> None:
         """Close the connections; calls in flight fail."""

@@ -13,9 +13,9 @@ from service.store.urls import Address, Endpoint
 #: Where a command is run that has no key of its own: beside this key, or at the server that has this slot of a cluster.
 Place = str | int
 
-#: Seconds until a server may be left again, at first; it doubles while the refusals last.
+#: Seconds between two reconnects, at first; doubles while the refusals last.
 FIRST_BACKOFF = 0.05
-#: In time-outs: the quiet after which the next demotion is another one.
+#: Time-outs without a reconnect, after which the interval begins again at FIRST_BACKOFF.
 QUIET = 10
 
 #: How one attempt at a command ended: the reply, an error that Redis replied, or a `LaneError`; None before the first.
@@ -95,9 +95,9 @@ class One:
     """One server, whatever name leads to it.
 
     The name may move (a managed failover, a TCP proxy): the server behind the open connections is demoted, and new ones lead to
-    another. So a server that refuses as one does that is not the master is left, with all of its connections: no call that
-    begins afterwards reads what is stale there. Redis refuses a write before it does anything, a script's first one too, and no
-    server is demoted in the middle of a script: what it has refused so can be sent again.
+    another. So when a server refuses as a replica does, all connections to it are replaced: no later call reads
+    stale data there. Redis refuses a write before it does anything, a script's first one too, and no server is demoted in the
+    middle of a script: a write that was refused so is safe to send again.
     """
 
     def __init__(self, address: Address, *, timeout: float, min_replicas: int) -> None:
@@ -118,15 +118,15 @@ class One:
                 lambda: self._address.connection(endpoint, seconds=self._timeout),
                 timeout=self._timeout,
                 min_replicas=self._min_replicas,
-                on_demotion=self._leave,
+                on_demotion=self._reconnect,
             )
         return self._node
 
-    def _leave(self, node: Node) -> None:
-        """Connect anew for the next call, in place of `node`.
+    def _reconnect(self, node: Node) -> None:
+        """Let the next call connect anew, in place of `node`.
 
-        Many calls meet the refusal together: the first one leaves, the others find it done. Where the new connections lead to
-        such a server too, the next attempts come at growing intervals.
+        Many calls in flight get the refusal together, and only the first of them has this effect. Where new connections lead
+        to a replica too, the next attempts come at growing intervals.
         """
         now = asyncio.get_running_loop().time()
         if node is not self._node or now < self._next_change:
@@ -162,7 +162,7 @@ class One:
         return isinstance(outcome, Broken | Unreachable) or replies.is_demoted(outcome)
 
     async def learn(self, outcomes: Iterable[Outcome], seconds: float) -> None:
-        """There is nothing to learn: the node tells when it is to be left."""
+        """There is nothing to learn: a node reports its demotion."""
 
     def doubt(self) -> None:
         """There is nowhere else to look."""
