@@ -156,7 +156,7 @@ class Worker:
         """
         verdict = self._watchdog.look(self._heartbeat.count, now)
         if verdict is Verdict.ABORT and self.ended() is None:
-            logger.error("%s (process %d) hangs: no heartbeat for %.0f s; it is aborted", self.name, self._pid, self._limits.abort)
+            logger.error("%s (process %d) hangs: it missed its heartbeat and is aborted", self.name, self._pid)
             self.send(signal.SIGABRT)
         elif verdict is Verdict.KILL:
             self.send(signal.SIGKILL)

@@ -13,7 +13,7 @@ INTERVAL = 1.0
 
 
 class Limits(NamedTuple):
-    """Seconds without a beat: until SIGABRT, from there to SIGKILL, and until SIGABRT for a worker that never beat (it starts)."""
+    """Seconds without a beat: until SIGABRT, and from there to SIGKILL. A worker that starts has `start` for its first beat."""
 
     abort: float = 10.0
     kill: float = 2.0

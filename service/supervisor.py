@@ -107,8 +107,8 @@ def _prepare_and_work(
     base_url = origin(listeners[0]) + API
     parent_pipe = ParentPipe()
     workers = [
-        Worker(f"worker {number}", partial(_work, settings, parts, listener, listeners, lock), signals, parent_pipe, parts.limits)
-        for number, listener in enumerate(listeners, 1)
+        Worker(f"worker {number}", partial(_work, settings, parts, one, listeners, lock), signals, parent_pipe, parts.limits)
+        for number, one in enumerate(listeners, 1)
     ]
     try:
         for worker in workers:

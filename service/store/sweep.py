@@ -131,8 +131,9 @@ class Sweeper:
                 failed = True
 
     async def _take_lease(self) -> bool:
-        """Take the lease if no other worker has it. One that lasts longer than it was given for is left from a clock that
-        has stepped back: nobody would sweep until the clock is there again.
+        """Take the lease if no other worker has it.
+
+        One that lasts longer than any is given for is from before the clock stepped back; nobody would sweep until it ends.
         """
         if await self._link.call("SET", keys.SWEEP, "", "PX", LEASE, "NX", writes=True) is not None:
             return True

@@ -5,6 +5,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from http.client import HTTPException
 from pathlib import Path
 
@@ -60,7 +61,7 @@ def test_a_stopped_worker_is_killed_and_replaced(serving: Serving) -> None:
     key, hung = key_of(serving), serving.workers()[0]
     os.kill(hung, signal.SIGSTOP)
     wait_for_replacement(serving, hung)
-    assert f"worker 1 (process {hung}) hangs: no heartbeat for {ABORT:.0f} s" in serving.errors
+    assert f"worker 1 (process {hung}) hangs: it missed its heartbeat and is aborted" in serving.errors
     assert "worker 1 ended (signal 9)" in serving.errors
     assert all(answers(serving, key) for _ in range(20))
 
@@ -118,8 +119,9 @@ def test_an_orphan_worker_answers_nothing_more(tmp_path: Path, program: tuple[st
     serving.process.wait(60)
     until(lambda: not any(alive(worker) for worker in workers), "the end of the workers")
     assert time.monotonic() - killed < 10, "far below the time that requests in flight have at an orderly end"
-    with pytest.raises((OSError, HTTPException)):
+    with suppress(OSError):
         connection.send(rest)
+    with pytest.raises((OSError, HTTPException)):
         connection.getresponse()
     connection.close()
 

@@ -171,7 +171,7 @@ async def test_tls_is_used_as_the_url_asks(run: Run, url: str) -> None:
 @pytest.mark.parametrize("name", ["redis-cli", "valkey-cli"])
 def test_the_one_on_path_gets_all_arguments_as_they_are(tmp_path: Path, name: str) -> None:
     program = tmp_path / name
-    program.write_text('#!/bin/sh\nprintf "%s\\n" "$REDISCLI_AUTH" "$@"\n')
+    program.write_text('#!/bin/sh\nprintf "%s\\n" "$REDISCLI_AUTH" "$@"\n', encoding="utf-8")
     program.chmod(0o755)
     url = "redis://user:secret@127.0.0.1:1/2"
     command: list[str | bytes] = [sys.executable, "-m", "service", "redis-cli", "--redis-url", url, "--no-raw", "GET", b"\xff"]
