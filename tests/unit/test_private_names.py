@@ -1,7 +1,8 @@
 """Every private name of a library that the service uses, in one list: what an upgrade may break without a word.
 
 The list is compared with the source: an attribute that begins with an underscore and is not defined by the class that uses it
-on `self`, or by a class of ours that it inherits from; such an attribute of any other object; a private name or module imported.
+on `self`, or by a class of ours that it inherits from; such an attribute of any other object; a private name or module that is
+imported.
 """
 
 import ast
