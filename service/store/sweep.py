@@ -120,9 +120,9 @@ class Sweeper:
         while True:
             await asyncio.sleep(INTERVAL + uniform(-SPREAD, SPREAD))  # noqa: S311 - no secret
             try:
-                if await self._lease("NX"):
+                if await self._take_lease():
                     while await self.round():
-                        await self._lease()
+                        await self._renew_lease()
                 failed = False
             except Exception as error:
                 # Of an error that nobody expects its kind alone: its text may quote what is stored.
@@ -131,8 +131,20 @@ class Sweeper:
                     log.warning("the sweep of expired sessions failed and is tried again: %s", why)
                 failed = True
 
-    async def _lease(self, *condition: str) -> bool:
-        return await self._link.call("SET", keys.SWEEP, "", "PX", LEASE, *condition, writes=True) is not None
+    async def _take_lease(self) -> bool:
+        """Take the lease if no other worker has it.
+
+        One that lasts longer than any is given for is from before the clock stepped back; nobody would sweep until it ends.
+        """
+        if await self._link.call("SET", keys.SWEEP, "", "PX", LEASE, "NX", writes=True) is not None:
+            return True
+        if await self._link.call("PTTL", keys.SWEEP) <= LEASE:
+            return False
+        await self._renew_lease()
+        return True
+
+    async def _renew_lease(self) -> None:
+        await self._link.call("SET", keys.SWEEP, "", "PX", LEASE, writes=True)
 
     async def round(self) -> bool:
         """Sweep the next partitions, in turn and about `ROUND` sessions at most; whether some are left.
