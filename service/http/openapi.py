@@ -11,6 +11,7 @@ from service.configs.limits import Limits
 from service.errors import (
     BadRequest,
     ExpectationFailed,
+    FilterTooExpensive,
     NotFound,
     Overloaded,
     PreconditionFailed,
@@ -33,7 +34,7 @@ _ALWAYS: Errors = (BadRequest, RequestTimeout, Overloaded)
 _WITH_KEY: Errors = (Unauthorized, TooManyRequests, StoreUnavailable)
 _WITH_BODY: Errors = (TooLarge, UnsupportedMediaType, ExpectationFailed)
 #: All errors that a described path can be answered with.
-_ALL: Errors = (*_ALWAYS, *_WITH_KEY, *_WITH_BODY, PreconditionFailed, NotFound, Unreadable)
+_ALL: Errors = (*_ALWAYS, *_WITH_KEY, *_WITH_BODY, PreconditionFailed, NotFound, Unreadable, FilterTooExpensive)
 
 _JSON = "application/json"
 _TEXT: Schema = {"schema": {"type": "string"}}

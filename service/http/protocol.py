@@ -11,6 +11,7 @@ import struct
 from collections.abc import Awaitable, Callable, Mapping
 from heapq import nsmallest
 from http import HTTPStatus
+from time import monotonic
 from typing import Any
 
 from aiohttp import HttpVersion10, web
@@ -31,6 +32,8 @@ REFUSALS, LONGEST_PAUSE = 1000, 1.0
 LINGERING = 10.0
 #: Connections beyond the maximum that may still send one request each, and how long the server waits for it, in seconds.
 EXTRA_CONNECTIONS, EXTRA_WAIT = 16, 1.0
+#: Seconds that work goes on for a client that has ended its side of the connection.
+HALF_CLOSED_PATIENCE = 0.1
 #: In how many batches all connections would be closed.
 BATCHES = 100
 
@@ -213,6 +216,20 @@ def has_left(request: web.BaseRequest) -> bool:
     """Whether the client of a request is gone, or has at least ended its side of the connection."""
     protocol = request.protocol
     return request.transport is None or (isinstance(protocol, Protocol) and protocol.ended)
+
+
+def client_check(request: web.BaseRequest) -> Callable[[], bool]:
+    """A function that says whether the client of `request` is gone.
+
+    A client that has closed its connection and one that has only ended its side of it, and still waits for the answer, look
+    the same (both send a FIN). So such a client counts as gone only after `HALF_CLOSED_PATIENCE` seconds of work.
+    """
+    started = monotonic()
+
+    def is_gone() -> bool:
+        return request.transport is None or (has_left(request) and monotonic() - started > HALF_CLOSED_PATIENCE)
+
+    return is_gone
 
 
 def is_refused(request: web.BaseRequest) -> bool:

@@ -39,7 +39,7 @@ async def test_sessions_expire_and_are_swept_on_all_nodes(sessions: Sessions) ->
     assert {name.decode() for key, ends in held.items() if key.endswith(":expiring") for name in ends} == set(living)
     for partition in sessions.all_partitions:
         assert [str(found) async for found in Check(link, partition, sessions.limits).findings()] == []
-    # Counting sweeps as well.
+    # A count leaves out what is not swept yet.
     for name in living[:10]:
         await lapse(sessions, name)
     assert await Users(sessions).count_sessions("alice") == len(living) - 10
