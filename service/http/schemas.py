@@ -43,7 +43,7 @@ def _page_limits(limits: Limits) -> str:
     return (
         "follow next_cursor while has_more is true: a page may have fewer items than limit, even none. It has at most "
         f"{limits.max_page_bytes} bytes of configs, or one session, and ends early after {limits.max_list_candidates} "
-        f"sessions, {limits.max_list_bytes} bytes of configs or {limits.max_list_comparisons} comparisons in arrays were examined"
+        f"sessions, {limits.max_list_bytes} bytes of configs or {limits.max_list_comparisons} comparisons in arrays"
     )
 
 
