@@ -92,7 +92,7 @@ def judge(configs: bytes, limits: Limits) -> Judgement:
     if configs == NULL:
         return Judgement(NULL)
     # What is stored counts, even if the limits were larger when it was.
-    unlimited = replace(limits, max_keys=2**31, max_terms=2**31)
+    unlimited = replace(limits, max_configs_bytes=2**62, max_keys=2**31, max_terms=2**31)
     try:
         values = parse(configs, max_nesting=limits.max_nesting)
     except BadRequest as error:
