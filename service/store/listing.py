@@ -13,6 +13,7 @@ import heapq
 from collections import deque
 from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import repeat
 from typing import Protocol
 
 from service.configs.budget import UNLIMITED, Budget, OutOfBudget
@@ -125,14 +126,15 @@ async def page(
     items: list[Session] = []
     size = 0
     await scan.start(limit + 1)  # one more than the page holds shows whether there is a next
-    while (match := await scan.next_match()) is not None:
-        session, walk = match
-        size += len(session.configs)
-        if len(items) == limit or (items and size > max_bytes):
-            return Page(items, encode_cursor([walk.position for walk in scan.walks]))
-        items.append(session)
-        walk.position = session.serial
-    return Page(items, None if scan.is_complete else encode_cursor([walk.examined for walk in scan.walks]))
+    while True:
+        for session, walk in scan.matches():
+            size += len(session.configs)
+            if len(items) == limit or (items and size > max_bytes):
+                return Page(items, encode_cursor([walk.position for walk in scan.walks]))
+            items.append(session)
+            walk.position = session.serial
+        if not await scan.proceed():
+            return Page(items, None if scan.is_complete else encode_cursor([walk.examined for walk in scan.walks]))
 
 
 class Scan:
@@ -151,6 +153,7 @@ class Scan:
         self._budget = budget
         self._time_slice = time_slice
         self._has_examined = False
+        self._is_over = False
         self._batch = 0  # candidates of one walk to read in a round trip
         self._order: Iterator[Walk] = iter(())
 
@@ -164,31 +167,42 @@ class Scan:
         self._batch = wanted if partitions == 1 else min(wanted, 2 * wanted // partitions + 3)
         await self._fetch(self.walks)
 
-    async def next_match(self) -> "tuple[Session, Walk] | None":
-        """The next session that was asked for, and its walk; None where there are no more, or the budget is used up.
+    def matches(self) -> "Iterator[tuple[Session, Walk]]":
+        """The next sessions that were asked for, each with its walk, as far as they can be told without `proceed`.
 
         Raises:
             FilterTooExpensive: the first candidate alone costs more comparisons than there are.
         """
-        while True:
-            for walk in self._order:
-                if self._time_slice.is_used_up:
-                    await self._time_slice.renew()
-                session = walk.candidates[0]
-                try:
-                    is_match = self._examine(session)
-                except OutOfBudget:
-                    return None
-                walk.take()
-                if is_match:
-                    return session, walk
-            dry = [walk for walk in self.walks if not walk.done and not walk.candidates]
-            if not dry:
-                self.is_complete = True
-                return None
-            if not self._budget.candidates:
-                return None
+        for walk in self._order:
+            session = walk.candidates[0]
+            try:
+                is_match = self._examine(session)
+            except OutOfBudget:
+                self._is_over = True
+                return
+            walk.take()
+            if is_match:
+                yield session, walk
+            if self._time_slice.is_used_up:
+                return
+
+    async def proceed(self) -> bool:
+        """Begin another slice of time, or read more candidates; false where the scan is over.
+
+        It is over where all candidates have been examined, or the budget is used up.
+        """
+        if self._is_over:
+            return False
+        if self._time_slice.is_used_up:
+            await self._time_slice.renew()
+            return True
+        if all(walk.done and not walk.candidates for walk in self.walks):
+            self.is_complete = True
+            return False
+        if self._budget.candidates:
             await self._refill()
+            return True
+        return False
 
     def _examine(self, session: Session) -> bool:
         """Whether the query asks for the session. Raises OutOfBudget, or FilterTooExpensive for the first one."""
@@ -219,6 +233,9 @@ class Scan:
 
     def _in_order(self) -> Iterator["Walk"]:
         """The walk of each next candidate, as far as the order is certain: until a walk with more to read has none left."""
+        if len(self.walks) == 1:
+            yield from repeat(self.walks[0], len(self.walks[0].candidates))
+            return
         if any(not walk.done and not walk.candidates for walk in self.walks):
             return
         for _, walk in heapq.merge(

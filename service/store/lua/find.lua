@@ -172,13 +172,12 @@ end
 local reply = { 1, "", 0 }
 local found_count, bytes, visited = 0, 0, 0
 
--- Add a candidate to the reply; false where it does not fit any more.
+-- Add a candidate to the reply, its serial as text; false where it is the last one, or does not fit any more.
 local function add(serial, id)
   bytes = bytes + call("HSTRLEN", prefix .. "session:" .. id, "configs")
   if found_count > 0 and bytes > max_bytes then return false end
   found_count = found_count + 1
-  reply[2] = string.format("%.0f", serial)
-  reply[#reply + 1], reply[#reply + 2] = reply[2], id
+  reply[2], reply[2 * found_count + 2], reply[2 * found_count + 3] = serial, serial, id
   return found_count < wanted
 end
 
@@ -202,7 +201,7 @@ local function all_sessions()
     pairs_found = call("ZRANGEBYSCORE", sessions, from or "-inf", "+inf", "WITHSCORES", "LIMIT", 0, wanted)
   end
   for i = 1, #pairs_found, 2 do
-    if not add(tonumber(pairs_found[i + 1]), pairs_found[i]) then return finish() end
+    if not add(pairs_found[i + 1], pairs_found[i]) then return finish() end
   end
   return complete()
 end
@@ -217,7 +216,7 @@ for _, block in ipairs(blocks_to_visit(demands)) do
     local found, last, is_whole = candidates(block, demands, wanted - found_count)
     for _, serial in ipairs(found) do
       local id = call("ZRANGEBYSCORE", sessions, serial, serial)[1]
-      if id and not add(serial, id) then return finish() end
+      if id and not add(string.format("%.0f", serial), id) then return finish() end
     end
     reply[2] = string.format("%.0f", last)
     if not is_whole then return finish() end
