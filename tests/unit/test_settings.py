@@ -21,6 +21,10 @@ SAMPLES: dict[str, tuple[str, object]] = {
     "max_terms": ("9", 9),
     "max_user_bytes": ("64", 64),
     "max_filter_values": ("10", 10),
+    "max_page_bytes": ("1", 1),
+    "max_list_candidates": ("100", 100),
+    "max_list_bytes": ("3000", 3000),
+    "max_list_comparisons": ("5", 5),
     "host": ("0.0.0.0", "0.0.0.0"),  # noqa: S104 - only read
     "port": ("0", 0),
     "workers": ("256", 256),
