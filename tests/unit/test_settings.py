@@ -172,7 +172,7 @@ def test_the_defaults_are_those_of_the_contract() -> None:
     default = load(environment={})
     assert default.port == 8029
     assert (default.max_configs_bytes, default.max_body_bytes) == (256 * 1024, 1024 * 1024)
-    assert (default.max_nesting, default.max_keys, default.max_terms, default.max_user_bytes) == (64, 1024, 4096, 256)
+    assert (default.max_nesting, default.max_keys, default.max_terms, default.max_user_bytes) == (64, 1024, 512, 256)
     assert default.command_timeout == 1.0
     assert default.workers >= 1
 
