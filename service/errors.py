@@ -15,15 +15,18 @@
     ├── TooLarge                413  only its subclasses are raised
     │   ├── ConfigsTooLarge     413
     │   └── BodyTooLarge        413
+    ├── UriTooLong              414
     ├── UnsupportedMediaType    415
+    ├── UnsupportedContentCoding 415
     ├── ExpectationFailed       417
     ├── TooManyRequests         429  the key has used up its rate
-    ├── NotServed               501  a call of Acontext that this service does not implement
+    ├── HeadTooLarge            431
     ├── Overloaded              503  the worker has as much in hand as it may
     ├── StoreUnavailable        503  nothing was written
     │   ├── StoreFull           503  Redis is out of memory; nothing was written
     │   ├── WriteUncertain      503  a write that may or may not have happened
     │   └── NotReplicated       503  a write that has happened, but is not on as many replicas as promised
+    ├── StoreDamaged            503  a key was overwritten by hand; `check --repair` rebuilds what follows from other keys
     ├── OutputError                  the command line ends with the sentence and status 1
     └── StartupError                 the same
 """
@@ -127,11 +130,11 @@ class Unreadable(ServiceError):
 
 
 class PreconditionFailed(ServiceError):
-    """If-Match does not hold for the session as it is."""
+    """If-Match or If-None-Match does not hold for the session as it is."""
 
     status = 412
     reason = "precondition_failed"
-    message = "If-Match does not hold: the session is not in the state that the ETag names"
+    message = "If-Match or If-None-Match does not hold for the state that the session is in"
 
 
 class TooLarge(ServiceError):
@@ -154,12 +157,28 @@ class BodyTooLarge(TooLarge):
     message = "the body is too large"
 
 
+class UriTooLong(ServiceError):
+    """The target of the request line is over the limit; nothing of the request was read."""
+
+    status = 414
+    reason = "uri_too_long"
+    message = "the request line is too long; send a shorter filter_by_configs"
+
+
 class UnsupportedMediaType(ServiceError):
     """The body is of a media type that this route does not take."""
 
     status = 415
     reason = "unsupported_media_type"
     message = "unsupported media type; send application/json"
+
+
+class UnsupportedContentCoding(ServiceError):
+    """The body has a Content-Encoding; the service inflates nothing."""
+
+    status = 415
+    reason = "unsupported_content_coding"
+    message = "Content-Encoding must be identity: send the body uncompressed"
 
 
 class ExpectationFailed(ServiceError):
@@ -180,6 +199,14 @@ class TooManyRequests(ServiceError):
     def __init__(self, retry_after: int = 1) -> None:
         self.retry_after = retry_after
         super().__init__()
+
+
+class HeadTooLarge(ServiceError):
+    """The headers of a request are over a limit; nothing of the request was done."""
+
+    status = 431
+    reason = "head_too_large"
+    message = "the headers of the request are too large"
 
 
 class NotServed(ServiceError):
@@ -240,6 +267,15 @@ class NotReplicated(StoreUnavailable):
         super().__init__(detail="the write was made, but not replicated as promised: it may be lost yet")
 
 
+class StoreDamaged(ServiceError):
+    """A key of the store has the wrong type: somebody wrote it by hand. It stays so until an operator repairs it."""
+
+    status = 503
+    reason = "store_unavailable"
+    message = "the store is damaged where this request reads or writes it; an operator can repair it with check --repair"
+    retry_after = 60  # seconds
+
+
 class OutputError(ServiceError):
     """Standard output is closed or full; the message says why."""
 
@@ -252,8 +288,9 @@ def reasons() -> dict[int, tuple[str, ...]]:
     """Every reason that an answer can give, by HTTP status."""
     by_status: dict[int, tuple[str, ...]] = {}
     for error in sorted(_classes(ServiceError), key=lambda error: error.status):
-        if "reason" in vars(error):
-            by_status[error.status] = (*by_status.get(error.status, ()), error.reason)
+        known = by_status.get(error.status, ())
+        if "reason" in vars(error) and error.reason not in known:
+            by_status[error.status] = (*known, error.reason)
     return by_status
 
 

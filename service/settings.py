@@ -112,6 +112,9 @@ class Settings(Limits):
         _require(self.max_in_flight >= 1, "max_in_flight", "1 or more")
         _require(self.rate_limit == 0 or 0.001 <= self.rate_limit <= 100_000, "rate_limit", "0, or 0.001 to 100,000")
         _require(0 <= self.rate_burst <= 1_000_000, "rate_burst", "0 to 1,000,000")
+        # A header line has 8,190 bytes; aiohttp tells it from a request line by the limit that was passed.
+        _require(self.max_line_bytes >= 8192, "max_line_bytes", "8,192 or more")
+        _require(self.max_head_bytes >= 8192, "max_head_bytes", "8,192 or more")
         # What nests is walked by recursion, two frames a level.
         _require(self.max_nesting <= 256, "max_nesting", "1 to 256")
         for limit in fields(Limits):

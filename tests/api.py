@@ -16,9 +16,10 @@ from urllib.parse import quote, urlencode
 from service.errors import reasons
 from service.settings import Settings
 from service.store.connection import Link
-from service.store.integrity import Check, Finding
 from service.store.projects import Registry
 from service.store.sessions import Project, Sessions
+from service.store.upkeep.partition_check import Check
+from service.store.verify import Finding
 from tests.description import description
 from tests.serving import PATIENCE, Server, Serving
 
@@ -241,5 +242,5 @@ class Operator:
         return [
             finding
             for partition in sessions.all_partitions
-            async for finding in Check(self._link, partition, settings).findings()
+            async for finding in Check(self._link, partition).findings()
         ]

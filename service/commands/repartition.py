@@ -82,7 +82,7 @@ async def _move(link: Link, settings: Settings) -> int:
     else:
         start = f"start servers with {flag('partitions')} {target}"
         sys.stdout.write(f"{moved.sessions} sessions are in {target} partitions; {start}\n")
-    status = await check_projects(link, await Registry(link, settings.key_secret).all(), settings)
+    status = await check_projects(link, await Registry(link, settings.key_secret).all())
     if moved is not None and moved.sessions != moved.sessions_before:
         sys.stdout.write(f"before, {moved.sessions_before} sessions were listed\n")
         return 1

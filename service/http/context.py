@@ -1,5 +1,6 @@
-"""What a handler gets: the request, and the store of the project that its key opened."""
+"""What a handler gets: the request, what it asks for, and the store of the project that its key opened."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import ceil
 from typing import NamedTuple
@@ -8,6 +9,7 @@ from aiohttp import web
 
 from service.http.load import Load
 from service.settings import Settings
+from service.store.conditions import Conditions
 from service.store.connection import Link
 from service.store.projects import KeyRing, ProjectConfigs, Registry
 from service.store.rates import Rates
@@ -47,12 +49,18 @@ def _rates(settings: Settings, link: Link) -> Rates | None:
 
 
 class Call(NamedTuple):
-    """One request as a handler sees it. `parameter` is the path's `{name}`; only paths of the API have a `store`."""
+    """One request as a handler sees it.
+
+    `parameter` is the path's `{name}`; `query` and `conditions` hold only parameters and conditions that the route takes. Only
+    paths of the API have a `store`.
+    """
 
     request: web.BaseRequest
     parameter: str
     worker: Worker
     opened: Store | None
+    query: Mapping[str, str]
+    conditions: Conditions
 
     @property
     def settings(self) -> Settings:

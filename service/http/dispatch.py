@@ -3,17 +3,19 @@
 import asyncio
 import logging
 import time
+from collections.abc import Awaitable
 from urllib.parse import unquote
 
 from aiohttp import web
 
 from service.errors import Overloaded, ServiceError, TooManyRequests
-from service.http import envelope, requests
+from service.http import conditions, envelope, query, requests
 from service.http.answer import Answer
 from service.http.context import Call, Store, Worker
-from service.http.protocol import has_left, is_refused
+from service.http.protocol import has_left, is_extra
 from service.http.router import Router
 from service.http.routes import API, HEALTH, NOT_SERVED, ROUTES
+from service.store.conditions import UNCONDITIONAL
 from service.store.rates import Rates
 
 log = logging.getLogger("service")
@@ -25,7 +27,7 @@ class Dispatch:
 
     def __init__(self, worker: Worker) -> None:
         self._worker = worker
-        self._router = Router(((route.method, route.path, route.handler) for route in ROUTES), NOT_SERVED)
+        self._router = Router(((route.method, route.path, route.endpoint) for route in ROUTES), NOT_SERVED)
         self._logs = worker.settings.access_log
         self._load = worker.load
         self._rates = worker.rates
@@ -36,13 +38,13 @@ class Dispatch:
         """Answer in the envelope, whatever happens."""
         self._load.in_hand += 1
         started = time.monotonic() if self._logs else 0.0
-        path = request.path_qs.partition("?")[0]
+        path, _, raw_query = request.path_qs.partition("?")
         request_id = requests.request_id(request.headers)
         try:
             if path == HEALTH:
-                answer = await self._served(request, path)
+                answer = await self._served(request, path, raw_query)
             # Before anything is done for it: a refusal must cost next to nothing, or refusing would be the overload.
-            elif self._load.over or is_refused(request):
+            elif self._load.over or is_extra(request):
                 raise Overloaded
             else:
                 if (turn := self._load.begin()) is not None:
@@ -51,7 +53,7 @@ class Dispatch:
                     # Who gave up waiting for a turn would not see what was done.
                     if turn is not None and has_left(request):
                         raise Overloaded
-                    answer = await self._served(request, path)
+                    answer = await self._served(request, path, raw_query)
                 finally:
                     self._load.end()
         except ServiceError as error:
@@ -72,24 +74,36 @@ class Dispatch:
             answer.keep_alive = False
         return answer
 
-    async def _served(self, request: web.BaseRequest, path: str) -> Answer:
+    async def _served(self, request: web.BaseRequest, path: str, raw_query: str) -> Answer:
         opened = None
         # By the decoded path, as routes are found: /%61pi/v1 leads to the API too. Unknown paths of the API need a key as well.
-        if (unquote(path) if "%" in path else path).startswith(API):
+        # An escaped character takes three, so that more than this need not be decoded.
+        if (unquote(path[: 3 * len(API)]) if "%" in path else path).startswith(API):
             opened = await self._worker.keys.open(request.headers.get("Authorization", ""))
             if self._rates is not None:
-                return await self._rated(request, path, opened, self._rates)
-        handler, parameter = self._router.find(request.method, path)
-        return await handler(Call(request, parameter, self._worker, opened))
+                return await self._rated(request, path, raw_query, opened, self._rates)
+        return await self._routed(request, path, raw_query, opened)
 
-    async def _rated(self, request: web.BaseRequest, path: str, opened: Store, rates: Rates) -> Answer:
+    def _routed(self, request: web.BaseRequest, path: str, raw_query: str, opened: Store | None) -> Awaitable[Answer]:
+        """The handler's answer, once all that the request asks for is known to be something that its route takes."""
+        method = request.method
+        endpoint, parameter = self._router.find(method, path)
+        if opened is None:
+            # Not a path of the API: whatever else a health check sends is no reason to fail it.
+            return endpoint.handler(Call(request, parameter, self._worker, None, query.NONE, UNCONDITIONAL))
+        parameters = query.parse(raw_query, endpoint.query) if raw_query else query.NONE
+        preconditions = conditions.parse(method, request.headers, endpoint.conditions)
+        return endpoint.handler(Call(request, parameter, self._worker, opened, parameters, preconditions))
+
+    async def _rated(
+        self, request: web.BaseRequest, path: str, raw_query: str, opened: Store, rates: Rates
+    ) -> Answer:
         """As `_served`, within the rate of the key; every answer tells what is left of it."""
         allowance = await rates.take(requests.key(request.headers))
         try:
             if allowance.wait:
                 raise TooManyRequests(allowance.wait)
-            handler, parameter = self._router.find(request.method, path)
-            answer = await handler(Call(request, parameter, self._worker, opened))
+            answer = await self._routed(request, path, raw_query, opened)
         except ServiceError as error:
             answer = envelope.failure(error)
         answer.headers += envelope.rate_headers(rates, allowance)

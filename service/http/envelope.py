@@ -14,9 +14,11 @@ from service.errors import (
     Overloaded,
     RequestTimeout,
     ServiceError,
+    StoreDamaged,
     StoreUnavailable,
     TooManyRequests,
     Unauthorized,
+    UnsupportedContentCoding,
     UnsupportedMediaType,
 )
 from service.http.answer import Answer
@@ -62,12 +64,14 @@ def _headers(error: ServiceError) -> bytes:
     match error:
         case MethodNotAllowed():
             return b"Allow: %b\r\n" % error.allowed.encode()
-        case StoreUnavailable() | Overloaded() | TooManyRequests():
+        case StoreUnavailable() | StoreDamaged() | Overloaded() | TooManyRequests():
             return b"Retry-After: %d\r\n" % error.retry_after
         case Unauthorized():
             return b"WWW-Authenticate: Bearer\r\n"
         case UnsupportedMediaType():
             return b"Accept: application/json\r\n"
+        case UnsupportedContentCoding():
+            return b"Accept-Encoding: identity\r\n"
         case _:
             return b""
 

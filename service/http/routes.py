@@ -1,26 +1,33 @@
 """The one table of routes, each with what it takes and gives. Paths below `API` need a key."""
 
 from collections.abc import Awaitable, Callable
-from functools import lru_cache
+from functools import lru_cache, partial
 from importlib.metadata import version
 from typing import NamedTuple
 
 from service.configs.limits import Limits
-from service.errors import SessionNotFound, StoreUnavailable, Unreadable, UserNotFound
+from service.errors import NotServed, SessionNotFound, StoreUnavailable, Unreadable, UserNotFound
 from service.http import openapi, schemas
 from service.http.answer import Answer
 from service.http.context import Call
 from service.http.handlers import health, project, sessions, users
-from service.http.handlers.not_served import not_served
 from service.http.openapi import Operation
 from service.http.router import BELOW
-from service.http.schemas import CURSOR, DONE, FILTER, IF_MATCH, IF_NONE_MATCH, TIME_DESC, USER, data, ref, said
+from service.http.schemas import CONDITIONS, CURSOR, DONE, FILTER, IF_NONE_IN_USE, TIME_DESC, USER, data, ref, said
 
 API = "/api/v1"
 #: Answered however busy the worker is.
 HEALTH = "/health"
 
 Handler = Callable[[Call], Awaitable[Answer]]
+
+
+class Endpoint(NamedTuple):
+    """What a request needs of its route: the handler, and the names of the query parameters and conditions that it takes."""
+
+    handler: Handler
+    query: frozenset[str]
+    conditions: frozenset[str]
 
 
 class Route(NamedTuple):
@@ -30,6 +37,11 @@ class Route(NamedTuple):
     path: str
     handler: Handler
     operation: Operation
+
+    @property
+    def endpoint(self) -> Endpoint:
+        """What its requests need of it."""
+        return Endpoint(self.handler, self.operation.names_in("query"), self.operation.names_in("header"))
 
 
 async def describe(call: Call) -> Answer:
@@ -61,7 +73,7 @@ ROUTES: tuple[Route, ...] = (
     )),
     Route("POST", f"{API}/session", sessions.create, Operation(
         id="create_session", summary="create a session; an id in use leads to the session that has it",
-        body=ref("NewSession"), body_required=False, etag=True,
+        body=ref("NewSession"), body_required=False, parameters=(IF_NONE_IN_USE,), etag=True,
         answers={200: data(ref("Session")), 201: data(ref("Session"))}, errors=(Unreadable,),
     )),
     Route("GET", f"{API}/session", sessions.list_page, Operation(
@@ -70,27 +82,27 @@ ROUTES: tuple[Route, ...] = (
         answers={200: data(ref("SessionPage"))},
     )),
     Route("GET", _SESSION, sessions.get, Operation(
-        id="get_session", summary="a session", parameters=(IF_NONE_MATCH,), etag=True,
+        id="get_session", summary="a session", parameters=CONDITIONS, etag=True,
         answers={200: data(ref("Session"))}, errors=(SessionNotFound, Unreadable),
     )),
     Route("DELETE", _SESSION, sessions.delete, Operation(
-        id="delete_session", summary="delete a session", parameters=(IF_MATCH,), answers={200: DONE},
+        id="delete_session", summary="delete a session", parameters=CONDITIONS, answers={200: DONE},
         errors=(SessionNotFound, Unreadable),
     )),
     Route("GET", f"{_SESSION}/configs", sessions.get, Operation(
-        id="get_configs", summary="a session, as GET of the session itself", parameters=(IF_NONE_MATCH,), etag=True,
+        id="get_configs", summary="a session, as GET of the session itself", parameters=CONDITIONS, etag=True,
         answers={200: data(ref("Session"))}, errors=(SessionNotFound, Unreadable),
     )),
     Route("PUT", f"{_SESSION}/configs", sessions.replace, Operation(
-        id="replace_configs", summary="replace all configs of a session", parameters=(IF_MATCH,),
+        id="replace_configs", summary="replace all configs of a session", parameters=CONDITIONS,
         body=ref("ChangedConfigs"), etag=True, answers={200: DONE}, errors=(SessionNotFound, Unreadable),
     )),
     Route("PATCH", f"{_SESSION}/configs", sessions.patch, Operation(
-        id="patch_configs", summary="merge into the configs of a session; a null deletes its key", parameters=(IF_MATCH,),
+        id="patch_configs", summary="merge into the configs of a session; a null deletes its key", parameters=CONDITIONS,
         body=ref("ChangedConfigs"), etag=True, answers={200: data(ref("WholeConfigs"))}, errors=(SessionNotFound, Unreadable),
     )),
     Route("POST", f"{_SESSION}/copy", sessions.copy, Operation(
-        id="copy_session", summary="create a session with the same configs, user and flag", etag=True,
+        id="copy_session", summary="create a session with the same configs, user and flag", parameters=CONDITIONS, etag=True,
         answers={200: data(ref("CopiedSession"))}, errors=(SessionNotFound, Unreadable),
     )),
     Route("GET", f"{API}/user/ls", users.list_page, Operation(
@@ -113,25 +125,32 @@ ROUTES: tuple[Route, ...] = (
     )),
 )  # fmt: skip
 
-#: Acontext's calls that are not part of this service, with any method; its SDKs and its server's routes name them.
-NOT_SERVED: tuple[tuple[str, Handler], ...] = (
-    (f"{_SESSION}/messages", not_served("messages")),
-    (f"{_SESSION}/messages/{{message_id}}/meta", not_served("messages")),
-    (f"{_SESSION}/events", not_served("events")),
-    (f"{_SESSION}/task", not_served("tasks")),
-    (f"{_SESSION}/token_counts", not_served("token counts")),
-    (f"{_SESSION}/observing_status", not_served("the observing status", plural=False)),
-    (f"{_SESSION}/flush", not_served("flushing messages", plural=False)),
-    (f"{_SESSION}/asset/download", not_served("assets")),
-    (f"{_SESSION}/connect_to_space", not_served("spaces")),
-    (f"{_SESSION}/get_learning_status", not_served("the learning status", plural=False)),
-    (f"{API}/sessions/search", not_served("session search", plural=False)),
-    (f"{API}/project/encrypt", not_served("encryption", plural=False)),
-    (f"{API}/project/decrypt", not_served("encryption", plural=False)),
-    (f"{API}/disk{BELOW}", not_served("disks")),
-    (f"{API}/agent_skills{BELOW}", not_served("agent skills")),
-    (f"{API}/sandbox{BELOW}", not_served("sandboxes")),
-    (f"{API}/learning_spaces{BELOW}", not_served("learning spaces")),
-    (f"{API}/space{BELOW}", not_served("spaces")),
-    (f"{API}/tool{BELOW}", not_served("tools")),
+
+def _not_served(noun: str, *, plural: bool = True) -> Callable[[], NotServed]:
+    """The error of calls about `noun`."""
+    return partial(NotServed, noun, plural=plural)
+
+
+#: Acontext's calls that are not part of this service, whatever the method: path and error. Its SDKs and server name
+#: them. They are refused before the body is read, and never with a success: both SDKs would take that for the call done.
+NOT_SERVED: tuple[tuple[str, Callable[[], NotServed]], ...] = (
+    (f"{_SESSION}/messages", _not_served("messages")),
+    (f"{_SESSION}/messages/{{message_id}}/meta", _not_served("messages")),
+    (f"{_SESSION}/events", _not_served("events")),
+    (f"{_SESSION}/task", _not_served("tasks")),
+    (f"{_SESSION}/token_counts", _not_served("token counts")),
+    (f"{_SESSION}/observing_status", _not_served("the observing status", plural=False)),
+    (f"{_SESSION}/flush", _not_served("flushing messages", plural=False)),
+    (f"{_SESSION}/asset/download", _not_served("assets")),
+    (f"{_SESSION}/connect_to_space", _not_served("spaces")),
+    (f"{_SESSION}/get_learning_status", _not_served("the learning status", plural=False)),
+    (f"{API}/sessions/search", _not_served("session search", plural=False)),
+    (f"{API}/project/encrypt", _not_served("encryption", plural=False)),
+    (f"{API}/project/decrypt", _not_served("encryption", plural=False)),
+    (f"{API}/disk{BELOW}", _not_served("disks")),
+    (f"{API}/agent_skills{BELOW}", _not_served("agent skills")),
+    (f"{API}/sandbox{BELOW}", _not_served("sandboxes")),
+    (f"{API}/learning_spaces{BELOW}", _not_served("learning spaces")),
+    (f"{API}/space{BELOW}", _not_served("spaces")),
+    (f"{API}/tool{BELOW}", _not_served("tools")),
 )

@@ -189,8 +189,11 @@ FILTER: Schema = {
 }
 _ETAG = '(W/)?"[!#-~]*"'
 _ETAGS: Schema = {"type": "string", "pattern": rf"^(\*|{_ETAG}(, ?{_ETAG})*)$"}
-IF_MATCH = _parameter("If-Match", _ETAGS, "header")
-IF_NONE_MATCH = _parameter("If-None-Match", _ETAGS, "header")
+#: The conditions (RFC 9110, 13.1) of a request for one session.
+CONDITIONS = (_parameter("If-Match", _ETAGS, "header"), _parameter("If-None-Match", _ETAGS, "header"))
+IF_NONE_IN_USE = _parameter(
+    "If-None-Match", {"const": "*", "type": "string", "description": "412 where use_uuid is in use"}, "header"
+)
 #: What stands in braces in a path.
 IN_PATH = {
     "session_id": _parameter("session_id", ref("SessionId"), "path", required=True),

@@ -37,6 +37,14 @@ BLOCK_SIZE = 4096
 #: Kinds of a partition's keys that follow from its sessions: a move drops them and makes them anew.
 DERIVED = frozenset({"sessions", "expiring", "index", "blocks"})
 
+#: Kinds of a partition's keys, of a project's, and of the store's, each with its type. What is named otherwise is not ours.
+PARTITION_KINDS = {
+    "state": "hash", "sessions": "zset", "expiring": "zset", "order": "zset", "session": "hash",
+    "index": "set", "blocks": "set",
+}  # fmt: skip
+PROJECT_KINDS = {"project": "hash", "tokens": "set", "users": "zset", "expected_users": "hash"}
+STORE_KINDS = {"store": "hash", "projects": "hash", "sweep": "string", "token": "hash", "rate": "string"}
+
 STORE = "scc:store"
 PROJECTS = "scc:projects"
 SWEEP = "scc:sweep"

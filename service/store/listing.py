@@ -18,6 +18,7 @@ from service.errors import BadRequest
 from service.store import scripts
 from service.store.connection import Link, checked
 from service.store.keys import Partition
+from service.store.replies import WrongType
 from service.store.sessions import FIELDS, Session, Sessions, is_expired, microseconds, session_of
 
 FIND = scripts.load("find")
@@ -30,6 +31,7 @@ TURN_BYTES = 64 * 1024
 
 #: A serial that no session reaches; cursors with more are not ours.
 _SERIAL_MAX = 2**53
+_NO_FIELDS = [None] * len(FIELDS)
 
 
 class Filter(Protocol):
@@ -147,7 +149,7 @@ async def _beginning(sessions: Sessions, descending: bool) -> tuple[int | None, 
         return (None,) * sessions.partitions
     # A partition that gives nothing to the first page must not begin a later one with sessions that are newer than it.
     last = checked(await sessions.link.batch([("HGET", partition.state, "serial") for partition in sessions.all_partitions]))
-    return tuple(int(serial or 0) + 1 for serial in last)
+    return tuple((int(serial) if serial is not None and serial.isdigit() else 0) + 1 for serial in last)
 
 
 async def all_matches(sessions: Sessions, query: Query, *, with_expired: bool = False) -> AsyncIterator[list[Session]]:
@@ -174,11 +176,12 @@ class Walk:
     with_expired: bool = False
     found: list[Session] = field(default_factory=list)
     done: bool = False
-    _after: int | None = None
+    #: As Redis stores it: a score that somebody wrote by hand may be no serial.
+    _after: bytes | None = None
 
     def __post_init__(self) -> None:
         """Begin at the reader's position."""
-        self._after = self.position
+        self._after = None if self.position is None else b"%d" % self.position
 
     async def fill(self, wanted: int) -> None:
         """Go on until `wanted` sessions are found or there are no more."""
@@ -208,32 +211,36 @@ class Walk:
             writes=False,
         )
         self.done = not stopped
-        self._after = int(stopped) if stopped else None
-        return [(int(serial), session_id.decode()) for serial, session_id in zip(flat[::2], flat[1::2], strict=True)]
+        self._after = stopped or None
+        return [(int(serial), name.decode(errors="replace")) for serial, name in zip(flat[::2], flat[1::2], strict=True)]
 
     async def _scan(self, wanted: int) -> list[tuple[int, str]]:
         # Nothing for the index to narrow: all sessions, by serial.
         after = self._after
         if self.query.descending:
-            command, start, stop = "ZREVRANGEBYSCORE", "+inf" if after is None else f"({after}", "-inf"
+            command, start, stop = "ZREVRANGEBYSCORE", "+inf" if after is None else b"(%b" % after, "-inf"
         else:
-            command, start, stop = "ZRANGEBYSCORE", "-inf" if after is None else f"({after}", "+inf"
+            command, start, stop = "ZRANGEBYSCORE", "-inf" if after is None else b"(%b" % after, "+inf"
         flat = await self.link.call(command, self.partition.sessions, start, stop, "WITHSCORES", "LIMIT", 0, wanted)
-        candidates = [(int(serial), session_id.decode()) for session_id, serial in zip(flat[::2], flat[1::2], strict=True)]
-        self.done = len(candidates) < wanted
-        if candidates:
-            self._after = candidates[-1][0]
-        return candidates
+        self.done = len(flat) < 2 * wanted
+        if flat:
+            self._after = flat[-1]
+        # What is no serial, or no UTF-8, is no session's.
+        return [
+            (int(serial), name.decode(errors="replace"))
+            for name, serial in zip(flat[::2], flat[1::2], strict=True)
+            if serial.isdigit()
+        ]
 
     async def _matching(self, candidates: Sequence[tuple[int, str]]) -> list[Session]:
         if not candidates:
             return []
-        time, *replies = checked(
-            await self.link.batch(
-                [("TIME",), *(("HMGET", self.partition.session(session_id), *FIELDS) for _, session_id in candidates)],
-                at=self.partition.prefix,
-            )
+        replies = await self.link.batch(
+            [("TIME",), *(("HMGET", self.partition.session(session_id), *FIELDS) for _, session_id in candidates)],
+            at=self.partition.prefix,
         )
+        # A session's key that is no hash is no session.
+        time, *replies = checked([_NO_FIELDS if isinstance(reply, WrongType) else reply for reply in replies])
         now = microseconds(time)
         found, judged = [], 0
         for (serial, session_id), fields in zip(candidates, replies, strict=True):

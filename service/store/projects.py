@@ -143,7 +143,7 @@ class Registry:
     async def open(self, key: str) -> Project | None:
         """The project that `key` opens, if it opens one."""
         record = await self.link.call("HMGET", keys.token_key(digest(key, self.secret)), "project", "project_id")
-        return Project(record[0].decode(), record[1].decode()) if record[0] is not None else None
+        return None if None in record else Project(record[0].decode(), record[1].decode())
 
     async def delete(self, sessions: Sessions) -> None:
         """Delete the project of `sessions`: its sessions, users and configs. Its keys must be revoked, and forgotten."""

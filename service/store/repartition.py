@@ -288,7 +288,7 @@ class _Work:
         for first in range(0, len(commands), COMMANDS_BATCH):
             some = commands[first : first + COMMANDS_BATCH]
             for command, reply in zip(some, await self.link.batch(some, writes=writes), strict=True):
-                if isinstance(reply, ServiceError):
+                if isinstance(reply, ServiceError) and not isinstance(reply, ResponseError):
                     raise reply
                 if isinstance(reply, Exception):
                     raise StartupError(f"{command[1]!r}: {reply}") from reply

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import hiredis
 from redis import exceptions as redis_errors
 
-from service.errors import StoreFull, StoreUnavailable
+from service.errors import StoreDamaged, StoreFull, StoreUnavailable
 
 # Replies by which Redis refuses to work for now, without having done anything; 6.2 wraps those to a script's own commands.
 _WRAPPED = r"(?:ERR Error running script .*?: -)?"
@@ -18,6 +18,8 @@ _PASSING = re.compile(rf"(?:{_WRAPPED}(?:{_PASSES})|{_MOVING})\b")
 _REFUSAL = re.compile(rf"{_WRAPPED}(?:{_PASSES}|BUSY|MISCONF)\b")
 _OUT_OF_MEMORY = re.compile(rf"{_WRAPPED}OOM\b")
 _IS_MOVING = re.compile(rf"(?:TRYAGAIN|{_MOVING})\b")
+# A key is not of the type that its name says, in a command of its own or of a script.
+_WRONG_TYPE = re.compile(r"(?:ERR Error running script .*?: )?-?WRONGTYPE ")
 _REDIRECTION = re.compile(r"(MOVED|ASK) (\d+) (.*):(\d+)")
 
 
@@ -51,6 +53,17 @@ def redirection(reply: object) -> Redirection | None:
     return Redirection(match[1], int(match[2]), match[3], int(match[4])) if match else None
 
 
+class WrongType(StoreDamaged, redis_errors.ResponseError):
+    """A key has another type than its name says: somebody wrote it by hand. Its text is Redis's."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.text = text
+
+    def __str__(self) -> str:
+        return self.text
+
+
 def translated(error: hiredis.ReplyError) -> Exception:
     """The error that a caller of the link gets for it."""
     text = str(error)
@@ -58,4 +71,6 @@ def translated(error: hiredis.ReplyError) -> Exception:
         return StoreFull()
     if _REFUSAL.match(text):
         return StoreUnavailable()
+    if _WRONG_TYPE.match(text):
+        return WrongType(text)
     return redis_errors.NoScriptError(text) if text.startswith("NOSCRIPT") else redis_errors.ResponseError(text)

@@ -9,10 +9,12 @@ import orjson
 from service.configs.document import EMPTY, NULL, Document, check_size
 from service.configs.lifetime import LAST_MOMENT
 from service.configs.limits import Limits
-from service.errors import ConfigsTooLarge, PreconditionFailed, SessionNotFound, Unreadable
-from service.store import integrity, scripts
+from service.errors import ConfigsTooLarge, SessionNotFound, Unreadable
+from service.store import scripts
+from service.store.conditions import UNCONDITIONAL, Conditions, failure
 from service.store.connection import Link, checked
 from service.store.keys import BLOCK_SIZE, Partition, partition_number
+from service.store.verify import verify_session
 
 CREATE = scripts.load("create")
 REPLACE = scripts.load("replace")
@@ -127,13 +129,26 @@ def _existing(session_id: str, fields: Sequence[Any], now: int = 0) -> Session:
     return session
 
 
+def _matching(session_id: str, fields: Sequence[Any], now: int, conditions: Conditions) -> Session:
+    """As `_existing`, and its If-Match holds."""
+    if conditions is UNCONDITIONAL:
+        return _existing(session_id, fields, now)
+    try:
+        session = _existing(session_id, fields, now)
+    except SessionNotFound:
+        conditions.check_absent()
+        raise
+    conditions.check_match(session.etag)
+    return session
+
+
 def user_field(user: str | None) -> str:
     """A user's identifier as a session's hash holds it: a JSON string, or empty for no user."""
     return "" if user is None else orjson.dumps(user).decode()
 
 
 class Sessions:
-    """The sessions of one project. `if_match` is "" for no condition, "*", or ETags joined by commas.
+    """The sessions of one project. `conditions` are those of a request on the state of the session that it is for.
 
     `ttl` is a lifetime in seconds that begins with the write, 0 for none: the session lives until it is deleted. Without one
     (None) a new session gets the project's default, and an old one keeps what it has. Once its lifetime is over, by Redis's
@@ -166,6 +181,7 @@ class Sessions:
         user: str | None,
         disable_task_tracking: bool,
         ttl: int | None = None,
+        conditions: Conditions = UNCONDITIONAL,
     ) -> tuple[Session, bool]:
         """Create a session with `document`, or with null configs; one that is there already is left as it is.
 
@@ -173,12 +189,13 @@ class Sessions:
             The session, and whether it is new.
 
         Raises:
+            PreconditionFailed: `conditions` do not hold for the session that is there already.
             ConfigsTooLarge: the configs are over the limit.
         """
         configs = NULL if document is None else document.configs
         check_size(configs, self.limits)
         terms = EMPTY if document is None else document.terms
-        return await self._create(session_id, configs, terms, user, disable_task_tracking, ttl)
+        return await self._create(session_id, configs, terms, user, disable_task_tracking, ttl, conditions)
 
     async def _create(
         self,
@@ -188,6 +205,7 @@ class Sessions:
         user: str | None,
         disable_task_tracking: bool,
         ttl: int | None,
+        conditions: Conditions = UNCONDITIONAL,
     ) -> tuple[Session, bool]:
         partition = self.partition(session_id)
         reply = await CREATE.run(
@@ -202,8 +220,11 @@ class Sessions:
                 user_field(user),
                 int(disable_task_tracking),
                 _ttl(ttl),
+                conditions.encode(),
             ),
         )
+        if reply[0] == b"precondition_failed":
+            raise failure(reply[1].decode())
         if reply[0] == b"exists":
             return _existing(session_id, reply[1:]), False
         revision, created_at, updated_at, serial = map(int, reply[1:5])
@@ -220,21 +241,22 @@ class Sessions:
         )
         return new, True
 
-    async def get(self, session_id: str) -> Session:
-        """Read a session.
+    async def get(self, session_id: str, conditions: Conditions = UNCONDITIONAL) -> Session:
+        """Read a session. Of `conditions` If-Match is checked here; If-None-Match decides how the session is answered.
 
         Raises:
             SessionNotFound: there is none with this id in the project.
+            PreconditionFailed: If-Match does not hold.
             Unreadable: a hand has damaged more than its configs.
         """
         key = self.partition(session_id).session(session_id)
         if not self._lifetimes:
             fields = await self.link.call("HMGET", key, *FIELDS)
             if fields[-1] is None:
-                return _existing(session_id, fields)
+                return _matching(session_id, fields, 0, conditions)
             self._lifetimes = True
         now, fields = await self._dated(key, FIELDS)
-        return _existing(session_id, fields, now)
+        return _matching(session_id, fields, now, conditions)
 
     async def _dated(self, key: str, names: Sequence[str]) -> tuple[int, list[Any]]:
         """Fields of a session's hash, and Redis's clock at the moment before they were read.
@@ -245,7 +267,7 @@ class Sessions:
         return microseconds(time), fields
 
     async def replace(
-        self, session_id: str, document: Document, *, if_match: str = "", ttl: int | None = None
+        self, session_id: str, document: Document, *, conditions: Conditions = UNCONDITIONAL, ttl: int | None = None
     ) -> Written:
         """Replace all configs of a session.
 
@@ -259,12 +281,12 @@ class Sessions:
         reply = await REPLACE.run(
             self.link,
             (partition.session(session_id),),
-            (partition.prefix, self.block_size, if_match, _ttl(ttl), configs, document.terms),
+            (partition.prefix, self.block_size, conditions.encode(), _ttl(ttl), configs, document.terms),
         )
         return _written(reply, self.limits)
 
     async def patch(
-        self, session_id: str, changes: Document, *, if_match: str = "", ttl: int | None = None
+        self, session_id: str, changes: Document, *, conditions: Conditions = UNCONDITIONAL, ttl: int | None = None
     ) -> Written:
         """Merge `changes` into the configs: a member is set, or deleted where it is null. Returns all configs.
 
@@ -283,7 +305,7 @@ class Sessions:
         arguments: tuple[str | bytes | int, ...] = (
             partition.prefix,
             self.block_size,
-            if_match,
+            conditions.encode(),
             _ttl(ttl),
             limits.max_configs_bytes,
             limits.max_keys,
@@ -292,17 +314,17 @@ class Sessions:
         )
         reply = await PATCH.run(self.link, (partition.session(session_id),), arguments)
         if reply[0] == b"unreadable":
-            await integrity.verify_session(self.link, partition, session_id, limits, mend=True)
+            await verify_session(self.link, partition, session_id, repair=True)
             reply = await PATCH.run(self.link, (partition.session(session_id),), arguments)
         return _written(reply, limits)
 
-    async def delete(self, session_id: str, *, if_match: str = "") -> None:
+    async def delete(self, session_id: str, *, conditions: Conditions = UNCONDITIONAL) -> None:
         """Delete a session.
 
         Raises:
             SessionNotFound, PreconditionFailed: as their names say.
         """
-        reply = await DELETE.run(self.link, *self._delete_call(session_id, if_match, ""))
+        reply = await DELETE.run(self.link, *self._delete_call(session_id, conditions, ""))
         _check(reply, self.limits)
 
     async def delete_many(self, session_ids: Sequence[str], *, user: str = "") -> None:
@@ -312,29 +334,32 @@ class Sessions:
         """
         for first in range(0, len(session_ids), DELETE_BATCH):
             some = session_ids[first : first + DELETE_BATCH]
-            await DELETE.run_many(self.link, [self._delete_call(session_id, "", user) for session_id in some])
+            await DELETE.run_many(self.link, [self._delete_call(session_id, UNCONDITIONAL, user) for session_id in some])
 
     def _delete_call(
-        self, session_id: str, if_match: str, user: str
+        self, session_id: str, conditions: Conditions, user: str
     ) -> tuple[tuple[str, ...], tuple[str | int, ...]]:
         partition = self.partition(session_id)
         return (
             (partition.session(session_id), partition.sessions),
-            (partition.prefix, self.block_size, if_match, session_id, user_field(user or None)),
+            (partition.prefix, self.block_size, conditions.encode(), session_id, user_field(user or None)),
         )
 
-    async def copy(self, session_id: str, new_id: str) -> Session:
+    async def copy(self, session_id: str, new_id: str, conditions: Conditions = UNCONDITIONAL) -> Session:
         """Create `new_id` with the configs, user and tracking flag of `session_id` as they are at one moment.
 
-        Its lifetime is that of any new session.
+        Its lifetime is that of any new session. `conditions` are checked against the very state that is copied.
 
         Raises:
             SessionNotFound: there is no such session.
+            PreconditionFailed: `conditions` do not hold for it.
             Unreadable: a hand has damaged more than its configs.
         """
         key = self.partition(session_id).session(session_id)
         now, (terms, *fields) = await self._dated(key, ("terms", *FIELDS))
-        source = _existing(session_id, fields, now)
+        source = _matching(session_id, fields, now, conditions)
+        if conditions.excludes(source.etag):
+            raise failure("If-None-Match")
         new, _ = await self._create(
             new_id, source.configs, terms or EMPTY, source.user, source.disable_task_tracking, None
         )
@@ -358,7 +383,7 @@ def _check(reply: list[Any], limits: Limits) -> None:
         case b"not_found":
             raise SessionNotFound
         case b"precondition_failed":
-            raise PreconditionFailed
+            raise failure(reply[1].decode())
         case b"too_large":
             raise ConfigsTooLarge(f"configs are larger than {limits.max_configs_bytes} bytes")
         case b"too_many_keys":

@@ -140,7 +140,7 @@ class Users:
         flat = await self.sessions.link.call(
             command, self._key, start, last, "WITHSCORES", "LIMIT", 0, limit + 1
         )
-        users = [User(name.decode(), int(float(at))) for name, at in zip(flat[::2], flat[1::2], strict=True)]
+        users = [User(name.decode(errors="replace"), int(float(at))) for name, at in zip(flat[::2], flat[1::2], strict=True)]
         if len(users) > limit:
             return users[:limit], encode_cursor(users[limit - 1].created_at)
         return users, None
@@ -164,7 +164,7 @@ class Users:
     async def _count(self, partition: Partition, term: str) -> int:
         """How many sessions of a partition have `term`."""
         link, total = self.sessions.link, 0
-        blocks = await link.call("SMEMBERS", partition.blocks(term))
+        blocks = [block for block in await link.call("SMEMBERS", partition.blocks(term)) if block.isdigit()]
         for first in range(0, len(blocks), COUNT_BATCH):
             sets = [partition.index(int(block), term) for block in blocks[first : first + COUNT_BATCH]]
             total += sum(checked(await link.batch([("SCARD", key) for key in sets])))

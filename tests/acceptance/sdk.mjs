@@ -75,6 +75,15 @@ const steps = {
     assert.deepEqual(await matching({}, { time_desc: true }), [three, two, one]);
   },
 
+  async 'a filter of a thousand CJK characters, and one that is too long'() {
+    const text = Array.from({ length: 1000 }, (_, n) => String.fromCodePoint(0x4e00 + n)).join('');
+    const { id } = await sessions.create({ configs: { text } });
+    assert.deepEqual(await matching({ text }), [id]);
+    const sentence = 'the request line is longer than 65536 bytes; send a shorter filter_by_configs';
+    await assert.rejects(matching({ text: text.repeat(20) }), refused(414, sentence));
+    await sessions.delete(id);
+  },
+
   async 'copy, users, project configs'() {
     const { id } = await client.request('POST', '/session', { jsonData: { user: 'a/b', configs: { kind: 'copied' } } });
     const copied = await client.request('POST', `/session/${id}/copy`);

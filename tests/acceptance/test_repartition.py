@@ -88,7 +88,7 @@ def test_a_store_is_moved_offline_and_through_kills(tmp_path: Path) -> None:
     assert moved.returncode == 0, moved.stderr
     assert moved.stdout == (
         f"{COUNT} sessions are in 3 partitions; start servers with --partitions 3\n"
-        "0 differences in 1 projects; 0 mended\n"
+        "1 project checked: no differences\n"
     )
 
     refused = run_command("serve", "--data-dir", str(directory), "--port", "0", SCC_ROOT_TOKEN="test-root")

@@ -96,6 +96,13 @@ async def test_a_filter_on_one_spelling_of_a_key_does_not_match_another(sdk: Sdk
     assert await ids(sdk, filter_by_configs={"count": 1}) == []
 
 
+async def test_a_filter_of_a_thousand_cjk_characters_is_found(sdk: Sdk) -> None:
+    text = "".join(chr(0x4E00 + number) for number in range(1000))
+    await done(sdk.sessions.create(configs={"text": text[1:]}))
+    wanted = (await done(sdk.sessions.create(configs={"text": text}))).id
+    assert await ids(sdk, filter_by_configs={"text": text}) == [wanted]
+
+
 # Every call, with every parameter.
 
 

@@ -28,5 +28,5 @@ async def hold(storm: Storm, serving: Serving, *, lost_after: float = inf) -> in
     if serving.redis_url:
         where["SCC_REDIS_URL"] = serving.redis_url
     said = await asyncio.to_thread(run_command, "check", **where)
-    assert said.stdout.splitlines()[-1] == "0 differences in 1 projects; 0 mended", said.stdout + said.stderr
+    assert said.stdout.splitlines()[-1] == "1 project checked: no differences", said.stdout + said.stderr
     return len(lost)

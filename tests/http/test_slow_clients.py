@@ -215,7 +215,7 @@ def test_a_client_that_ends_its_side_is_still_answered(api: Api) -> None:
 def test_a_client_that_ends_its_side_in_its_body_is_400_and_writes_nothing(api: Api, body: str) -> None:
     sent = head(api, POST).removesuffix(b"\r\n") + body.encode()
     (answer,) = conversation(api, sent)
-    assert (answer.status, answer.msg) == (400, "the body is broken off, or not encoded as its headers say")
+    assert (answer.status, answer.msg) == (400, "the body is incomplete, or its encoding does not match the headers")
     with waiting(api) as connection:
         connection.shutdown(socket.SHUT_WR)
         assert [answer.status for answer in answers_in(rest_of(connection))] == [400]

@@ -10,10 +10,10 @@ from service.configs.limits import Limits
 from service.errors import StoreUnavailable, WriteUncertain
 from service.store.connection import Link
 from service.store.creation import copy_session, create_session
-from service.store.integrity import Check
 from service.store.lane import Command
 from service.store.scripts import Script
 from service.store.sessions import Session, Sessions
+from service.store.upkeep.partition_check import Check
 from service.store.users import Users
 from tests.store.filling import PROJECT, TIMEOUT, add, document_of, keyspace, session_id
 
@@ -87,7 +87,7 @@ async def test_steps_broken_off_leave_a_true_index_and_every_user_known(
         except StoreUnavailable as raised:
             error = raised
         breaking.works = 10**9
-        check = Check(breaking, sessions.all_partitions[0], Limits())
+        check = Check(breaking, sessions.all_partitions[0])
         assert [str(finding) async for finding in check.findings()] == []
         # A 503 that tells of no write has written no session.
         changed = await sessions_there(breaking) != before

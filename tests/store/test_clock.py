@@ -9,13 +9,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from service.configs.limits import Limits
 from service.errors import PreconditionFailed
 from service.store import listing
-from service.store.integrity import Check
 from service.store.listing import Query
 from service.store.sessions import Session, Sessions
-from tests.store.filling import add, document_of, on_every_redis, session_id
+from service.store.upkeep.partition_check import Check
+from tests.store.filling import add, document_of, on_every_redis, only, session_id
 
 #: Microseconds; a clock that was set right once may step by years.
 YEAR = 365 * 24 * 3600 * 1_000_000
@@ -57,7 +56,7 @@ class History:
         if before is None:
             return
         write = self.sessions.patch if kind == "patch" else self.sessions.replace
-        written = await write(name, document_of({"a": before.revision}), if_match=before.etag)
+        written = await write(name, document_of({"a": before.revision}), conditions=only(before.etag))
         after = await self.sessions.get(name)
         assert (written.revision, written.updated_at, written.etag) == (after.revision, after.updated_at, after.etag)
         assert after.revision == before.revision + 1
@@ -65,11 +64,11 @@ class History:
         assert after.created_at == before.created_at
         self._take(after)
         with pytest.raises(PreconditionFailed):
-            await write(name, document_of({"a": 0}), if_match=before.etag)
+            await write(name, document_of({"a": 0}), conditions=only(before.etag))
 
     async def delete(self, name: str) -> None:
         if name in self.live:
-            await self.sessions.delete(name, if_match=self.live.pop(name).etag)
+            await self.sessions.delete(name, conditions=only(self.live.pop(name).etag))
 
     def _take(self, session: Session) -> None:
         state = session.id, session.created_at, session.revision
@@ -86,7 +85,7 @@ class History:
             assert [each.created_at for each in found] == sorted({each.created_at for each in found})
             turned = await listing.page(self.sessions, Query(user=query.user, descending=True), 200)
             assert turned.sessions == found[::-1]
-        check = Check(self.sessions.link, self.sessions.all_partitions[0], Limits())
+        check = Check(self.sessions.link, self.sessions.all_partitions[0])
         assert [str(finding) async for finding in check.findings()] == []
 
     def _in_order(self) -> list[str]:

@@ -8,9 +8,9 @@ import pytest
 from service.configs.limits import Limits
 from service.errors import BadRequest, SessionNotFound, UserNotFound
 from service.store.connection import Link
-from service.store.integrity import Check
 from service.store.keys import users_key
 from service.store.sessions import Project, Sessions
+from service.store.upkeep.partition_check import Check
 from service.store.users import Users, check_identifier, decode_cursor, encode_cursor, user_id
 from tests.store.filling import PROJECT, add, document_of, fill, keyspace, on_every_redis, session_id
 
@@ -64,7 +64,7 @@ async def test_a_session_comes_after_all_others_even_when_the_clock_has_stepped_
     ]  # fmt: skip
     # Nor does a write make it younger than it is.
     assert (await sessions.patch(made[0].id, document_of({"b": 1}))).updated_at == ahead + 1
-    assert [each async for each in Check(sessions.link, sessions.all_partitions[0], Limits()).findings()] == []
+    assert [each async for each in Check(sessions.link, sessions.all_partitions[0]).findings()] == []
     assert (await keyspace(sessions.link))[sessions.all_partitions[0].index(9_000_000_001 // 4, "b=1")] == {b"9000000001"}
 
 
@@ -163,7 +163,7 @@ async def test_a_session_created_while_its_user_is_deleted_leaves_all_whole(user
     # Whoever came last: a session of theirs is there only with its user, and the index is whole.
     if await sessions.link.call("EXISTS", sessions.all_partitions[0].blocks('@user="alice"')):
         assert await names(users) == ["alice"]
-    assert [each async for each in Check(sessions.link, sessions.all_partitions[0], Limits()).findings()] == []
+    assert [each async for each in Check(sessions.link, sessions.all_partitions[0]).findings()] == []
     await users.delete("alice")
     assert list(await keyspace(sessions.link)) == [sessions.all_partitions[0].state]
 

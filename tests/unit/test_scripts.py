@@ -97,7 +97,7 @@ def test_an_include_reads_neither_keys_nor_arguments(path: Path) -> None:
 def calls() -> list[tuple[str, str, int, bool]]:
     """Every call of a script whose tuples are written out: script, KEYS or ARGV, length, whether the last item is starred."""
     found = []
-    for path in sorted(Path(service.store.__file__).parent.glob("*.py")):
+    for path in sorted(Path(service.store.__file__).parent.rglob("*.py")):
         tree = ast.parse(path.read_text(encoding="utf-8"))
         for node in ast.walk(tree):
             if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute) or node.func.attr != "run":

@@ -14,6 +14,8 @@ from service.store.projects import KEY_MAX, KEY_PREFIX
 SAMPLES: dict[str, tuple[str, object]] = {
     "max_configs_bytes": ("1000", 1000),
     "max_body_bytes": ("2000", 2000),
+    "max_line_bytes": ("10000", 10000),
+    "max_head_bytes": ("8192", 8192),
     "max_nesting": ("256", 256),
     "max_keys": ("7", 7),
     "max_terms": ("9", 9),
@@ -172,6 +174,7 @@ def test_the_defaults_are_those_of_the_contract() -> None:
     default = load(environment={})
     assert default.port == 8029
     assert (default.max_configs_bytes, default.max_body_bytes) == (256 * 1024, 1024 * 1024)
+    assert (default.max_line_bytes, default.max_head_bytes) == (64 * 1024, 32 * 1024)
     assert (default.max_nesting, default.max_keys, default.max_terms, default.max_user_bytes) == (64, 1024, 512, 256)
     assert default.command_timeout == 1.0
     assert default.workers >= 1
@@ -199,6 +202,8 @@ def test_a_boolean_is_false_in_the_usual_words(text: str) -> None:
         ("max_nesting", "257"),
         *(("fsync", text) for text in ("Always", "never")),
         *(("command_timeout", text) for text in ("0", "-1", "1s", "nan", "inf")),
+        ("max_line_bytes", "8191"),
+        ("max_head_bytes", "8191"),
         *(("shutdown_timeout", text) for text in ("-0.1", "nan", "inf")),
         *(("client_timeout", text) for text in ("0", "-1", "nan", "inf")),
         *(("rate_limit", text) for text in ("-1", "0.0001", "100001", "nan", "inf")),

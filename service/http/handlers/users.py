@@ -11,7 +11,7 @@ MAX_LIMIT = 200
 
 async def list_page(call: Call) -> Answer:
     """GET /user/ls."""
-    parameters = requests.query(call.request)
+    parameters = call.query
     cursor = parameters.get("cursor")
     found, next_cursor = await call.store.users.page(
         limit=requests.whole_number(parameters, "limit", default=0, least=0, most=MAX_LIMIT) or MAX_LIMIT,

@@ -1,5 +1,6 @@
 -- The index: for each block of serials and each term, the set of serials whose session has the term; and for each term, the
 -- set of blocks in which it occurs. Invariant: a block is in `blocks:<term>` exactly while `index:<block>:<term>` exists.
+-- include: batches
 
 local EXISTS_BATCH = 64 -- keys a call
 local call = redis.call
@@ -55,10 +56,7 @@ end
 
 -- Calls visit(first, last, existing) for every run of EXISTS_BATCH keys, with the number of them that exist.
 local function count_existing(keys, visit)
-  for first = 1, #keys, EXISTS_BATCH do
-    local last = math.min(first + EXISTS_BATCH - 1, #keys)
-    visit(first, last, call("EXISTS", unpack(keys, first, last)))
-  end
+  each_batch(#keys, EXISTS_BATCH, function(first, last) visit(first, last, call("EXISTS", unpack(keys, first, last))) end)
 end
 
 -- Takes `member` out of the sets `from` and adds it to the sets `to`. SMOVE does both in one command, and a write costs about as much
