@@ -170,7 +170,7 @@ class KeyRing(Generic[Opened]):
         self._registry = registry
         self._partitions = partitions
         self._opened = opened
-        self._known: dict[str, tuple[float, str, Opened]] = {}
+        self._known: dict[str, tuple[float, str, Opened, str]] = {}
 
     async def open(self, authorization: str) -> Opened:
         """What the key in an Authorization header opens.
@@ -196,8 +196,13 @@ class KeyRing(Generic[Opened]):
         if len(self._known) >= KEYS_REMEMBERED:
             self._known.clear()
         opened = self._opened(project)
-        self._known[authorization] = (asked + KEY_TTL, authorization, opened)
+        self._known[authorization] = (asked + KEY_TTL, authorization, opened, project.slug)
         return opened
+
+    def project_of(self, authorization: str) -> str:
+        """The name of the project that a key opened last, "" where it is not known. Asks nobody, and permits nothing."""
+        known = self._known.get(authorization)
+        return "" if known is None else known[3]
 
 
 @dataclass(frozen=True)
