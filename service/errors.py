@@ -234,12 +234,26 @@ class Overloaded(ServiceError):
 
 
 class StoreUnavailable(ServiceError):
-    """Redis cannot be reached, or refuses to work; nothing was written."""
+    """Redis cannot be reached, or refuses to work; nothing was written.
+
+    `diagnosis` is a sentence for the operator; it is never part of an answer. `may_pass` tells whether waiting may help.
+    """
 
     status = 503
     reason = "store_unavailable"
     message = "the store is not available; try again shortly"
     retry_after = 1  # seconds
+
+    def __init__(
+        self, message: str | None = None, *, detail: str | None = None, diagnosis: str = "", may_pass: bool = True
+    ) -> None:
+        super().__init__(message, detail=detail)
+        self.diagnosis = diagnosis
+        self.may_pass = may_pass
+
+    def __str__(self) -> str:
+        """What an operator reads on the command line."""
+        return self.diagnosis or self.message
 
 
 class StoreFull(StoreUnavailable):
@@ -250,12 +264,12 @@ class StoreFull(StoreUnavailable):
 
 
 class WriteUncertain(StoreUnavailable):
-    """Redis took a write and gave no answer to it."""
+    """Redis took a write and gave no answer to it, or failed in the middle of it."""
 
     reason = "write_uncertain"
 
-    def __init__(self) -> None:
-        super().__init__(detail="the write may or may not have happened")
+    def __init__(self, *, diagnosis: str = "", may_pass: bool = True) -> None:
+        super().__init__(detail="the write may or may not have happened", diagnosis=diagnosis, may_pass=may_pass)
 
 
 class NotReplicated(StoreUnavailable):
@@ -263,8 +277,12 @@ class NotReplicated(StoreUnavailable):
 
     reason = "not_replicated"
 
-    def __init__(self) -> None:
-        super().__init__(detail="the write was made, but not replicated as promised: it may be lost yet")
+    def __init__(self, *, diagnosis: str = "", may_pass: bool = True) -> None:
+        super().__init__(
+            detail="the write was made, but not replicated as promised: it may be lost yet",
+            diagnosis=diagnosis,
+            may_pass=may_pass,
+        )
 
 
 class StoreDamaged(ServiceError):

@@ -74,6 +74,9 @@ class Settings(Limits):
     min_replicas: int = field(
         default=0, metadata={"help": "replicas that must have a write before it is answered; 0 waits for none"}
     )
+    start_timeout: float = field(
+        default=30.0, metadata={"help": "longest wait at the start for a Redis that is not ready yet, in seconds"}
+    )
     command_timeout: float = field(default=1.0, metadata={"help": "longest wait for Redis, in seconds"})
     shutdown_timeout: float = field(
         default=10.0, metadata={"help": "longest wait for requests in flight at the end, in seconds"}
@@ -106,6 +109,7 @@ class Settings(Limits):
         _require(1 <= self.partitions <= 1024, "partitions", "1 to 1024")
         _require(0 <= self.min_replicas <= 100, "min_replicas", "0 to 100")
         _require(0 < self.command_timeout < inf, "command_timeout", "more than 0")
+        _require(0 <= self.start_timeout < inf, "start_timeout", "0 or more")
         _require(0 <= self.shutdown_timeout < inf, "shutdown_timeout", "0 or more")
         _require(0 < self.client_timeout < inf, "client_timeout", "more than 0")
         _require(self.max_connections >= 1, "max_connections", "1 or more")

@@ -37,9 +37,12 @@ SOCKET_INTERVAL = 1.0
 
 
 class Parts(NamedTuple):
-    """What the supervisor runs: `prepare` once Redis answers, then `run_worker` in every worker, until SIGTERM."""
+    """What the supervisor runs: `prepare` first, then `run_worker` in every worker, until SIGTERM.
 
-    prepare: Callable[[Settings], object]
+    `prepare` waits for Redis; it returns early when the function that it is given says that the wait is to end.
+    """
+
+    prepare: Callable[[Settings, Callable[[], bool]], object]
     run_worker: Callable[[Settings, socket.socket], object]
 
 
@@ -93,10 +96,10 @@ def _prepare_and_work(
     redis: EmbeddedRedis | None = None,
     lock: BinaryIO | None = None,
 ) -> None:
-    """Everything from the first moment Redis answers to the end of the last worker."""
+    """Everything from the wait for Redis to the end of the last worker."""
+    parts.prepare(settings, lambda: signals.stops > 0)
     if signals.stops:
         return
-    parts.prepare(settings)
     listeners = open_listeners(settings.host, settings.port, settings.workers)
     base_url = origin(listeners[0]) + API
     workers = [

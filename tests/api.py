@@ -197,8 +197,8 @@ class Api:
 
 
 def api_on(serving: Serving) -> Api:
-    """The default project on a server that knows the key sk-ac-test-root."""
-    return Api(serving.server("sk-ac-test-root"), "sk-ac-test-root", Project("default", ""))
+    """The default project on a server that knows the key sk-ac-root-of-the-tests."""
+    return Api(serving.server("sk-ac-root-of-the-tests"), "sk-ac-root-of-the-tests", Project("default", ""))
 
 
 def user_path(identifier: str) -> str:

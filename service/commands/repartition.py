@@ -24,7 +24,7 @@ PATIENCE = 10.0
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Add what `repartition` takes."""
-    parser.add_argument("partitions", type=int, metavar="PARTITIONS", help="how many partitions the store is to have")
+    parser.add_argument("target", type=int, metavar="PARTITIONS", help="how many partitions the store is to have")
 
 
 def run(arguments: Namespace, settings: Settings) -> int:
@@ -36,7 +36,7 @@ def run(arguments: Namespace, settings: Settings) -> int:
         StartupError: a server runs on the store, or the move cannot be made or finished now; the message tells what to do.
     """
     # The number is held to what a server takes.
-    settings = replace(settings, partitions=arguments.partitions)
+    settings = replace(settings, partitions=arguments.target)
     with _redis(settings) as reached:
         return asyncio.run(_run(reached, settings))
 

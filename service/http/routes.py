@@ -63,7 +63,8 @@ ROUTES: tuple[Route, ...] = (
         id="health", summary="the process serves", answers={200: said("ok")}, key=False,
     )),
     Route("GET", "/ready", health.ready, Operation(
-        id="ready", summary="Redis can be reached", answers={200: said("ok")}, errors=(StoreUnavailable,), key=False,
+        id="ready", summary="Redis can be reached and takes writes", answers={200: said("ok")}, errors=(StoreUnavailable,),
+        key=False,
     )),
     Route("GET", "/openapi.json", describe, Operation(
         id="describe", summary="this description", answers={200: {"type": "object"}}, key=False,

@@ -4,6 +4,8 @@
                                                   being moved to another number of partitions: moving_to, _phase, _sessions
     scc:projects                           hash   slug → project id
     scc:sweep                              string there while a worker removes sessions whose lifetime is over
+    scc:ready                              -      never there: deleting it shows whether Redis takes writes
+    scc:preflight:{<n>}:<kind>             -      made and removed at the start, to try every command that is needed
     scc:token:<hmac>                       hash   the project that an API key opens: project, project_id, name
     scc:rate:<hmac>                        string when the whole burst of an API key is there again (µs); expires then
     scc:{acme}:project                     hash   id, created_at, configs (the project's own, in the stored form),
@@ -44,10 +46,18 @@ PARTITION_KINDS = {
 }  # fmt: skip
 PROJECT_KINDS = {"project": "hash", "tokens": "set", "users": "zset", "expected_users": "hash"}
 STORE_KINDS = {"store": "hash", "projects": "hash", "sweep": "string", "token": "hash", "rate": "string"}
+#: Begins the names of the keys that a start makes for a moment.
+PREFLIGHT = "scc:preflight:"
 
 STORE = "scc:store"
 PROJECTS = "scc:projects"
 SWEEP = "scc:sweep"
+READY = "scc:ready"
+
+
+def preflight_prefix(number: int) -> str:
+    """What the keys begin with on which the start tries what Redis allows; those of one `number` share a slot."""
+    return f"{PREFLIGHT}{{{number}}}:"
 
 
 def token_key(digest: str) -> str:

@@ -114,7 +114,9 @@ async def _refuse_others(link: Link) -> None:
         await asyncio.sleep(LOOK_AGAIN if look else 0)
         try:
             others = await nodes.others_connected(link)
-        except ResponseError as error:
+        except (ResponseError, StoreUnavailable) as error:
+            if isinstance(error, StoreUnavailable) and error.may_pass:
+                raise
             raise StartupError(f"Redis does not tell who is connected: {error}") from error
         if not others:
             return

@@ -109,9 +109,10 @@ class Sweeper:
                         await self._lease()
                 failed = False
             except Exception as error:
-                # Its kind alone: what Redis says may quote what is stored.
+                # Of an error that nobody expects its kind alone: its text may quote what is stored.
                 if not failed:
-                    log.warning("the sweep of expired sessions failed and is tried again: %s", type(error).__name__)
+                    why = (isinstance(error, StoreUnavailable) and error.diagnosis) or type(error).__name__
+                    log.warning("the sweep of expired sessions failed and is tried again: %s", why)
                 failed = True
 
     async def _lease(self, *condition: str) -> bool:

@@ -65,10 +65,10 @@ def test_the_made_up_key_is_kept_for_its_owner_only_and_used_again(start: Start)
 
 
 def test_a_key_that_the_operator_set_is_used_and_never_printed(start: Start) -> None:
-    serving = start(SCC_ROOT_TOKEN="set-by-operator")
+    serving = start(SCC_ROOT_TOKEN="set-by-the-operator")
     assert "key: from SCC_ROOT_TOKEN" in serving.output
-    assert "set-by-operator" not in serving.output + serving.errors
-    assert request("GET", f"{serving.base_url}/session", "sk-ac-set-by-operator")[0] == 200
+    assert "set-by-the-operator" not in serving.output + serving.errors
+    assert request("GET", f"{serving.base_url}/session", "sk-ac-set-by-the-operator")[0] == 200
     assert not (serving.data_dir / "root-token").exists()
 
 
@@ -82,7 +82,7 @@ def test_redis_is_not_reachable_by_other_users_nor_by_the_network(start: Start) 
 
 
 def test_redis_does_not_get_our_secrets_in_its_environment(start: Start) -> None:
-    serving = start(SCC_ROOT_TOKEN="set-by-operator")
+    serving = start(SCC_ROOT_TOKEN="set-by-the-operator")
     (redis,) = serving.redis_processes()
     assert "SCC_" not in Path(f"/proc/{redis}/environ").read_text(encoding="utf-8")
 

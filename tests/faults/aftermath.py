@@ -13,7 +13,7 @@ LONGEST = 10.0
 #: A command timeout that nothing here comes near: where no request may fail, a slow machine must not be why one does.
 LENIENT = ("--command-timeout", "15")
 
-TOKEN = "storm"
+TOKEN = "storm-of-the-tests"
 KEY = f"sk-ac-{TOKEN}"
 
 

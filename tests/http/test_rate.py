@@ -17,7 +17,7 @@ RATE, BURST = 0.01, 12
 def limited(serve: Callable[..., Serving]) -> Iterator[Operator]:
     """A server that lets few requests through."""
     serving = serve("--workers", "2", "--rate-limit", str(RATE), "--rate-burst", str(BURST))
-    operator = Operator(serving.server("sk-ac-test-root"))
+    operator = Operator(serving.server("sk-ac-root-of-the-tests"))
     yield operator
     operator.close()
 

@@ -20,7 +20,7 @@ VALUE = "value-that-nobody-may-read"
 @pytest.fixture
 def logging(tmp_path: Path) -> Iterator[tuple[Serving, Api]]:
     flags = ["--workers", "1", "--access-log", "true", "--command-timeout", "0.2", "--client-timeout", "0.2"]
-    serving = Serving(tmp_path / "data", *flags, SCC_ROOT_TOKEN="test-root").wait_ready()
+    serving = Serving(tmp_path / "data", *flags, SCC_ROOT_TOKEN="root-of-the-tests").wait_ready()
     api = api_on(serving)
     yield serving, api
     api.close()
@@ -80,4 +80,4 @@ def test_no_key_and_no_config_is_ever_logged(logging: tuple[Serving, Api]) -> No
     assert serving.errors.count("Traceback") == 2
     # A line a request, and one only.
     assert serving.errors.count(f"GET /api/v1{path} 200 ") == 1
-    assert [word for word in (api.key, "test-root", VALUE) if word in told] == []
+    assert [word for word in (api.key, "root-of-the-tests", VALUE) if word in told] == []

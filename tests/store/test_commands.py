@@ -237,7 +237,7 @@ def test_a_store_that_is_not_there_is_told_in_one_line(run: Run, command: str) -
     name, *rest = command.split()
     status, out, err = run(name, "--redis-url", "unix:///nowhere/redis.sock", *rest)
     assert (status, out) == (1, "")
-    assert err == "the store is not available; try again shortly\n"
+    assert err == "the socket in redis_url does not exist\n"
 
 
 def test_a_check_of_a_whole_store_says_so(run: Run, empty_redis: str) -> None:

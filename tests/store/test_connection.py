@@ -133,7 +133,7 @@ async def test_a_refusal_says_that_nothing_was_written(tmp_path: Path, text: str
         assert [type(reply) for reply in replies] == [expected, expected]
 
 
-@pytest.mark.parametrize("text", ["ERR unknown command", "WRONGTYPE Operation against a key", "ERR value: -OOMPH, OOM "])
+@pytest.mark.parametrize("text", ["ERR no such key", "WRONGTYPE Operation against a key", "ERR value: -OOMPH, OOM "])
 async def test_an_error_that_is_ours_is_told_as_it_is(tmp_path: Path, text: str) -> None:
     async with pretended(tmp_path, lambda _: f"-{text}\r\n".encode()) as url, linked(url) as link:
         with pytest.raises(ResponseError):

@@ -133,6 +133,8 @@ def test_python_hands_each_script_as_many_keys_and_arguments_as_its_header_names
         ("number", "ARGV"),
         ("set_session_ttl", "KEYS"),
         ("set_session_ttl", "ARGV"),
+        ("preflight", "KEYS"),
+        ("preflight", "ARGV"),
     }
 
 

@@ -32,6 +32,7 @@ SAMPLES: dict[str, tuple[str, object]] = {
     "key_secret": ("hush", "hush"),
     "partitions": ("16", 16),
     "min_replicas": ("1", 1),
+    "start_timeout": ("5", 5.0),
     "command_timeout": ("0.25", 0.25),
     "shutdown_timeout": ("0", 0.0),
     "client_timeout": ("2.5", 2.5),

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from service.store import nodes
 from service.store.connection import Link
-from service.store.keys import DERIVED, PARTITION_KINDS, PROJECT_KINDS, STORE_KINDS, Partition
+from service.store.keys import DERIVED, PARTITION_KINDS, PREFLIGHT, PROJECT_KINDS, STORE_KINDS, Partition
 from service.store.layout import Layout
 from service.store.sessions import Project
 from service.store.upkeep import partition_check, records
@@ -89,6 +89,8 @@ class StoreCheck:
             check = self._checks.get(name[: match.start(3)]) if match else None
             if check is not None and match is not None and self._is_of_partition(raw, match):
                 parts[check.partition.prefix].append((match[3], match[4] or ""))
+            elif name.startswith(PREFLIGHT):
+                continue  # of a start that is just being made, or was killed
             elif (token := _STORE.fullmatch(name)) is not None:
                 digests += [token[3]] if token[2] == "token" else []
                 for finding in await self._check_kind(name, token[1] or token[2]):
