@@ -9,7 +9,7 @@ import orjson
 from service.configs.document import EMPTY, NULL, Document, check_size
 from service.configs.lifetime import LAST_MOMENT
 from service.configs.limits import Limits
-from service.errors import ConfigsTooLarge, SessionNotFound, Unreadable
+from service.errors import ConfigsTooLarge, ProjectFull, SessionNotFound, Unreadable
 from service.store import scripts
 from service.store.conditions import UNCONDITIONAL, Conditions, failure
 from service.store.connection import Link, checked
@@ -243,8 +243,11 @@ class Sessions:
                 int(disable_task_tracking),
                 _ttl(ttl),
                 conditions.encode(),
+                -(-self.limits.max_sessions // self.partitions),  # its share, rounded up
             ),
         )
+        if reply[0] == b"full":
+            raise ProjectFull("max_sessions", self.limits.max_sessions)
         if reply[0] == b"precondition_failed":
             raise failure(reply[1].decode())
         if reply[0] == b"exists":

@@ -16,7 +16,7 @@ from random import uniform
 
 from redis.exceptions import ResponseError
 
-from service.errors import StoreUnavailable
+from service.errors import StoreFull, StoreUnavailable
 from service.store import keys, scripts
 from service.store.connection import Link, checked
 from service.store.keys import BLOCK_SIZE, Partition
@@ -116,7 +116,10 @@ class Sweeper:
                 failed = True
 
     async def _lease(self, *condition: str) -> bool:
-        return await self._link.call("SET", keys.SWEEP, "", "PX", LEASE, *condition, writes=True) is not None
+        try:
+            return await self._link.call("SET", keys.SWEEP, "", "PX", LEASE, *condition, writes=True) is not None
+        except StoreFull:
+            return True  # no memory even for the lease, and a sweep gives some back; several at a time do no harm
 
     async def round(self) -> bool:
         """Sweep the next partitions, in turn and about `ROUND` sessions at most; whether some are left.

@@ -15,5 +15,7 @@ local whole = math.min(math.max(tonumber(redis.call("GET", rate)) or now, now), 
 local wait = whole + interval - burst * interval - now
 if wait > 0 then return { 0, whole - now, wait } end
 whole = whole + interval
+-- First a write that needs no memory: a store that is full must still count, and Redis refuses a script nothing after a first write.
+redis.call("DEL", rate)
 redis.call("SET", rate, string.format("%.0f", whole), "PX", string.format("%.0f", math.ceil((whole - now) / 1000)))
 return { math.floor(burst - (whole - now) / interval), whole - now, 0 }
