@@ -26,8 +26,8 @@
     │   ├── StoreFull           503  Redis is out of memory; nothing was written
     │   │   └── ProjectFull     503  the project has as many sessions or users as it may have; nothing was written
     │   ├── WriteUncertain      503  a write that may or may not have happened
+    │   ├── StoreDamaged        503  a key was overwritten by hand; `check --repair` rebuilds what follows from other keys
     │   └── NotReplicated       503  a write that has happened, but is not on as many replicas as promised
-    ├── StoreDamaged            503  a key was overwritten by hand; `check --repair` rebuilds what follows from other keys
     ├── OutputError                  the command line ends with the sentence and status 1
     └── StartupError                 the same
 """
@@ -280,9 +280,10 @@ class WriteUncertain(StoreUnavailable):
     """Redis took a write and gave no answer to it, or failed in the middle of it."""
 
     reason = "write_uncertain"
+    detail_text = "the write may or may not have happened"
 
     def __init__(self, *, diagnosis: str = "", may_pass: bool = True) -> None:
-        super().__init__(detail="the write may or may not have happened", diagnosis=diagnosis, may_pass=may_pass)
+        super().__init__(detail=self.detail_text, diagnosis=diagnosis, may_pass=may_pass)
 
 
 class NotReplicated(StoreUnavailable):
@@ -298,11 +299,9 @@ class NotReplicated(StoreUnavailable):
         )
 
 
-class StoreDamaged(ServiceError):
+class StoreDamaged(StoreUnavailable):
     """A key of the store has the wrong type: somebody wrote it by hand. It stays so until an operator repairs it."""
 
-    status = 503
-    reason = "store_unavailable"
     message = "the store is damaged where this request reads or writes it; an operator can repair it with check --repair"
     retry_after = 60  # seconds
 

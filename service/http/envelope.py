@@ -14,7 +14,6 @@ from service.errors import (
     Overloaded,
     RequestTimeout,
     ServiceError,
-    StoreDamaged,
     StoreUnavailable,
     TooManyRequests,
     Unauthorized,
@@ -64,7 +63,7 @@ def _headers(error: ServiceError) -> bytes:
     match error:
         case MethodNotAllowed():
             return b"Allow: %b\r\n" % error.allowed.encode()
-        case StoreUnavailable() | StoreDamaged() | Overloaded() | TooManyRequests():
+        case StoreUnavailable() | Overloaded() | TooManyRequests():
             return b"Retry-After: %d\r\n" % error.retry_after
         case Unauthorized():
             return b"WWW-Authenticate: Bearer\r\n"

@@ -26,6 +26,7 @@ from service.http.answer import Answer
 from service.settings import Settings
 
 log = logging.getLogger("service")
+access_log = logging.getLogger("service.access")
 
 #: Refusals a second to clients that do not wait, and the longest that a connection pauses after one, in seconds.
 REFUSALS, LONGEST_PAUSE = 1000, 1.0
@@ -200,12 +201,23 @@ class Protocol(RequestHandler):
             self.transport.write(self._last_answer(error, {}).render(with_body=True, http_1_0=False))
         self.force_close()
 
-    @staticmethod
-    def _last_answer(error: ServiceError, headers: Mapping[str, str]) -> Answer:
+    def _last_answer(self, error: ServiceError, headers: Mapping[str, str]) -> Answer:
         answer = envelope.failure(error)
-        answer.headers += b"X-Request-Id: %b\r\n" % requests.request_id(headers).encode()
+        request_id = requests.request_id(headers)
+        answer.headers += b"X-Request-Id: %b\r\n" % request_id.encode()
         answer.keep_alive = False
+        if self._server.logs:
+            # No byte of the request: it may be anything.
+            access_log.info("%s refused %s %d", request_id, self._peer(), answer.status)
         return answer
+
+    def _peer(self) -> str:
+        """The client's address and port."""
+        peer = self.transport.get_extra_info("peername") if self.transport else None
+        if not peer:
+            return "-"
+        host, port = peer[:2]
+        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
     async def finish_response(
         self,
@@ -332,6 +344,7 @@ class Server(web.Server):
         self._max_connections = settings.max_connections
         self.client_timeout = settings.client_timeout
         self.extra_connections = 0  # of the open ones
+        self.logs = settings.access_log
         self.open_connections = 0  # aiohttp's own list keeps those that are gone for a while
         #: Connections that are to go next, the first of them last; looked for when there are none, a batch at a time.
         self._next_to_go: list[Protocol] = []

@@ -165,7 +165,11 @@ class EmbeddedRedis:
                 logger.warning("the embedded Redis did not end within %.0f s and is killed", STOP_TIMEOUT)
                 self._process.kill()
                 self._process.wait()
-        self._socket.remove()
+        try:
+            self._socket.remove()
+        except OSError as error:
+            # The file system has become read-only, say. The next start removes it.
+            logger.warning("the socket of the embedded Redis cannot be removed: %s", error)
 
     def _send_config(self, config: str) -> None:
         assert self._process is not None  # noqa: S101 - for the type checker
@@ -178,10 +182,13 @@ class EmbeddedRedis:
 
     def _log_tail(self) -> str:
         """The last lines that this process wrote to its log, in one line."""
-        with (self.directory / LOG).open("rb") as log:
-            end = log.seek(0, os.SEEK_END)
-            log.seek(max(self._log_start, end - _TAIL_BYTES))
-            lines = log.read().decode(errors="replace").split("\n")
+        try:
+            with (self.directory / LOG).open("rb") as log:
+                end = log.seek(0, os.SEEK_END)
+                log.seek(max(self._log_start, end - _TAIL_BYTES))
+                lines = log.read().decode(errors="replace").split("\n")
+        except OSError as error:
+            return f"its log cannot be read: {error}"
         told = [line.strip() for line in lines if line.strip()][-_TAIL_LINES:]
         return f"the end of {self.directory / LOG}: " + " | ".join(told)
 

@@ -107,8 +107,10 @@ def redirection(reply: object) -> Redirection | None:
 class WrongType(StoreDamaged, redis_errors.ResponseError):
     """A key has another type than its name says: somebody wrote it by hand. Its text is Redis's, without what it may quote."""
 
-    def __init__(self, text: str) -> None:
-        super().__init__()
+    def __init__(self, text: str, *, is_uncertain: bool) -> None:
+        super().__init__(detail=WriteUncertain.detail_text if is_uncertain else None, may_pass=False)
+        if is_uncertain:
+            self.reason = WriteUncertain.reason
         self.text = text
 
     def __str__(self) -> str:
@@ -133,7 +135,8 @@ def translated(error: hiredis.ReplyError, *, writes: bool) -> Exception:
         return redis_errors.NoScriptError("NOSCRIPT No matching script")
     body = _body(text)
     if body.startswith("WRONGTYPE "):
-        return WrongType(safe_text(text))
+        # A script may have met the key after its first write, and Redis does not roll it back.
+        return WrongType(safe_text(text), is_uncertain=writes and _IN_SCRIPT.search(text) is not None)
     cause = refusal(text)
     if cause is None:
         return redis_errors.ResponseError(safe_text(text))

@@ -11,6 +11,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import Sequence
+from contextlib import suppress
 from math import inf
 from random import uniform
 
@@ -104,9 +105,9 @@ class Sweeper:
         while True:
             await asyncio.sleep(INTERVAL + uniform(-SPREAD, SPREAD))  # noqa: S311 - no secret
             try:
-                if await self._lease("NX"):
+                if await self._take_lease():
                     while await self.round():
-                        await self._lease()
+                        await self._renew_lease()
                 failed = False
             except Exception as error:
                 # Of an error that nobody expects its kind alone: its text may quote what is stored.
@@ -115,11 +116,24 @@ class Sweeper:
                     log.warning("the sweep of expired sessions failed and is tried again: %s", why)
                 failed = True
 
-    async def _lease(self, *condition: str) -> bool:
+    async def _take_lease(self) -> bool:
+        """Take the lease if no other worker has it.
+
+        One that lasts longer than any is given for is from before the clock stepped back; nobody would sweep until it ends.
+        """
         try:
-            return await self._link.call("SET", keys.SWEEP, "", "PX", LEASE, *condition, writes=True) is not None
+            if await self._link.call("SET", keys.SWEEP, "", "PX", LEASE, "NX", writes=True) is not None:
+                return True
         except StoreFull:
             return True  # no memory even for the lease, and a sweep gives some back; several at a time do no harm
+        if await self._link.call("PTTL", keys.SWEEP) <= LEASE:
+            return False
+        await self._renew_lease()
+        return True
+
+    async def _renew_lease(self) -> None:
+        with suppress(StoreFull):
+            await self._link.call("SET", keys.SWEEP, "", "PX", LEASE, writes=True)
 
     async def round(self) -> bool:
         """Sweep the next partitions, in turn and about `ROUND` sessions at most; whether some are left.

@@ -7,11 +7,13 @@ import socket
 import stat
 import subprocess
 import sys
+import time
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
 
+from service.children import SAME_STOP
 from tests.serving import Serving, Start, alive, request, run_command, until
 
 
@@ -204,10 +206,27 @@ def test_a_second_signal_does_not_wait_for_requests_in_flight(start: Start) -> N
     connection, _ = half_sent(serving, key_of(serving))
     serving.process.terminate()
     until(lambda: refuses_connections(serving), "an end of new connections")
+    time.sleep(SAME_STOP + 0.1)
     serving.process.terminate()
     assert serving.process.wait(60) == 0
     assert "bye bye" in (serving.data_dir / "redis.log").read_text(encoding="utf-8")
     connection.close()
+
+
+def test_two_signals_within_a_second_are_one_and_cut_no_request_off(start: Start) -> None:
+    serving = start()
+    connection, rest = half_sent(serving, key_of(serving))
+    serving.process.terminate()
+    time.sleep(0.1)  # two that are pending together would be one to the system already
+    serving.process.terminate()
+    until(lambda: refuses_connections(serving), "an end of new connections")
+    connection.send(rest)
+    response = connection.getresponse()
+    assert response.status == 201
+    response.read()
+    connection.close()
+    assert serving.process.wait(60) == 0
+    assert serving.errors == ""
 
 
 def test_a_killed_worker_is_replaced_and_no_connection_refused(start: Start) -> None:

@@ -223,23 +223,41 @@ async def test_sweepers_of_several_workers_sweep_on_until_they_are_cancelled(
 
 
 @pytest.mark.usefixtures("hasty")
-async def test_one_worker_at_a_time_has_the_sweep(counting: CountingLink) -> None:
+async def test_one_worker_at_a_time_has_the_sweep(counting: CountingLink, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sweep, "LEASE", 3_600_000)
     await project(counting, "one", 1, 1)
-    await counting.call("SET", keys.SWEEP, "", "PX", 3_600_000)
+    await counting.call("SET", keys.SWEEP, "", "PX", sweep.LEASE)
     counting.seen.clear()
     running = asyncio.create_task(Sweeper(counting, 1, BLOCK).run())
 
     async def has_tried() -> bool:
-        return len(counting.seen) >= 5
+        return len(counting.seen) >= 10
 
     await until(has_tried)
-    assert {command[0] for command, _ in counting.seen} == {"SET"}
+    assert {command[0] for command, _ in counting.seen} == {"SET", "PTTL"}
     await counting.call("DEL", keys.SWEEP)
 
     async def swept() -> bool:
         return await left(counting, "one") == 1
 
     await until(swept)
+    running.cancel()
+    await asyncio.wait([running])
+
+
+@pytest.mark.usefixtures("hasty")
+@pytest.mark.parametrize("step", [1_000, 3_600_000, 10 * 365 * 24 * 3_600_000])
+async def test_a_clock_that_stepped_back_stops_no_sweep(link: Link, step: int) -> None:
+    """Seen from the new time, the lease of before lasts longer by the step (milliseconds)."""
+    await project(link, "one", 1, 3)
+    await link.call("SET", keys.SWEEP, "", "PX", sweep.LEASE + step)
+    running = asyncio.create_task(Sweeper(link, 1, BLOCK).run())
+
+    async def swept() -> bool:
+        return await left(link, "one") == 1
+
+    await until(swept)
+    assert await link.call("PTTL", keys.SWEEP) <= sweep.LEASE
     running.cancel()
     await asyncio.wait([running])
 
