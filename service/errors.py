@@ -26,6 +26,7 @@
     │   └── ClientGone          503  the client has disconnected; nobody reads the answer
     ├── StoreUnavailable        503  nothing was written
     │   ├── StoreFull           503  Redis is out of memory; nothing was written
+    │   │   └── ProjectFull     503  the project has as many sessions or users as it may have; nothing was written
     │   ├── WriteUncertain      503  a write that may or may not have happened
     │   ├── StoreDamaged        503  a key was overwritten by hand; `check --repair` rebuilds what follows from other keys
     │   └── NotReplicated       503  a write that has happened, but is not on as many replicas as promised
@@ -280,6 +281,18 @@ class StoreFull(StoreUnavailable):
 
     reason = "store_full"
     message = "the store is out of memory; try again later"
+
+
+class ProjectFull(StoreFull):
+    """The project has as many sessions or users as it may have; nothing was written."""
+
+    message = "the project has as many sessions or users as it may have; delete some first"
+    retry_after = 60  # seconds; it stays so until some are deleted or expire
+
+    def __init__(self, limit: str, most: int) -> None:
+        """`limit` is the name of the setting, `most` its value."""
+        what = limit.removeprefix("max_")
+        super().__init__(f"the project has {most} {what}, the most it may have ({limit}); delete some first")
 
 
 class WriteUncertain(StoreUnavailable):

@@ -18,6 +18,7 @@ from service.errors import (
     NotReplicated,
     Overloaded,
     PreconditionFailed,
+    ProjectFull,
     RequestTimeout,
     ServiceError,
     SessionNotFound,
@@ -40,7 +41,7 @@ Errors = tuple[type[ServiceError], ...]
 
 #: Errors that any path can be answered with; beside them any path that needs a key, and any that takes a body.
 _ALWAYS: Errors = (BadRequest, RequestTimeout, UriTooLong, HeadTooLarge, Overloaded)
-_WITH_KEY: Errors = (Unauthorized, TooManyRequests, StoreUnavailable, StoreFull, WriteUncertain, NotReplicated)
+_WITH_KEY: Errors = (Unauthorized, TooManyRequests, StoreUnavailable, StoreFull, ProjectFull, WriteUncertain, NotReplicated)
 _WITH_BODY: Errors = (
     ConfigsTooLarge,
     BodyTooLarge,

@@ -14,6 +14,7 @@ from service.configs.terms import user_term
 from service.errors import (
     BadRequest,
     NotReplicated,
+    ProjectFull,
     SessionNotFound,
     StoreUnavailable,
     Unreadable,
@@ -88,11 +89,17 @@ class Users:
 
         Returns:
             Where the user has no session yet: their created_at, with which `withdraw` takes the registration back.
+
+        Raises:
+            ProjectFull: the user is new, and the project has as many users as it may have.
         """
         if identifier in self._known or (wanted_id and await self._exists(wanted_id)):
             return None
-        created_at = await EXPECT_USER.run(self.sessions.link, (self._key, self._expected_key), (identifier,))
-        return int(created_at) if created_at else None
+        max_users = self.sessions.limits.max_users
+        reply = await EXPECT_USER.run(self.sessions.link, (self._key, self._expected_key), (identifier, max_users))
+        if reply == b"full":
+            raise ProjectFull("max_users", max_users)
+        return int(reply) if reply else None
 
     async def withdraw(self, identifier: str, created_at: int) -> None:
         """Take back one `expect` whose session was not created; the last one removes the user.
