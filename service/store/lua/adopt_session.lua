@@ -4,7 +4,5 @@
 -- returns 1 if the hash was made, 0 where there is a session already
 
 if redis.call("EXISTS", KEYS[1]) == 1 then return 0 end
-local fields = {}
-for i = 1, #ARGV do fields[i] = ARGV[i] end
-redis.call("HSET", KEYS[1], unpack(fields))
+for i = 1, #ARGV, 2 do redis.call("HSET", KEYS[1], ARGV[i], ARGV[i + 1]) end
 return 1
