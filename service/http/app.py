@@ -14,7 +14,8 @@ from aiohttp import web
 from service.children import STOP_SIGNALS
 from service.http.context import Worker
 from service.http.dispatch import Dispatch
-from service.http.protocol import Server
+from service.http.protocol import Protocol
+from service.http.server import Server
 from service.listeners import has_waiting
 from service.open_files import raise_limit
 from service.settings import Settings
@@ -65,7 +66,7 @@ async def _serve(settings: Settings, listener: socket.socket) -> None:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
     link = Link.open(settings.redis_url, timeout=settings.command_timeout, min_replicas=settings.min_replicas)
     dispatch = Dispatch(Worker(settings, link))
-    server = Server(dispatch, settings)
+    server = Server(dispatch, settings, Protocol)
     runner = web.ServerRunner(server, shutdown_timeout=settings.shutdown_timeout)
     await runner.setup()
     sweeping = asyncio.create_task(Sweeper(link, settings.partitions).run())

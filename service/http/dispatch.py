@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import time
+import traceback
 from collections.abc import Awaitable
 from urllib.parse import unquote
 
@@ -58,6 +59,7 @@ class Dispatch:
                     self._load.end()
         except ServiceError as error:
             answer = envelope.failure(error)
+            _free(error)
         except Exception:
             # Neither the query nor the body goes to the log: both may hold configs.
             log.exception("request %s: %s %s failed", request_id, request.method, path)
@@ -121,3 +123,14 @@ class Dispatch:
         self._drained = asyncio.get_running_loop().create_future()
         if self._load.in_hand:
             await asyncio.wait([self._drained], timeout=seconds)
+
+
+def _free(error: BaseException | None) -> None:
+    """Free what the frames hold that an error and its causes came through: a body, say.
+
+    An exception is often part of a cycle (a stream keeps the one that broke it off), and the collector of cycles runs rarely.
+    """
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error.__traceback__ = None
+        error = error.__context__
