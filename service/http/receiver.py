@@ -135,8 +135,11 @@ class Receiver(Connection, Holder):
         if not isinstance(message, _ErrInfo):
             self._body = body
             return
+        # It comes from the frame that holds the message, and with it all that was received: a cycle.
+        if message.exc is not None:
+            message.exc.__traceback__ = None
         if not self._body.is_eof():
-            self._body.set_exception(web.RequestPayloadError(message.message))
+            self._body.set_exception(web.RequestPayloadError("not HTTP"))
         self._stop_reading()
 
     def _measure_heads(self, complete: int) -> None:
