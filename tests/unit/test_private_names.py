@@ -17,7 +17,8 @@ from aiohttp.web_protocol import RequestHandler
 from redis.asyncio.connection import AbstractConnection
 
 import service
-from service.http.protocol import Protocol, Server
+from service.http.protocol import Protocol
+from service.http.server import Server
 from service.store.sessions import Session
 
 ROOT = Path(service.__file__).parent
