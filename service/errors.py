@@ -24,9 +24,11 @@
     ├── Overloaded              503  the worker has as much in hand as it may
     ├── StoreUnavailable        503  nothing was written
     │   ├── StoreFull           503  Redis is out of memory; nothing was written
+    │   ├── LayoutChanged       503  the store was moved to another number of partitions; nothing was written
     │   ├── WriteUncertain      503  a write that may or may not have happened
     │   └── NotReplicated       503  a write that has happened, but is not on as many replicas as promised
     ├── StoreDamaged            503  a key was overwritten by hand; `check --repair` rebuilds what follows from other keys
+    │   └── StateIncomplete     503  a partition or project does not say whose it is; nothing was written
     ├── OutputError                  the command line ends with the sentence and status 1
     └── StartupError                 the same
 """
@@ -263,6 +265,12 @@ class StoreFull(StoreUnavailable):
     message = "the store is out of memory; try again later"
 
 
+class LayoutChanged(StoreUnavailable):
+    """The store has another number of partitions than the server was started with, or is being moved to one."""
+
+    message = "the store has been moved to another number of partitions; try again shortly"
+
+
 class WriteUncertain(StoreUnavailable):
     """Redis took a write and gave no answer to it, or failed in the middle of it."""
 
@@ -292,6 +300,10 @@ class StoreDamaged(ServiceError):
     reason = "store_unavailable"
     message = "the store is damaged where this request reads or writes it; an operator can repair it with check --repair"
     retry_after = 60  # seconds
+
+
+class StateIncomplete(StoreDamaged):
+    """The state of a partition, or the record of a project, does not say whose it is; nothing was written."""
 
 
 class OutputError(ServiceError):

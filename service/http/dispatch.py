@@ -8,7 +8,7 @@ from urllib.parse import unquote
 
 from aiohttp import web
 
-from service.errors import Overloaded, ServiceError, TooManyRequests
+from service.errors import Overloaded, ServiceError, StateIncomplete, TooManyRequests
 from service.http import conditions, envelope, query, requests
 from service.http.answer import Answer
 from service.http.context import Call, Store, Worker
@@ -82,7 +82,21 @@ class Dispatch:
             opened = await self._worker.keys.open(request.headers.get("Authorization", ""))
             if self._rates is not None:
                 return await self._rated(request, path, raw_query, opened, self._rates)
-        return await self._routed(request, path, raw_query, opened)
+        return await self._handled(request, path, raw_query, opened)
+
+    async def _handled(self, request: web.BaseRequest, path: str, raw_query: str, opened: Store | None) -> Answer:
+        """As `_routed`. Where a write finds nobody's keys, a new look-up of the API key says whether its project is gone.
+
+        Raises:
+            Unauthorized: it is.
+            LayoutChanged: its partition is, for the store was moved to another number of them.
+            StateIncomplete: neither; somebody damaged the store.
+        """
+        try:
+            return await self._routed(request, path, raw_query, opened)
+        except StateIncomplete:
+            await self._worker.keys.open(request.headers.get("Authorization", ""), anew=True)
+            raise
 
     def _routed(self, request: web.BaseRequest, path: str, raw_query: str, opened: Store | None) -> Awaitable[Answer]:
         """The handler's answer, once all that the request asks for is known to be something that its route takes."""
@@ -103,7 +117,7 @@ class Dispatch:
         try:
             if allowance.wait:
                 raise TooManyRequests(allowance.wait)
-            answer = await self._routed(request, path, raw_query, opened)
+            answer = await self._handled(request, path, raw_query, opened)
         except ServiceError as error:
             answer = envelope.failure(error)
         answer.headers += envelope.rate_headers(rates, allowance)

@@ -10,7 +10,16 @@ from typing import NamedTuple
 import hiredis
 from redis import exceptions as redis_errors
 
-from service.errors import StoreDamaged, StoreFull, StoreUnavailable, WriteUncertain
+from service.errors import (
+    LayoutChanged,
+    ServiceError,
+    StateIncomplete,
+    StoreDamaged,
+    StoreFull,
+    StoreUnavailable,
+    Unauthorized,
+    WriteUncertain,
+)
 
 # Redis 6.2 wraps the refusal of a script's own command; it and Valkey put ERR before it.
 _WRAPPED = re.compile(r"^(?:ERR )?(?:Error running script .*?@user_script: ?\d+: ?)?(?:@user_script: ?\d+: ?)?-?(?:ERR )?")
@@ -73,6 +82,14 @@ _REFUSALS = tuple(
 _COMMAND = re.compile(r"(?:run the|unknown command|Unknown Redis command) .([A-Za-z|_-]{1,30})['`] ?")
 
 
+#: What our own scripts refuse with (`lua/include/ownership.lua`), before they have written anything.
+_OWNERSHIP: dict[str, type[ServiceError]] = {
+    "OTHERPROJECT": Unauthorized,
+    "OTHERLAYOUT": LayoutChanged,
+    "NOOWNER": StateIncomplete,
+}
+
+
 class Redirection(NamedTuple):
     """Where a slot is (MOVED), or where keys of it that are not here are already (ASK); no `host` is the one that replied."""
 
@@ -132,6 +149,8 @@ def translated(error: hiredis.ReplyError, *, writes: bool) -> Exception:
     if text.startswith("NOSCRIPT"):
         return redis_errors.NoScriptError("NOSCRIPT No matching script")
     body = _body(text)
+    if (refused := _OWNERSHIP.get(body.partition(" ")[0])) is not None:
+        return refused()
     if body.startswith("WRONGTYPE "):
         return WrongType(safe_text(text))
     cause = refusal(text)

@@ -15,8 +15,7 @@ from service.store.keys import Partition, partition_number
 from service.store.lane import Command
 from service.store.layout import Move
 from service.store.repartition import MOVE, NUMBER, NUMBERING
-from service.store.sessions import Sessions
-from tests.store.filling import PROJECT, TIMEOUT, add, keyspace, session_id
+from tests.store.filling import PROJECT, TIMEOUT, add, keyspace, opened, session_id
 from tests.store.moves import BLOCK_SIZE, COUNT, STRAY, Keyspace, after_move, home, move, restore
 
 pytestmark = pytest.mark.usefixtures("impatient_move")
@@ -185,7 +184,7 @@ async def test_numbering_writes_nothing_where_a_key_is_out_of_reach(link: Link, 
 
 @pytest.mark.parametrize(("terms", "taken"), [(0, [16, 4, 0]), (60, [4, 4, 4, 4, 4, 0]), (250, [1] * 20 + [0])])
 async def test_one_call_numbers_a_bounded_number_of_sessions_and_terms(link: Link, terms: int, taken: list[int]) -> None:
-    sessions = Sessions(link, PROJECT, Limits())
+    sessions = await opened(link, PROJECT, Limits())
     partition = sessions.all_partitions[0]
     for number in range(20):
         await add(sessions, number, {f"k{key}": key for key in range(terms)})

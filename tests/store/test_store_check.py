@@ -146,7 +146,7 @@ async def test_damage_is_found_and_repaired_where_it_can_be(link: Link, damage: 
 @on_every_redis
 async def test_sessions_that_share_serials_after_a_lost_state_are_all_listed_after_a_repair(link: Link) -> None:
     sessions = await small_store(link)
-    await link.call("DEL", P + "state")
+    await link.call("HDEL", P + "state", "serial", "created_at")
     for number in range(21, 33):
         await add(sessions, number, {"a": 1, "own": number})
     before = {name: held for name, held in (await keyspace(link)).items() if ":session:" in name}

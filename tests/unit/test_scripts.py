@@ -9,6 +9,7 @@ import pytest
 
 import service.store
 from service.store import scripts
+from service.store.keys import Owner, Partition
 from service.store.scripts import load
 
 LUA = Path(str(resources.files("service.store"))) / "lua"
@@ -94,6 +95,20 @@ def test_an_include_reads_neither_keys_nor_arguments(path: Path) -> None:
         assert re.search(r"\bKEYS\b", path.read_text(encoding="utf-8"))
 
 
+#: What stands for several arguments, by the attribute that is unpacked.
+SEVERAL = {"arguments": len(Partition("", 0).arguments), "owner": len(Owner._fields)}
+
+
+def count(argument: ast.Tuple) -> tuple[int, bool]:
+    """How many items a tuple has that is written out, and whether its last stands for any number of them."""
+    total, rest = 0, False
+    for item in argument.elts:
+        unpacked = item.value if isinstance(item, ast.Starred) else None
+        rest = unpacked is not None and not (isinstance(unpacked, ast.Attribute) and unpacked.attr in SEVERAL)
+        total += SEVERAL[unpacked.attr] if isinstance(unpacked, ast.Attribute) and unpacked.attr in SEVERAL else 1
+    return total, rest
+
+
 def calls() -> list[tuple[str, str, int, bool]]:
     """Every call of a script whose tuples are written out: script, KEYS or ARGV, length, whether the last item is starred."""
     found = []
@@ -107,21 +122,20 @@ def calls() -> list[tuple[str, str, int, bool]]:
                 continue
             for kind, argument in zip(("KEYS", "ARGV"), node.args[1:], strict=False):
                 if isinstance(argument, ast.Tuple):
-                    starred = bool(argument.elts) and isinstance(argument.elts[-1], ast.Starred)
-                    found.append((owner.id.lower(), kind, len(argument.elts), starred))
+                    found.append((owner.id.lower(), kind, *count(argument)))
     return found
 
 
 def test_python_hands_each_script_as_many_keys_and_arguments_as_its_header_names() -> None:
     checked = set()
-    for name, kind, count, starred in calls():
+    for name, kind, number, starred in calls():
         script = load(name)
         declared = script.keys if kind == "KEYS" else script.arguments
         checked.add((name, kind))
         if starred:
             assert name in MANY, f"{name} takes no rest"
         # A rest that is empty may be left out.
-        assert count == len(declared) or (name in MANY and count == len(declared) - 1), f"{name} {kind}"
+        assert number == len(declared) or (name in MANY and number == len(declared) - 1), f"{name} {kind}"
     # `patch` builds its arguments beforehand, `delete` for one call and for many; the others are run many at once.
     assert checked >= {(name, kind) for name in NAMES for kind in ("KEYS", "ARGV")} - {
         ("patch", "ARGV"),
@@ -135,6 +149,11 @@ def test_python_hands_each_script_as_many_keys_and_arguments_as_its_header_names
         ("set_session_ttl", "ARGV"),
         ("preflight", "KEYS"),
         ("preflight", "ARGV"),
+        ("register_user", "KEYS"),
+        ("expect_user", "KEYS"),
+        ("withdraw_user", "KEYS"),
+        ("delete_user", "KEYS"),
+        ("verify_state", "ARGV"),
     }
 
 
