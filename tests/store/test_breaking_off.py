@@ -15,7 +15,7 @@ from service.store.scripts import Script
 from service.store.sessions import Session, Sessions
 from service.store.upkeep.partition_check import Check
 from service.store.users import Users
-from tests.store.filling import PROJECT, TIMEOUT, add, document_of, keyspace, opened, session_id
+from tests.store.filling import PROJECT, TIMEOUT, add, document_of, keyspace, opened, own, session_id
 
 
 async def create_for(user: str, users: Users, number: int = 9) -> tuple[Session, bool]:
@@ -73,10 +73,11 @@ async def delete_user(sessions: Sessions) -> None:
 async def test_steps_broken_off_leave_a_true_index_and_every_user_known(
     breaking: BreakingLink, steps: Callable[[Sessions], Awaitable[None]]
 ) -> None:
-    sessions = await opened(breaking, PROJECT, Limits(), 1, 4)
+    sessions = Sessions(breaking, PROJECT, Limits(), 1, 4)
     for works in range(100):
         breaking.works = 10**9
         await breaking.call("FLUSHALL")
+        await own(sessions)
         for number in range(1, 6):
             await add(sessions, number, {"a": number}, "bob")
         before = await sessions_there(breaking)

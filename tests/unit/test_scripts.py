@@ -157,6 +157,23 @@ def test_python_hands_each_script_as_many_keys_and_arguments_as_its_header_names
     }
 
 
+WRITE = re.compile(r'call\("(?:HSET|HDEL|HINCRBY|SADD|SREM|ZADD|ZREM|ZREMRANGEBYRANK|DEL|SET|UNLINK)"')
+#: What these write belongs to no project, or is the very repair of what the others compare.
+UNOWNED = {"preflight", "take_rate", "verify_type", "verify_state"}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_script_that_writes_compares_whose_keys_they_are_before_its_first_write(name: str) -> None:
+    source = body(name)
+    writes = WRITE.search(re.sub(r"--.*", "", load(name).source)) is not None
+    compared = re.search(r"\b(?:owner_failure|disowned|other_project)\(", source)
+    assert (compared is not None) is (writes and name not in UNOWNED)
+    if compared is not None:
+        first = re.search(r"\b(?:commit|remove|renumber|add_user|update_index)\(", source)
+        written = min(match.start() for match in (WRITE.search(source), first) if match is not None)
+        assert compared.start() < written
+
+
 @pytest.mark.parametrize("path", ALL_FILES, ids=lambda path: path.stem)
 def test_no_script_hands_json_to_cjson_or_needs_redis_7(path: Path) -> None:
     source = path.read_text(encoding="utf-8")
