@@ -27,8 +27,10 @@
     ├── StoreUnavailable        503  nothing was written
     │   ├── StoreFull           503  Redis is out of memory; nothing was written
     │   │   └── ProjectFull     503  the project has as many sessions or users as it may have; nothing was written
+    │   ├── LayoutChanged       503  the store was moved to another number of partitions; nothing was written
     │   ├── WriteUncertain      503  a write that may or may not have happened
     │   ├── StoreDamaged        503  a key was overwritten by hand; `check --repair` rebuilds what follows from other keys
+    │   │   └── StateIncomplete 503  a partition or project does not say whose it is; nothing was written
     │   └── NotReplicated       503  a write that has happened, but is not on as many replicas as promised
     ├── OutputError                  the command line ends with the sentence and status 1
     └── StartupError                 the same
@@ -295,6 +297,12 @@ class ProjectFull(StoreFull):
         super().__init__(f"the project has {most} {what}, the most it may have ({limit}); delete some first")
 
 
+class LayoutChanged(StoreUnavailable):
+    """The store has another number of partitions than the server was started with, or is being moved to one."""
+
+    message = "the store has been moved to another number of partitions; try again shortly"
+
+
 class WriteUncertain(StoreUnavailable):
     """Redis took a write and gave no answer to it, or failed in the middle of it."""
 
@@ -323,6 +331,10 @@ class StoreDamaged(StoreUnavailable):
 
     message = "the store is damaged where this request reads or writes it; an operator can repair it with check --repair"
     retry_after = 60  # seconds
+
+
+class StateIncomplete(StoreDamaged):
+    """The state of a partition, or the record of a project, does not say whose it is; nothing was written."""
 
 
 class OutputError(ServiceError):

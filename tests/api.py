@@ -220,9 +220,19 @@ class Operator:
         self._runner.run(self._link.close())
         self._runner.close()
 
-    def new_project(self) -> Api:
-        project, key = self._runner.run(self.registry.create(f"test-{secrets.token_hex(8)}"))
+    def new_project(self, slug: str = "") -> Api:
+        project, key = self._runner.run(self.registry.create(slug or f"test-{secrets.token_hex(8)}"))
         return Api(self.server, key, project)
+
+    def with_new_key(self, api: Api) -> Api:
+        """The same project, with another key."""
+        return Api(self.server, self._runner.run(self.registry.add_key(api.project)), api.project)
+
+    def delete(self, project: Project) -> None:
+        """Delete a project without waiting until the workers have forgotten its keys."""
+        settings = Settings()
+        self._runner.run(self.registry.revoke_keys(project))
+        self._runner.run(self.registry.delete(Sessions(self._link, project, settings, settings.partitions)))
 
     def revoke_keys(self, project: Project) -> None:
         self._runner.run(self.registry.revoke_keys(project))

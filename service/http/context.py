@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from aiohttp import web
 
+from service.errors import Unauthorized
 from service.http.admission import AdmissionControl, Ticket
 from service.settings import Settings
 from service.store.conditions import Conditions
@@ -69,6 +70,17 @@ class Call(NamedTuple):
     def settings(self) -> Settings:
         """The settings, limits included."""
         return self.worker.settings
+
+    async def confirm_key(self) -> None:
+        """Look the key up again if its look-up is too old for a write; called when a body has arrived, which takes its time.
+
+        Raises:
+            Unauthorized: the key was revoked meanwhile, or opens another project.
+            LayoutChanged: the store has another number of partitions.
+        """
+        opened = await self.worker.keys.open(self.request.headers.get("Authorization", ""))
+        if opened.project != self.store.project:
+            raise Unauthorized
 
     @property
     def store(self) -> Store:

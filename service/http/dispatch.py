@@ -9,7 +9,7 @@ from urllib.parse import unquote
 
 from aiohttp import web
 
-from service.errors import Overloaded, ServiceError, TooManyRequests
+from service.errors import Overloaded, ServiceError, StateIncomplete, TooManyRequests
 from service.http import conditions, envelope, query, requests
 from service.http.admission import Ticket
 from service.http.answer import Answer
@@ -84,7 +84,23 @@ class Dispatch:
             opened = await self._worker.keys.open(request.headers.get("Authorization", ""))
             if self._rates is not None:
                 return await self._rated(request, path, raw_query, ticket, opened, self._rates)
-        return await self._routed(request, path, raw_query, ticket, opened)
+        return await self._handled(request, path, raw_query, ticket, opened)
+
+    async def _handled(
+        self, request: web.BaseRequest, path: str, raw_query: str, ticket: Ticket, opened: Store | None
+    ) -> Answer:
+        """As `_routed`. Where a write finds nobody's keys, a new look-up of the API key says whether its project is gone.
+
+        Raises:
+            Unauthorized: it is.
+            LayoutChanged: its partition is, for the store was moved to another number of them.
+            StateIncomplete: neither; somebody damaged the store.
+        """
+        try:
+            return await self._routed(request, path, raw_query, ticket, opened)
+        except StateIncomplete:
+            await self._worker.keys.open(request.headers.get("Authorization", ""), anew=True)
+            raise
 
     def _routed(
         self, request: web.BaseRequest, path: str, raw_query: str, ticket: Ticket, opened: Store | None
@@ -107,7 +123,7 @@ class Dispatch:
         try:
             if allowance.wait:
                 raise TooManyRequests(allowance.wait)
-            answer = await self._routed(request, path, raw_query, ticket, opened)
+            answer = await self._handled(request, path, raw_query, ticket, opened)
         except ServiceError as error:
             answer = envelope.failure(error)
         answer.headers += envelope.rate_headers(rates, allowance)

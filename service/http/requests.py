@@ -136,9 +136,10 @@ class Body:
 
 
 async def read_body(call: Call) -> bytes:
-    """The bytes of a body that is JSON by its media type, or has none.
+    """The bytes of a body that is JSON by its media type, or has none. Once it is here, the key is good for a write still.
 
     Raises:
+        Unauthorized, LayoutChanged: as `Call.confirm_key`.
         UnsupportedMediaType: it is of another.
         UnsupportedContentCoding: it is compressed.
         BodyTooLarge: it is over the limit; where its length says so, before any of it is asked for.
@@ -154,6 +155,13 @@ async def read_body(call: Call) -> bytes:
     if (request.content_length or 0) > call.settings.max_body_bytes:
         raise _too_large(call.settings)
     await _go_on(request)
+    raw = await _received(call)
+    await call.confirm_key()
+    return raw
+
+
+async def _received(call: Call) -> bytes:
+    request = call.request
     try:
         if request.content.is_eof():
             return await _all_of(request.content, call.settings)

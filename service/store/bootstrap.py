@@ -90,12 +90,20 @@ async def _prepare(settings: Settings) -> None:
         await check_store(link, settings)
         registry = Registry(link, settings.key_secret)
         project = await registry.ensure(DEFAULT_PROJECT)
+        await complete_states(link, registry)
         key = await registry.add_key(project, KEY_PREFIX + settings.root_token, name=ROOT_KEY)
         await registry.revoke_keys(project, name=ROOT_KEY, but=key)
     except RedisError as error:
         raise StartupError(f"Redis refused: {error}") from error
     finally:
         await link.close()
+
+
+async def complete_states(link: Link, registry: Registry) -> None:
+    """Let every partition's state name its owner, once in the life of a store: states of earlier versions do not."""
+    if await link.call("HGET", keys.STORE, "owners") is None:
+        await registry.complete_states()
+        await link.call("HSET", keys.STORE, "owners", 1, writes=True)
 
 
 async def check_store(link: Link, settings: Settings) -> None:

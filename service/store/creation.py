@@ -1,7 +1,7 @@
 """Creating sessions: the steps that keep every session's user listed, whatever crashes, and leave no user behind."""
 
 from service.configs.document import NULL, Document, check_size
-from service.errors import PreconditionFailed, StoreFull
+from service.errors import LayoutChanged, PreconditionFailed, StateIncomplete, StoreFull, Unauthorized
 from service.store.conditions import UNCONDITIONAL, Conditions
 from service.store.sessions import Session
 from service.store.users import Users
@@ -21,8 +21,8 @@ async def create_session(
     """Create a session as `Sessions.create` does, and register its `user`.
 
     The user is registered before the session is created, for a crash must not leave a session whose user is not listed, and
-    withdrawn if another session has the id or there is no room for this one. `may_exist`: the client chose the id, so it may
-    be in use; `conditions` are then checked against the session that has it.
+    withdrawn if another session has the id or the create is refused. `may_exist`: the client chose the id, so it may be in use;
+    `conditions` are then checked against the session that has it.
 
     Returns:
         The session, and whether it is new.
@@ -47,7 +47,7 @@ async def create_session(
             ttl=ttl,
             conditions=conditions,
         )
-    except (PreconditionFailed, StoreFull):
+    except (PreconditionFailed, Unauthorized, LayoutChanged, StateIncomplete, StoreFull):
         await _withdraw(users, user, expected)
         raise
     if not created:

@@ -1,7 +1,8 @@
 """The map of the keyspace: every key this service uses is named here and nowhere else.
 
-    scc:store                              hash   layout, partitions, block size, check of the key secret; while the store is
-                                                  being moved to another number of partitions: moving_to, _phase, _sessions
+    scc:store                              hash   layout, partitions, block size, check of the key secret, owners (1 where all
+                                                  states name their project and the partitions); while the store is being
+                                                  moved to another number of partitions: moving_to, _phase, _sessions
     scc:projects                           hash   slug → project id
     scc:sweep                              string there while a worker removes sessions whose lifetime is over
     scc:ready                              -      never there: deleting it shows whether Redis takes writes
@@ -14,7 +15,8 @@
     scc:{acme}:users                       zset   user identifier → created_at
     scc:{acme}:expected_users              hash   user identifier → creates of a first session that are not decided yet, of the
                                                   users who were registered for one and may be withdrawn
-    scc:{acme.0}:state                     hash   last serial, last created_at, session_ttl (the project's default lifetime,
+    scc:{acme.0}:state                     hash   project_id, partitions (of how many this is one; 0 during a move), last
+                                                  serial, last created_at, session_ttl (the project's default lifetime,
                                                   seconds), session_ttl_revision (of the configs that say so)
     scc:{acme.0}:sessions                  zset   session id → serial
     scc:{acme.0}:expiring                  zset   session id → expires_at, of the sessions that have one
@@ -30,7 +32,8 @@ of their creation; the number is the serial; `block_size` consecutive serials ar
 all keys of one partition share a slot, so every script stays in one.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import NamedTuple
 from zlib import crc32
 
 #: Consecutive serials in one block: a set of as many integers is an intset where Redis is set up for it.
@@ -90,13 +93,30 @@ def expected_users_key(slug: str) -> str:
     return f"scc:{{{slug}}}:expected_users"
 
 
+class Owner(NamedTuple):
+    """What the state of a partition says of whom it belongs to: its project's id, and how many partitions the store has."""
+
+    project_id: str
+    partitions: int
+
+
+#: The owner of a partition that is only looked at: no state says so, and every write is refused.
+NOBODY = Owner("nobody", -1)
+
+
 @dataclass(frozen=True, slots=True)
 class Partition:
-    """The keys of one partition of a project."""
+    """The keys of one partition of a project, and the owner that its state must name for whoever writes."""
 
     slug: str
     number: int
     block_size: int = BLOCK_SIZE
+    owner: Owner = field(default=NOBODY, compare=False)
+
+    @property
+    def arguments(self) -> tuple[str, int, str, int]:
+        """What every script that writes to the partition takes first: prefix, block_size, project_id, partitions."""
+        return self.prefix, self.block_size, *self.owner
 
     @property
     def prefix(self) -> str:
@@ -138,6 +158,11 @@ class Partition:
     def block_of(self, serial: int) -> int:
         """Number of the block that `serial` lies in."""
         return serial // self.block_size
+
+
+def all_partitions(slug: str, owner: Owner, count: int, block_size: int = BLOCK_SIZE) -> tuple[Partition, ...]:
+    """The first `count` partitions of a project, which is all of them unless the store is being moved."""
+    return tuple(Partition(slug, number, block_size, owner) for number in range(count))
 
 
 def split(key: str) -> tuple[str, str, str]:

@@ -6,7 +6,7 @@ on the store then.
 
 from dataclasses import dataclass
 
-from service.errors import StartupError, StoreUnavailable
+from service.errors import LayoutChanged, StartupError
 from service.store import keys
 from service.store.connection import Link
 
@@ -92,11 +92,11 @@ async def confirm(link: Link, partitions: int) -> None:
     """Make sure that a server that was started with `partitions` still may work on the store.
 
     Raises:
-        StoreUnavailable: it may not.
+        LayoutChanged: it may not.
     """
     found, target = await link.call("HMGET", keys.STORE, "partitions", "moving_to")
     if target is not None:
-        raise StoreUnavailable("the sessions are being moved to another number of partitions")
+        raise LayoutChanged("the sessions are being moved to another number of partitions")
     if found is not None and found != b"%d" % partitions:
         number = found.decode(errors="replace")
-        raise StoreUnavailable(f"the store has {number} partitions now, this server was started with {partitions}")
+        raise LayoutChanged(f"the store has {number} partitions now, this server was started with {partitions}")

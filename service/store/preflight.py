@@ -26,7 +26,7 @@ def _commands(prefix: str) -> list[Command]:
     """Every command that a worker sends without a script, in an order in which each finds a key of its type, or none."""
     hash_, set_, zset, text = (prefix + kind for kind in ("hash", "set", "zset", "string"))
     return [
-        ("TIME",),
+        ("TIME",), ("HSET", hash_, "field", "1"),
         ("HSETNX", hash_, "field", "1"), ("HINCRBY", hash_, "number", 1), ("HSTRLEN", hash_, "field"),
         ("HGET", hash_, "field"), ("HMGET", hash_, "field", "number"), ("HGETALL", hash_), ("HSCAN", hash_, 0),
         ("HDEL", hash_, "field"),

@@ -22,8 +22,9 @@ from service.errors import (
     Unreadable,
     WriteUncertain,
 )
-from service.store import keys, layout, scripts, session_ttl
-from service.store.connection import Link
+from service.store import keys, layout, ownership, scripts, session_ttl
+from service.store.connection import Link, checked
+from service.store.keys import Owner, all_partitions
 from service.store.listing import Query, all_matches
 from service.store.sessions import Project, Sessions
 
@@ -69,10 +70,13 @@ class Registry:
 
         Raises:
             BadRequest: it had to be `new` and is not.
+            StartupError: the store is being moved to another number of partitions.
         """
+        partitions = await layout.partitions_at_rest(self.link)
         # Looked at first: a server must start on a store that is full and takes no more.
         is_there = not new and await self.link.call("HGET", keys.PROJECTS, slug) is not None
-        if not is_there and not await self.link.call("HSETNX", keys.PROJECTS, slug, str(uuid4()), writes=True) and new:
+        is_new = not is_there and await self.link.call("HSETNX", keys.PROJECTS, slug, str(uuid4()), writes=True)
+        if not is_new and new:
             raise BadRequest(f"there is a project {slug} already")
         project = await self.get(slug)
         created_at = int(time.time() * 1_000_000)
@@ -84,7 +88,18 @@ class Registry:
             ],
             writes=True,
         )
+        # A state that outlived an earlier project of that name names that one.
+        write = ownership.record if is_new else ownership.complete
+        await write(self.link, all_partitions(slug, Owner(project.id, partitions), partitions))
         return project
+
+    async def complete_states(self) -> None:
+        """Let the state of every partition of every project name its owner: states written by earlier versions do not."""
+        partitions = await layout.partitions_at_rest(self.link)
+        for project in await self.all():
+            await ownership.complete(
+                self.link, all_partitions(project.slug, Owner(project.id, partitions), partitions)
+            )
 
     async def get(self, slug: str) -> Project:
         """The project `slug`.
@@ -156,14 +171,28 @@ class Registry:
         return None if None in record else Project(record[0].decode(), record[1].decode())
 
     async def delete(self, sessions: Sessions) -> None:
-        """Delete the project of `sessions`: its sessions, users and configs. Its keys must be revoked, and forgotten."""
+        """Delete the project of `sessions`: its sessions, users and configs. Its keys must be revoked.
+
+        From the first step on nobody writes to it. Its name is free after the last one; a deletion that was interrupted can be
+        done again.
+
+        Raises:
+            ProjectNotFound: it is gone; another one may have its name.
+        """
         slug = sessions.project.slug
-        async for batch in all_matches(sessions, Query(), with_expired=True):
-            await sessions.delete_many([session.id for session in batch])
-        states = [("UNLINK", partition.state) for partition in sessions.all_partitions]
-        users = (keys.users_key(slug), keys.expected_users_key(slug))
-        own = [("UNLINK", key) for key in (*users, keys.tokens_key(slug), keys.project_key(slug))]
-        await self.link.batch([*states, *own, ("HDEL", keys.PROJECTS, slug)], writes=True)
+        if await self.get(slug) != sessions.project:
+            raise ProjectNotFound(slug)
+        nobodys = Sessions(
+            self.link, Project(slug, ownership.DELETED), sessions.limits, sessions.partitions, sessions.block_size
+        )
+        await ownership.record(self.link, nobodys.all_partitions)
+        async for batch in all_matches(nobodys, Query(), with_expired=True):
+            await nobodys.delete_many([session.id for session in batch])
+        # In one command: users are written by the project's record.
+        own = (keys.project_key(slug), keys.users_key(slug), keys.expected_users_key(slug), keys.tokens_key(slug))
+        states = [("UNLINK", partition.state) for partition in nobodys.all_partitions]
+        checked(await self.link.batch([("UNLINK", *own), *states], writes=True))
+        await self.link.call("HDEL", keys.PROJECTS, slug, writes=True)
 
 
 Opened = TypeVar("Opened")
@@ -182,8 +211,8 @@ class KeyRing(Generic[Opened]):
         self._opened = opened
         self._known: dict[str, tuple[float, str, Opened, str]] = {}
 
-    async def open(self, authorization: str) -> Opened:
-        """What the key in an Authorization header opens.
+    async def open(self, authorization: str, *, anew: bool = False) -> Opened:
+        """What the key in an Authorization header opens. With `anew`, Redis is asked whatever is known.
 
         Raises:
             Unauthorized: it opens nothing.
@@ -191,7 +220,7 @@ class KeyRing(Generic[Opened]):
         """
         known = self._known.get(authorization)
         # The comparison takes the same time wherever the texts differ; Redis is asked by the keyed hash alone.
-        if known is not None and hmac.compare_digest(known[1], authorization) and time.monotonic() < known[0]:
+        if not anew and known is not None and hmac.compare_digest(known[1], authorization) and time.monotonic() < known[0]:
             return known[2]
         scheme, _, key = authorization.partition(" ")
         if scheme.lower() != "bearer" or not key.startswith(KEY_PREFIX) or len(key) > KEY_MAX or not key.isascii():
@@ -247,11 +276,14 @@ class ProjectConfigs:
             for part in (member.key, b"" if member.is_null else member.value)
         ]
         ttls = [ttl_of(orjson.loads(member.value), session_ttl.NAME) for member in changes.members if member.key == _TTL_KEY]
+        if ttls:
+            # The record does not know of partitions: none would learn of a change that is made while they are moved.
+            await ownership.confirm(self.sessions.link, self.sessions.all_partitions[0])
         limits = self.sessions.limits
         reply = await PATCH_PROJECT.run(
             self.sessions.link,
             (self._key,),
-            (limits.max_configs_bytes, limits.max_keys, *members),
+            (self.sessions.project.id, limits.max_configs_bytes, limits.max_keys, *members),
         )
         match reply[0]:
             case b"ok":

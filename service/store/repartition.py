@@ -3,7 +3,7 @@
 A session's hash is what is true; all else in a partition follows from its hashes and is made anew. The store's own record says
 how far a move is, so that it can be interrupted anywhere and begun again:
 
-    close    nothing is changed; servers refuse to start, and those that run refuse to work
+    close    the states are marked, so that no write of a server that still runs is done; servers refuse to start
     move     one pass over all keys: what follows from the hashes is dropped, a hash that belongs elsewhere is copied there and
              then deleted, and the ids of every new partition are gathered in its `order`, by created_at
     number   each new partition gives its sessions serials from 1, in the order of (created_at, id), and indexes them
@@ -14,7 +14,7 @@ command and script stays in one partition. Revision, times and configs stay what
 
 import asyncio
 from collections import defaultdict, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from itertools import cycle, islice
@@ -24,9 +24,9 @@ from typing import Any, NamedTuple
 from redis.exceptions import ResponseError
 
 from service.errors import ServiceError, StartupError, StoreUnavailable
-from service.store import keys, layout, nodes, scripts, session_ttl
+from service.store import keys, layout, nodes, ownership, scripts, session_ttl
 from service.store.connection import Link
-from service.store.keys import DERIVED, Partition, partition_number, split
+from service.store.keys import DERIVED, Owner, Partition, all_partitions, partition_number, split
 from service.store.lane import Command
 from service.store.layout import Move
 
@@ -76,10 +76,13 @@ async def repartition(link: Link, target: int, *, wait: float, bar: Bar = no_bar
         raise StartupError(f"this store is being moved to {held.move.target} partitions; finish that first")
     await _refuse_others(link)
     move = held.move or Move(target, CLOSE)
+    flat = await link.call("HGETALL", keys.PROJECTS)
+    ids = {slug.decode(): project_id.decode() for slug, project_id in zip(flat[::2], flat[1::2], strict=True)}
+    work = _Work(link, ids, held.partitions, target, held.block_size)
     if move.phase == CLOSE:
-        await _close(link, move, held.partitions, wait)
-    slugs = [slug.decode() for slug in await link.call("HKEYS", keys.PROJECTS)]
-    work = _Work(link, slugs, held.partitions, target, held.block_size)
+        await _close(work, move, wait)
+    # All of them, so that a move which an earlier version began is finished as well.
+    await work.mark(max(held.partitions, target))
     if move.phase == CLOSE:
         move = Move(target, MOVE, await work.count(work.before))
         await layout.note(link, move)
@@ -89,21 +92,24 @@ async def repartition(link: Link, target: int, *, wait: float, bar: Bar = no_bar
         move = Move(target, NUMBERING, move.sessions)
         await layout.note(link, move)
     await work.number(bar)
+    await work.open_states(target)
     await work.tell()
     sessions = await work.count(target)
     await layout.end(link, target)
     return Moved(move.sessions, sessions)
 
 
-async def _close(link: Link, move: Move, partitions: int, wait: float) -> None:
-    """Wait until nobody works on the store any more."""
-    await layout.note(link, move)
+async def _close(work: "_Work", move: Move, wait: float) -> None:
+    """Let nobody write any more, and wait until nobody works on the store."""
+    await layout.note(work.link, move)
     try:
+        await work.mark(work.before)
         await asyncio.sleep(wait)
-        await _refuse_others(link)
+        await _refuse_others(work.link)
     except BaseException:
-        # Nothing is changed as yet, so there is nothing to finish either.
-        await layout.end(link, partitions)
+        # No session is moved as yet, so there is nothing to finish either.
+        await work.open_states(work.before)
+        await layout.end(work.link, work.before)
         raise
 
 
@@ -146,7 +152,8 @@ class _Work:
     """The work on all projects of a store, from `before` partitions to `after`."""
 
     link: Link
-    slugs: Sequence[str]
+    #: The id of each project, by its slug.
+    ids: Mapping[str, str]
     before: int
     after: int
     block_size: int
@@ -154,8 +161,21 @@ class _Work:
     _copied: deque[tuple[float, list[_Found]]] = field(default_factory=deque)
 
     def partitions(self, first: int, last: int) -> list[Partition]:
-        """Partitions `first` up to `last` of every project."""
-        return [Partition(slug, number, self.block_size) for slug in self.slugs for number in range(first, last)]
+        """Partitions `first` up to `last` of every project, as they are while they are moved."""
+        return [partition for slug in self.ids for partition in self._of_project(slug, last)[first:]]
+
+    def _of_project(self, slug: str, count: int, stored: int = ownership.MOVING) -> tuple[Partition, ...]:
+        """The first `count` partitions of a project whose states have `stored` as their number."""
+        return all_partitions(slug, Owner(self.ids[slug], stored), count, self.block_size)
+
+    async def mark(self, count: int) -> None:
+        """Let nobody but this move write to the first `count` partitions."""
+        await ownership.record(self.link, self.partitions(0, count))
+
+    async def open_states(self, partitions: int) -> None:
+        """Let servers that are started with so many partitions write."""
+        every = [each for slug in self.ids for each in self._of_project(slug, partitions, partitions)]
+        await ownership.record(self.link, every)
 
     async def count(self, partitions: int) -> int:
         """How many sessions are listed in as many partitions."""
@@ -202,7 +222,7 @@ class _Work:
             while waiting := await self._not_numbered():
                 while waiting:
                     turns = list(islice(cycle(waiting), CALLS_BATCH))
-                    calls = [((one.order, one.sessions, one.state), (one.prefix, one.block_size)) for one in turns]
+                    calls = [((one.order, one.sessions, one.state), one.arguments) for one in turns]
                     counts = await NUMBER.run_many(self.link, calls)
                     progress(sum(counts))
                     done = {one for one, count in zip(turns, counts, strict=True) if not count}
@@ -212,10 +232,10 @@ class _Work:
 
     async def tell(self) -> None:
         """Let every new partition know the default lifetime of its project's sessions."""
-        for slug in self.slugs:
+        for slug in self.ids:
             revision, configs = await self.link.call("HMGET", keys.project_key(slug), "configs_revision", "configs")
             if revision is not None:
-                partitions = [Partition(slug, number) for number in range(self.after)]
+                partitions = self._of_project(slug, self.after, self.after)
                 await session_ttl.tell(self.link, partitions, int(revision), session_ttl.default_ttl(configs))
 
     def _home(self, slug: str, session_id: str) -> Partition:
@@ -223,7 +243,7 @@ class _Work:
 
     async def _raise_states(self) -> None:
         """Let no new partition give a session a created_at that any old one has given, and each begin with serial 1."""
-        for slug in self.slugs:
+        for slug in self.ids:
             states = [Partition(slug, number).state for number in range(max(self.before, self.after))]
             given = await self._read([("HGET", state, "created_at") for state in states])
             newest = max(map(_time, given))

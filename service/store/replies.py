@@ -10,7 +10,16 @@ from typing import NamedTuple
 import hiredis
 from redis import exceptions as redis_errors
 
-from service.errors import StoreDamaged, StoreFull, StoreUnavailable, WriteUncertain
+from service.errors import (
+    LayoutChanged,
+    ServiceError,
+    StateIncomplete,
+    StoreDamaged,
+    StoreFull,
+    StoreUnavailable,
+    Unauthorized,
+    WriteUncertain,
+)
 
 # Redis 6.2 wraps the refusal of a script's own command; it and Valkey put ERR before it.
 _WRAPPED = re.compile(r"^(?:ERR )?(?:Error running script .*?@user_script: ?\d+: ?)?(?:@user_script: ?\d+: ?)?-?(?:ERR )?")
@@ -71,6 +80,14 @@ _REFUSALS = tuple(
     )
 )  # fmt: skip
 _COMMAND = re.compile(r"(?:run the|unknown command|Unknown Redis command) .([A-Za-z|_-]{1,30})['`] ?")
+
+
+#: What our own scripts refuse with (`lua/include/ownership.lua`), before they have written anything.
+_OWNERSHIP: dict[str, type[ServiceError]] = {
+    "OTHERPROJECT": Unauthorized,
+    "OTHERLAYOUT": LayoutChanged,
+    "NOOWNER": StateIncomplete,
+}
 
 
 class Redirection(NamedTuple):
@@ -134,6 +151,8 @@ def translated(error: hiredis.ReplyError, *, writes: bool) -> Exception:
     if text.startswith("NOSCRIPT"):
         return redis_errors.NoScriptError("NOSCRIPT No matching script")
     body = _body(text)
+    if (refused := _OWNERSHIP.get(body.partition(" ")[0])) is not None:
+        return refused()
     if body.startswith("WRONGTYPE "):
         # A script may have met the key after its first write, and Redis does not roll it back.
         return WrongType(safe_text(text), is_uncertain=writes and _IN_SCRIPT.search(text) is not None)

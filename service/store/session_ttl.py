@@ -31,7 +31,7 @@ def default_ttl(configs: bytes | None) -> int:
 
 async def tell(link: Link, partitions: Sequence[Partition], revision: int, ttl: int) -> None:
     """Let `partitions` know the default lifetime that the configs of `revision` ask for."""
-    await SET_SESSION_TTL.run_many(link, [((each.state,), (revision, ttl or "")) for each in partitions])
+    await SET_SESSION_TTL.run_many(link, [((each.state,), (*each.owner, revision, ttl or "")) for each in partitions])
 
 
 async def is_told(link: Link, partition: Partition) -> bool:

@@ -13,7 +13,7 @@ from service.errors import ConfigsTooLarge, ProjectFull, SessionNotFound, Unread
 from service.store import scripts
 from service.store.conditions import UNCONDITIONAL, Conditions, failure
 from service.store.connection import Link, checked
-from service.store.keys import BLOCK_SIZE, Partition, partition_number
+from service.store.keys import BLOCK_SIZE, Owner, Partition, all_partitions, partition_number
 from service.store.verify import verify_session
 
 CREATE = scripts.load("create")
@@ -175,6 +175,9 @@ class Sessions:
     `ttl` is a lifetime in seconds that begins with the write, 0 for none: the session lives until it is deleted. Without one
     (None) a new session gets the project's default, and an old one keeps what it has. Once its lifetime is over, by Redis's
     clock, a session is not found by anything.
+
+    Every write raises Unauthorized where the project was deleted since, or another one has its name; LayoutChanged where the
+    store has another number of partitions now; StateIncomplete where its state does not say. Nothing was written then.
     """
 
     def __init__(
@@ -187,7 +190,7 @@ class Sessions:
         self.partitions = partitions
         self.block_size = block_size
         #: Every partition of the project.
-        self.all_partitions = tuple(Partition(project.slug, number, block_size) for number in range(partitions))
+        self.all_partitions = all_partitions(project.slug, Owner(project.id, partitions), partitions, block_size)
         # Whether a session with a lifetime was met; only then does a read ask for the time.
         self._lifetimes = False
 
@@ -234,8 +237,7 @@ class Sessions:
             self.link,
             (partition.session(session_id), partition.sessions, partition.state),
             (
-                partition.prefix,
-                self.block_size,
+                *partition.arguments,
                 session_id,
                 configs,
                 terms,
@@ -306,7 +308,7 @@ class Sessions:
         reply = await REPLACE.run(
             self.link,
             (partition.session(session_id),),
-            (partition.prefix, self.block_size, conditions.encode(), _ttl(ttl), configs, document.terms),
+            (*partition.arguments, conditions.encode(), _ttl(ttl), configs, document.terms),
         )
         return _written(reply, self.limits)
 
@@ -328,8 +330,7 @@ class Sessions:
         ]
         limits = self.limits
         arguments: tuple[str | bytes | int, ...] = (
-            partition.prefix,
-            self.block_size,
+            *partition.arguments,
             conditions.encode(),
             _ttl(ttl),
             limits.max_configs_bytes,
@@ -367,7 +368,7 @@ class Sessions:
         partition = self.partition(session_id)
         return (
             (partition.session(session_id), partition.sessions),
-            (partition.prefix, self.block_size, conditions.encode(), session_id, user_field(user or None)),
+            (*partition.arguments, conditions.encode(), session_id, user_field(user or None)),
         )
 
     async def copy(self, session_id: str, new_id: str, conditions: Conditions = UNCONDITIONAL) -> Session:

@@ -16,10 +16,10 @@ from random import uniform
 
 from redis.exceptions import ResponseError
 
-from service.errors import StoreFull, StoreUnavailable
+from service.errors import StateIncomplete, StoreFull, StoreUnavailable, Unauthorized
 from service.store import keys, scripts
 from service.store.connection import Link, checked
-from service.store.keys import BLOCK_SIZE, Partition
+from service.store.keys import BLOCK_SIZE, Owner, Partition, all_partitions
 from service.store.sessions import microseconds, portions
 
 EXPIRE = scripts.load("expire")
@@ -65,7 +65,7 @@ async def expire(link: Link, partition: Partition, session_ids: Sequence[str]) -
         replies = await EXPIRE.run_many(
             link,
             [
-                ((partition.session(name), partition.sessions), (partition.prefix, partition.block_size, name))
+                ((partition.session(name), partition.sessions), (*partition.arguments, name))
                 for name in some
             ],
             # It looks before it acts, so it may be sent again as reads are.
@@ -125,10 +125,12 @@ class Sweeper:
         """Sweep the next partitions, in turn and about `ROUND` sessions at most; whether some are left.
 
         Raises:
-            redis.ResponseError: a partition was damaged by hand; the others were swept all the same.
+            redis.ResponseError, StateIncomplete: a partition was damaged by hand; the others were swept all the same.
+            LayoutChanged: the store has another number of partitions now.
         """
         waiting = deque(await overdue(self._link, await self._next_partitions()))
-        left, failure = ROUND, None
+        left = ROUND
+        failure: Exception | None = None
         while waiting and left > 0:
             partition = waiting.popleft()
             started = time.monotonic()
@@ -137,8 +139,10 @@ class Sweeper:
                 if await expire(self._link, partition, session_ids):
                     waiting.append(partition)
                 left -= len(session_ids)
-            except ResponseError as error:
+            except (ResponseError, StateIncomplete) as error:
                 failure = error
+            except Unauthorized:
+                pass  # The project has been deleted since.
             # As long again: others get their turn, here and at Redis, the more the slower it is.
             await asyncio.sleep(time.monotonic() - started)
         if failure is not None:
@@ -150,7 +154,9 @@ class Sweeper:
         count = max(1, LOOKS // self._partitions)
         self._cursor, flat = await self._link.call("HSCAN", keys.PROJECTS, self._cursor, "COUNT", count)
         return [
-            Partition(slug.decode(), number, self._block_size)
-            for slug in flat[::2]
-            for number in range(self._partitions)
+            partition
+            for slug, project_id in zip(flat[::2], flat[1::2], strict=True)
+            for partition in all_partitions(
+                slug.decode(), Owner(project_id.decode(), self._partitions), self._partitions, self._block_size
+            )
         ]

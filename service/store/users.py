@@ -16,7 +16,9 @@ from service.errors import (
     NotReplicated,
     ProjectFull,
     SessionNotFound,
+    StoreDamaged,
     StoreUnavailable,
+    Unauthorized,
     Unreadable,
     UserNotFound,
     WriteUncertain,
@@ -30,6 +32,7 @@ REGISTER_USER = scripts.load("register_user")
 EXPECT_USER = scripts.load("expect_user")
 WITHDRAW_USER = scripts.load("withdraw_user")
 COUNT = scripts.load("count")
+DELETE_USER = scripts.load("delete_user")
 
 #: Expired sessions of a partition, not swept yet, that a count leaves out; beyond them it may include some.
 MAX_DUE = 1000
@@ -78,8 +81,10 @@ class Users:
         return keys.users_key(self._project.slug)
 
     @property
-    def _expected_key(self) -> str:
-        return keys.expected_users_key(self._project.slug)
+    def _keys(self) -> tuple[str, str, str]:
+        """What every script on users takes: the users, those expected, and the project's record, which says whose they are."""
+        slug = self._project.slug
+        return self._key, keys.expected_users_key(slug), keys.project_key(slug)
 
     async def expect(self, identifier: str, wanted_id: str) -> int | None:
         """Register the user of a session before the session is created: no crash leaves a session whose user is not listed.
@@ -96,7 +101,7 @@ class Users:
         if identifier in self._known or (wanted_id and await self._exists(wanted_id)):
             return None
         max_users = self.sessions.limits.max_users
-        reply = await EXPECT_USER.run(self.sessions.link, (self._key, self._expected_key), (identifier, max_users))
+        reply = await EXPECT_USER.run(self.sessions.link, self._keys, (self._project.id, identifier, max_users))
         if reply == b"full":
             raise ProjectFull("max_users", max_users)
         return int(reply) if reply else None
@@ -107,8 +112,8 @@ class Users:
         A user stays where a session of theirs was created, or a crash left open whether it was. Best effort: if Redis is away,
         the user stays too.
         """
-        with suppress(StoreUnavailable):
-            await WITHDRAW_USER.run(self.sessions.link, (self._key, self._expected_key), (identifier, created_at))
+        with suppress(StoreUnavailable, StoreDamaged, Unauthorized):
+            await WITHDRAW_USER.run(self.sessions.link, self._keys, (self._project.id, identifier, created_at))
 
     async def confirm(self, identifier: str) -> None:
         """Register the user of a session that was created, in case a deletion came in between.
@@ -125,7 +130,7 @@ class Users:
 
     async def register(self, identifier: str) -> None:
         """Register the user, who may be registered already."""
-        await REGISTER_USER.run(self.sessions.link, (self._key, self._expected_key), (identifier,))
+        await REGISTER_USER.run(self.sessions.link, self._keys, (self._project.id, identifier))
         self._known.add(identifier)
 
     async def _exists(self, session_id: str) -> bool:
@@ -187,8 +192,7 @@ class Users:
                 await self.sessions.delete_many([session.id for session in batch], user=identifier)
             begun = True
             self._known.discard(identifier)
-            removal = [("ZREM", self._key, identifier), ("HDEL", self._expected_key, identifier)]
-            checked(await link.batch(removal, writes=True))
+            await DELETE_USER.run(link, self._keys, (self._project.id, identifier))
             if any(checked(await link.batch([("EXISTS", key) for key in blocks]))):
                 await self.register(identifier)
         except StoreUnavailable as error:

@@ -57,6 +57,7 @@ MESSAGES = {
     "lifetime": "session {id}: its expires_at is not what the list of expiring sessions says",
     # A partition.
     "default": "partition {id}: its session_ttl is not what the project's configs say",
+    "owner": "partition {id}: its state does not name its project and the number of partitions",
     "state": "partition {id}: its state is behind its sessions, or is not readable",
     # A key.
     "type": "key {id} has the wrong type: {term}",
@@ -174,8 +175,7 @@ async def verify_session(
             link,
             (partition.session(session_id), partition.sessions, partition.state),
             (
-                partition.prefix,
-                partition.block_size,
+                *partition.arguments,
                 session_id,
                 configs or b"",
                 user or b"",
@@ -206,7 +206,7 @@ async def verify_set(
         reply = await VERIFY_SET.run(
             link,
             (partition.sessions,),
-            (partition.prefix, partition.block_size, block, term, int(repair), *serials[first : first + SERIALS_BATCH]),
+            (*partition.arguments, block, term, int(repair), *serials[first : first + SERIALS_BATCH]),
         )
         for kind, serial in zip(reply[::2], reply[1::2], strict=True):
             orphan = Finding("orphan", readable(serial), term)

@@ -22,8 +22,8 @@ class Owner(Operator):
         super().__init__(server)
         self._clients: list[Api] = []
 
-    def new_project(self) -> Api:
-        return self.client(super().new_project())
+    def new_project(self, slug: str = "") -> Api:
+        return self.client(super().new_project(slug))
 
     def client(self, api: Api) -> Api:
         """A client of the same project on this server."""

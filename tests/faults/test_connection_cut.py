@@ -17,7 +17,7 @@ from tests.faults.aftermath import KEY, LENIENT, TOKEN, hold
 from tests.faults.proxy import Proxy, proxy
 from tests.faults.storm import Storm, storm
 from tests.serving import Start
-from tests.store.filling import PROJECT, TIMEOUT, add, document_of, fill, session_id
+from tests.store.filling import PROJECT, TIMEOUT, add, document_of, fill, opened, session_id
 
 #: How long a command may take where the fault lasts longer, in seconds.
 COMMAND_TIMEOUT = 0.5
@@ -31,7 +31,7 @@ async def sessions_behind(redis_url: str) -> AsyncIterator[tuple[Sessions, Proxy
     """Sessions in an empty store behind a proxy."""
     async with proxy(redis_url.removeprefix("unix://")) as between:
         link = Link.open(between.url, timeout=TIMEOUT)
-        yield Sessions(link, PROJECT, Limits(), 1, 4), between
+        yield await opened(link, PROJECT, Limits(), 1, 4), between
         await link.close()
 
 

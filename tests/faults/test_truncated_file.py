@@ -17,7 +17,7 @@ from service.store.sessions import Sessions
 from tests.faults.aftermath import KEY, TOKEN, hold
 from tests.faults.storm import storm
 from tests.serving import Start
-from tests.store.filling import PROJECT, TIMEOUT, add, document_of, keyspace, session_id, with_every_server
+from tests.store.filling import PROJECT, TIMEOUT, add, document_of, keyspace, opened, session_id, with_every_server
 
 BEGINNING = b"*1\r\n$5\r\nMULTI\r\n"
 CUTS = 6
@@ -47,7 +47,7 @@ async def contents(directory: Path, server: str, write: Writing | None = None) -
         link = Link.open(redis.url, timeout=TIMEOUT)
         before = await keyspace(link)
         if write is not None:
-            await write(Sessions(link, PROJECT, Limits(), 1, 4))
+            await write(await opened(link, PROJECT, Limits(), 1, 4))
         after = await keyspace(link)
         await link.close()
     finally:

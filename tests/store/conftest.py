@@ -9,7 +9,7 @@ from service.store import repartition
 from service.store.connection import Link
 from service.store.sessions import Project, Sessions
 from service.store.users import Users
-from tests.store.filling import PROJECT, TIMEOUT
+from tests.store.filling import PROJECT, TIMEOUT, opened
 from tests.store.moves import Keyspace, small_store
 
 
@@ -26,9 +26,9 @@ async def link(empty_redis: str) -> AsyncIterator[Link]:
 
 
 @pytest.fixture
-def sessions(link: Link) -> Sessions:
+async def sessions(link: Link) -> Sessions:
     """Sessions in one partition of small blocks, so that few of them fill several."""
-    return Sessions(link, PROJECT, Limits(), 1, 4)
+    return await opened(link, PROJECT, Limits(), 1, 4)
 
 
 @pytest.fixture

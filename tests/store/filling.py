@@ -9,9 +9,10 @@ import pytest
 
 from service.configs.document import Document, document
 from service.configs.limits import Limits
-from service.store import sweep
+from service.store import ownership, sweep
 from service.store.conditions import Conditions, ETags
 from service.store.connection import Link
+from service.store.keys import BLOCK_SIZE, project_key
 from service.store.lane import Command
 from service.store.sessions import CREATE, Project, Session, Sessions
 from service.store.topology import Place, Topology
@@ -44,6 +45,21 @@ def document_of(configs: object, limits: Limits | None = None) -> Document:
 def only(*tags: str) -> Conditions:
     """If-Match with these ETags."""
     return Conditions(ETags(frozenset(tags)))
+
+
+async def opened(
+    link: Link, project: Project, limits: Limits, partitions: int = 1, block_size: int = BLOCK_SIZE
+) -> Sessions:
+    """The sessions of a project whose partitions and record say that they are its, as when it was created."""
+    sessions = Sessions(link, project, limits, partitions, block_size)
+    await own(sessions)
+    return sessions
+
+
+async def own(sessions: Sessions) -> None:
+    """Let partitions and record say that they are the project's."""
+    await ownership.record(sessions.link, sessions.all_partitions)
+    await sessions.link.call("HSET", project_key(sessions.project.slug), "id", sessions.project.id, writes=True)
 
 
 async def add(sessions: Sessions, number: int, configs: object, user: str | None = None) -> Session:
@@ -136,7 +152,7 @@ async def pour(sessions: Sessions, all_configs: Sequence[object]) -> list[str]:
         calls.append(
             (
                 (partition.session(name), partition.sessions, partition.state),
-                (partition.prefix, partition.block_size, name, held.configs, held.terms, "", 0, 0, "", 0),
+                (*partition.arguments, name, held.configs, held.terms, "", 0, 0, "", 0),
             )
         )
     for first in range(0, len(calls), 500):

@@ -20,7 +20,7 @@ from service.store.projects import ProjectConfigs
 from service.store.sessions import Sessions, microseconds
 from service.store.upkeep.partition_check import Check
 from service.store.users import Users
-from tests.store.filling import PROJECT, document_of, keyspace, lapse, session_id, sweep_all
+from tests.store.filling import PROJECT, document_of, keyspace, lapse, own, session_id, sweep_all
 from tests.store.model import Held, Model, fits, merged, spans
 from tests.unit import strategies
 from tests.unit.strategies import spell
@@ -56,6 +56,7 @@ class Machine:
     async def run(self, steps: int) -> None:
         """Do `steps` operations, holding the store to the model after each, then delete every session."""
         await self.link.everywhere("FLUSHALL", writes=True)
+        await own(self.sessions)
         for name in self.random.choices(list(WEIGHTS), list(WEIGHTS.values()), k=steps):
             await getattr(self, name)()
             await self.hold()

@@ -181,13 +181,12 @@ class Model:
         """Every key that should be there, and what it should hold."""
         slug = self.sessions.project.slug
         expected: dict[str, Any] = {users_key(slug): dict(self._users_encoded())} if self.users else {}
+        expected[project_key(slug)] = {b"id": self.sessions.project.id.encode()}
         if self.revision:
             configs = lines({"session_ttl": str(self.ttl)} if self.ttl else {})
-            expected[project_key(slug)] = {b"configs": configs, b"configs_revision": b"%d" % self.revision}
+            expected[project_key(slug)] |= {b"configs": configs, b"configs_revision": b"%d" % self.revision}
         for partition in self.sessions.all_partitions:
-            state = self._state(partition.number)
-            if state:
-                expected[partition.state] = state
+            expected[partition.state] = self._state(partition)
             mine = {name: held for name, held in self.held.items() if self.sessions.partition(name) == partition}
             if mine:
                 expected[partition.sessions] = {name.encode(): held.serial for name, held in mine.items()}
@@ -198,16 +197,17 @@ class Model:
             expected |= index_of(partition, ((held.serial, held.terms) for held in mine.values()))
         return expected
 
-    def _state(self, number: int) -> dict[bytes, bytes]:
+    def _state(self, partition: Partition) -> dict[bytes, bytes]:
         """The state of a partition."""
-        fields: dict[str, int] = {}
-        if number in self.state:
-            fields["serial"], fields["created_at"] = self.state[number]
+        fields: dict[str, int] = {"partitions": partition.owner.partitions}
+        if partition.number in self.state:
+            fields["serial"], fields["created_at"] = self.state[partition.number]
         if self.ttl:
             fields["session_ttl"] = self.ttl
         if self.revision:
             fields["session_ttl_revision"] = self.revision
-        return {name.encode(): b"%d" % value for name, value in fields.items()}
+        numbers = {name.encode(): b"%d" % value for name, value in fields.items()}
+        return {b"project_id": partition.owner.project_id.encode()} | numbers
 
     def _users_encoded(self) -> Iterable[tuple[bytes, int]]:
         return ((name.encode(), created_at) for name, created_at in self.users.items())

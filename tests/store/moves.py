@@ -14,9 +14,9 @@ from service.store.connection import Link
 from service.store.keys import PROJECTS, STORE, Partition, partition_number, project_key
 from service.store.lane import Command
 from service.store.layout import LAYOUT
-from service.store.sessions import Sessions
+from service.store.sessions import Project, Sessions
 from service.store.topology import Place, Topology
-from tests.store.filling import PROJECT, TIMEOUT, add, keyspace, session_id
+from tests.store.filling import PROJECT, TIMEOUT, add, keyspace, opened, own, session_id
 from tests.store.model import index_from_documents
 
 Keyspace = Mapping[str, Any]
@@ -30,13 +30,16 @@ _OF_A_PARTITION = re.compile(r"scc:\{([a-z0-9-]+)\.\d+\}:(.*)", re.DOTALL)
 async def record(link: Link, partitions: int, block_size: int, slugs: Sequence[str]) -> None:
     """Make the store's own record, and that of its projects."""
     await link.call("HSET", STORE, "layout", LAYOUT, "partitions", partitions, "block_size", block_size)
-    await link.call("HSET", PROJECTS, *(part for slug in slugs for part in (slug, "an id")))
+    projects = [Project(slug, PROJECT.id if slug == PROJECT.slug else f"id of {slug}") for slug in slugs]
+    await link.call("HSET", PROJECTS, *(part for project in projects for part in (project.slug, project.id)))
+    for project in projects:
+        await own(Sessions(link, project, Limits(), partitions, block_size))
 
 
 async def small_store(link: Link) -> Keyspace:
     """Make a store of one partition; what it holds."""
     await record(link, 1, BLOCK_SIZE, (PROJECT.slug,))
-    sessions = Sessions(link, PROJECT, Limits(), 1, BLOCK_SIZE)
+    sessions = await opened(link, PROJECT, Limits(), 1, BLOCK_SIZE)
     for number in range(COUNT):
         await add(sessions, number, {"a": number % 2, "own": number}, "alice")
     return await keyspace(link)
@@ -83,22 +86,22 @@ def after_move(before: Keyspace, partitions: int) -> dict[str, Any]:
         for number, serial in enumerate(serials):
             partition = Partition(slug, number, block_size)
             if last:
-                right.setdefault(partition.state, {})
                 right[partition.state] |= {b"serial": b"%d" % serial, b"created_at": b"%d" % last}
             right |= index_from_documents(right, partition)
     return right
 
 
 def _states(before: Keyspace, partitions: int) -> dict[str, Any]:
-    """The states of all partitions, with what they should know of their project's default lifetime."""
-    found: dict[str, Any] = {}
-    for slug in (slug.decode() for slug in before[PROJECTS]):
+    """The states of all partitions, with their owners and what they should know of their project's default lifetime."""
+    states: dict[str, Any] = {}
+    for slug, project_id in ((slug.decode(), project_id) for slug, project_id in before[PROJECTS].items()):
         project = before.get(project_key(slug), {})
+        state = {b"project_id": project_id, b"partitions": b"%d" % partitions}
         if b"configs_revision" in project:
             ttl = orjson.loads(project[b"configs"]).get("session_ttl", 0)
-            told = {b"session_ttl_revision": project[b"configs_revision"]} | ({b"session_ttl": b"%d" % ttl} if ttl else {})
-            found |= {Partition(slug, number).state: dict(told) for number in range(partitions)}
-    return found
+            state |= {b"session_ttl_revision": project[b"configs_revision"]} | ({b"session_ttl": b"%d" % ttl} if ttl else {})
+        states |= {Partition(slug, number).state: dict(state) for number in range(partitions)}
+    return states
 
 
 async def restore(link: Link, held: Keyspace) -> None:

@@ -15,7 +15,7 @@ from service.store.scripts import Script
 from service.store.sessions import Session, Sessions
 from service.store.upkeep.partition_check import Check
 from service.store.users import Users
-from tests.store.filling import PROJECT, TIMEOUT, add, document_of, keyspace, session_id
+from tests.store.filling import PROJECT, TIMEOUT, add, document_of, keyspace, opened, own, session_id
 
 
 async def create_for(user: str, users: Users, number: int = 9) -> tuple[Session, bool]:
@@ -77,6 +77,7 @@ async def test_steps_broken_off_leave_a_true_index_and_every_user_known(
     for works in range(100):
         breaking.works = 10**9
         await breaking.call("FLUSHALL")
+        await own(sessions)
         for number in range(1, 6):
             await add(sessions, number, {"a": number}, "bob")
         before = await sessions_there(breaking)
@@ -106,7 +107,7 @@ async def sessions_there(link: Link) -> dict[str, Any]:
 
 
 async def test_a_request_to_be_ignored_makes_no_user_known(breaking: BreakingLink) -> None:
-    sessions = Sessions(breaking, PROJECT, Limits(), 1, 4)
+    sessions = await opened(breaking, PROJECT, Limits(), 1, 4)
     await add(sessions, 9, {"a": 1}, "bob")
     before = await keyspace(breaking)
     session, created = await create_for("alice", Users(sessions))
@@ -115,7 +116,7 @@ async def test_a_request_to_be_ignored_makes_no_user_known(breaking: BreakingLin
 
 
 async def test_a_user_is_made_known_once_however_many_sessions_follow(breaking: BreakingLink) -> None:
-    users = Users(Sessions(breaking, PROJECT, Limits(), 1, 4))
+    users = Users(await opened(breaking, PROJECT, Limits(), 1, 4))
     await create_for("alice", users)
     breaking.works = 0
     await users.expect("alice", "")

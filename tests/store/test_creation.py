@@ -9,16 +9,15 @@ from service.configs.limits import Limits
 from service.store.connection import Link
 from service.store.creation import create_session
 from service.store.keys import expected_users_key, users_key
-from service.store.sessions import Sessions
 from service.store.users import Users
-from tests.store.filling import PROJECT, document_of, on_every_redis, session_id
+from tests.store.filling import PROJECT, document_of, on_every_redis, opened, session_id
 
 pytestmark = on_every_redis
 
 
-def store_of(link: Link) -> Users:
+async def store_of(link: Link) -> Users:
     """The users of the project as one worker sees them: no two of these remember the same users."""
-    return Users(Sessions(link, PROJECT, Limits(), 3, 4))
+    return Users(await opened(link, PROJECT, Limits(), 3, 4))
 
 
 async def create(users: Users, number: int, user: str) -> tuple[str | None, bool]:
@@ -42,12 +41,12 @@ async def undecided(link: Link) -> list[bytes]:
 async def test_creates_that_race_for_one_id_leave_no_user_without_a_session(link: Link, rivals: Sequence[str]) -> None:
     winners = set()
     for number in range(60):
-        racing = [create(store_of(link), number, f"{user}{number}") for user in rivals]
+        racing = [create(await store_of(link), number, f"{user}{number}") for user in rivals]
         results = await asyncio.gather(*racing)
         assert [created for _, created in results].count(True) == 1
         winners |= {user for user, _ in results}
     assert len(winners) == 60
-    assert await listed(store_of(link)) == winners
+    assert await listed(await store_of(link)) == winners
     assert await undecided(link) == []
 
 
@@ -55,12 +54,12 @@ async def lose(users: Users, user: str, rival: str) -> int:
     """The first half of a create of session 1 by a new `user`, whom `rival` overtakes before the second half."""
     expected = await users.expect(user, session_id(1))
     assert expected is not None
-    await create(store_of(users.sessions.link), 1, rival)
+    await create(await store_of(users.sessions.link), 1, rival)
     return expected
 
 
 async def test_a_loser_keeps_their_user_while_another_create_for_the_same_user_is_undecided(link: Link) -> None:
-    loser, other = store_of(link), store_of(link)
+    loser, other = await store_of(link), await store_of(link)
     expected = await lose(loser, "b", "a")
     undecided_create = await other.expect("b", "")
     assert expected == undecided_create
@@ -73,22 +72,23 @@ async def test_a_loser_keeps_their_user_while_another_create_for_the_same_user_i
 
 
 async def test_a_loser_keeps_their_user_who_has_got_another_session(link: Link) -> None:
-    loser = store_of(link)
+    loser = await store_of(link)
     expected = await lose(loser, "b", "a")
-    assert await create(store_of(link), 2, "b") == ("b", True)
+    assert await create(await store_of(link), 2, "b") == ("b", True)
     await loser.withdraw("b", expected)
     assert await listed(loser) == {"a", "b"}
 
 
 async def test_a_loser_keeps_their_user_who_had_a_session_before(link: Link) -> None:
-    await create(store_of(link), 2, "b")
-    assert await store_of(link).expect("b", session_id(1)) is None
-    await create(store_of(link), 1, "a")
-    assert await listed(store_of(link)) == {"a", "b"}
+    await create(await store_of(link), 2, "b")
+    loser = await store_of(link)
+    assert await loser.expect("b", session_id(1)) is None
+    await create(await store_of(link), 1, "a")
+    assert await listed(await store_of(link)) == {"a", "b"}
 
 
 async def test_a_loser_keeps_a_user_who_was_deleted_and_registered_anew(link: Link) -> None:
-    loser, other = store_of(link), store_of(link)
+    loser, other = await store_of(link), await store_of(link)
     expected = await lose(loser, "b", "a")
     await other.delete("b")
     anew = await other.expect("b", "")
@@ -99,8 +99,9 @@ async def test_a_loser_keeps_a_user_who_was_deleted_and_registered_anew(link: Li
 
 async def test_a_create_that_crashed_leaves_its_user_listed_whoever_loses_later(link: Link) -> None:
     # It may have created its session, so nobody may withdraw the user, until they are deleted.
-    assert await store_of(link).expect("b", "") is not None
-    loser = store_of(link)
+    crashed = await store_of(link)
+    assert await crashed.expect("b", "") is not None
+    loser = await store_of(link)
     expected = await lose(loser, "b", "a")
     await loser.withdraw("b", expected)
     assert await listed(loser) == {"a", "b"}
@@ -111,9 +112,9 @@ async def test_a_create_that_crashed_leaves_its_user_listed_whoever_loses_later(
 
 async def test_a_user_is_withdrawn_without_harm_to_the_order_of_the_others(link: Link) -> None:
     for number, user in enumerate("wxyz"):
-        await create(store_of(link), number + 10, user)
+        await create(await store_of(link), number + 10, user)
     before = await link.call("ZRANGE", users_key(PROJECT.slug), 0, -1, "WITHSCORES")
-    loser = store_of(link)
+    loser = await store_of(link)
     expected = await loser.expect("b", session_id(1))
     assert expected is not None
     await loser.withdraw("b", expected)

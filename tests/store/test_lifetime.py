@@ -13,6 +13,7 @@ from service.errors import NotFound, PreconditionFailed, Unreadable
 from service.store import sweep
 from service.store.conditions import UNCONDITIONAL, Conditions, ETags
 from service.store.connection import Link
+from service.store.keys import project_key
 from service.store.listing import Query, all_matches, page
 from service.store.projects import ProjectConfigs
 from service.store.sessions import FIELDS, Sessions, microseconds
@@ -29,6 +30,8 @@ from tests.store.filling import (
     lapse,
     on_every_redis,
     only,
+    opened,
+    own,
     session_id,
     sweep_all,
 )
@@ -69,6 +72,7 @@ async def test_a_session_whose_lifetime_is_over_is_to_every_operation_a_deleted_
         return Sessions(link, PROJECT, Limits(), partitions, 4)
 
     old = fresh()
+    await own(old)
     made = await fill(old, [{"a": 1}, {"a": 1}, {"a": 1}], "alice")
     await lapse(old, TWO)
     for sessions in (old, fresh()):
@@ -108,7 +112,7 @@ async def test_to_delete_it_is_to_find_nothing_and_leaves_nothing(
     await lapse(sessions, ONE)
     with pytest.raises(error):
         await sessions.delete(ONE, conditions=conditions)
-    assert list(await keyspace(sessions.link)) == [state]
+    assert set(await keyspace(sessions.link)) == {state, project_key(PROJECT.slug)}
 
 
 @on_every_redis
@@ -169,7 +173,7 @@ async def test_a_lifetime_begins_with_the_write_that_asks_for_it(sessions: Sessi
 async def test_a_read_asks_for_the_time_only_where_a_session_with_a_lifetime_was_met(empty_redis: str) -> None:
     link = CountingLink.open(empty_redis, timeout=TIMEOUT)
     assert isinstance(link, CountingLink)
-    sessions = Sessions(link, PROJECT, Limits())
+    sessions = await opened(link, PROJECT, Limits())
     await fill(sessions, [{"a": 1}, {"a": 2}])
 
     async def asked(name: str) -> list[str | bytes | int]:
@@ -209,7 +213,7 @@ async def test_writes_race_the_end_of_a_lifetime_and_none_comes_after_it(session
 async def test_writers_sweepers_and_ends_of_lifetimes_at_once_leave_the_store_whole(
     link: Link, empty_redis: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sessions = Sessions(link, PROJECT, Limits(), 2, 4)
+    sessions = await opened(link, PROJECT, Limits(), 2, 4)
     second = Link.open(empty_redis, timeout=TIMEOUT)
     etags: list[tuple[str, str]] = []
     done = asyncio.Event()
@@ -278,7 +282,7 @@ async def test_what_was_extended_or_created_anew_since_the_sweep_looked_stays(se
 
 @pytest.mark.parametrize("partitions", [1, 3])
 async def test_a_deleted_user_takes_sessions_that_are_over_along(link: Link, partitions: int) -> None:
-    sessions = Sessions(link, PROJECT, Limits(), partitions, 4)
+    sessions = await opened(link, PROJECT, Limits(), partitions, 4)
     for number in range(12):
         await add(sessions, number, {"a": 1}, "alice" if number % 2 else "bob")
         if number % 3:

@@ -18,7 +18,7 @@ from service.store.lane import Command
 from service.store.listing import Query, all_matches, decode_cursor, encode_cursor, page
 from service.store.sessions import Session, Sessions
 from service.store.topology import Place
-from tests.store.filling import PROJECT, TIMEOUT, add, document_of, fill, on_every_redis, session_id
+from tests.store.filling import PROJECT, TIMEOUT, add, document_of, fill, on_every_redis, opened, session_id
 from tests.unit import strategies
 from tests.unit.strategies import Spelled, part_of, spell
 
@@ -61,7 +61,7 @@ def with_store(url: str, partitions: int, block_size: int, use: Callable[[Sessio
         link = Link.open(url, timeout=TIMEOUT)
         try:
             await link.everywhere("FLUSHALL", writes=True)
-            await use(Sessions(link, PROJECT, LIMITS, partitions, block_size))
+            await use(await opened(link, PROJECT, LIMITS, partitions, block_size))
         finally:
             await link.close()
 
@@ -222,7 +222,7 @@ async def test_a_session_without_configs_is_in_no_filtered_list_and_in_every_oth
 
 @pytest.mark.parametrize("partitions", [1, 3])
 async def test_nobody_hides_behind_a_partition_that_gave_nothing_to_the_first_page(link: Link, partitions: int) -> None:
-    sessions = Sessions(link, PROJECT, LIMITS, partitions, 4)
+    sessions = await opened(link, PROJECT, LIMITS, partitions, 4)
     old = [session.id for session in await fill(sessions, [{"a": 1}] * 9)]
     first = await page(sessions, Query(descending=True), 2)
     assert first.cursor is not None

@@ -12,9 +12,8 @@ import pytest
 from service.configs.containment import Filter
 from service.configs.limits import Limits
 from service.store.listing import BATCH_MAX, FIND, Query, all_matches, decode_cursor, page
-from service.store.sessions import Sessions
 from service.store.topology import Place, Topology
-from tests.store.filling import PROJECT, TIMEOUT, CountingLink, document_of, fill, on_every_redis, pour
+from tests.store.filling import PROJECT, TIMEOUT, CountingLink, document_of, fill, on_every_redis, opened, pour
 from tests.store.test_listing import everything
 
 #: As `find.lua` has them.
@@ -80,7 +79,7 @@ def test_the_bounds_are_those_of_the_script() -> None:
 async def test_three_common_tags_that_hardly_ever_meet_are_found_in_bounded_calls(
     watched: WatchedLink, block_size: int
 ) -> None:
-    sessions = Sessions(watched, PROJECT, Limits(), 1, block_size)
+    sessions = await opened(watched, PROJECT, Limits(), 1, block_size)
     pairs = (["t1", "t2"], ["t2", "t3"], ["t1", "t3"])
     tags = [["t1", "t2", "t3"] if number in (77, 1200, 2390) else pairs[number % 3] for number in range(2400)]
     names = await pour(sessions, [{"tags": own} for own in tags])
@@ -99,7 +98,7 @@ async def test_three_common_tags_that_hardly_ever_meet_are_found_in_bounded_call
 
 
 async def test_large_blocks_that_have_little_in_common_are_few_a_call(watched: WatchedLink) -> None:
-    sessions = Sessions(watched, PROJECT, Limits(), 1, 1024)
+    sessions = await opened(watched, PROJECT, Limits(), 1, 1024)
     random = Random(1)
     tags = [f"t{number}" for number in range(8)]
     chosen = [[tag for tag in tags if random.random() < 0.5] for _ in range(6000)]
@@ -115,7 +114,7 @@ async def test_large_blocks_that_have_little_in_common_are_few_a_call(watched: W
 @pytest.mark.parametrize("descending", [False, True])
 async def test_a_block_that_one_call_cannot_finish_is_gone_on_with(watched: WatchedLink, descending: bool) -> None:
     # Two dense sets that promise much, and meet at the far end of the one block there is.
-    sessions = Sessions(watched, PROJECT, Limits(), 1)
+    sessions = await opened(watched, PROJECT, Limits(), 1)
     halves: list[object] = [{"even": 1} if number % 2 else {"odd": 1} for number in range(4000)]
     both: list[object] = [{"even": 1, "odd": 1}] * 50
     names = await pour(sessions, both + halves if descending else halves + both)
@@ -127,7 +126,7 @@ async def test_a_block_that_one_call_cannot_finish_is_gone_on_with(watched: Watc
 
 
 async def test_a_stale_member_hides_no_session_behind_it(watched: WatchedLink) -> None:
-    sessions = Sessions(watched, PROJECT, Limits(), 1)
+    sessions = await opened(watched, PROJECT, Limits(), 1)
     names = await pour(sessions, [{"a": 1}] * 1000)
     await watched.call("ZREM", sessions.all_partitions[0].sessions, *names[:300])
     assert await everything(sessions, parse({"a": 1}), 20) == names[300:]
@@ -139,7 +138,7 @@ async def test_a_stale_member_hides_no_session_behind_it(watched: WatchedLink) -
 async def test_a_deep_page_costs_what_the_first_one_did(
     watched: WatchedLink, configs: object, block_size: int, descending: bool
 ) -> None:
-    sessions = Sessions(watched, PROJECT, Limits(), 1, block_size)
+    sessions = await opened(watched, PROJECT, Limits(), 1, block_size)
     await pour(sessions, [{"a": 1, "b": {"c": "x", "n": number}} for number in range(640)])
     query, costs = replace(parse(configs), descending=descending), []
     while True:
@@ -154,7 +153,7 @@ async def test_a_deep_page_costs_what_the_first_one_did(
 
 
 async def test_sessions_that_do_not_match_cost_nothing_in_blocks_without_a_match(watched: WatchedLink) -> None:
-    sessions = Sessions(watched, PROJECT, Limits(), 1, 4)
+    sessions = await opened(watched, PROJECT, Limits(), 1, 4)
     rare = {40, 41, 390}
     names = await pour(sessions, [{"a": "rare" if number in rare else "common"} for number in range(400)])
     assert await everything(sessions, parse({"a": "rare"}), 20) == [names[number] for number in sorted(rare)]
@@ -163,7 +162,7 @@ async def test_sessions_that_do_not_match_cost_nothing_in_blocks_without_a_match
 
 
 async def test_bulk_work_reads_no_more_than_a_batch_at_once(watched: WatchedLink) -> None:
-    sessions = Sessions(watched, PROJECT, Limits(), 1)
+    sessions = await opened(watched, PROJECT, Limits(), 1)
     names = await pour(sessions, [{"a": 1}] * 700)
     batches = [[session.id for session in batch] async for batch in all_matches(sessions, parse({"a": 1}))]
     assert [name for batch in batches for name in batch] == names
@@ -172,7 +171,7 @@ async def test_bulk_work_reads_no_more_than_a_batch_at_once(watched: WatchedLink
 
 
 async def test_of_many_demands_the_rarest_lead(watched: WatchedLink) -> None:
-    sessions = Sessions(watched, PROJECT, Limits(), 1, 4)
+    sessions = await opened(watched, PROJECT, Limits(), 1, 4)
     common = {f"k{number}": number for number in range(12)}
     held = await fill(sessions, [{**common, "z": "rare"} if number == 30 else common for number in range(60)])
     assert await everything(sessions, parse({**common, "z": "rare"}), 20) == [held[30].id]
@@ -181,7 +180,7 @@ async def test_of_many_demands_the_rarest_lead(watched: WatchedLink) -> None:
 
 
 async def test_hundreds_of_demands_are_cut_to_the_rarest(watched: WatchedLink) -> None:
-    sessions = Sessions(watched, PROJECT, Limits(), 1, 4)
+    sessions = await opened(watched, PROJECT, Limits(), 1, 4)
     whole = {f"k{number}": number for number in range(200)}
     near: Callable[[int], dict[str, int]] = lambda number: {**whole, f"k{number}": -1}  # noqa: E731 - one line says it
     held = await fill(sessions, [whole if number == 30 else near(number) for number in range(40)])

@@ -9,10 +9,9 @@ import pytest
 from service.configs.limits import Limits
 from service.errors import NotFound
 from service.store.connection import Link
-from service.store.sessions import Sessions
 from service.store.upkeep.partition_check import UNDER_WAY, Check
 from service.store.users import Users
-from tests.store.filling import PROJECT, TIMEOUT, document_of, keyspace, on_every_redis, session_id
+from tests.store.filling import PROJECT, TIMEOUT, document_of, keyspace, on_every_redis, opened, session_id
 from tests.store.model import index_from_documents, index_in
 
 WRITERS, CHECKS, SESSIONS = 6, 8, 30
@@ -22,7 +21,7 @@ WRITERS, CHECKS, SESSIONS = 6, 8, 30
 @pytest.mark.parametrize("mend", [False, True])
 async def test_a_check_beside_writers_reports_nothing(empty_redis: str, mend: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     link = Link.open(empty_redis, timeout=TIMEOUT)
-    sessions = Sessions(link, PROJECT, Limits(), 1, 4)
+    sessions = await opened(link, PROJECT, Limits(), 1, 4)
     users, done = Users(sessions), asyncio.Event()
     written = [0] * WRITERS
 

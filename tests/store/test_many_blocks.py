@@ -9,8 +9,7 @@ from service.configs.limits import Limits
 from service.store import scripts
 from service.store.connection import Link
 from service.store.listing import Query, all_matches, page
-from service.store.sessions import Sessions
-from tests.store.filling import PROJECT, on_every_redis, pour
+from tests.store.filling import PROJECT, on_every_redis, opened, pour
 
 #: Lua's `unpack` fails from 8,000 values on, less what is on the stack already.
 BLOCKS = 8_100
@@ -20,7 +19,7 @@ LUA = Path(scripts.__file__).parent / "lua"
 
 @on_every_redis
 async def test_a_term_and_its_overflow_may_occur_in_any_number_of_blocks(link: Link) -> None:
-    sessions = Sessions(link, PROJECT, Limits(), 1, block_size=1)
+    sessions = await opened(link, PROJECT, Limits(), 1, block_size=1)
     configs = [{"a": 1, "c": WIDE if number % 3 else {"k1": number % 2}} for number in range(BLOCKS)]
     ids = await pour(sessions, configs)
     for wanted in ({"a": 1, "c": {"k1": 1}}, {"c": {"k1": 1}}, {"a": 1}):

@@ -12,10 +12,9 @@ from service.configs.limits import Limits
 from service.store.keys import partition_number
 from service.store.lane import Command
 from service.store.listing import Query, decode_cursor, page
-from service.store.sessions import Sessions
 from service.store.topology import Place, Topology
 from service.store.users import Users
-from tests.store.filling import PROJECT, TIMEOUT, CountingLink, add, pour, session_id
+from tests.store.filling import PROJECT, TIMEOUT, CountingLink, add, opened, pour, session_id
 from tests.store.test_listing import everything
 from tests.store.test_listing_cost import parse
 
@@ -76,7 +75,7 @@ async def rounds(empty_redis: str) -> AsyncIterator[RoundsLink]:
 async def test_a_page_takes_as_few_round_trips_from_many_partitions_as_from_one(
     rounds: RoundsLink, partitions: int, share: int, descending: bool, configs: object
 ) -> None:
-    sessions = Sessions(rounds, PROJECT, Limits(), partitions)
+    sessions = await opened(rounds, PROJECT, Limits(), partitions)
     names = await pour(sessions, [{"a": 1, "b": "x", "n": number} for number in range(1000)])
     query = Query(parse(configs).user, parse(configs).filter, descending)
     # Scripts are known from here on.
@@ -98,7 +97,7 @@ async def test_a_page_takes_as_few_round_trips_from_many_partitions_as_from_one(
 
 
 async def test_a_partition_that_has_most_of_a_page_is_read_further(rounds: RoundsLink) -> None:
-    sessions = Sessions(rounds, PROJECT, Limits(), 8)
+    sessions = await opened(rounds, PROJECT, Limits(), 8)
     ids = {number: partition_number(session_id(number), 8) for number in range(1, 2000)}
     crowd = [number for number, partition in ids.items() if partition == 3][:60]
     others = [number for number, partition in ids.items() if partition != 3][:20]
@@ -111,7 +110,7 @@ async def test_a_partition_that_has_most_of_a_page_is_read_further(rounds: Round
 
 
 async def test_the_sessions_of_a_user_are_counted_in_all_partitions_at_once(rounds: RoundsLink) -> None:
-    sessions = Sessions(rounds, PROJECT, Limits(), 64, 4)
+    sessions = await opened(rounds, PROJECT, Limits(), 64, 4)
     users = Users(sessions)
     numbers = count(1)
     for user, sessions_of in (("alice", 90), ("bob", 7)):

@@ -14,9 +14,8 @@ from service.store import bootstrap, projects
 from service.store import keys as redis_keys
 from service.store.connection import Link
 from service.store.projects import KEY_TTL, KeyRing, ProjectConfigs, Registry
-from service.store.sessions import Sessions
 from service.store.users import Users
-from tests.store.filling import add, document_of, keyspace, lapse, session_id
+from tests.store.filling import add, document_of, keyspace, lapse, opened, session_id
 
 
 @pytest.fixture
@@ -101,7 +100,7 @@ async def test_a_deleted_project_leaves_nothing(registry: Registry, partitions: 
     untouched = await keyspace(registry.link)
     project, _ = await registry.create("acme")
     await registry.add_key(project)
-    sessions = Sessions(registry.link, project, Limits(), partitions, 4)
+    sessions = await opened(registry.link, project, Limits(), partitions, 4)
     for number in range(230):
         await add(sessions, number, {"n": number} if number % 5 else None, "alice" if number % 2 else None)
         if number % 7 == 0:
@@ -114,7 +113,7 @@ async def test_a_deleted_project_leaves_nothing(registry: Registry, partitions: 
 
 
 async def test_two_projects_know_nothing_of_each_other(registry: Registry) -> None:
-    stores = [Sessions(registry.link, (await registry.create(slug))[0], Limits(), 1, 4) for slug in ("a", "a-b")]
+    stores = [await opened(registry.link, (await registry.create(slug))[0], Limits(), 1, 4) for slug in ("a", "a-b")]
     for place, sessions in enumerate(stores):
         await add(sessions, 1, {"place": place}, "alice")
     await Users(stores[0]).delete("alice")
@@ -161,7 +160,7 @@ async def test_a_key_ring_forgets_when_it_knows_too_many(registry: Registry, mon
 
 async def test_a_project_s_own_configs_are_merged_as_a_session_s_are(registry: Registry) -> None:
     project, _ = await registry.create("acme")
-    configs = ProjectConfigs(Sessions(registry.link, project, Limits(max_configs_bytes=60, max_keys=3)))
+    configs = ProjectConfigs(await opened(registry.link, project, Limits(max_configs_bytes=60, max_keys=3)))
     assert await configs.get() == b"{}"
     assert await configs.patch(document_of(b'{"a": 1.0, "b":[]}')) == b'{\n"a":1.0,\n"b":[]\n}'
     assert await configs.patch(document_of({"a": None, "c": 2})) == b'{\n"b":[],\n"c":2\n}'

@@ -18,12 +18,12 @@ from service.store.projects import ProjectConfigs
 from service.store.sessions import Project, Session, Sessions
 from service.store.upkeep.partition_check import Check
 from service.store.users import Users
-from tests.store.filling import PROJECT, TIMEOUT, add, document_of, keyspace, lapse, on_every_redis, session_id
+from tests.store.filling import PROJECT, TIMEOUT, add, document_of, keyspace, lapse, on_every_redis, own, session_id
 from tests.store.machine import LIMITS, WEIGHTS, Configs, Machine
 from tests.store.moves import BLOCK_SIZE, FragileLink, Interrupted, Keyspace, after_move, record, restore
 from tests.unit.strategies import any_configs
 
-OTHER = Project("other", "5b1d8a4e-0000-4000-8000-000000000002")
+OTHER = Project("other", "id of other")
 USERS = (None, "alice", 'b"ob')
 
 
@@ -125,6 +125,7 @@ def test_a_store_goes_on_after_a_move_as_if_it_had_always_been_so(redis_url: str
 async def live_through_moves(machine: Machine, targets: Sequence[int]) -> None:
     """Random operations, then a move, and again."""
     link = machine.link
+    await own(machine.sessions)
     for target in targets:
         for name in machine.random.choices(list(WEIGHTS), list(WEIGHTS.values()), k=25):
             await getattr(machine, name)()

@@ -11,12 +11,11 @@ from service.configs.limits import Limits
 from service.errors import StoreUnavailable
 from service.store import layout, nodes, repartition
 from service.store.connection import Link
-from service.store.keys import Partition, partition_number
+from service.store.keys import Owner, Partition, partition_number
 from service.store.lane import Command
 from service.store.layout import Move
 from service.store.repartition import MOVE, NUMBER, NUMBERING
-from service.store.sessions import Sessions
-from tests.store.filling import PROJECT, TIMEOUT, add, keyspace, session_id
+from tests.store.filling import PROJECT, TIMEOUT, add, keyspace, opened, session_id
 from tests.store.moves import BLOCK_SIZE, COUNT, STRAY, Keyspace, after_move, home, move, restore
 
 pytestmark = pytest.mark.usefixtures("impatient_move")
@@ -167,7 +166,7 @@ async def test_a_full_redis_stops_a_move_and_it_goes_on_when_there_is_room(link:
 
 @pytest.mark.usefixtures("held")
 async def test_numbering_writes_nothing_where_a_key_is_out_of_reach(link: Link, empty_redis: str) -> None:
-    partition = Partition(PROJECT.slug, 0, BLOCK_SIZE)
+    partition = Partition(PROJECT.slug, 0, BLOCK_SIZE, Owner(PROJECT.id, 1))
     await link.call("ZADD", partition.order, *(part for number in range(COUNT) for part in (number, session_id(number))))
     before = await keyspace(link)
     # This user is refused the key that a node refuses which moves the slot.
@@ -176,7 +175,7 @@ async def test_numbering_writes_nothing_where_a_key_is_out_of_reach(link: Link, 
     narrow = Link.open(empty_redis.replace("unix://", "unix://narrow:pass@"), timeout=TIMEOUT)
     try:
         with pytest.raises(ResponseError):
-            await NUMBER.run(narrow, (partition.order, partition.sessions, partition.state), (partition.prefix, BLOCK_SIZE))
+            await NUMBER.run(narrow, (partition.order, partition.sessions, partition.state), partition.arguments)
     finally:
         await narrow.close()
         await link.call("ACL", "DELUSER", "narrow")
@@ -185,12 +184,12 @@ async def test_numbering_writes_nothing_where_a_key_is_out_of_reach(link: Link, 
 
 @pytest.mark.parametrize(("terms", "taken"), [(0, [16, 4, 0]), (60, [4, 4, 4, 4, 4, 0]), (250, [1] * 20 + [0])])
 async def test_one_call_numbers_a_bounded_number_of_sessions_and_terms(link: Link, terms: int, taken: list[int]) -> None:
-    sessions = Sessions(link, PROJECT, Limits())
+    sessions = await opened(link, PROJECT, Limits())
     partition = sessions.all_partitions[0]
     for number in range(20):
         await add(sessions, number, {f"k{key}": key for key in range(terms)})
         await link.call("ZADD", partition.order, number, session_id(number))
-    await link.call("DEL", partition.state)
-    call = ((partition.order, partition.sessions, partition.state), (partition.prefix, partition.block_size))
+    await link.call("HDEL", partition.state, "serial", "created_at")
+    call = ((partition.order, partition.sessions, partition.state), partition.arguments)
     assert [await NUMBER.run(link, *call) for _ in taken] == taken
     assert await link.call("HGET", partition.state, "serial") == b"20"

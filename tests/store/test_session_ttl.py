@@ -14,13 +14,13 @@ from service.store.projects import ProjectConfigs
 from service.store.sessions import Sessions
 from service.store.upkeep import partition_check
 from service.store.upkeep.partition_check import Check
-from tests.store.filling import PROJECT, add, document_of, keyspace, on_every_redis, session_id
+from tests.store.filling import PROJECT, add, document_of, keyspace, on_every_redis, opened, session_id
 
 SECOND = 1_000_000
 
 
 async def test_a_session_created_without_a_lifetime_gets_it(link: Link) -> None:
-    sessions = Sessions(link, PROJECT, Limits(), 3, 4)
+    sessions = await opened(link, PROJECT, Limits(), 3, 4)
     configs = ProjectConfigs(sessions)
     await configs.patch(document_of({"session_ttl": 500, "other": 1}))
     for number in range(9):
@@ -50,7 +50,7 @@ async def test_what_is_no_lifetime_changes_nothing(sessions: Sessions, value: ob
 
 @on_every_redis
 async def test_of_many_changes_at_once_all_partitions_keep_the_one_that_the_record_keeps(link: Link) -> None:
-    sessions = Sessions(link, PROJECT, Limits(), 7, 4)
+    sessions = await opened(link, PROJECT, Limits(), 7, 4)
     for _ in range(5):
         changes = [document_of({"session_ttl": ttl}) for ttl in (None, *range(1, 40))]
         await asyncio.gather(*(ProjectConfigs(sessions).patch(change) for change in changes))
@@ -84,11 +84,11 @@ async def test_a_check_finds_a_partition_that_was_not_told_and_tells_it(
     link: Link, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(partition_check, "UNDER_WAY", 0)
-    sessions = Sessions(link, PROJECT, Limits(), 3, 4)
+    sessions = await opened(link, PROJECT, Limits(), 3, 4)
     await ProjectConfigs(sessions).patch(document_of({"session_ttl": 50}))
     first, second, third = sessions.all_partitions
     await link.call("HSET", first.state, "session_ttl", 70)
-    await link.call("DEL", third.state)
+    await link.call("HDEL", third.state, "session_ttl", "session_ttl_revision")
 
     async def findings(*, mend: bool) -> list[str]:
         return [

@@ -10,7 +10,7 @@ from service.store.conditions import Conditions, ETags
 from service.store.connection import Link
 from service.store.sessions import Sessions
 from service.store.upkeep.partition_check import Check
-from tests.store.filling import PROJECT, add, document_of, fill, keyspace, lapse, on_every_redis, only, session_id
+from tests.store.filling import PROJECT, add, document_of, fill, keyspace, lapse, on_every_redis, only, opened, session_id
 
 ONE, TWO, THREE = map(session_id, (1, 2, 3))
 
@@ -76,7 +76,7 @@ async def test_a_member_that_gets_its_first_terms_later_is_no_finding(sessions: 
 async def test_a_patch_may_reach_a_limit_and_not_pass_it(
     link: Link, limits: Limits, fits: dict[str, object], too_much: dict[str, object], message: str
 ) -> None:
-    sessions = Sessions(link, PROJECT, limits, 1, 4)
+    sessions = await opened(link, PROJECT, limits, 1, 4)
     await fill(sessions, [{"a": 1, "b": 1}])
     before = await keyspace(link)
     with pytest.raises(TooLarge, match=message):
@@ -90,7 +90,7 @@ async def test_a_patch_may_reach_a_limit_and_not_pass_it(
 
 
 async def test_configs_over_the_limit_are_refused_before_redis_is_asked(link: Link) -> None:
-    sessions = Sessions(link, PROJECT, Limits(max_configs_bytes=20), 1, 4)
+    sessions = await opened(link, PROJECT, Limits(max_configs_bytes=20), 1, 4)
     with pytest.raises(TooLarge):
         await sessions.create(ONE, document_of({"a": "x" * 20}), user=None, disable_task_tracking=False)
     await fill(sessions, [{"a": 1}])
@@ -244,9 +244,10 @@ async def test_a_copy_has_all_of_the_source_but_its_place_and_goes_its_own_way(s
 
 
 async def test_a_hash_that_is_half_gone_is_not_taken_for_a_session(sessions: Sessions) -> None:
-    await sessions.link.call("HSET", sessions.all_partitions[0].session(ONE), "revision", 3)
+    key = sessions.all_partitions[0].session(ONE)
+    await sessions.link.call("HSET", key, "revision", 3)
     with pytest.raises(NotFound):
         await sessions.get(ONE)
     with pytest.raises((Unreadable, NotFound)):
         await sessions.create(ONE, document_of({}), user=None, disable_task_tracking=False)
-    assert list(await keyspace(sessions.link)) == [sessions.all_partitions[0].session(ONE)]
+    assert (await keyspace(sessions.link))[key] == {b"revision": b"3"}

@@ -68,6 +68,12 @@ DAMAGE: dict[str, tuple[list[Command], set[str], set[str]]] = {
     "state behind": ([("HSET", P + "state", "serial", 3)], {"state"}, set()),
     "created_at behind": ([("HSET", P + "state", "created_at", 3)], {"state"}, set()),
     "state not a number": ([("HSET", P + "state", "serial", "x", "created_at", "1e3")], {"state"}, set()),
+    "state of another project": ([("HSET", P + "state", "project_id", "x")], {"owner"}, set()),
+    "state of a project that is being deleted": ([("HSET", P + "state", "project_id", "deleted")], {"owner"}, set()),
+    "state of another layout": ([("HSET", P + "state", "partitions", 7)], {"owner"}, set()),
+    "state of a move": ([("HSET", P + "state", "partitions", 0)], {"owner"}, set()),
+    "state without an owner": ([("HDEL", P + "state", "project_id", "partitions")], {"owner"}, set()),
+    "state without an owner, and behind": ([("DEL", P + "state")], {"owner", "state"}, set()),
     "state of the wrong type": ([("SET", P + "state", "x")], {"state"}, set()),
     "session_ttl_revision not a number": ([("HSET", P + "state", "session_ttl_revision", "x")], {"default"}, set()),
     "session_ttl_revision ahead": ([("HSET", P + "state", "session_ttl_revision", 7)], {"default"}, set()),
@@ -176,7 +182,7 @@ async def test_damage_is_found_and_repaired_where_it_can_be(link: Link, damage: 
 @on_every_redis
 async def test_sessions_that_share_serials_after_a_lost_state_are_all_listed_after_a_repair(link: Link) -> None:
     sessions = await small_store(link)
-    await link.call("DEL", P + "state")
+    await link.call("HDEL", P + "state", "serial", "created_at")
     for number in range(21, 33):
         await add(sessions, number, {"a": 1, "own": number})
     before = {name: held for name, held in (await keyspace(link)).items() if ":session:" in name}

@@ -28,6 +28,7 @@ from tests.store.filling import (
     keyspace,
     lapse,
     on_every_redis,
+    opened,
     session_id,
     sweep_all,
 )
@@ -44,7 +45,7 @@ async def counting(empty_redis: str) -> AsyncIterator[CountingLink]:
 
 async def project(link: Link, slug: str, living: int, over: int, partitions: int = 1) -> Sessions:
     """A project with so many sessions that live, and so many whose lifetime is over."""
-    sessions = Sessions(link, await Registry(link, "").ensure(slug), Limits(), partitions, BLOCK)
+    sessions = await opened(link, await Registry(link, "").ensure(slug), Limits(), partitions, BLOCK)
     for number in range(living + over):
         await add(sessions, number, {"a": 1, "n": number})
         if number >= living:
@@ -322,7 +323,7 @@ async def test_no_failure_ends_the_sweep_and_the_first_of_several_is_told_withou
 
 
 async def test_a_sweep_of_nothing_looks_once(counting: CountingLink) -> None:
-    sessions = Sessions(counting, PROJECT, Limits(), 3, BLOCK)
+    sessions = await opened(counting, PROJECT, Limits(), 3, BLOCK)
     await add(sessions, 1, {"a": 1})
     await sessions.patch(session_id(1), document_of({}), ttl=1000)
     counting.seen.clear()

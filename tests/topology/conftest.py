@@ -8,7 +8,7 @@ import pytest
 from service.configs.limits import Limits
 from service.store.connection import Link
 from service.store.sessions import Sessions
-from tests.store.filling import PROJECT, TIMEOUT
+from tests.store.filling import PROJECT, TIMEOUT, opened
 from tests.support.redis_servers import BUNDLED, BUNDLED_ONLY, NEWEST_AND_OLDEST
 from tests.topology.servers import QUICK_DEATH, Cluster, Sentinels
 
@@ -83,6 +83,6 @@ async def link(cluster: Cluster) -> AsyncIterator[Link]:
 
 
 @pytest.fixture
-def sessions(link: Link) -> Sessions:
+async def sessions(link: Link) -> Sessions:
     """Sessions in sixteen partitions of small blocks."""
-    return Sessions(link, PROJECT, Limits(), 16, 4)
+    return await opened(link, PROJECT, Limits(), 16, 4)

@@ -9,9 +9,8 @@ import pytest
 from service.configs.limits import Limits
 from service.store.cluster import slot_of
 from service.store.connection import Link
-from service.store.sessions import Sessions
 from tests.serving import until
-from tests.store.filling import PROJECT
+from tests.store.filling import PROJECT, opened
 from tests.topology.load import Load
 from tests.topology.servers import Cluster, Sentinels
 from tests.topology.test_moving_slots import findings
@@ -27,7 +26,7 @@ async def load_on(url: str, *, partitions: int, min_replicas: int, seconds: floa
     """Clients at work on a store; after them, all that was acknowledged is there, and the index is right."""
     link = Link.open(url, timeout=seconds, min_replicas=min_replicas)
     try:
-        async with Load(Sessions(link, PROJECT, Limits(), partitions, 64), clients=24) as load:
+        async with Load(await opened(link, PROJECT, Limits(), partitions, 64), clients=24) as load:
             await load.undisturbed()
             yield load
         assert set(load.failures) <= MAY_FAIL

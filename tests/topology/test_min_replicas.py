@@ -15,7 +15,7 @@ from service.settings import Settings
 from service.store import bootstrap, node
 from service.store.connection import Link
 from service.store.sessions import Sessions
-from tests.store.filling import PROJECT, add, document_of, session_id
+from tests.store.filling import PROJECT, add, document_of, opened, session_id
 from tests.topology.servers import HOST, Sentinels, Server
 
 ONE = session_id(1)
@@ -36,8 +36,8 @@ async def link(master: Server) -> AsyncIterator[Link]:
 
 
 @pytest.fixture
-def sessions(link: Link) -> Sessions:
-    return Sessions(link, PROJECT, Limits(), 1, 4)
+async def sessions(link: Link) -> Sessions:
+    return await opened(link, PROJECT, Limits(), 1, 4)
 
 
 @contextmanager

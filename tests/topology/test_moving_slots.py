@@ -13,7 +13,7 @@ from service.store.connection import Link
 from service.store.listing import Query, page
 from service.store.sessions import Sessions
 from service.store.upkeep.partition_check import Check
-from tests.store.filling import PROJECT, TIMEOUT, add, document_of, fill, keyspace, lapse, session_id
+from tests.store.filling import PROJECT, TIMEOUT, add, document_of, fill, keyspace, lapse, opened, session_id
 from tests.topology.conftest import on_every_cluster
 from tests.topology.load import Load
 from tests.topology.servers import Cluster, Server
@@ -76,8 +76,8 @@ async def findings(sessions: Sessions) -> list[str]:
 @on_every_cluster
 async def test_while_a_slot_moves_its_sessions_are_read_and_every_write_is_refused_whole(cluster: Cluster) -> None:
     link = Link.open(cluster.url, timeout=SHORT)
-    sessions = Sessions(link, PROJECT, Limits(), 1, 4)
-    patient = Sessions(Link.open(cluster.url, timeout=TIMEOUT), PROJECT, Limits(), 1, 4)
+    sessions = await opened(link, PROJECT, Limits(), 1, 4)
+    patient = await opened(Link.open(cluster.url, timeout=TIMEOUT), PROJECT, Limits(), 1, 4)
     held = await fill(patient, [{"a": 1, "own": number} for number in range(6)])
     await add(patient, 7, {"a": 1, "own": 6})
     await lapse(patient, OVER)
@@ -105,7 +105,7 @@ async def test_while_a_slot_moves_its_sessions_are_read_and_every_write_is_refus
 @on_every_cluster
 async def test_calls_that_meet_a_moving_slot_wait_for_it_and_then_succeed(cluster: Cluster) -> None:
     link = Link.open(cluster.url, timeout=TIMEOUT)
-    sessions = Sessions(link, PROJECT, Limits(), 1, 4)
+    sessions = await opened(link, PROJECT, Limits(), 1, 4)
     await fill(sessions, [{"a": 1, "own": number} for number in range(6)])
     for number, keep in enumerate((0, 5, 1000)):
         move = Move(cluster, sessions)

@@ -7,7 +7,7 @@ from service.store import repartition
 from service.store.connection import Link
 from service.store.sessions import Sessions
 from service.store.upkeep.partition_check import Check
-from tests.store.filling import PROJECT, TIMEOUT, add, keyspace
+from tests.store.filling import PROJECT, TIMEOUT, add, keyspace, opened
 from tests.store.moves import BLOCK_SIZE, after_move, record
 from tests.topology.conftest import on_every_cluster
 from tests.topology.servers import Cluster
@@ -22,7 +22,7 @@ async def test_a_store_moves_between_the_nodes_of_a_cluster(
     link = Link.open(cluster.url, timeout=TIMEOUT, min_replicas=min_replicas)
     try:
         await record(link, 1, BLOCK_SIZE, (PROJECT.slug,))
-        sessions = Sessions(link, PROJECT, Limits(), 1, BLOCK_SIZE)
+        sessions = await opened(link, PROJECT, Limits(), 1, BLOCK_SIZE)
         for number in range(60):
             await add(sessions, number, {"a": number % 3, "own": number}, "alice")
         held = await keyspace(link)

@@ -13,8 +13,8 @@ SOURCES = {path.stem: re.sub(r"--.*", "", path.read_text(encoding="utf-8")) for 
 
 #: Sent by commands of the command line and by tools beside the service, or to find a master: what serves can do without them.
 NOT_SERVING = {
-    "DBSIZE", "SCAN", "CLIENT", "SSCAN", "ZSCAN", "SISMEMBER", "HKEYS", "HSET", "ZADD", "ZCARD", "INFO", "ROLE", "CLUSTER",
-    "ASKING", "PING",
+    "DBSIZE", "SCAN", "CLIENT", "SSCAN", "ZSCAN", "SISMEMBER", "ZADD", "ZCARD", "INFO", "ROLE", "CLUSTER", "ASKING",
+    "PING",
 }  # fmt: skip
 #: Tried elsewhere than in the list of commands: the scripts themselves, and WAIT with every write where `min_replicas` is set.
 BY_THEMSELVES = {"EVAL", "EVALSHA", "WAIT"}

@@ -9,6 +9,7 @@ import pytest
 
 import service.store
 from service.store import scripts
+from service.store.keys import Owner, Partition
 from service.store.scripts import load
 
 LUA = Path(str(resources.files("service.store"))) / "lua"
@@ -95,6 +96,20 @@ def test_an_include_reads_neither_keys_nor_arguments(path: Path) -> None:
         assert re.search(r"\bKEYS\b", path.read_text(encoding="utf-8"))
 
 
+#: What stands for several arguments, by the attribute that is unpacked.
+SEVERAL = {"arguments": len(Partition("", 0).arguments), "owner": len(Owner._fields)}
+
+
+def count(argument: ast.Tuple) -> tuple[int, bool]:
+    """How many items a tuple has that is written out, and whether its last stands for any number of them."""
+    total, rest = 0, False
+    for item in argument.elts:
+        unpacked = item.value if isinstance(item, ast.Starred) else None
+        rest = unpacked is not None and not (isinstance(unpacked, ast.Attribute) and unpacked.attr in SEVERAL)
+        total += SEVERAL[unpacked.attr] if isinstance(unpacked, ast.Attribute) and unpacked.attr in SEVERAL else 1
+    return total, rest
+
+
 def calls() -> list[tuple[str, str, int, bool]]:
     """Every call of a script whose tuples are written out: script, KEYS or ARGV, length, whether the last item is starred."""
     found = []
@@ -108,21 +123,20 @@ def calls() -> list[tuple[str, str, int, bool]]:
                 continue
             for kind, argument in zip(("KEYS", "ARGV"), node.args[1:], strict=False):
                 if isinstance(argument, ast.Tuple):
-                    starred = bool(argument.elts) and isinstance(argument.elts[-1], ast.Starred)
-                    found.append((owner.id.lower(), kind, len(argument.elts), starred))
+                    found.append((owner.id.lower(), kind, *count(argument)))
     return found
 
 
 def test_python_hands_each_script_as_many_keys_and_arguments_as_its_header_names() -> None:
     checked = set()
-    for name, kind, count, starred in calls():
+    for name, kind, number, starred in calls():
         script = load(name)
         declared = script.keys if kind == "KEYS" else script.arguments
         checked.add((name, kind))
         if starred:
             assert name in MANY, f"{name} takes no rest"
         # A rest that is empty may be left out.
-        assert count == len(declared) or (name in MANY and count == len(declared) - 1), f"{name} {kind}"
+        assert number == len(declared) or (name in MANY and number == len(declared) - 1), f"{name} {kind}"
     # `patch` builds its arguments beforehand, `delete` for one call and for many; the others are run many at once.
     assert checked >= {(name, kind) for name in NAMES for kind in ("KEYS", "ARGV")} - {
         ("patch", "ARGV"),
@@ -139,7 +153,29 @@ def test_python_hands_each_script_as_many_keys_and_arguments_as_its_header_names
         ("set_session_ttl", "ARGV"),
         ("preflight", "KEYS"),
         ("preflight", "ARGV"),
+        ("register_user", "KEYS"),
+        ("expect_user", "KEYS"),
+        ("withdraw_user", "KEYS"),
+        ("delete_user", "KEYS"),
+        ("verify_state", "ARGV"),
     }
+
+
+WRITE = re.compile(r'call\("(?:HSET|HDEL|HINCRBY|SADD|SREM|ZADD|ZREM|ZREMRANGEBYRANK|DEL|SET|UNLINK)"')
+#: What these write belongs to no project, or is the very repair of what the others compare.
+UNOWNED = {"preflight", "take_rate", "verify_type", "verify_state"}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_script_that_writes_compares_whose_keys_they_are_before_its_first_write(name: str) -> None:
+    source = body(name)
+    writes = WRITE.search(re.sub(r"--.*", "", load(name).source)) is not None
+    compared = re.search(r"\b(?:owner_failure|disowned|other_project)\(", source)
+    assert (compared is not None) is (writes and name not in UNOWNED)
+    if compared is not None:
+        first = re.search(r"\b(?:commit|remove|renumber|add_user|update_index)\(", source)
+        written = min(match.start() for match in (WRITE.search(source), first) if match is not None)
+        assert compared.start() < written
 
 
 @pytest.mark.parametrize("path", ALL_FILES, ids=lambda path: path.stem)

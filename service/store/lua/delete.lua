@@ -3,17 +3,24 @@
 -- KEYS[2] sessions    zset of the partition, id -> serial
 -- ARGV[1] prefix      of the partition's keys
 -- ARGV[2] block_size  serials a block
--- ARGV[3] conditions  of the request (see precondition.lua)
--- ARGV[4] id          of the session
--- ARGV[5] user        only a session of this user (a JSON string), or "" for whosever it is
+-- ARGV[3] project_id  of the request, as the partition's state should have it
+-- ARGV[4] partitions  of the request, likewise
+-- ARGV[5] conditions  of the request (see precondition.lua)
+-- ARGV[6] id          of the session
+-- ARGV[7] user        only a session of this user (a JSON string), or "" for whosever it is
 -- returns {"ok"} | {"not_found"} | {"precondition_failed", header} | {"unreadable"}
+--       | an error of ownership.lua
 -- A session whose lifetime is over is answered as one that is not there, and goes all the same.
+-- include: ownership
 -- include: lifetime
 -- include: removal
 -- include: precondition
 
 local session, sessions = KEYS[1], KEYS[2]
-local prefix, block_size, conditions, id, user = ARGV[1], tonumber(ARGV[2]), ARGV[3], ARGV[4], ARGV[5]
+local prefix, block_size, conditions, id, user = ARGV[1], tonumber(ARGV[2]), ARGV[5], ARGV[6], ARGV[7]
+
+local refusal = disowned(prefix .. "state", ARGV[3], ARGV[4])
+if refusal then return refusal end
 
 local stored = redis.call("HMGET", session, "configs", "terms", "revision", "serial", "created_at", "user",
                           "expires_at")

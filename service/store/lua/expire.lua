@@ -3,14 +3,20 @@
 -- KEYS[2] sessions    zset of the partition, id -> serial
 -- ARGV[1] prefix      of the partition's keys
 -- ARGV[2] block_size  serials a block
--- ARGV[3] id          of the session
--- returns {"expired"} | {"lives"} | {"gone"}
+-- ARGV[3] project_id  of the request, as the partition's state should have it
+-- ARGV[4] partitions  of the request, likewise
+-- ARGV[5] id          of the session
+-- returns {"expired"} | {"lives"} | {"gone"} | an error of ownership.lua
 -- What is answered "lives" or "gone" is afterwards in `expiring` as its hash says: a sweep meets no session for ever.
+-- include: ownership
 -- include: lifetime
 -- include: removal
 
 local session, sessions = KEYS[1], KEYS[2]
-local prefix, block_size, id = ARGV[1], tonumber(ARGV[2]), ARGV[3]
+local prefix, block_size, id = ARGV[1], tonumber(ARGV[2]), ARGV[5]
+
+local refusal = disowned(prefix .. "state", ARGV[3], ARGV[4])
+if refusal then return refusal end
 
 local stored = redis.call("HMGET", session, "configs", "terms", "revision", "serial", "user", "expires_at")
 if stored[1] and is_expired(stored[6]) then

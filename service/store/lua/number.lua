@@ -1,10 +1,13 @@
 -- number: the next sessions of a partition get their serials, in the order of their creation, and are indexed.
 -- KEYS[1] order       zset of the partition, id -> created_at: the sessions that have no serial as yet
 -- KEYS[2] sessions    zset of the partition, id -> serial
--- KEYS[3] state       hash of the partition: last serial, last created_at
+-- KEYS[3] state       hash of the partition: project id, partitions, last serial, last created_at
 -- ARGV[1] prefix      of the partition's keys
 -- ARGV[2] block_size  serials a block
--- returns how many ids it has taken from `order`, 0 when there was none
+-- ARGV[3] project_id  of the request, as the partition's state should have it
+-- ARGV[4] partitions  of the request, likewise
+-- returns how many ids it has taken from `order`, 0 when there was none; or an error of ownership.lua
+-- include: ownership
 -- include: lifetime
 
 -- What one call may hold Redis for.
@@ -13,7 +16,10 @@ local MAX_SESSIONS, MAX_TERMS = 16, 200
 local order, sessions, state = KEYS[1], KEYS[2], KEYS[3]
 local prefix, block_size = ARGV[1], tonumber(ARGV[2])
 
-local last = redis.call("HMGET", state, "serial", "created_at")
+local last = redis.call("HMGET", state, "serial", "created_at", "project_id", "partitions")
+local refusal = owner_failure(last[3], last[4], ARGV[3], ARGV[4])
+if refusal then return refusal end
+
 local serial, newest = tonumber(last[1]) or 0, tonumber(last[2]) or 0
 local listed = redis.call("ZRANGE", order, 0, MAX_SESSIONS - 1, "WITHSCORES")
 local found, taken, count = {}, 0, 0

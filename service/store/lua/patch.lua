@@ -2,20 +2,26 @@
 -- KEYS[1] session     hash of the session
 -- ARGV[1] prefix      of the partition's keys
 -- ARGV[2] block_size  serials a block
--- ARGV[3] conditions  of the request (see precondition.lua)
--- ARGV[4] ttl         lifetime from now on in seconds, 0 for none, "" to leave it as it is
--- ARGV[5] max_bytes   of the configs after the merge
--- ARGV[6] max_keys    at the top, after the merge
--- ARGV[7] max_terms   after the merge
--- ARGV[8] members     three each: key as JSON, raw value ("" removes), terms as the session keeps them
+-- ARGV[3] project_id  of the request, as the partition's state should have it
+-- ARGV[4] partitions  of the request, likewise
+-- ARGV[5] conditions  of the request (see precondition.lua)
+-- ARGV[6] ttl         lifetime from now on in seconds, 0 for none, "" to leave it as it is
+-- ARGV[7] max_bytes   of the configs after the merge
+-- ARGV[8] max_keys    at the top, after the merge
+-- ARGV[9] max_terms   after the merge
+-- ARGV[10] members     three each: key as JSON, raw value ("" removes), terms as the session keeps them
 -- returns {"ok", revision, created_at, updated_at, configs} | {"not_found"} | {"precondition_failed", header} | {"unreadable"}
---       | {"too_large"} | {"too_many_keys"} | {"too_many_terms"}
+--       | {"too_large"} | {"too_many_keys"} | {"too_many_terms"} | an error of ownership.lua
+-- include: ownership
 -- include: lifetime
 -- include: precondition
 
 local session = KEYS[1]
-local prefix, block_size, conditions, ttl = ARGV[1], tonumber(ARGV[2]), ARGV[3], tonumber(ARGV[4])
-local max_bytes, max_keys, max_terms = tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
+local prefix, block_size, conditions, ttl = ARGV[1], tonumber(ARGV[2]), ARGV[5], tonumber(ARGV[6])
+local max_bytes, max_keys, max_terms = tonumber(ARGV[7]), tonumber(ARGV[8]), tonumber(ARGV[9])
+
+local refusal = disowned(prefix .. "state", ARGV[3], ARGV[4])
+if refusal then return refusal end
 
 local stored = redis.call("HMGET", session, "configs", "terms", "revision", "serial", "created_at", "updated_at", "expires_at")
 if not stored[1] or is_expired(stored[7]) then return absent(conditions) end
@@ -25,7 +31,7 @@ local failure = condition_failure(conditions, stored[5], stored[3])
 if failure then return failure end
 
 local keys, values, terms_of = {}, {}, {}
-for i = 8, #ARGV, 3 do
+for i = 10, #ARGV, 3 do
   local key = ARGV[i]
   keys[#keys + 1], values[key], terms_of[key] = key, ARGV[i + 1], ARGV[i + 2]
 end

@@ -1,15 +1,21 @@
 -- patch_project: merge members into a project's own configs, as patch does into a session's.
 -- KEYS[1] project     hash of the project
--- ARGV[1] max_bytes   of the configs after the merge
--- ARGV[2] max_keys    at the top, after the merge
--- ARGV[3] members     two each: key as JSON, raw value ("" removes)
+-- ARGV[1] project_id  of the request, as the record should have it
+-- ARGV[2] max_bytes   of the configs after the merge
+-- ARGV[3] max_keys    at the top, after the merge
+-- ARGV[4] members     two each: key as JSON, raw value ("" removes)
 -- returns {"ok", configs, configs_revision} | {"unreadable"} | {"too_large"} | {"too_many_keys"}
+--       | an error of ownership.lua
+-- include: ownership
 -- include: lines
 
-local project, max_bytes, max_keys = KEYS[1], tonumber(ARGV[1]), tonumber(ARGV[2])
+local project, max_bytes, max_keys = KEYS[1], tonumber(ARGV[2]), tonumber(ARGV[3])
+
+local refusal = other_project(project, ARGV[1])
+if refusal then return refusal end
 
 local keys, values = {}, {}
-for i = 3, #ARGV, 2 do
+for i = 4, #ARGV, 2 do
   keys[#keys + 1], values[ARGV[i]] = ARGV[i], ARGV[i + 1]
 end
 local configs, key_count = merge(redis.call("HGET", project, "configs") or "{}", keys, values)

@@ -3,15 +3,19 @@
 -- KEYS[2] sessions    zset of the partition, id -> serial
 -- ARGV[1] prefix      of the partition's keys
 -- ARGV[2] block_size  serials a block
--- ARGV[3] id          of the session
--- ARGV[4] seen        its serial
--- ARGV[5] serial      its new one, which no session has
--- returns 1 where it has the new serial, 0 where it had another one than was seen
+-- ARGV[3] project_id  of the request, as the partition's state should have it
+-- ARGV[4] partitions  of the request, likewise
+-- ARGV[5] id          of the session
+-- ARGV[6] seen        its serial
+-- ARGV[7] serial      its new one, which no session has
+-- returns 1 where it has the new serial, 0 where it had another one than was seen, or the partition is another's
+-- include: ownership
 -- include: renumber
 
 local session, sessions = KEYS[1], KEYS[2]
-local prefix, block_size, id, seen, serial = ARGV[1], tonumber(ARGV[2]), ARGV[3], ARGV[4], ARGV[5]
+local prefix, block_size, id, seen, serial = ARGV[1], tonumber(ARGV[2]), ARGV[5], ARGV[6], ARGV[7]
 
+if disowned(prefix .. "state", ARGV[3], ARGV[4]) then return 0 end
 if redis.call("HGET", session, "serial") ~= seen then return 0 end
 renumber(sessions, prefix, block_size, id, seen, serial)
 return 1

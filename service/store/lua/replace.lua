@@ -2,17 +2,24 @@
 -- KEYS[1] session     hash of the session
 -- ARGV[1] prefix      of the partition's keys
 -- ARGV[2] block_size  serials a block
--- ARGV[3] conditions  of the request (see precondition.lua)
--- ARGV[4] ttl         lifetime from now on in seconds, 0 for none, "" to leave it as it is
--- ARGV[5] configs     stored form
--- ARGV[6] terms       stored form
+-- ARGV[3] project_id  of the request, as the partition's state should have it
+-- ARGV[4] partitions  of the request, likewise
+-- ARGV[5] conditions  of the request (see precondition.lua)
+-- ARGV[6] ttl         lifetime from now on in seconds, 0 for none, "" to leave it as it is
+-- ARGV[7] configs     stored form
+-- ARGV[8] terms       stored form
 -- returns {"ok", revision, created_at, updated_at} | {"not_found"} | {"precondition_failed", header} | {"unreadable"}
+--       | an error of ownership.lua
+-- include: ownership
 -- include: lifetime
 -- include: precondition
 
 local session = KEYS[1]
-local prefix, block_size, conditions, ttl = ARGV[1], tonumber(ARGV[2]), ARGV[3], tonumber(ARGV[4])
-local configs, terms = ARGV[5], ARGV[6]
+local prefix, block_size, conditions, ttl = ARGV[1], tonumber(ARGV[2]), ARGV[5], tonumber(ARGV[6])
+local configs, terms = ARGV[7], ARGV[8]
+
+local refusal = disowned(prefix .. "state", ARGV[3], ARGV[4])
+if refusal then return refusal end
 
 local stored = redis.call("HMGET", session, "configs", "terms", "revision", "serial", "created_at", "updated_at", "expires_at")
 if not stored[1] or is_expired(stored[7]) then return absent(conditions) end

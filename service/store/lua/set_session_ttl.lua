@@ -1,10 +1,16 @@
 -- set_session_ttl: tell a partition the default lifetime of its project's sessions, unless it knows of a later change.
 -- KEYS[1] state       hash of the partition
--- ARGV[1] revision    of the project's configs that say so
--- ARGV[2] ttl         seconds, or "" for no default
--- returns 1 where it was told, 0 where it knows better
+-- ARGV[1] project_id  of the request, as the partition's state should have it
+-- ARGV[2] partitions  of the request, likewise
+-- ARGV[3] revision    of the project's configs that say so
+-- ARGV[4] ttl         seconds, or "" for no default
+-- returns 1 where it was told, 0 where it knows better; or an error of ownership.lua
+-- include: ownership
 
-local state, revision, ttl = KEYS[1], ARGV[1], ARGV[2]
+local state, revision, ttl = KEYS[1], ARGV[3], ARGV[4]
+
+local refusal = disowned(state, ARGV[1], ARGV[2])
+if refusal then return refusal end
 
 local known = redis.call("HGET", state, "session_ttl_revision") or ""
 if (tonumber(known) or 0) >= tonumber(revision) then return 0 end

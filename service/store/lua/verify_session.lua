@@ -4,22 +4,26 @@
 -- KEYS[3] state       hash of the partition: last serial
 -- ARGV[1] prefix      of the partition's keys
 -- ARGV[2] block_size  serials a block
--- ARGV[3] id          of the session
--- ARGV[4] seen        the configs that were read, "" where there was no session
--- ARGV[5] seen_user   the user field that was read, or ""
--- ARGV[6] configs     what the configs should be: their stored form
--- ARGV[7] terms       what the terms should be: their stored form
--- ARGV[8] repair      0 or 1
--- ARGV[9] suspects    terms whose sets may hold the session wrongly
--- returns {"changed"} where the session is not as it was read, else {"held", finding, term, finding, term, …}
+-- ARGV[3] project_id  of the request, as the partition's state should have it
+-- ARGV[4] partitions  of the request, likewise
+-- ARGV[5] id          of the session
+-- ARGV[6] seen        the configs that were read, "" where there was no session
+-- ARGV[7] seen_user   the user field that was read, or ""
+-- ARGV[8] configs     what the configs should be: their stored form
+-- ARGV[9] terms       what the terms should be: their stored form
+-- ARGV[10] repair      0 or 1
+-- ARGV[11] suspects    terms whose sets may hold the session wrongly
+-- returns {"changed"} where the session is not as it was read or, with repair, the partition is another's, else {"held", finding, term, finding, term, …}
 -- Findings: ghost, lifetime, shared, form, terms, serial (with the term ""), missing, unlisted, stale.
+-- include: ownership
 -- include: commit
 -- include: renumber
 
 local session, sessions, state = KEYS[1], KEYS[2], KEYS[3]
-local prefix, block_size, id, seen, seen_user = ARGV[1], tonumber(ARGV[2]), ARGV[3], ARGV[4], ARGV[5]
-local configs, terms, repair = ARGV[6], ARGV[7], ARGV[8] == "1"
+local prefix, block_size, id, seen, seen_user = ARGV[1], tonumber(ARGV[2]), ARGV[5], ARGV[6], ARGV[7]
+local configs, terms, repair = ARGV[8], ARGV[9], ARGV[10] == "1"
 
+if repair and disowned(state, ARGV[3], ARGV[4]) then return { "changed" } end
 local stored = redis.call("HMGET", session, "configs", "terms", "user", "serial", "revision", "updated_at", "expires_at")
 if (stored[1] or "") ~= seen or (stored[3] or "") ~= seen_user then return { "changed" } end
 
@@ -72,7 +76,7 @@ for _, term in ipairs(right) do
 end
 
 local suspects, stale = all_terms(stored[2] or "{}"), {}
-for i = 9, #ARGV do suspects[#suspects + 1] = ARGV[i] end
+for i = 11, #ARGV do suspects[#suspects + 1] = ARGV[i] end
 for _, term in ipairs(suspects) do
   if not expected[term] then
     expected[term] = true

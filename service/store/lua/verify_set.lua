@@ -2,18 +2,21 @@
 -- KEYS[1] sessions    zset of the partition, id -> serial
 -- ARGV[1] prefix      of the partition's keys
 -- ARGV[2] block_size  serials a block
--- ARGV[3] block       of the set
--- ARGV[4] term        of the set
--- ARGV[5] repair      0 or 1
--- ARGV[6] serials     those that may be in the set wrongly
--- returns {finding, serial, finding, serial, …}
+-- ARGV[3] project_id  of the request, as the partition's state should have it
+-- ARGV[4] partitions  of the request, likewise
+-- ARGV[5] block       of the set
+-- ARGV[6] term        of the set
+-- ARGV[7] repair      0 or 1
+-- ARGV[8] serials     those that may be in the set wrongly
+-- returns {finding, serial, finding, serial, …}; with repair, nothing where the partition is another's
 -- Findings: stale (no session has the serial, it lacks the term, or the serial lies in another block), listed (the block is
 -- listed but the set is gone).
+-- include: ownership
 -- include: lines
 -- include: index
 
 local sessions = KEYS[1]
-local prefix, block_size, block, term, repair = ARGV[1], tonumber(ARGV[2]), ARGV[3], ARGV[4], ARGV[5] == "1"
+local prefix, block_size, block, term, repair = ARGV[1], tonumber(ARGV[2]), ARGV[5], ARGV[6], ARGV[7] == "1"
 local set, blocks = prefix .. "index:" .. block .. ":" .. term, prefix .. "blocks:" .. term
 
 local function has_term(id)
@@ -37,9 +40,10 @@ local function belongs(serial)
   return false
 end
 
+if repair and disowned(prefix .. "state", ARGV[3], ARGV[4]) then return {} end
 if repair then check_reach(prefix) end
 local reply = {}
-for i = 6, #ARGV do
+for i = 8, #ARGV do
   local serial = ARGV[i]
   if redis.call("SISMEMBER", set, serial) == 1 and not belongs(serial) then
     reply[#reply + 1], reply[#reply + 2] = "stale", serial

@@ -1,16 +1,20 @@
--- verify_state: compare the state of a partition with the sessions that have the highest serials; raise it where asked.
--- KEYS[1] state       hash of the partition: last serial, last created_at
+-- verify_state: compare the state of a partition with its project, the layout and the sessions that have the highest serials;
+-- repair it where asked.
+-- KEYS[1] state       hash of the partition: project id, partitions, last serial, last created_at
 -- KEYS[2] sessions    zset of the partition, id -> serial
 -- ARGV[1] prefix      of the partition's keys
--- ARGV[2] repair      0 or 1
--- returns 1 where the state is behind them, is not readable or is no hash, else 0
+-- ARGV[2] project_id  that the state should have
+-- ARGV[3] partitions  that it should have
+-- ARGV[4] repair      0 or 1
+-- returns the findings: owner (the project id or the partitions differ or are missing), state (it is behind the sessions, or not
+-- readable, or no hash)
 -- A state that is ahead is right: sessions may have been deleted.
 
 local MAX = 9007199254740992 -- 2^53: beyond it numbers are not exact
 local LOOKS = 100            -- sessions; some of the last may be damaged themselves
 
 local state, sessions = KEYS[1], KEYS[2]
-local prefix, repair = ARGV[1], ARGV[2] == "1"
+local prefix, project_id, partitions, repair = ARGV[1], ARGV[2], ARGV[3], ARGV[4] == "1"
 
 local function valid(text)
   local number = text and string.match(text, "^%d+$") and tonumber(text)
@@ -30,18 +34,24 @@ end
 
 local is_hash = redis.call("TYPE", state).ok
 is_hash = is_hash == "hash" or is_hash == "none"
-local last = is_hash and redis.call("HMGET", state, "serial", "created_at") or {}
+local last = is_hash and redis.call("HMGET", state, "serial", "created_at", "project_id", "partitions") or {}
 -- An empty partition needs no state; what is there must be readable all the same.
 local function is_right(text, least)
   if not text then return least == 0 end
   local number = valid(text)
   return number and number >= least
 end
-if is_hash and is_right(last[1], serial) and is_right(last[2], created_at) then return 0 end
+local reply = {}
+if last[3] ~= project_id or last[4] ~= partitions then reply[1] = "owner" end
+local is_current = is_hash and is_right(last[1], serial) and is_right(last[2], created_at)
+if not is_current then reply[#reply + 1] = "state" end
 
 if repair then
   if not is_hash then redis.call("DEL", state) end
-  redis.call("HSET", state, "serial", string.format("%.0f", math.max(serial, valid(last[1]) or 0)),
-             "created_at", string.format("%.0f", math.max(created_at, valid(last[2]) or 0)))
+  if not is_current then
+    redis.call("HSET", state, "serial", string.format("%.0f", math.max(serial, valid(last[1]) or 0)),
+               "created_at", string.format("%.0f", math.max(created_at, valid(last[2]) or 0)))
+  end
+  if reply[1] == "owner" then redis.call("HSET", state, "project_id", project_id, "partitions", partitions) end
 end
-return 1
+return reply

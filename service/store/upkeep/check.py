@@ -12,7 +12,17 @@ from dataclasses import dataclass, field, replace
 
 from service.store import nodes
 from service.store.connection import Link
-from service.store.keys import DERIVED, PARTITION_KINDS, PREFLIGHT, PROJECT_KINDS, STORE_KINDS, Partition, partition_number
+from service.store.keys import (
+    DERIVED,
+    PARTITION_KINDS,
+    PREFLIGHT,
+    PROJECT_KINDS,
+    STORE_KINDS,
+    Owner,
+    Partition,
+    all_partitions,
+    partition_number,
+)
 from service.store.layout import Layout
 from service.store.sessions import Project
 from service.store.upkeep import partition_check, records
@@ -94,8 +104,8 @@ class StoreCheck:
 
     async def _check_projects(self) -> AsyncIterator[Located]:
         for project in self.projects:
-            for number in range(self.layout.partitions):
-                partition = Partition(project.slug, number, self.layout.block_size)
+            count = self.layout.partitions
+            for partition in all_partitions(project.slug, Owner(project.id, count), count, self.layout.block_size):
                 self._checks[partition.prefix] = Check(self.link, partition, self.repair, self.progress, self.layout.partitions)
             async for finding in records.check_project(self.link, project, repair=self.repair):
                 yield project.slug, finding

@@ -150,5 +150,5 @@ async def _run_renumber(link: Link, partition: Partition, session: Numbered, ser
     await RENUMBER.run(
         link,
         (partition.session(session.id), partition.sessions),
-        (partition.prefix, partition.block_size, session.id, session.serial, serial),
+        (*partition.arguments, session.id, session.serial, serial),
     )

@@ -16,6 +16,7 @@ from typing import Any
 
 import orjson
 
+from service.errors import StateIncomplete, Unauthorized
 from service.store import keys, nodes, scripts, session_ttl
 from service.store.connection import Link, checked
 from service.store.keys import Partition, partition_number
@@ -159,9 +160,20 @@ class Check:
                 yield finding
 
     async def _check_state(self) -> AsyncIterator[Finding]:
+        kinds = await self._verify_state(repair=False)
+        if "owner" in kinds:
+            # A project is listed before its partitions' states are written, and its states go before its listing.
+            await asyncio.sleep(UNDER_WAY)
+            if await self.link.call("HGET", keys.PROJECTS, self.partition.slug) != self.partition.owner.project_id.encode():
+                return
+        if kinds:
+            for kind in await self._verify_state(repair=self.repair):
+                yield Finding(kind, str(self.partition.number))
+
+    async def _verify_state(self, *, repair: bool) -> list[str]:
         partition = self.partition
-        if await VERIFY_STATE.run(self.link, (partition.state, partition.sessions), (partition.prefix, int(self.repair))):
-            yield Finding("state", str(self.partition.number))
+        arguments = (partition.prefix, *partition.owner, int(repair))
+        return [kind.decode() for kind in await VERIFY_STATE.run(self.link, (partition.state, partition.sessions), arguments)]
 
     async def _blocks(self) -> AsyncIterator[Block]:
         """The sessions in the order of their serials, gathered into blocks."""
@@ -315,8 +327,9 @@ class Check:
                 yield Finding("user", session_id)
                 if self.repair:
                     slug = self.partition.slug
-                    users = (keys.users_key(slug), keys.expected_users_key(slug))
-                    await REGISTER_USER.run(self.link, users, (orjson.loads(user),))
+                    users = (keys.users_key(slug), keys.expected_users_key(slug), keys.project_key(slug))
+                    with suppress(WrongType, StateIncomplete, Unauthorized):  # The check of the record has reported it.
+                        await REGISTER_USER.run(self.link, users, (self.partition.owner.project_id, orjson.loads(user)))
 
     async def _check_expiring(self) -> AsyncIterator[Finding]:
         """Sessions that should expire and that the walk cannot meet."""
@@ -345,7 +358,7 @@ class Check:
                 yield Finding("default", str(self.partition.number))
                 if self.repair:
                     await session_ttl.tell_again(self.link, self.partition)
-        except WrongType:
+        except (WrongType, StateIncomplete, Unauthorized):
             return  # The check of the project, or of the state, has reported it.
 
     async def _check_sessions(self, ids: Sequence[str]) -> AsyncIterator[Finding]:

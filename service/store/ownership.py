@@ -1,0 +1,60 @@
+"""Which project a partition belongs to, and of how many it is one: `project_id` and `partitions` in its `state`.
+
+A request is checked at its head and may write half a minute later. Until then its project may be deleted, or created again
+under the same name, and the store may be moved to another number of partitions. So every script that writes compares both
+fields first (`lua/include/ownership.lua`), and a command that takes a partition from its writers changes a field before it does
+anything else:
+
+    `project delete`   project_id is `DELETED`; the state goes with the project
+    `repartition`      partitions is `MOVING`, until every session is where it belongs
+"""
+
+from collections.abc import Sequence
+
+from service.errors import LayoutChanged, StateIncomplete, Unauthorized
+from service.store.connection import Link, checked
+from service.store.keys import Partition
+from service.store.lane import Command
+
+#: A `project_id` and a number of `partitions` that no request has.
+DELETED, MOVING = "deleted", 0
+
+#: Commands a round trip.
+BATCH = 500
+
+
+async def record(link: Link, partitions: Sequence[Partition]) -> None:
+    """Write the owner of each partition into its state."""
+    await _write(link, [("HSET", each.state, *_fields(each)) for each in partitions])
+
+
+async def complete(link: Link, partitions: Sequence[Partition]) -> None:
+    """As `record`, where a state does not name an owner; one that is named stays."""
+    pairs = [(each.state, name, value) for each in partitions for name, value in each.owner._asdict().items()]
+    await _write(link, [("HSETNX", *pair) for pair in pairs])
+
+
+async def confirm(link: Link, partition: Partition) -> None:
+    """Make sure that a partition has its owner still, as a script that writes does.
+
+    Raises:
+        Unauthorized: it belongs to another project.
+        LayoutChanged: the store has another number of partitions, or is being moved to one.
+        StateIncomplete: its state names no owner.
+    """
+    project_id, partitions = await link.call("HMGET", partition.state, "project_id", "partitions")
+    if project_id is None or partitions is None:
+        raise StateIncomplete
+    if project_id != partition.owner.project_id.encode():
+        raise Unauthorized
+    if partitions != b"%d" % partition.owner.partitions:
+        raise LayoutChanged
+
+
+def _fields(partition: Partition) -> tuple[str | int, ...]:
+    return tuple(part for pair in partition.owner._asdict().items() for part in pair)
+
+
+async def _write(link: Link, commands: Sequence[Command]) -> None:
+    for first in range(0, len(commands), BATCH):
+        checked(await link.batch(commands[first : first + BATCH], writes=True))

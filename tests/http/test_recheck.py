@@ -1,0 +1,118 @@
+"""Requests whose body takes its time: what was checked at their head is checked again before they write."""
+
+import json
+import socket
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, closing
+
+import pytest
+
+from service.store.projects import KEY_TTL
+from tests.api import Answer, Api, Operator
+from tests.raw import answer_on, connect, head
+
+#: Every route that takes a body: method, path and body; `{id}` is a session that is there.
+ROUTES = {
+    "create": ("POST", "/session", {"configs": {"late": 1}, "user": "late"}),
+    "create of an id in use": ("POST", "/session", {"configs": {"late": 1}, "use_uuid": "{id}"}),
+    "replace": ("PUT", "/session/{id}/configs", {"configs": {"late": 1}}),
+    "patch": ("PATCH", "/session/{id}/configs", {"configs": {"late": 1}}),
+    "project": ("PATCH", "/project/configs", {"late": 1}),
+    "default lifetime": ("PATCH", "/project/configs", {"session_ttl": 50}),
+}
+
+
+class Slow:
+    """Requests whose heads are sent and whose bodies are not; their keys were looked up."""
+
+    def __init__(self, api: Api, session_id: str, stack: ExitStack) -> None:
+        self._waiting: list[tuple[socket.socket, bytes]] = []
+        for method, path, members in ROUTES.values():
+            body = json.dumps(members).replace("{id}", session_id).encode()
+            line = f"{method} /api/v1{path.replace('{id}', session_id)} HTTP/1.1"
+            connection = stack.enter_context(connect(api))
+            connection.sendall(head(api, line, f"Content-Length: {len(body)}", "Expect: 100-continue"))
+            assert connection.recv(100).startswith(b"HTTP/1.1 100 Continue")
+            self._waiting.append((connection, body))
+
+    def finish(self) -> Mapping[str, Answer]:
+        """Send the bodies; the answers, by the names of the routes."""
+        for connection, body in self._waiting:
+            connection.sendall(body)
+        return {name: answer_on(connection) for name, (connection, _) in zip(ROUTES, self._waiting, strict=True)}
+
+
+@pytest.fixture
+def slow(api: Api) -> Iterator[Callable[[], Slow]]:
+    """Begins a request of every route, in a project with one session."""
+    with ExitStack() as stack:
+        session_id = api.new({"a": 1}, user="alice")
+        yield lambda: Slow(api, session_id, stack)
+
+
+def statuses(answers: Mapping[str, Answer]) -> set[tuple[int, str]]:
+    return {(answer.status, answer.reason) for answer in answers.values()}
+
+
+REFUSED = {(401, "unauthorized")}
+
+
+def test_a_body_that_is_sent_later_is_taken_while_the_key_is_good(slow: Callable[[], Slow]) -> None:
+    requests = slow()
+    time.sleep(KEY_TTL + 0.2)
+    answers = requests.finish()
+    assert {name: answer.status for name, answer in answers.items()} == dict.fromkeys(ROUTES, 200) | {"create": 201}
+
+
+def test_no_write_is_taken_whose_key_was_revoked_while_its_body_was_sent(
+    api: Api, operator: Operator, slow: Callable[[], Slow]
+) -> None:
+    requests = slow()
+    operator.revoke_keys(api.project)
+    time.sleep(KEY_TTL + 0.2)
+    assert statuses(requests.finish()) == REFUSED
+    with closing(operator.with_new_key(api)) as again:
+        assert [item["configs"] for item in again.page()["items"]] == [{"a": 1}]
+        assert again.call("GET", "/project/configs").data == {}
+        assert [user["identifier"] for user in again.call("GET", "/user/ls").data["items"]] == ["alice"]
+
+
+def test_no_write_reaches_a_project_that_was_deleted_while_its_body_was_sent(
+    api: Api, operator: Operator, slow: Callable[[], Slow]
+) -> None:
+    requests = slow()
+    operator.delete(api.project)  # The workers trust the key still.
+    assert statuses(requests.finish()) == REFUSED
+    assert operator.keys(api.project) == []
+
+
+def test_no_write_reaches_a_project_that_took_the_name_of_a_deleted_one(
+    api: Api, operator: Operator, slow: Callable[[], Slow]
+) -> None:
+    requests = slow()
+    operator.delete(api.project)
+    with closing(operator.new_project(api.project.slug)) as new:
+        assert statuses(requests.finish()) == REFUSED
+        assert new.page()["items"] == []
+        assert new.call("GET", "/user/ls").data["items"] == []
+        assert new.call("GET", "/project/configs").data == {}
+        assert new.create(configs={"a": 1})["project_id"] == new.project.id != api.project.id
+        assert operator.findings(new.project) == []
+
+
+def test_writes_without_a_body_reach_no_project_that_took_the_name_either(api: Api, operator: Operator) -> None:
+    session_id = api.new({"a": 1}, user="alice")
+    # Both workers know the key.
+    for _ in range(20):
+        api.get(session_id)
+    operator.delete(api.project)
+    with closing(operator.new_project(api.project.slug)) as new:
+        new.create(use_uuid=session_id, configs={"a": 2}, user="alice")
+        for method, path in (
+            ("DELETE", f"/session/{session_id}"), ("POST", f"/session/{session_id}/copy"), ("DELETE", "/user/alice"),
+        ):  # fmt: skip
+            for _ in range(4):
+                assert api.send(method, path).status == 401
+        assert [item["configs"] for item in new.page()["items"]] == [{"a": 2}]
+        assert [user["identifier"] for user in new.call("GET", "/user/ls").data["items"]] == ["alice"]

@@ -1,0 +1,381 @@
+"""Whatever writes compares whose keys they are first: another project's, another layout's and nobody's stay as they are."""
+
+from collections.abc import Awaitable, Callable
+from typing import Any, NamedTuple
+
+import pytest
+
+from service.configs.limits import Limits
+from service.errors import LayoutChanged, ServiceError, StateIncomplete, StoreUnavailable, Unauthorized, WriteUncertain
+from service.store import layout, ownership, repartition, session_ttl
+from service.store.connection import Link
+from service.store.creation import create_session
+from service.store.keys import PROJECTS, STORE, project_key, users_key
+from service.store.projects import ProjectConfigs, Registry
+from service.store.sessions import Sessions
+from service.store.upkeep.check import StoreCheck
+from service.store.upkeep.numbering import RENUMBER
+from service.store.users import Users
+from service.store.verify import verify_session, verify_set
+from tests.store.filling import PROJECT, add, document_of, keyspace, lapse, on_every_redis, opened, own, session_id, sweep_all
+
+ONE, TWO, NEW = session_id(1), session_id(2), session_id(9)
+
+Operation = Callable[[Sessions], Awaitable[Any]]
+
+
+async def create_with_user(sessions: Sessions) -> None:
+    users = Users(sessions)
+    await create_session(users, NEW, None, user="carol", disable_task_tracking=False, ttl=None, may_exist=False)
+
+
+def create(session: str) -> Operation:
+    return lambda sessions: sessions.create(session, document_of({"b": 1}), user=None, disable_task_tracking=False)
+
+
+#: What writes to a partition, by a name.
+ON_A_PARTITION: dict[str, Operation] = {
+    "create": create(NEW),
+    "create of an id in use": create(ONE),
+    "create with a user": create_with_user,
+    "copy": lambda sessions: sessions.copy(ONE, NEW),
+    "replace": lambda sessions: sessions.replace(ONE, document_of({"b": 1})),
+    "replace of none": lambda sessions: sessions.replace(NEW, document_of({"b": 1})),
+    "patch": lambda sessions: sessions.patch(ONE, document_of({"b": 1})),
+    "delete": lambda sessions: sessions.delete(ONE),
+    "delete of many": lambda sessions: sessions.delete_many([ONE, NEW]),
+    "delete of a user": lambda sessions: Users(sessions).delete("alice"),
+    "sweep": lambda sessions: sweep_all(sessions),
+    "change of the default lifetime": lambda sessions: session_ttl.tell(sessions.link, sessions.all_partitions, 5, 50),
+    "patch of the project": lambda sessions: ProjectConfigs(sessions).patch(document_of({"session_ttl": 50})),
+}
+#: What writes to the project's own keys.
+ON_A_PROJECT: dict[str, Operation] = {
+    "create with a user": create_with_user,
+    "register": lambda sessions: Users(sessions).register("carol"),
+    "register of one who is there": lambda sessions: Users(sessions).register("alice"),
+    "expect": lambda sessions: Users(sessions).expect("carol", ""),
+    "delete of a user": lambda sessions: Users(sessions).delete("nobody"),
+    "patch of the project": lambda sessions: ProjectConfigs(sessions).patch(document_of({"b": 1})),
+}
+
+
+class Change(NamedTuple):
+    """What happened to a partition or project between the look at the key and the write, and what the write then is."""
+
+    field: str
+    value: str | None
+    error: type[ServiceError]
+
+
+CHANGES = {
+    "another project": Change("project_id", "5b1d8a4e-0000-4000-8000-000000000009", Unauthorized),
+    "a project that is being deleted": Change("project_id", ownership.DELETED, Unauthorized),
+    "another layout": Change("partitions", "7", LayoutChanged),
+    "a store that is being moved": Change("partitions", str(ownership.MOVING), LayoutChanged),
+    "no project": Change("project_id", None, StateIncomplete),
+    "no layout": Change("partitions", None, StateIncomplete),
+}
+
+
+async def set_field(link: Link, key: str, field: str, value: str | None) -> None:
+    await (link.call("HDEL", key, field) if value is None else link.call("HSET", key, field, value))
+
+
+async def filled(link: Link) -> Sessions:
+    """Two sessions of alice, of whom the second is over."""
+    sessions = await opened(link, PROJECT, Limits(), 1, 4)
+    await add(sessions, 1, {"a": 1}, "alice")
+    await add(sessions, 2, {"a": 1}, "alice")
+    await lapse(sessions, TWO)
+    return sessions
+
+
+async def refused(sessions: Sessions, operation: Operation, error: type[ServiceError]) -> None:
+    """The operation fails with this error, and has changed nothing."""
+    before = await keyspace(sessions.link)
+    with pytest.raises((error, WriteUncertain) if issubclass(error, StoreUnavailable) else error):
+        await operation(sessions)
+    assert await keyspace(sessions.link) == before
+
+
+@on_every_redis
+@pytest.mark.parametrize("change", CHANGES)
+async def test_a_write_to_a_partition_of_another_is_refused_and_changes_nothing(link: Link, change: str) -> None:
+    sessions = await filled(link)
+    field, value, error = CHANGES[change]
+    await set_field(link, sessions.all_partitions[0].state, field, value)
+    for operation in ON_A_PARTITION.values():
+        await refused(sessions, operation, error)
+
+
+@on_every_redis
+async def test_a_write_to_a_partition_without_a_state_is_refused_and_changes_nothing(link: Link) -> None:
+    sessions = await filled(link)
+    await link.call("DEL", sessions.all_partitions[0].state)
+    for operation in ON_A_PARTITION.values():
+        await refused(sessions, operation, StateIncomplete)
+
+
+@on_every_redis
+@pytest.mark.parametrize(("value", "error"), [("another", Unauthorized), (None, StateIncomplete)])
+async def test_a_write_to_the_keys_of_another_project_is_refused_and_changes_nothing(
+    link: Link, value: str | None, error: type[ServiceError]
+) -> None:
+    sessions = await filled(link)
+    await set_field(link, project_key(PROJECT.slug), "id", value)
+    for operation in ON_A_PROJECT.values():
+        await refused(sessions, operation, error)
+
+
+async def test_a_withdrawal_from_another_project_takes_no_user_of_theirs(link: Link) -> None:
+    sessions = await filled(link)
+    created_at = await Users(sessions).expect("carol", "")
+    assert created_at is not None
+    await set_field(link, project_key(PROJECT.slug), "id", "another")
+    before = await keyspace(link)
+    await Users(sessions).withdraw("carol", created_at)
+    assert await keyspace(link) == before
+
+
+@pytest.mark.parametrize("change", CHANGES)
+async def test_a_repair_leaves_a_partition_of_another_as_it_is(link: Link, change: str) -> None:
+    sessions = await filled(link)
+    partition = sessions.all_partitions[0]
+    await link.call("SADD", partition.index(0, "x=1"), 1)
+    await link.call("SREM", partition.index(0, "a=1"), 1)
+    await set_field(link, partition.state, *CHANGES[change][:2])
+    before = await keyspace(link)
+    await verify_session(link, partition, ONE, repair=True)
+    await verify_set(link, partition, "0", "x=1", [b"1"], repair=True)
+    keys = (partition.session(ONE), partition.sessions)
+    assert await RENUMBER.run(link, keys, (*partition.arguments, ONE, 1, 8)) == 0
+    assert await keyspace(link) == before
+
+
+async def test_a_refused_create_leaves_no_user_behind(link: Link) -> None:
+    sessions = await filled(link)
+    for change in CHANGES.values():
+        await set_field(link, sessions.all_partitions[0].state, change.field, change.value)
+        with pytest.raises(change.error):
+            await create_with_user(sessions)
+        await own(sessions)
+        assert await link.call("ZSCORE", users_key(PROJECT.slug), "carol") is None
+
+
+# Projects that are deleted and created again.
+
+
+async def created(link: Link, slug: str = "acme") -> Sessions:
+    project, _ = await Registry(link, "a secret").create(slug)
+    return Sessions(link, project, Limits(), 1, 4)
+
+
+@on_every_redis
+async def test_what_an_old_project_s_requests_write_reaches_no_new_project_of_its_name(link: Link) -> None:
+    registry, old = Registry(link, "a secret"), await created(link)
+    await add(old, 1, {"a": 1}, "alice")
+    await registry.revoke_keys(old.project)
+    await registry.delete(old)
+    # A copy finds nothing to be copied, a sweep nothing to be removed.
+    reading = (ON_A_PARTITION["copy"], ON_A_PARTITION["sweep"])
+    for operation in (*ON_A_PARTITION.values(), *ON_A_PROJECT.values()):
+        if operation not in reading:
+            await refused(old, operation, StateIncomplete)
+    new = await created(link)
+    assert new.project.id != old.project.id
+    await add(new, 1, {"a": 2}, "alice")
+    await add(new, 2, {"a": 2}, "alice")
+    await lapse(new, TWO)
+    for operation in (*ON_A_PARTITION.values(), *ON_A_PROJECT.values()):
+        await refused(old, operation, Unauthorized)
+
+
+class Straggler(Link):
+    """A link that lets a request of an old worker write before each of its own round trips."""
+
+    write: Callable[[], Awaitable[None]] | None = None
+
+    async def batch(self, commands: Any, *, writes: bool = False, at: Any = None) -> list[Any]:  # noqa: ANN401 - as `Link.batch`
+        if self.write is not None:
+            await self.write()
+        return await super().batch(commands, writes=writes, at=at)
+
+
+@pytest.fixture
+async def straggler(empty_redis: str) -> Any:  # noqa: ANN401 - a generator
+    link = Straggler.open(empty_redis, timeout=30.0)
+    yield link
+    await link.close()
+
+
+async def test_nothing_outlives_a_deletion_during_which_requests_still_write(link: Link, straggler: Straggler) -> None:
+    old = await created(link)
+    refusals: set[type[ServiceError]] = set()
+
+    async def write() -> None:
+        for step in (create_with_user, lambda sessions: Users(sessions).register("bob"), ON_A_PROJECT["patch of the project"]):
+            try:
+                await step(old)
+            except ServiceError as error:
+                refusals.add(type(error))
+
+    for number in range(10):
+        await add(old, number, {"a": 1}, "alice")
+    straggler.write = write
+    await Registry(straggler, "a secret").revoke_keys(old.project)
+    await Registry(straggler, "a secret").delete(old)
+    await write()
+    assert await keyspace(link) == {}
+    assert refusals <= {Unauthorized, StateIncomplete}
+
+
+async def test_a_deletion_that_was_interrupted_is_done_again(link: Link) -> None:
+    registry, sessions = Registry(link, "a secret"), await created(link)
+    await add(sessions, 1, {"a": 1}, "alice")
+    await ownership.record(link, sessions.all_partitions)
+    for key in ((), (project_key("acme"),), (project_key("acme"), users_key("acme"), sessions.all_partitions[0].state)):
+        if key:
+            await link.call("DEL", *key)
+    await registry.delete(sessions)
+    assert [name for name in await keyspace(link) if "token" not in name] == []
+
+
+async def test_a_project_that_took_the_name_meanwhile_is_not_deleted(link: Link) -> None:
+    registry, old = Registry(link, "a secret"), await created(link)
+    await registry.delete(old)
+    new = await created(link)
+    await add(new, 1, {"a": 1})
+    before = await keyspace(link)
+    with pytest.raises(ServiceError, match="acme"):
+        await registry.delete(old)
+    assert await keyspace(link) == before
+
+
+async def test_a_state_that_outlived_its_project_becomes_the_new_project_s(link: Link) -> None:
+    await link.call("HSET", "scc:{acme.0}:state", "project_id", "old", "partitions", 9, "serial", 4)
+    await add(await created(link), 1, {"a": 1})
+
+
+# Stores of earlier versions.
+
+
+async def test_states_of_an_earlier_version_get_an_owner_and_keep_the_one_they_have(link: Link) -> None:
+    await link.call("HSET", STORE, "partitions", 3)
+    await link.call("HSET", PROJECTS, *(part for number in range(700) for part in (f"p{number}", f"id {number}")))
+    await link.call("HSET", "scc:{p5.1}:state", "serial", 7, "created_at", 8)
+    await link.call("HSET", "scc:{p6.1}:state", "project_id", ownership.DELETED, "partitions", 3)
+    await Registry(link, "a secret").complete_states()
+    for number in range(700):
+        for partition in range(3):
+            state = await link.call("HMGET", f"scc:{{p{number}.{partition}}}:state", "project_id", "partitions")
+            expected = ownership.DELETED if (number, partition) == (6, 1) else f"id {number}"
+            assert state == [expected.encode(), b"3"]
+    assert await link.call("HGET", "scc:{p5.1}:state", "serial") == b"7"
+
+
+# Moves to another number of partitions.
+
+
+async def stored(link: Link, partitions: int) -> Sessions:
+    await link.call("HSET", STORE, "layout", layout.LAYOUT, "partitions", partitions, "block_size", 4)
+    project, _ = await Registry(link, "a secret").create("acme")
+    return Sessions(link, project, Limits(), partitions, 4)
+
+
+@pytest.fixture
+def late_worker(impatient_move: None, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: ARG001 - a fixture
+    """A worker that connects to Redis only after a move has looked for others."""
+
+    async def look(_: Link) -> None:
+        pass
+
+    monkeypatch.setattr(repartition, "_refuse_others", look)
+
+
+@pytest.mark.usefixtures("late_worker")
+@pytest.mark.parametrize(("before", "after"), [(1, 3), (3, 1), (3, 2)])
+async def test_a_move_loses_nothing_that_a_server_acknowledges_meanwhile(
+    link: Link, straggler: Straggler, before: int, after: int
+) -> None:
+    old = await stored(link, before)
+    for number in range(20):
+        await add(old, number, {"a": 1}, "alice")
+    written: dict[str, bytes] = {}
+    refusals: set[type[ServiceError]] = set()
+    turn = 0
+
+    async def write() -> None:
+        nonlocal turn
+        turn += 1
+        for number in (turn % 20, 100 + turn):
+            configs = document_of({"turn": turn})
+            try:
+                if number < 100:
+                    await old.replace(session_id(number), configs)
+                else:
+                    await old.create(session_id(number), configs, user=None, disable_task_tracking=False)
+                written[session_id(number)] = configs.configs
+            except ServiceError as error:
+                refusals.add(type(error))
+
+    straggler.write = write
+    await repartition.repartition(straggler, after, wait=0.0)
+    await write()
+    new = Sessions(link, old.project, Limits(), after, 4)
+    for name, configs in written.items():
+        assert (await new.get(name)).configs == configs
+    assert LayoutChanged in refusals
+    assert refusals <= {LayoutChanged, StateIncomplete}
+    located = StoreCheck(link, [old.project], await layout.read(link))
+    assert [str(finding) async for _, finding in located.findings()] == []
+    for number in (1, 200):
+        await new.create(session_id(number), document_of({"b": 1}), user=None, disable_task_tracking=False)
+
+
+@pytest.mark.usefixtures("late_worker")
+@pytest.mark.parametrize(("before", "after"), [(1, 2), (2, 4), (4, 2)])
+async def test_a_default_lifetime_that_is_acknowledged_holds_in_every_partition_after_a_move(
+    link: Link, straggler: Straggler, before: int, after: int
+) -> None:
+    old = await stored(link, before)
+    for number in range(8):
+        await add(old, number, {"a": 1})
+    acknowledged = 0
+    turn = 0
+
+    async def write() -> None:
+        nonlocal acknowledged, turn
+        turn += 1
+        try:
+            await ProjectConfigs(old).patch(document_of({"session_ttl": 1000 + turn}))
+            acknowledged = 1000 + turn
+        except ServiceError:
+            pass
+
+    await write()
+    straggler.write = write
+    await repartition.repartition(straggler, after, wait=0.0)
+    await write()
+    new = Sessions(link, old.project, Limits(), after, 4)
+    lifetimes = {await link.call("HGET", partition.state, "session_ttl") for partition in new.all_partitions}
+    assert lifetimes == {b"%d" % acknowledged}
+
+
+@pytest.mark.usefixtures("impatient_move")
+async def test_a_move_that_gives_up_lets_the_servers_write_again(link: Link, monkeypatch: pytest.MonkeyPatch) -> None:
+    sessions = await stored(link, 2)
+    before = await keyspace(link)
+
+    async def refuse(_: Link) -> None:
+        looks.append(await link.call("HGET", sessions.all_partitions[1].state, "partitions"))
+        if len(looks) > 1:
+            raise StoreUnavailable
+
+    looks: list[bytes] = []
+    monkeypatch.setattr(repartition, "_refuse_others", refuse)
+    with pytest.raises(StoreUnavailable):
+        await repartition.repartition(link, 3, wait=0.0)
+    assert looks == [b"2", b"0"]
+    assert await keyspace(link) == before
+    await add(sessions, 1, {"a": 1})
