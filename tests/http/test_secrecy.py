@@ -18,10 +18,24 @@ from tests.serving import Serving, request
 VALUE = "value-that-nobody-may-read"
 
 
+#: `session-configs` with a defect: what counts a user's sessions fails, and says of which user.
+PROGRAM = """
+import sys
+from service import cli
+from service.store.users import Users
+
+async def count_sessions(self, identifier):
+    raise LookupError(f"no {identifier}")
+
+Users.count_sessions = count_sessions
+sys.exit(cli.main())
+"""
+
+
 @pytest.fixture
 def logging(tmp_path: Path) -> Iterator[tuple[Serving, Api]]:
     flags = ["--workers", "1", "--access-log", "true", "--command-timeout", "0.2", "--client-timeout", "0.2"]
-    serving = Serving(tmp_path / "data", *flags, SCC_ROOT_TOKEN="root-of-the-tests").wait_ready()
+    serving = Serving(tmp_path / "data", *flags, program=("-c", PROGRAM), SCC_ROOT_TOKEN="root-of-the-tests").wait_ready()
     api = api_on(serving)
     yield serving, api
     api.close()
@@ -69,13 +83,13 @@ def test_no_key_and_no_config_is_ever_logged(logging: tuple[Serving, Api]) -> No
         assert 503 in everything()
     finally:
         kill(redis_pid, signal.SIGCONT)
-    # What nobody expects: a key of another kind in the place of the session. That is a defect, with all that is known of it.
+    # A key of another kind in the place of the session, and what nobody expects: a defect, with all that is known of it.
     with Redis.from_url(api.server.redis_url) as redis:
         redis.set(f"scc:{{default.0}}:session:{session_id}", VALUE)
-    status, answer = request("GET", f"{serving.base_url}{path}", api.key)
-    assert (status, answer["reason"]) == (500, "internal")
-    status, answer = request("PATCH", f"{serving.base_url}{path}", api.key, {"configs": {VALUE: VALUE}})
-    assert (status, answer["reason"]) == (500, "internal")
+    for method, body in (("GET", None), ("PATCH", {"configs": {VALUE: VALUE}})):
+        assert request(method, f"{serving.base_url}{path}", api.key, body)[0] == 503
+        status, answer = request("GET", f"{serving.base_url}/user/alice/resources", api.key)
+        assert (status, answer["reason"]) == (500, "internal")
     assert serving.stop() == 0
     told = serving.output + serving.errors
     assert serving.errors.count("Traceback") == 2
@@ -90,12 +104,10 @@ def test_a_key_in_a_path_is_masked_in_the_access_log_and_beside_a_traceback(logg
     for key in (api.key, encoded, encoded.replace("%", "%25"), api.key.replace("-", "%2D")):
         api.send("GET", f"/{key}/session")
         api.send("GET", f"/session/{key}")
-    session_id = api.new({"a": 1})
-    with Redis.from_url(api.server.redis_url) as redis:
-        redis.set(f"scc:{{default.0}}:session:{session_id}", VALUE)
-    request("GET", f"{serving.base_url}/session/{session_id}/configs?{api.key}", api.key)
+    assert request("GET", f"{serving.base_url}/user/{api.key}/resources", api.key)[0] == 500
     assert serving.stop() == 0
     assert "Traceback" in serving.errors
+    assert "LookupError: no sk-ac-***" in serving.errors
     assert serving.errors.count("GET /api/v1/sk-ac-*** 404 ") == 4
     assert serving.errors.count("GET /api/v1/session/sk-ac-*** 400 ") == 4
     assert [word for word in ("root-of-the-tests", "root%2Dof", encoded[-30:]) if word in serving.errors] == []

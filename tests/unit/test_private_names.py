@@ -29,6 +29,7 @@ ATTRIBUTES: dict[tuple[str, str], object] = {
     ("http/protocol.py", "_drain_waiter"): RequestHandler,
     ("http/protocol.py", "_finish"): web.BaseRequest,
     ("http/protocol.py", "_kwargs"): web.Server,
+    ("http/protocol.py", "_lingering_time"): RequestHandler,
     ("http/protocol.py", "_loop"): RequestHandler,
     ("http/protocol.py", "_message"): web.BaseRequest,
     ("http/protocol.py", "_messages"): RequestHandler,
