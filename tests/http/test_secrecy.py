@@ -119,6 +119,8 @@ def test_what_is_refused_before_it_is_a_request_is_logged_with_its_sender_and_wi
     serving, api = logging
     refused = {
         400: head(api, "GET /api/v1/ping HTTP/1.1", f"X: {VALUE}\x00", f"Authorization : Bearer {api.key}"),
+        414: head(api, f"GET /api/v1/session?x={VALUE * 4000} HTTP/1.1"),
+        431: head(api, "GET /api/v1/ping HTTP/1.1", f"X: {VALUE * 400}"),
         408: f"GET /{VALUE} HTTP/1.1\r\nAuthorization: Bearer {api.key}\r\n".encode(),
     }
     for status, raw in refused.items():
