@@ -19,11 +19,14 @@
     ├── UnsupportedMediaType    415
     ├── UnsupportedContentCoding 415
     ├── ExpectationFailed       417
+    ├── FilterTooExpensive      422  one session alone costs more comparisons than a list may make
     ├── TooManyRequests         429  the key has used up its rate
     ├── HeadTooLarge            431
     ├── Overloaded              503  the worker has as much in hand as it may
+    │   └── ClientGone          503  the client has disconnected; nobody reads the answer
     ├── StoreUnavailable        503  nothing was written
     │   ├── StoreFull           503  Redis is out of memory; nothing was written
+    │   │   └── ProjectFull     503  the project has as many sessions or users as it may have; nothing was written
     │   ├── WriteUncertain      503  a write that may or may not have happened
     │   ├── StoreDamaged        503  a key was overwritten by hand; `check --repair` rebuilds what follows from other keys
     │   └── NotReplicated       503  a write that has happened, but is not on as many replicas as promised
@@ -189,6 +192,17 @@ class ExpectationFailed(ServiceError):
     message = "Expect can only be 100-continue"
 
 
+class FilterTooExpensive(ServiceError):
+    """The arrays of one session alone cost more comparisons with the filter than a list may make."""
+
+    status = 422
+    reason = "filter_too_expensive"
+    message = (
+        "comparing filter_by_configs with the arrays of a session takes too many steps; put fewer objects and arrays into the "
+        "arrays of the filter, or filter by another key as well"
+    )
+
+
 class TooManyRequests(ServiceError):
     """The key has used up its rate; `retry_after` is the whole seconds until it may ask again."""
 
@@ -233,6 +247,12 @@ class Overloaded(ServiceError):
     retry_after = 1  # seconds
 
 
+class ClientGone(Overloaded):
+    """The client has disconnected, or closed its side while much work was still to do; the work stops."""
+
+    message = "the client closed its side of the connection before a long list was ready; keep it open, or ask again"
+
+
 class StoreUnavailable(ServiceError):
     """Redis cannot be reached, or refuses to work; nothing was written.
 
@@ -261,6 +281,18 @@ class StoreFull(StoreUnavailable):
 
     reason = "store_full"
     message = "the store is out of memory; try again later"
+
+
+class ProjectFull(StoreFull):
+    """The project has as many sessions or users as it may have; nothing was written."""
+
+    message = "the project has as many sessions or users as it may have; delete some first"
+    retry_after = 60  # seconds; it stays so until some are deleted or expire
+
+    def __init__(self, limit: str, most: int) -> None:
+        """`limit` is the name of the setting, `most` its value."""
+        what = limit.removeprefix("max_")
+        super().__init__(f"the project has {most} {what}, the most it may have ({limit}); delete some first")
 
 
 class WriteUncertain(StoreUnavailable):

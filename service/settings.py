@@ -16,6 +16,7 @@ from typing import Any
 
 from service.configs.limits import Limits
 from service.errors import StartupError
+from service.memory import MIN_MEMORY, default_max_memory
 
 FSYNC_POLICIES = ("always", "everysec", "no")
 TRUE, FALSE = ("1", "true", "yes", "on"), ("0", "false", "no", "off")
@@ -55,6 +56,12 @@ class Settings(Limits):
     )
     fsync: str = field(
         default="everysec", metadata={"help": "when the embedded Redis syncs its file: always, everysec or no"}
+    )
+    max_memory: int = field(
+        default_factory=default_max_memory,
+        metadata={
+            "help": "bytes of data in the embedded Redis, beyond it 503; 0: no limit; two fifths of memory unless set"
+        },
     )
     redis_server: str = field(
         default="",
@@ -106,6 +113,7 @@ class Settings(Limits):
         _require(0 <= self.port <= 65535, "port", "0 to 65535")
         _require(1 <= self.workers <= 256, "workers", "1 to 256")
         _require(self.fsync in FSYNC_POLICIES, "fsync", ", ".join(FSYNC_POLICIES))
+        _require(self.max_memory == 0 or self.max_memory >= MIN_MEMORY, "max_memory", f"0, or {MIN_MEMORY:,} or more")
         _require(1 <= self.partitions <= 1024, "partitions", "1 to 1024")
         _require(0 <= self.min_replicas <= 100, "min_replicas", "0 to 100")
         _require(0 < self.command_timeout < inf, "command_timeout", "more than 0")
@@ -122,7 +130,8 @@ class Settings(Limits):
         # What nests is walked by recursion, two frames a level.
         _require(self.max_nesting <= 256, "max_nesting", "1 to 256")
         for limit in fields(Limits):
-            _require(getattr(self, limit.name) >= 1, limit.name, "1 or more")
+            least = 0 if limit.default == 0 else 1
+            _require(getattr(self, limit.name) >= least, limit.name, f"{least} or more")
 
 
 def _require(holds: object, name: str, accepted: str) -> None:

@@ -79,7 +79,11 @@ def serve(settings: Settings, load: Callable[[], Parts] = load_parts) -> None:
 def _serve_embedded(settings: Settings, load: Callable[[], Parts], signals: Signals, lock: BinaryIO) -> None:
     resolved = datadir.with_secrets(settings)
     redis = EmbeddedRedis(
-        settings.data_dir, fsync=settings.fsync, server=settings.redis_server, keep_open=(lock.fileno(),)
+        settings.data_dir,
+        fsync=settings.fsync,
+        server=settings.redis_server,
+        max_memory=settings.max_memory,
+        keep_open=(lock.fileno(),),
     )
     try:
         redis.launch()

@@ -212,7 +212,7 @@ class Operator:
     def __init__(self, server: Server) -> None:
         # A loop of its own making leaves alone the one that asynchronous tests run in.
         self._runner = asyncio.Runner(loop_factory=asyncio.new_event_loop)
-        self._server = server
+        self.server = server
         self._link = Link.open(server.redis_url, timeout=PATIENCE)
         self.registry = Registry(self._link, (server.data_dir / "key-secret").read_text(encoding="utf-8").strip())
 
@@ -222,7 +222,7 @@ class Operator:
 
     def new_project(self) -> Api:
         project, key = self._runner.run(self.registry.create(f"test-{secrets.token_hex(8)}"))
-        return Api(self._server, key, project)
+        return Api(self.server, key, project)
 
     def revoke_keys(self, project: Project) -> None:
         self._runner.run(self.registry.revoke_keys(project))

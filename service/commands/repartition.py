@@ -51,6 +51,7 @@ def _redis(settings: Settings) -> Iterator[str]:
     if not (directory / datadir.LOCK).exists():
         raise StartupError(f"there is no store in data directory {directory}")
     with datadir.lock(directory) as lock:
+        # Without a limit on memory: a move needs more for a while, and must not stop half done.
         redis = EmbeddedRedis(
             directory, fsync=settings.fsync, server=settings.redis_server, keep_open=(lock.fileno(),)
         )

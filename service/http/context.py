@@ -7,13 +7,14 @@ from typing import NamedTuple
 
 from aiohttp import web
 
-from service.http.load import Load
+from service.http.admission import AdmissionControl, Ticket
 from service.settings import Settings
 from service.store.conditions import Conditions
 from service.store.connection import Link
 from service.store.projects import KeyRing, ProjectConfigs, Registry
 from service.store.rates import Rates
 from service.store.sessions import Project, Sessions
+from service.store.time_slices import Scheduler
 from service.store.users import Users
 
 
@@ -33,8 +34,9 @@ class Worker:
     def __init__(self, settings: Settings, link: Link) -> None:
         self.settings = settings
         self.link = link
-        self.load = Load(settings.max_in_flight)
+        self.admission = AdmissionControl(settings.max_in_flight)
         self.rates = _rates(settings, link)
+        self.scans = Scheduler()
         self.keys = KeyRing(Registry(link, settings.key_secret), self._store, settings.partitions)
 
     def _store(self, project: Project) -> Store:
@@ -58,6 +60,7 @@ class Call(NamedTuple):
     request: web.BaseRequest
     parameter: str
     worker: Worker
+    ticket: Ticket
     opened: Store | None
     query: Mapping[str, str]
     conditions: Conditions

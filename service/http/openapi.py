@@ -13,10 +13,12 @@ from service.errors import (
     BodyTooLarge,
     ConfigsTooLarge,
     ExpectationFailed,
+    FilterTooExpensive,
     HeadTooLarge,
     NotReplicated,
     Overloaded,
     PreconditionFailed,
+    ProjectFull,
     RequestTimeout,
     ServiceError,
     SessionNotFound,
@@ -39,7 +41,7 @@ Errors = tuple[type[ServiceError], ...]
 
 #: Errors that any path can be answered with; beside them any path that needs a key, and any that takes a body.
 _ALWAYS: Errors = (BadRequest, RequestTimeout, UriTooLong, HeadTooLarge, Overloaded)
-_WITH_KEY: Errors = (Unauthorized, TooManyRequests, StoreUnavailable, StoreFull, WriteUncertain, NotReplicated)
+_WITH_KEY: Errors = (Unauthorized, TooManyRequests, StoreUnavailable, StoreFull, ProjectFull, WriteUncertain, NotReplicated)
 _WITH_BODY: Errors = (
     ConfigsTooLarge,
     BodyTooLarge,
@@ -48,7 +50,16 @@ _WITH_BODY: Errors = (
     ExpectationFailed,
 )
 #: All errors that a described path can be answered with.
-_ALL: Errors = (*_ALWAYS, *_WITH_KEY, *_WITH_BODY, PreconditionFailed, SessionNotFound, UserNotFound, Unreadable)
+_ALL: Errors = (
+    *_ALWAYS,
+    *_WITH_KEY,
+    *_WITH_BODY,
+    PreconditionFailed,
+    SessionNotFound,
+    UserNotFound,
+    Unreadable,
+    FilterTooExpensive,
+)
 
 _JSON = "application/json"
 _TEXT: Schema = {"schema": {"type": "string"}}

@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import suppress
 from heapq import nsmallest
 from http import HTTPStatus
+from time import monotonic
 from typing import Any
 
 from aiohttp import HttpVersion10, web
@@ -38,6 +39,8 @@ EXTRA_CONNECTIONS, EXTRA_WAIT = 16, 1.0
 MAX_FIELD_BYTES, MAX_FIELDS = 8190, 128
 #: How aiohttp says that there are more; it has no class for that error.
 _TOO_MANY_FIELDS = "Too many headers received"
+#: Seconds that work goes on for a client that has ended its side of the connection.
+HALF_CLOSED_PATIENCE = 0.1
 #: In how many batches all connections would be closed.
 BATCHES = 100
 
@@ -316,9 +319,25 @@ def has_left(request: web.BaseRequest) -> bool:
     return request.transport is None or (isinstance(protocol, Protocol) and protocol.ended)
 
 
+def client_check(request: web.BaseRequest) -> Callable[[], bool]:
+    """A function that says whether the client of `request` is gone.
+
+    A client that has closed its connection and one that has only ended its side of it, and still waits for the answer, look
+    the same (both send a FIN). So such a client counts as gone only after `HALF_CLOSED_PATIENCE` seconds of work.
+    """
+    started = monotonic()
+
+    def is_gone() -> bool:
+        return request.transport is None or (has_left(request) and monotonic() - started > HALF_CLOSED_PATIENCE)
+
+    return is_gone
+
+
 def is_extra(request: web.BaseRequest) -> bool:
     """Whether there was no room for the connection of a request."""
     return isinstance(request.protocol, Protocol) and request.protocol.is_extra
+
+
 def _head_size(headers: Iterable[tuple[bytes, bytes]]) -> int:
     """The bytes of header lines, each with its colon, a space and CRLF."""
     return sum(len(name) + len(value) + 4 for name, value in headers)

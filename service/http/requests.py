@@ -154,7 +154,7 @@ async def read_body(call: Call) -> bytes:
     try:
         if request.content.is_eof():
             return await request.read()
-        async with call.worker.load.receiving(), asyncio.timeout(call.settings.client_timeout):
+        async with call.worker.admission.receiving(call.ticket), asyncio.timeout(call.settings.client_timeout):
             return await request.read()
     except TimeoutError:
         raise RequestTimeout from None

@@ -1,7 +1,7 @@
 """Creating sessions: the steps that keep every session's user listed, whatever crashes, and leave no user behind."""
 
 from service.configs.document import NULL, Document, check_size
-from service.errors import PreconditionFailed
+from service.errors import PreconditionFailed, StoreFull
 from service.store.conditions import UNCONDITIONAL, Conditions
 from service.store.sessions import Session
 from service.store.users import Users
@@ -21,8 +21,8 @@ async def create_session(
     """Create a session as `Sessions.create` does, and register its `user`.
 
     The user is registered before the session is created, for a crash must not leave a session whose user is not listed, and
-    withdrawn if another session has the id. `may_exist`: the client chose the id, so it may be in use; `conditions` are then
-    checked against the session that has it.
+    withdrawn if another session has the id or there is no room for this one. `may_exist`: the client chose the id, so it may
+    be in use; `conditions` are then checked against the session that has it.
 
     Returns:
         The session, and whether it is new.
@@ -30,6 +30,7 @@ async def create_session(
     Raises:
         PreconditionFailed: `conditions` do not hold for the session that has the id.
         ConfigsTooLarge: the configs are over the limit; nothing was written.
+        StoreFull: there is no room for the session, or for its user.
         WriteUncertain: Redis is away; the session may exist.
     """
     sessions = users.sessions
@@ -46,7 +47,7 @@ async def create_session(
             ttl=ttl,
             conditions=conditions,
         )
-    except PreconditionFailed:
+    except (PreconditionFailed, StoreFull):
         await _withdraw(users, user, expected)
         raise
     if not created:

@@ -42,6 +42,8 @@ logfile {log}
 appendonly yes
 appendfsync {fsync}
 save ""
+maxmemory {max_memory}
+maxmemory-policy noeviction
 set-max-intset-entries 4096
 hash-max-{packed}-value 8192
 """
@@ -52,15 +54,19 @@ class EmbeddedRedis:
 
     `keep_open` are file descriptors that Redis inherits: with the lock's among them, the directory stays taken as long as Redis
     lives, even when this process was killed. `server` names the binary; empty takes the first of `binaries.servers` that can
-    read what is in the directory.
+    read what is in the directory. `max_memory` is what its data may take, in bytes, 0 for no limit; what is in the directory is
+    loaded whatever it takes.
 
     Raises:
         StartupError: there is no such server.
     """
 
-    def __init__(self, directory: Path, *, fsync: str, server: str = "", keep_open: tuple[int, ...] = ()) -> None:
+    def __init__(
+        self, directory: Path, *, fsync: str, server: str = "", max_memory: int = 0, keep_open: tuple[int, ...] = ()
+    ) -> None:
         self.directory = directory.absolute()
         self._fsync = fsync
+        self._max_memory = max_memory
         self._keep_open = keep_open
         self._server = _choose_server(self.directory, server)
         self._process: subprocess.Popen[bytes] | None = None
@@ -92,7 +98,9 @@ class EmbeddedRedis:
             StartupError: it cannot be started.
         """
         packed = "listpack" if self._server.version >= (7, 0) else "ziplist"
-        config = CONFIG.format(socket=_escaped(self._socket.place()), log=LOG, fsync=self._fsync, packed=packed)
+        config = CONFIG.format(
+            socket=_escaped(self._socket.place()), log=LOG, fsync=self._fsync, packed=packed, max_memory=self._max_memory
+        )
         data_format.remove_temporary_files(self.directory)
         data_format.write_record(self.directory, self._server)
         self._is_restarting = False

@@ -8,7 +8,7 @@ from contextlib import suppress
 
 from redis.exceptions import NoScriptError, ResponseError
 
-from service.errors import StartupError, StoreUnavailable
+from service.errors import StartupError, StoreFull, StoreUnavailable
 from service.store import keys, replies, scripts
 from service.store.connection import Link
 from service.store.lane import Command
@@ -30,10 +30,11 @@ def _commands(prefix: str) -> list[Command]:
         ("HSETNX", hash_, "field", "1"), ("HINCRBY", hash_, "number", 1), ("HSTRLEN", hash_, "field"),
         ("HGET", hash_, "field"), ("HMGET", hash_, "field", "number"), ("HGETALL", hash_), ("HSCAN", hash_, 0),
         ("HDEL", hash_, "field"),
-        ("SADD", set_, 1), ("SMEMBERS", set_), ("SCARD", set_), ("SREM", set_, 1),
+        ("SADD", set_, 1), ("SMEMBERS", set_), ("SREM", set_, 1),
         ("ZSCORE", zset, "member"), ("ZRANGE", zset, 0, 0, "WITHSCORES"), ("ZRANGEBYSCORE", zset, "-inf", "+inf"),
         ("ZREVRANGEBYSCORE", zset, "+inf", "-inf"), ("ZREM", zset, "member"),
-        ("SET", text, "", "PX", 1000, "NX"), ("PTTL", text), ("EXISTS", text), ("UNLINK", text), ("DEL", hash_, set_, zset, text),
+        ("SET", text, "", "PX", 1000, "NX"), ("PTTL", text), ("EXISTS", text), ("UNLINK", text),
+        ("DEL", hash_, set_, zset, text),
     ]  # fmt: skip
 
 
@@ -77,7 +78,8 @@ async def _try_commands(link: Link, prefix: str) -> None:
     commands = _commands(prefix)
     refused: dict[str, Cause] = {}
     for command, outcome in zip(commands, await link.batch(commands, at=prefix), strict=True):
-        if isinstance(outcome, StoreUnavailable):
+        # A store that is full works, but for writes that need memory; the scripts have shown whether it may write.
+        if isinstance(outcome, StoreUnavailable) and not isinstance(outcome, StoreFull):
             refused[str(command[0])] = Cause(outcome.diagnosis, outcome.may_pass)
     _raise_for(refused)
 

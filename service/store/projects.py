@@ -70,7 +70,9 @@ class Registry:
         Raises:
             BadRequest: it had to be `new` and is not.
         """
-        if not await self.link.call("HSETNX", keys.PROJECTS, slug, str(uuid4()), writes=True) and new:
+        # Looked at first: a server must start on a store that is full and takes no more.
+        is_there = not new and await self.link.call("HGET", keys.PROJECTS, slug) is not None
+        if not is_there and not await self.link.call("HSETNX", keys.PROJECTS, slug, str(uuid4()), writes=True) and new:
             raise BadRequest(f"there is a project {slug} already")
         project = await self.get(slug)
         created_at = int(time.time() * 1_000_000)
@@ -105,12 +107,20 @@ class Registry:
         """Let `key`, or a new one, open `project`; returns the key."""
         key = key or KEY_PREFIX + secrets.token_urlsafe(32)
         known = digest(key, self.secret)
+        if await self._has_key(project, known, name):
+            return key
         # The set first: a token that no set names could not be revoked with its project.
         await self.link.call("SADD", keys.tokens_key(project.slug), known, writes=True)
         await self.link.call(
             "HSET", keys.token_key(known), "project", project.slug, "project_id", project.id, "name", name, writes=True
         )
         return key
+
+    async def _has_key(self, project: Project, known: str, name: str) -> bool:
+        """Whether the key whose hash is `known` is recorded as it should be; then nothing needs to be written."""
+        record = await self.link.call("HMGET", keys.token_key(known), "project", "project_id", "name")
+        wanted = [project.slug.encode(), project.id.encode(), name.encode()]
+        return record == wanted and known.encode() in await self.link.call("SMEMBERS", keys.tokens_key(project.slug))
 
     async def revoke_keys(self, project: Project, *, name: str | None = None, but: str | None = None) -> None:
         """Revoke all keys of `project`, or those called `name`, except the key `but`."""
@@ -170,7 +180,7 @@ class KeyRing(Generic[Opened]):
         self._registry = registry
         self._partitions = partitions
         self._opened = opened
-        self._known: dict[str, tuple[float, str, Opened]] = {}
+        self._known: dict[str, tuple[float, str, Opened, str]] = {}
 
     async def open(self, authorization: str) -> Opened:
         """What the key in an Authorization header opens.
@@ -196,8 +206,13 @@ class KeyRing(Generic[Opened]):
         if len(self._known) >= KEYS_REMEMBERED:
             self._known.clear()
         opened = self._opened(project)
-        self._known[authorization] = (asked + KEY_TTL, authorization, opened)
+        self._known[authorization] = (asked + KEY_TTL, authorization, opened, project.slug)
         return opened
+
+    def project_of(self, authorization: str) -> str:
+        """The name of the project that a key opened last, "" where it is not known. Asks nobody, and permits nothing."""
+        known = self._known.get(authorization)
+        return "" if known is None else known[3]
 
 
 @dataclass(frozen=True)

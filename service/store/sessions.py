@@ -1,6 +1,6 @@
 """Sessions of one project: create, read, replace, patch, delete, copy. Each write is one script."""
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -9,7 +9,7 @@ import orjson
 from service.configs.document import EMPTY, NULL, Document, check_size
 from service.configs.lifetime import LAST_MOMENT
 from service.configs.limits import Limits
-from service.errors import ConfigsTooLarge, SessionNotFound, Unreadable
+from service.errors import ConfigsTooLarge, ProjectFull, SessionNotFound, Unreadable
 from service.store import scripts
 from service.store.conditions import UNCONDITIONAL, Conditions, failure
 from service.store.connection import Link, checked
@@ -21,8 +21,9 @@ REPLACE = scripts.load("replace")
 PATCH = scripts.load("patch")
 DELETE = scripts.load("delete")
 
-#: Sessions that are deleted a round trip.
-DELETE_BATCH = 100
+#: Sessions that are removed in one round trip, and the bytes of terms that they have together. Redis works off all that one
+#: connection has sent before it looks at another.
+REMOVED, REMOVED_BYTES = 100, 2 * 1024
 
 #: The fields of a session's hash that make a `Session`, in the order in which scripts return them.
 FIELDS = ("configs", "revision", "user", "created_at", "updated_at", "disable_task_tracking", "serial", "expires_at")
@@ -147,6 +148,27 @@ def user_field(user: str | None) -> str:
     return "" if user is None else orjson.dumps(user).decode()
 
 
+async def portions(link: Link, named: Sequence[tuple[str, str]]) -> AsyncIterator[list[str]]:
+    """The ids of sessions to be removed (each with its key), in portions that do not keep Redis from others for long.
+
+    A session of many terms is a portion of its own; what has no size shows when it is removed.
+    """
+    portion: list[str] = []
+    total = 0
+    for first in range(0, len(named), REMOVED):
+        batch = named[first : first + REMOVED]
+        sizes = await link.batch([("HSTRLEN", key, "terms") for _, key in batch])
+        for (session_id, _), answer in zip(batch, sizes, strict=True):
+            size = 0 if isinstance(answer, Exception) else answer
+            if portion and (total + size > REMOVED_BYTES or len(portion) == REMOVED):
+                yield portion
+                portion, total = [], 0
+            portion.append(session_id)
+            total += size
+    if portion:
+        yield portion
+
+
 class Sessions:
     """The sessions of one project. `conditions` are those of a request on the state of the session that it is for.
 
@@ -221,8 +243,11 @@ class Sessions:
                 int(disable_task_tracking),
                 _ttl(ttl),
                 conditions.encode(),
+                -(-self.limits.max_sessions // self.partitions),  # its share, rounded up
             ),
         )
+        if reply[0] == b"full":
+            raise ProjectFull("max_sessions", self.limits.max_sessions)
         if reply[0] == b"precondition_failed":
             raise failure(reply[1].decode())
         if reply[0] == b"exists":
@@ -332,8 +357,8 @@ class Sessions:
 
         Those whose lifetime is over go too.
         """
-        for first in range(0, len(session_ids), DELETE_BATCH):
-            some = session_ids[first : first + DELETE_BATCH]
+        named = [(session_id, self.partition(session_id).session(session_id)) for session_id in session_ids]
+        async for some in portions(self.link, named):
             await DELETE.run_many(self.link, [self._delete_call(session_id, UNCONDITIONAL, user) for session_id in some])
 
     def _delete_call(

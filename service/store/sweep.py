@@ -10,17 +10,17 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
-from math import inf
+from collections.abc import Sequence
+from contextlib import suppress
 from random import uniform
 
 from redis.exceptions import ResponseError
 
-from service.errors import StoreUnavailable
+from service.errors import StoreFull, StoreUnavailable
 from service.store import keys, scripts
 from service.store.connection import Link, checked
 from service.store.keys import BLOCK_SIZE, Partition
-from service.store.sessions import microseconds
+from service.store.sessions import microseconds, portions
 
 EXPIRE = scripts.load("expire")
 
@@ -31,8 +31,8 @@ SPREAD = 0.2
 LEASE = 700
 #: Sessions removed in one round, and partitions looked at in one and in one round trip.
 ROUND, LOOKS, LOOKS_BATCH = 1000, 2000, 500
-#: Sessions removed in one round trip, and the bytes of terms that they have together: what keeps Redis from others at once.
-BATCH, BATCH_BYTES = 100, 2 * 1024
+#: Sessions looked at in one round trip.
+BATCH = 100
 
 log = logging.getLogger("service")
 
@@ -61,47 +61,18 @@ async def due(link: Link, partition: Partition) -> list[str]:
 async def expire(link: Link, partition: Partition, session_ids: Sequence[str]) -> int:
     """Remove those of `session_ids` whose lifetime is over; returns how many are no longer due because of it."""
     done = 0
-    sizes = await link.batch([("HSTRLEN", partition.session(name), "terms") for name in session_ids])
-    for some in _portions(zip(session_ids, sizes, strict=True)):
+    async for some in portions(link, [(name, partition.session(name)) for name in session_ids]):
         replies = await EXPIRE.run_many(
             link,
             [
                 ((partition.session(name), partition.sessions), (partition.prefix, partition.block_size, name))
                 for name in some
             ],
-            # It looks before it acts, so it may be sent again as reads are; and a read that sweeps first is no write.
+            # It looks before it acts, so it may be sent again as reads are.
             writes=False,
         )
         done += sum(reply[0] != b"lives" for reply in replies)
     return done
-
-
-def _portions(sized: Iterable[tuple[str, int | Exception]]) -> Iterator[list[str]]:
-    """Ids in portions that stay below `BATCH_BYTES`, or are one; what has no size shows when it is to be removed."""
-    portion: list[str] = []
-    total = 0
-    for name, answer in sized:
-        size = 0 if isinstance(answer, Exception) else answer
-        if portion and total + size > BATCH_BYTES:
-            yield portion
-            portion, total = [], 0
-        portion.append(name)
-        total += size
-    if portion:
-        yield portion
-
-
-async def sweep(link: Link, partitions: Sequence[Partition], seconds: float = inf) -> None:
-    """Remove every session of `partitions` whose lifetime is over.
-
-    Raises:
-        StoreUnavailable: some were left after so many `seconds`; what was removed is gone.
-    """
-    deadline = time.monotonic() + seconds
-    for partition in await overdue(link, partitions):
-        while await expire(link, partition, await due(link, partition)):
-            if time.monotonic() > deadline:
-                raise StoreUnavailable
 
 
 class Sweeper:
@@ -136,15 +107,19 @@ class Sweeper:
 
         One that lasts longer than any is given for is from before the clock stepped back; nobody would sweep until it ends.
         """
-        if await self._link.call("SET", keys.SWEEP, "", "PX", LEASE, "NX", writes=True) is not None:
-            return True
+        try:
+            if await self._link.call("SET", keys.SWEEP, "", "PX", LEASE, "NX", writes=True) is not None:
+                return True
+        except StoreFull:
+            return True  # no memory even for the lease, and a sweep gives some back; several at a time do no harm
         if await self._link.call("PTTL", keys.SWEEP) <= LEASE:
             return False
         await self._renew_lease()
         return True
 
     async def _renew_lease(self) -> None:
-        await self._link.call("SET", keys.SWEEP, "", "PX", LEASE, writes=True)
+        with suppress(StoreFull):
+            await self._link.call("SET", keys.SWEEP, "", "PX", LEASE, writes=True)
 
     async def round(self) -> bool:
         """Sweep the next partitions, in turn and about `ROUND` sessions at most; whether some are left.

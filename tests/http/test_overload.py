@@ -9,13 +9,13 @@ from os import kill
 
 import pytest
 
-from service.http.load import AT_ONCE
+from service.http.admission import CONCURRENCY
 from tests.api import Api, api_on
 from tests.raw import answer_on, connect, conversation, head
 from tests.serving import PATIENCE, Serving, until
 
 #: More than it works at, so that some wait for their turn.
-IN_FLIGHT, BEYOND = AT_ONCE + 36, 50
+IN_FLIGHT, BEYOND = CONCURRENCY + 36, 50
 
 
 @pytest.fixture(scope="module")
@@ -110,6 +110,6 @@ def test_what_waits_for_its_turn_is_not_done_for_a_client_that_has_left(busy: tu
         for _ in range(5):
             assert [answer.status for answer in conversation(api, health)] == [200]
     # Those that had begun are done, and all places are free again.
-    until(lambda: f'"revision":{1 + AT_ONCE}}}' in api.send("GET", f"/session/{session_id}").raw.decode(), "what had begun")
-    for _ in range(2 * AT_ONCE):
-        assert api.get(session_id).data["revision"] == 1 + AT_ONCE
+    until(lambda: f'"revision":{1 + CONCURRENCY}}}' in api.send("GET", f"/session/{session_id}").raw.decode(), "what had begun")
+    for _ in range(2 * CONCURRENCY):
+        assert api.get(session_id).data["revision"] == 1 + CONCURRENCY

@@ -7,6 +7,7 @@ import pytest
 
 from service import errors
 from service.errors import (
+    ClientGone,
     NotFound,
     OutputError,
     ProjectNotFound,
@@ -77,7 +78,11 @@ def test_every_error_that_a_client_can_get_has_a_reason_of_its_own() -> None:
     assert sorted(word for of_status in reasons().values() for word in of_status) == sorted(words)
     assert set(words) <= CONTRACT
     inheriting = {each for each in all_errors() if "reason" not in vars(each)}
-    assert inheriting == {ProjectNotFound, StartupError, OutputError, StoreDamaged}  # of commands only, or an unavailable store
+    assert inheriting == {
+        ProjectNotFound, StartupError, OutputError,  # of commands only
+        StoreDamaged,  # an unavailable store
+        ClientGone,  # nobody reads it
+    }  # fmt: skip
 
 
 def test_the_description_lists_every_reason_and_those_of_each_status(api: Api) -> None:

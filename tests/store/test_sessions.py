@@ -42,7 +42,7 @@ async def test_any_number_of_terms_comes_and_goes(sessions: Sessions, count: int
     await add(sessions, 2, {})
     sets = {f"scc:{{acme.0}}:index:0:k{number}={number}" for number in many.values()}
     state = sessions.all_partitions[0].state
-    for change in (sessions.replace(TWO, document_of(many, Limits(max_keys=5000))),):
+    for change in (sessions.replace(TWO, document_of(many, Limits(max_keys=5000, max_terms=5000))),):
         await change
         held = await keyspace(sessions.link)
         assert sets <= set(held)

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from redis.exceptions import ResponseError
@@ -11,6 +11,7 @@ from redis.exceptions import ResponseError
 from service.configs.limits import Limits
 from service.errors import StoreUnavailable
 from service.store import keys, sweep
+from service.store import sessions as store_sessions
 from service.store.connection import Link
 from service.store.keys import Partition
 from service.store.lane import Command
@@ -18,7 +19,18 @@ from service.store.projects import Registry
 from service.store.sessions import Sessions
 from service.store.sweep import EXPIRE, Sweeper
 from service.store.topology import Place
-from tests.store.filling import PROJECT, TIMEOUT, CountingLink, add, document_of, keyspace, lapse, on_every_redis, session_id
+from tests.store.filling import (
+    PROJECT,
+    TIMEOUT,
+    CountingLink,
+    add,
+    document_of,
+    keyspace,
+    lapse,
+    on_every_redis,
+    session_id,
+    sweep_all,
+)
 
 BLOCK = 4
 
@@ -119,7 +131,7 @@ async def test_every_project_has_its_turn_where_they_are_too_many_for_one_round(
 
 
 @pytest.mark.parametrize(
-    ("sizes", "portions"),
+    ("sizes", "expected"),
     [
         ([], []),
         ([10, 10, 10], [3]),
@@ -129,14 +141,19 @@ async def test_every_project_has_its_turn_where_they_are_too_many_for_one_round(
         ([99, ResponseError("WRONGTYPE"), 1, 1], [3, 1]),
     ],
 )
-def test_what_is_removed_at_once_is_bounded_by_its_terms(
-    sizes: list[int | Exception], portions: list[int], monkeypatch: pytest.MonkeyPatch
+async def test_what_is_removed_in_one_round_trip_is_bounded_by_its_terms(
+    sizes: list[int | Exception], expected: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sweep, "BATCH_BYTES", 100)
+    class Sizes:
+        async def batch(self, commands: list[Command]) -> list[int | Exception]:
+            return [sizes[int(str(key))] for _, key, _ in commands]
+
+    monkeypatch.setattr(store_sessions, "REMOVED_BYTES", 100)
     names = [session_id(number) for number in range(len(sizes))]
-    found = list(sweep._portions(zip(names, sizes, strict=True)))
-    assert [len(portion) for portion in found] == portions
-    assert [name for portion in found for name in portion] == names
+    named = [(name, str(number)) for number, name in enumerate(names)]
+    actual = [portion async for portion in store_sessions.portions(cast("Any", Sizes()), named)]
+    assert [len(portion) for portion in actual] == expected
+    assert [name for portion in actual for name in portion] == names
 
 
 async def test_a_session_that_a_hand_has_damaged_goes_with_what_is_known_of_it(sessions: Sessions) -> None:
@@ -148,7 +165,7 @@ async def test_a_session_that_a_hand_has_damaged_goes_with_what_is_known_of_it(s
     # And entries of sessions that are none, or that live on.
     kept = await add(sessions, 9, {"b": 1})
     await sessions.link.call("ZADD", partition.expiring, 1, session_id(9), 1, session_id(77))
-    await sweep.sweep(sessions.link, sessions.all_partitions)
+    await sweep_all(sessions)
     held = await keyspace(sessions.link)
     assert {name for name in held if ":session:" in name} == {partition.session(kept.id)}
     assert partition.expiring not in held
@@ -164,7 +181,7 @@ async def test_a_session_that_a_hand_has_damaged_goes_with_what_is_known_of_it(s
 async def test_damage_in_one_partition_keeps_no_other_from_being_swept(
     link: Link, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sweep, "BATCH_BYTES", 60)
+    monkeypatch.setattr(store_sessions, "REMOVED_BYTES", 60)
     for slug in ("a", "b", "c"):
         await project(link, slug, 1, 5)
     partition = Partition("b", 0, BLOCK)
@@ -309,7 +326,7 @@ async def test_a_sweep_of_nothing_looks_once(counting: CountingLink) -> None:
     await add(sessions, 1, {"a": 1})
     await sessions.patch(session_id(1), document_of({}), ttl=1000)
     counting.seen.clear()
-    await sweep.sweep(counting, sessions.all_partitions)
+    await sweep_all(sessions)
     assert sorted(str(command[0]) for command, _ in counting.seen) == ["TIME", "ZRANGE", "ZRANGE", "ZRANGE"]
 
 
@@ -324,14 +341,8 @@ async def test_an_expiry_is_sent_again_as_a_read_is_and_is_none_that_may_have_ha
     link = Watched.open(empty_redis, timeout=TIMEOUT)
     sessions = await project(link, "one", 0, 3)
     link.writes = False
-    await sweep.sweep(link, sessions.all_partitions)
+    await sweep_all(sessions)
     assert await left(link, "one") == 0
     assert not link.writes
     await link.close()
 
-
-async def test_a_sweep_that_has_no_time_left_says_so_and_keeps_what_it_did(link: Link) -> None:
-    sessions = await project(link, "one", 0, sweep.BATCH + 1)
-    with pytest.raises(StoreUnavailable):
-        await sweep.sweep(link, sessions.all_partitions, -1.0)
-    assert await left(link, "one") == 1

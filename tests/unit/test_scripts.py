@@ -127,6 +127,8 @@ def test_python_hands_each_script_as_many_keys_and_arguments_as_its_header_names
         ("patch", "ARGV"),
         ("delete", "KEYS"),
         ("delete", "ARGV"),
+        ("count", "KEYS"),
+        ("count", "ARGV"),
         ("expire", "KEYS"),
         ("expire", "ARGV"),
         ("number", "KEYS"),

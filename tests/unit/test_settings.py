@@ -19,14 +19,21 @@ SAMPLES: dict[str, tuple[str, object]] = {
     "max_nesting": ("256", 256),
     "max_keys": ("7", 7),
     "max_terms": ("9", 9),
+    "max_sessions": ("1000", 1000),
+    "max_users": ("100", 100),
     "max_user_bytes": ("64", 64),
     "max_filter_values": ("10", 10),
+    "max_page_bytes": ("1", 1),
+    "max_list_candidates": ("100", 100),
+    "max_list_bytes": ("3000", 3000),
+    "max_list_comparisons": ("5", 5),
     "host": ("0.0.0.0", "0.0.0.0"),  # noqa: S104 - only read
     "port": ("0", 0),
     "workers": ("256", 256),
     "redis_url": ("redis://localhost:6380/1", "redis://localhost:6380/1"),
     "data_dir": ("/var/lib/scc", Path("/var/lib/scc")),
     "fsync": ("always", "always"),
+    "max_memory": ("0", 0),
     "redis_server": ("/usr/bin/redis-server", "/usr/bin/redis-server"),
     "root_token": ("xyz", "xyz"),
     "key_secret": ("hush", "hush"),
@@ -42,6 +49,8 @@ SAMPLES: dict[str, tuple[str, object]] = {
     "rate_burst": ("20", 20),
     "access_log": ("true", True),
 }
+#: Limits that 0 switches off.
+UNLIMITED = ("max_memory", "max_sessions", "max_users")
 NAMES = [item.name for item in fields(Settings)]
 
 
@@ -176,7 +185,7 @@ def test_the_defaults_are_those_of_the_contract() -> None:
     assert default.port == 8029
     assert (default.max_configs_bytes, default.max_body_bytes) == (256 * 1024, 1024 * 1024)
     assert (default.max_line_bytes, default.max_head_bytes) == (64 * 1024, 32 * 1024)
-    assert (default.max_nesting, default.max_keys, default.max_terms, default.max_user_bytes) == (64, 1024, 4096, 256)
+    assert (default.max_nesting, default.max_keys, default.max_terms, default.max_user_bytes) == (64, 1024, 512, 256)
     assert default.command_timeout == 1.0
     assert default.workers >= 1
 
@@ -195,7 +204,8 @@ def test_a_boolean_is_false_in_the_usual_words(text: str) -> None:
     ("name", "text"),
     [
         *((name, text) for name in ("port", "workers", "partitions", "max_keys") for text in ("x", "1.5", "-1", "1e3")),
-        *((name, "0") for name in NAMES if name.startswith("max_")),
+        *((name, "0") for name in NAMES if name.startswith("max_") and name not in UNLIMITED),
+        ("max_memory", "7999999"),
         *((name, "-1") for name in NAMES if name.startswith("max_")),
         *(("port", text) for text in ("65536", "0x50", "9" * 5000)),
         *(("workers", text) for text in ("0", "257")),

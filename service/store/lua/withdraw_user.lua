@@ -12,9 +12,10 @@ local created_at = redis.call("ZSCORE", users, identifier)
 if not created_at or tonumber(created_at) ~= tonumber(ARGV[2]) then return 0 end
 local undecided = tonumber(redis.call("HGET", expected, identifier))
 if not undecided then return 0 end
+-- First what needs no memory: Redis may be out of it, and refuses a script nothing after a first write.
+redis.call("HDEL", expected, identifier)
 if undecided > 1 then
-  redis.call("HINCRBY", expected, identifier, -1)
+  redis.call("HSET", expected, identifier, string.format("%.0f", undecided - 1))
   return 0
 end
-redis.call("HDEL", expected, identifier)
 return redis.call("ZREM", users, identifier)
