@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import repeat
+from math import ceil, floor
 from typing import Protocol
 
 from service.configs.budget import UNLIMITED, Budget, OutOfBudget
@@ -22,7 +23,7 @@ from service.errors import BadRequest, FilterTooExpensive
 from service.store import scripts
 from service.store.connection import Link, checked
 from service.store.keys import Partition
-from service.store.sessions import FIELDS, Session, Sessions, is_expired, microseconds, session_of
+from service.store.sessions import Session, Sessions, is_expired, microseconds, session_of
 from service.store.time_slices import TimeSlice
 
 FIND = scripts.load("find")
@@ -293,17 +294,23 @@ class Walk:
     with_expired: bool = False
     candidates: deque[Session] = field(default_factory=deque)
     done: bool = False
-    _after: int | None = None
+    #: Where the next candidates are read from: a serial as Redis stores it.
+    _after: bytes | None = None
     _taken: int | None = None
 
     def __post_init__(self) -> None:
         """Begin at the page's position."""
-        self._after = self._taken = self.position
+        self._after = None if self.position is None else b"%d" % self.position
+        self._taken = self.position
 
     @property
     def examined(self) -> int | None:
         """A serial such that all candidates up to it have been taken, and none behind it."""
-        return self._taken if self.candidates else self._after
+        if self.candidates or self._after is None:
+            return self._taken
+        # A score that somebody wrote by hand may be no serial: then the one before it.
+        score = min(max(float(self._after), 0), _SERIAL_MAX)
+        return ceil(score) if self.query.descending else floor(score)
 
     def take(self) -> Session:
         """The next candidate, which is examined now."""
@@ -316,14 +323,14 @@ class Walk:
 
         There may be none, although the walk is not done. Returns how many members of index sets were looked at.
         """
-        partition, after = self.partition, self._after
-        more, position, members, *flat = await FIND.run(
+        partition = self.partition
+        more, self._after, members, time, *found = await FIND.run(
             self.link,
             (partition.sessions,),
             (
                 partition.prefix,
                 partition.block_size,
-                "" if after is None else after,
+                "" if self._after is None else self._after,
                 int(self.query.descending),
                 wanted,
                 max_bytes,
@@ -332,27 +339,10 @@ class Walk:
             writes=False,
         )
         self.done = not more
-        self._after = int(position)
-        self.candidates += await self._read(
-            [(int(serial), session_id.decode()) for serial, session_id in zip(flat[::2], flat[1::2], strict=True)]
-        )
-        return int(members)
-
-    async def _read(self, candidates: Sequence[tuple[int, str]]) -> list[Session]:
-        if not candidates:
-            return []
-        time, *replies = checked(
-            await self.link.batch(
-                [("TIME",), *(("HMGET", self.partition.session(session_id), *FIELDS) for _, session_id in candidates)],
-                at=self.partition.prefix,
-            )
-        )
         now = microseconds(time)
-        sessions = []
-        for (serial, session_id), fields in zip(candidates, replies, strict=True):
-            session = session_of(session_id, fields)
-            # It may be gone since, or gone and come again under the same id with another serial.
-            if session is None or session.serial != serial or (is_expired(fields, now) and not self.with_expired):
-                continue
-            sessions.append(session)
-        return sessions
+        for *fields, serial, name in found:
+            session = session_of(name.decode(errors="replace"), fields)
+            # What somebody damaged by hand is no candidate.
+            if session is not None and b"%d" % session.serial == serial and (self.with_expired or not is_expired(fields, now)):
+                self.candidates.append(session)
+        return int(members)
