@@ -2,9 +2,12 @@
 FROM python:3.12-slim AS build
 WORKDIR /src
 RUN python -m venv --without-pip /opt/session-config-cache
+# What it needs, in the versions and with the hashes that `scripts/lock` wrote down; then the package itself and nothing else.
+COPY scripts/lib/requirements.txt scripts/lib/requirements.txt
+RUN pip --python /opt/session-config-cache/bin/python install --no-cache-dir --require-hashes -r scripts/lib/requirements.txt
 COPY pyproject.toml README.md LICENSE ./
 COPY service ./service
-RUN pip --python /opt/session-config-cache/bin/python install --no-cache-dir .
+RUN pip --python /opt/session-config-cache/bin/python install --no-cache-dir --no-deps .
 
 FROM python:3.12-slim
 COPY --from=build /opt/session-config-cache /opt/session-config-cache

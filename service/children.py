@@ -1,17 +1,20 @@
 """Child processes of the supervisor: workers by fork, what watches and replaces them, and the signals that wake it."""
 
+import faulthandler
 import logging
 import math
 import os
 import select
 import signal
 import socket
+import time
 from collections.abc import Callable
 from types import FrameType, TracebackType
-from typing import NoReturn
+from typing import NamedTuple, NoReturn
 
 from service.errors import ServiceError
-from service.lifetime import end_with
+from service.heartbeat import Heartbeat, Limits, Verdict, Watchdog
+from service.lifetime import ParentPipe, end_with
 
 logger = logging.getLogger(__name__)
 
@@ -20,12 +23,19 @@ STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 #: Seconds. A child that lived shorter than STEADY makes the next wait before a replacement twice as long.
 FIRST_DELAY, LONGEST_DELAY, STEADY = 0.1, 10.0, 10.0
 
+#: Seconds within which several signals that ask for the end are one: service managers and terminals send two.
+SAME_STOP = 1.0
+
 
 class Signals:
-    """Counts the signals that ask for the end, and makes every signal, a child's death included, end a `wait`."""
+    """Counts the signals that ask for the end, and makes every signal, a child's death included, end a `wait`.
+
+    Those that come within `SAME_STOP` of one that was counted belong to it.
+    """
 
     def __init__(self) -> None:
         self.stops = 0
+        self._last_stop = -math.inf
         self._reader, self._writer = socket.socketpair()
         self._reader.setblocking(False)  # noqa: FBT003 - positional only
         self._writer.setblocking(False)  # noqa: FBT003 - positional only
@@ -67,21 +77,52 @@ class Signals:
         self._writer.close()
 
     def _count(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002 - a signal handler's signature
-        self.stops += 1
+        now = time.monotonic()
+        if now - self._last_stop >= SAME_STOP:
+            self.stops += 1
+            self._last_stop = now
+
+
+class Supervision(NamedTuple):
+    """What a worker needs of its supervisor: `beat`, to be called every `heartbeat.INTERVAL`, and the pipe to it.
+
+    `parent_pipe` is a file descriptor that becomes readable when the supervisor is dead.
+    """
+
+    beat: Callable[[], None]
+    parent_pipe: int
 
 
 class Worker:
-    """One forked process that calls `run`, and ends when that returns."""
+    """One forked process that calls `run`, and ends when that returns.
 
-    def __init__(self, run: Callable[[], object], signals: Signals) -> None:
+    It ends together with its supervisor, however that ends: another server may own the store by then.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        run: Callable[[Supervision], object],
+        signals: Signals,
+        parent_pipe: ParentPipe,
+        limits: Limits = Limits(),  # noqa: B008 - immutable
+    ) -> None:
+        self.name = name
         self._run = run
         self._signals = signals
+        self._parent_pipe = parent_pipe
+        self._limits = limits
+        self._heartbeat = Heartbeat()
+        self._watchdog = Watchdog(limits, 0.0)
         self._pid: int | None = None
         self._end = "not started"
 
     def start(self) -> None:
         """Fork. The supervisor calls this for a replacement too, once `ended` told the end of the one before."""
         parent = os.getpid()
+        self._heartbeat.close()
+        self._heartbeat = Heartbeat()
+        self._watchdog = Watchdog(self._limits, time.monotonic())
         # A signal that met the child before its handlers are its own would be counted there, and lost.
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
         try:
@@ -108,6 +149,18 @@ class Worker:
         if self.ended() is None and self._pid is not None:
             os.kill(self._pid, number)
 
+    def end_if_hung(self, now: float) -> None:
+        """Kill the process if it has missed its heartbeats at `now` (seconds, monotonic); `ended` tells of it later.
+
+        SIGABRT first: where its handler still runs, it prints the stacks.
+        """
+        verdict = self._watchdog.look(self._heartbeat.count, now)
+        if verdict is Verdict.ABORT and self.ended() is None:
+            logger.error("%s (process %d) hangs: it missed its heartbeat and is aborted", self.name, self._pid)
+            self.send(signal.SIGABRT)
+        elif verdict is Verdict.KILL:
+            self.send(signal.SIGKILL)
+
     def _live(self, parent: int) -> NoReturn:
         """The child's whole life. It never returns into the supervisor's code, whatever happens.
 
@@ -117,8 +170,10 @@ class Worker:
         status = 1
         try:
             self._signals.leave_to_parent()
-            end_with(parent)
-            self._run()
+            parent_pipe = self._parent_pipe.enter_child()
+            end_with(parent, signal.SIGKILL)
+            faulthandler.enable(2)
+            self._run(Supervision(self._heartbeat.beat, parent_pipe))
             status = 0
         except ServiceError as error:
             logger.error("a worker cannot run: %s", error)

@@ -11,18 +11,35 @@ import sys
 _PR_SET_PDEATHSIG = 1
 
 
-def end_with(parent: int) -> None:
-    """In a new child: have SIGTERM sent to this process when its parent, process `parent`, dies.
+def end_with(parent: int, number: signal.Signals = signal.SIGTERM) -> None:
+    """In a new child: have the signal `number` sent to this process when its parent, process `parent`, dies.
 
     Linux keeps the promise for the *thread* that forked, so fork from one that lives as long as the process. Other systems have
-    no such thing: there a killed parent leaves its children behind.
+    no such thing: there a killed parent leaves its children behind, unless they watch a `ParentPipe`.
     """
     if sys.platform != "linux":
         return
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, number)
     # The parent may have died before the call; nobody would send the signal then.
     if os.getppid() != parent:
         os._exit(1)
+
+
+class ParentPipe:
+    """A pipe that nobody writes to, made before the children are forked: they read its end of file when the parent dies."""
+
+    def __init__(self) -> None:
+        self._reader, self._writer = os.pipe()
+
+    def enter_child(self) -> int:
+        """In a forked child: keep the read end alone; returns it. It is readable once the parent is dead."""
+        os.close(self._writer)
+        return self._reader
+
+    def close(self) -> None:
+        """In the parent, once no child is left."""
+        os.close(self._reader)
+        os.close(self._writer)
 
 
 def ending_with_this(command: list[str]) -> list[str]:

@@ -16,6 +16,7 @@ from typing import Any
 
 from service.configs.limits import Limits
 from service.errors import StartupError
+from service.memory import MIN_MEMORY, default_max_memory
 
 FSYNC_POLICIES = ("always", "everysec", "no")
 TRUE, FALSE = ("1", "true", "yes", "on"), ("0", "false", "no", "off")
@@ -56,6 +57,12 @@ class Settings(Limits):
     fsync: str = field(
         default="everysec", metadata={"help": "when the embedded Redis syncs its file: always, everysec or no"}
     )
+    max_memory: int = field(
+        default_factory=default_max_memory,
+        metadata={
+            "help": "bytes of data in the embedded Redis, beyond it 503; 0: no limit; two fifths of memory unless set"
+        },
+    )
     redis_server: str = field(
         default="",
         metadata={
@@ -73,6 +80,9 @@ class Settings(Limits):
     )
     min_replicas: int = field(
         default=0, metadata={"help": "replicas that must have a write before it is answered; 0 waits for none"}
+    )
+    start_timeout: float = field(
+        default=30.0, metadata={"help": "longest wait at the start for a Redis that is not ready yet, in seconds"}
     )
     command_timeout: float = field(default=1.0, metadata={"help": "longest wait for Redis, in seconds"})
     shutdown_timeout: float = field(
@@ -103,19 +113,25 @@ class Settings(Limits):
         _require(0 <= self.port <= 65535, "port", "0 to 65535")
         _require(1 <= self.workers <= 256, "workers", "1 to 256")
         _require(self.fsync in FSYNC_POLICIES, "fsync", ", ".join(FSYNC_POLICIES))
+        _require(self.max_memory == 0 or self.max_memory >= MIN_MEMORY, "max_memory", f"0, or {MIN_MEMORY:,} or more")
         _require(1 <= self.partitions <= 1024, "partitions", "1 to 1024")
         _require(0 <= self.min_replicas <= 100, "min_replicas", "0 to 100")
         _require(0 < self.command_timeout < inf, "command_timeout", "more than 0")
+        _require(0 <= self.start_timeout < inf, "start_timeout", "0 or more")
         _require(0 <= self.shutdown_timeout < inf, "shutdown_timeout", "0 or more")
         _require(0 < self.client_timeout < inf, "client_timeout", "more than 0")
         _require(self.max_connections >= 1, "max_connections", "1 or more")
         _require(self.max_in_flight >= 1, "max_in_flight", "1 or more")
         _require(self.rate_limit == 0 or 0.001 <= self.rate_limit <= 100_000, "rate_limit", "0, or 0.001 to 100,000")
         _require(0 <= self.rate_burst <= 1_000_000, "rate_burst", "0 to 1,000,000")
+        # A header line has 8,190 bytes; aiohttp tells it from a request line by the limit that was passed.
+        _require(self.max_line_bytes >= 8192, "max_line_bytes", "8,192 or more")
+        _require(self.max_head_bytes >= 8192, "max_head_bytes", "8,192 or more")
         # What nests is walked by recursion, two frames a level.
         _require(self.max_nesting <= 256, "max_nesting", "1 to 256")
         for limit in fields(Limits):
-            _require(getattr(self, limit.name) >= 1, limit.name, "1 or more")
+            least = 0 if limit.default == 0 else 1
+            _require(getattr(self, limit.name) >= least, limit.name, f"{least} or more")
 
 
 def _require(holds: object, name: str, accepted: str) -> None:

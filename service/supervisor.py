@@ -19,8 +19,10 @@ from functools import partial
 from typing import BinaryIO, NamedTuple
 
 from service import datadir, open_files, streams
-from service.children import Signals, Watched, Worker
+from service.children import Signals, Supervision, Watched, Worker
 from service.errors import OutputError
+from service.heartbeat import INTERVAL, Limits
+from service.lifetime import ParentPipe
 from service.listeners import check_free, open_listeners, origin, turn_away
 from service.settings import Settings, variable
 from service.store.embedded import EmbeddedRedis
@@ -37,10 +39,15 @@ SOCKET_INTERVAL = 1.0
 
 
 class Parts(NamedTuple):
-    """What the supervisor runs: `prepare` once Redis answers, then `run_worker` in every worker, until SIGTERM."""
+    """What the supervisor runs: `prepare` first, then `run_worker` in every worker, until SIGTERM.
 
-    prepare: Callable[[Settings], object]
-    run_worker: Callable[[Settings, socket.socket], object]
+    `prepare` waits for Redis; it returns early when the function that it is given says that the wait is to end. A worker whose
+    heartbeat is silent beyond `limits` is killed and replaced.
+    """
+
+    prepare: Callable[[Settings, Callable[[], bool]], object]
+    run_worker: Callable[[Settings, socket.socket, Supervision], object]
+    limits: Limits = Limits()
 
 
 def load_parts() -> Parts:
@@ -52,7 +59,7 @@ def load_parts() -> Parts:
 
 
 def serve(settings: Settings, load: Callable[[], Parts] = load_parts) -> None:
-    """Serve until SIGTERM or SIGINT. A second signal cuts the wait for requests in flight short.
+    """Serve until SIGTERM or SIGINT. A second signal, a second later or more, cuts the wait for requests in flight short.
 
     Raises:
         StartupError: the data directory or the port is taken, too few files may be opened, or Redis cannot be started or used.
@@ -72,7 +79,11 @@ def serve(settings: Settings, load: Callable[[], Parts] = load_parts) -> None:
 def _serve_embedded(settings: Settings, load: Callable[[], Parts], signals: Signals, lock: BinaryIO) -> None:
     resolved = datadir.with_secrets(settings)
     redis = EmbeddedRedis(
-        settings.data_dir, fsync=settings.fsync, server=settings.redis_server, keep_open=(lock.fileno(),)
+        settings.data_dir,
+        fsync=settings.fsync,
+        server=settings.redis_server,
+        max_memory=settings.max_memory,
+        keep_open=(lock.fileno(),),
     )
     try:
         redis.launch()
@@ -93,15 +104,16 @@ def _prepare_and_work(
     redis: EmbeddedRedis | None = None,
     lock: BinaryIO | None = None,
 ) -> None:
-    """Everything from the first moment Redis answers to the end of the last worker."""
+    """Everything from the wait for Redis to the end of the last worker."""
+    parts.prepare(settings, lambda: signals.stops > 0)
     if signals.stops:
         return
-    parts.prepare(settings)
     listeners = open_listeners(settings.host, settings.port, settings.workers)
     base_url = origin(listeners[0]) + API
+    parent_pipe = ParentPipe()
     workers = [
-        Worker(partial(_work, settings, parts, listener, listeners, lock), signals)
-        for listener in listeners
+        Worker(f"worker {number}", partial(_work, settings, parts, one, listeners, lock), signals, parent_pipe, parts.limits)
+        for number, one in enumerate(listeners, 1)
     ]
     try:
         for worker in workers:
@@ -114,10 +126,16 @@ def _prepare_and_work(
             turn_away(listener)
             listener.close()
         _end(workers, signals, settings.shutdown_timeout + DRAIN_GRACE)
+        parent_pipe.close()
 
 
 def _work(
-    settings: Settings, parts: Parts, listener: socket.socket, listeners: list[socket.socket], lock: BinaryIO | None
+    settings: Settings,
+    parts: Parts,
+    listener: socket.socket,
+    listeners: list[socket.socket],
+    lock: BinaryIO | None,
+    supervision: Supervision,
 ) -> None:
     """In the forked worker: let go of what belongs to the others, then serve."""
     for other in listeners:
@@ -125,7 +143,7 @@ def _work(
             other.close()
     if lock is not None:
         lock.close()
-    parts.run_worker(settings, listener)
+    parts.run_worker(settings, listener, supervision)
 
 
 def _announce(text: str) -> None:
@@ -139,14 +157,16 @@ def _announce(text: str) -> None:
 
 
 def _watch(signals: Signals, workers: list[Worker], redis: EmbeddedRedis | None) -> None:
-    """Replace what ends, until a signal asks for the end."""
+    """Replace what ends or hangs, until a signal asks for the end."""
     now = time.monotonic()
-    watched = [Watched(f"worker {number}", one.start, one.ended, now) for number, one in enumerate(workers, 1)]
+    watched = [Watched(one.name, one.start, one.ended, now) for one in workers]
     if redis is not None:
         watched.append(Watched("the embedded Redis", redis.launch, redis.ended, now))
     while not signals.stops:
         now = time.monotonic()
-        pause = min(one.look(now) for one in watched)
+        for worker in workers:
+            worker.end_if_hung(now)
+        pause = min(INTERVAL, *(one.look(now) for one in watched))
         if redis is not None:
             redis.restart_if_socket_is_lost()
             pause = min(pause, SOCKET_INTERVAL)

@@ -13,16 +13,21 @@ from functools import cached_property
 from typing import Any
 from urllib.parse import quote, urlencode
 
+from service.errors import reasons
 from service.settings import Settings
 from service.store.connection import Link
-from service.store.integrity import Check, Finding
 from service.store.projects import Registry
 from service.store.sessions import Project, Sessions
+from service.store.upkeep.partition_check import Check
+from service.store.verify import Finding
 from tests.description import description
 from tests.serving import PATIENCE, Server, Serving
 
 #: Connections of one client: enough that they hardly all lead to one worker.
 CONNECTIONS = 4
+
+#: The words that an error can give as its reason.
+REASONS = {word for words in reasons().values() for word in words}
 
 _PREFIX = "/api/v1"
 _PLAIN_MESSAGES = {"", "ok", "pong"}
@@ -50,6 +55,11 @@ class Answer:
     @property
     def msg(self) -> str:
         return str(self.body["msg"])
+
+    @property
+    def reason(self) -> str:
+        """The word by which an error is told from others of its status."""
+        return str(self.body["reason"])
 
     @property
     def etag(self) -> str:
@@ -80,7 +90,8 @@ def check_envelope(answer: Answer, *, request_id: str = "", has_body: bool = Tru
         assert body["code"] == 0
         assert body["msg"] in _PLAIN_MESSAGES
         return
-    assert set(body) <= {"code", "msg", "error"}
+    assert set(body) <= {"code", "msg", "reason", "error"}
+    assert body["reason"] in REASONS
     assert body["code"] == answer.status
     assert body["msg"] == body["msg"].strip() != ""
     assert body.get("error", "detail") != ""
@@ -186,8 +197,8 @@ class Api:
 
 
 def api_on(serving: Serving) -> Api:
-    """The default project on a server that knows the key sk-ac-test-root."""
-    return Api(serving.server("sk-ac-test-root"), "sk-ac-test-root", Project("default", ""))
+    """The default project on a server that knows the key sk-ac-root-of-the-tests."""
+    return Api(serving.server("sk-ac-root-of-the-tests"), "sk-ac-root-of-the-tests", Project("default", ""))
 
 
 def user_path(identifier: str) -> str:
@@ -201,7 +212,7 @@ class Operator:
     def __init__(self, server: Server) -> None:
         # A loop of its own making leaves alone the one that asynchronous tests run in.
         self._runner = asyncio.Runner(loop_factory=asyncio.new_event_loop)
-        self._server = server
+        self.server = server
         self._link = Link.open(server.redis_url, timeout=PATIENCE)
         self.registry = Registry(self._link, (server.data_dir / "key-secret").read_text(encoding="utf-8").strip())
 
@@ -211,7 +222,7 @@ class Operator:
 
     def new_project(self) -> Api:
         project, key = self._runner.run(self.registry.create(f"test-{secrets.token_hex(8)}"))
-        return Api(self._server, key, project)
+        return Api(self.server, key, project)
 
     def revoke_keys(self, project: Project) -> None:
         self._runner.run(self.registry.revoke_keys(project))
@@ -231,5 +242,5 @@ class Operator:
         return [
             finding
             for partition in sessions.all_partitions
-            async for finding in Check(self._link, partition, settings).findings()
+            async for finding in Check(self._link, partition).findings()
         ]

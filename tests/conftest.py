@@ -55,10 +55,10 @@ def start(tmp_path: Path) -> Iterator[Start]:
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A server with two workers and the key sk-ac-test-root. Tests share it: each makes its own users and sessions."""
-    serving = Serving(tmp_path_factory.mktemp("server") / "data", "--workers", "2", SCC_ROOT_TOKEN="test-root")
+    """A server with two workers and the key sk-ac-root-of-the-tests. Tests share it: each makes its own users and sessions."""
+    serving = Serving(tmp_path_factory.mktemp("server") / "data", "--workers", "2", SCC_ROOT_TOKEN="root-of-the-tests")
     serving.wait_ready()
-    yield serving.server("sk-ac-test-root")
+    yield serving.server("sk-ac-root-of-the-tests")
     assert serving.stop() == 0, serving.errors
 
 

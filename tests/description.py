@@ -10,8 +10,8 @@ import orjson
 
 from tests.serving import request
 
-#: What any path may be answered with, described or not: unknown paths and methods, no key, limits.
-UNDESCRIBED = {400, 401, 404, 405, 408, 429, 503}
+#: What any path may be answered with, described or not: unknown paths and methods, Acontext's other calls, no key, limits.
+UNDESCRIBED = {400, 401, 404, 405, 408, 414, 429, 431, 501, 503}
 
 
 class SupportsGet(Protocol):

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -72,11 +72,12 @@ class Serving:
     It has a process group of its own, as a shell in a terminal gives it.
     """
 
-    def __init__(self, data_dir: Path, *flags: str, **variables: str) -> None:
+    def __init__(self, data_dir: Path, *flags: str, program: Sequence[str] = ("-m", "service"), **variables: str) -> None:
+        """`program` are the arguments of Python that stand for `session-configs`."""
         self.data_dir = data_dir
         self._redis_url = variables.get("SCC_REDIS_URL", "")
         self._output, self._errors = (data_dir.with_name(f"{data_dir.name}.{kind}") for kind in ("out", "err"))
-        command = [sys.executable, "-m", "service", "serve", "--port", "0", "--data-dir", str(data_dir), *flags]
+        command = [sys.executable, *program, "serve", "--port", "0", "--data-dir", str(data_dir), *flags]
         # Tests name their server: a redis-server on PATH must not take the place of the bundled one.
         environment = clean_environment(**{"SCC_REDIS_SERVER": BUNDLED.path} | variables)
         with self._output.open("w", encoding="utf-8") as output, self._errors.open("w", encoding="utf-8") as errors:

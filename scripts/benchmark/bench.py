@@ -209,7 +209,8 @@ class Bench:
 _SCRIPTS = {
     script.sha: script.name
     for script in map(
-        scripts.load, ("create", "replace", "patch", "delete", "expire", "find", "patch_project", "register_user")
+        scripts.load,
+        ("create", "replace", "patch", "delete", "expire", "find", "patch_project", "register_user", "expect_user"),
     )
 }
 

@@ -76,6 +76,7 @@ def _create_call(partition: Partition, session_id: str, raw: bytes) -> Call:
         "user": "",
         "disable_task_tracking": 0,
         "ttl": 0,
+        "conditions": "",
     }
     return [keys[name] for name in CREATE.keys], [arguments[name] for name in CREATE.arguments]
 

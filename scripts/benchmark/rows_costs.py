@@ -16,7 +16,7 @@ from scripts.benchmark.statistics import Result
 from scripts.lib.program import ROOT
 from service.store.keys import Partition
 
-_KEYS, _CHANGED, _VALUE = 1000, 500, 235  # keys, keys in the PATCH, bytes of a value: 250 KiB in all
+_KEYS, _CHANGED, _VALUE = 500, 500, 500  # keys, keys in the PATCH, bytes of a value: 250 KiB in all
 _PATCHES = 20  # a round
 
 
@@ -58,7 +58,7 @@ def _quiet(bench: Bench, connection: Connection, session_id: str) -> None:
         ],
     }
     for name, requests in writes.items():
-        bench.quiet_hold(bench.one, f"{name}, 250 KiB, 1,000 keys", connection, requests)
+        bench.quiet_hold(bench.one, f"{name}, 250 KiB, 500 keys", connection, requests)
 
 
 def _held(bench: Bench, connection: Connection, patches: list[bytes], phase: str) -> list[float]:

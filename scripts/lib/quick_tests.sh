@@ -22,3 +22,17 @@ quick_tests_on_others() {
     done
     echo "All tests ran on Python $full, the quick ones on:${ran:- no other}"
 }
+
+# quick_tests_at_lower_bounds: runs the selection once with every dependency at the lower bound that pyproject.toml gives, on the oldest
+# supported Python: only there all of those versions have wheels. They are not those of the lock file.
+quick_tests_at_lower_bounds() {
+    local version python constraints
+    read -r version python < <(all_pythons | head -n 1)
+    venv=$root/.venv-lowest
+    constraints=$(mktemp)
+    "$python" -I "$root/scripts/lib/lower_bounds.py" >"$constraints"
+    LOCKED='' PIP_CONSTRAINT=$constraints PYTHON=$python ensure_venv test
+    rm "$constraints"
+    echo "Quick tests on Python 3.$((10#${version:2:2})) with every dependency at its lower bound"
+    "$venv/bin/python" -m pytest --numprocesses auto --dist loadgroup "${quick[@]}"
+}

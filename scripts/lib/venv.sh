@@ -50,11 +50,27 @@ identity() {
     "$1" -I -c 'import sys; print("%d.%d" % sys.version_info[:2], sys.base_prefix)' </dev/null 2>/dev/null || true
 }
 
+# install [test|bench]: installs the package and what it needs. With LOCKED=1 that is what the lock file of `scripts/lock` says, with
+# its hashes (there is none for bench); else the newest versions that pyproject.toml allows, so that it works on any machine.
+install() {
+    local pip=("$venv/bin/python" -m pip install --quiet --disable-pip-version-check)
+    if [ -n "${LOCKED:-}" ]; then
+        # Relative, as pip expands `${…}` in paths.
+        (cd "$root" && "${pip[@]}" --require-hashes --requirement "scripts/lib/requirements${1:+-$1}.txt")
+        pip+=(--no-deps)
+    fi
+    # setuptools would leave its notes in the checkout. Paths are relative: it interpolates `%`, and pip takes `[…]` at the end of
+    # a path for extras.
+    printf '[egg_info]\negg_base = %s\n' "${venv#"$root"/}" >"$venv/build.cfg"
+    (cd "$root" && DIST_EXTRA_CONFIG=$venv/build.cfg "${pip[@]}" --editable ".${1:+[$1]}")
+}
+
 # ensure_venv [test|bench]: the package is installed, with all that the tests or the benchmark need if asked for. An environment
 # that works is kept, even when a newer Python has been installed since, unless PYTHON names another one.
 ensure_venv() {
     local extra=${1:-} stamp=$venv/.installed sum made_by installed python
     sum=$(cksum <"$root/pyproject.toml")
+    [ -z "${LOCKED:-}" ] || sum="$sum locked $(cat "$root"/scripts/lib/requirements*.txt | cksum)"
     # The installation points to the checkout. And where the system's Python was upgraded, the environment starts, but without
     # its packages.
     made_by="$(identity "$venv/bin/python") $root"
@@ -73,10 +89,6 @@ ensure_venv() {
             installed="$(identity "$venv/bin/python") $root $sum: base "
             ;;
     esac
-    # setuptools would leave its notes in the checkout. Paths are relative: it interpolates `%`, and pip takes `[…]` at the end of
-    # a path for extras.
-    printf '[egg_info]\negg_base = %s\n' "${venv#"$root"/}" >"$venv/build.cfg"
-    (cd "$root" && DIST_EXTRA_CONFIG=$venv/build.cfg "$venv/bin/python" -m pip install --quiet --disable-pip-version-check \
-        --editable ".${extra:+[$extra]}")
+    install "$extra"
     echo "$installed${extra:+$extra }" >"$stamp"
 }

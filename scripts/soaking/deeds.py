@@ -88,7 +88,7 @@ def copy(session: Session) -> Deed:
     """POST of a copy. It leaves the session itself alone, so it is no write to it."""
 
     def outcomes(state: Possible, _: Span) -> list[Outcome]:
-        return [(404, None) if state is None else (201, state)]
+        return [(404, None) if state is None else (200, state)]
 
     def learn(answer: Answer, state: State) -> State:
         hold("the copy's revision", answer.etag.rpartition("-")[2], "1")

@@ -127,7 +127,7 @@ class Ending:
             *words, cwd=ROOT, env=environment(), stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
         )
         output, errors = await process.communicate()
-        if process.returncode != 0 or not output.startswith(b"0 differences"):
+        if process.returncode != 0 or not output.endswith(b"no differences\n"):
             raise Difference(f"check is not clean:\n{output.decode()[-3000:]}{errors.decode()[-3000:]}")
 
 

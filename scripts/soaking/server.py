@@ -11,7 +11,7 @@ from scripts.lib.program import ROOT, Program, environment
 from service.store import embedded
 
 WORKERS = 2
-TOKEN = "soak"  # noqa: S105 - of a store that is gone with the soak
+TOKEN = "token-of-the-soak"  # noqa: S105 - of a store that is gone with the soak
 KEY = f"sk-ac-{TOKEN}"
 
 

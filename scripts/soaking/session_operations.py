@@ -68,7 +68,7 @@ class SessionOperations:
                 client.strays.append(stray)
             raise
         source.answered(deed, answer, span)
-        if answer.status == 201:
+        if answer.status == 200:
             self._name(user)
             new = Session(data(answer, Copied).new_session_id)
             created_at = int(answer.etag.partition("-")[0])

@@ -97,7 +97,7 @@ async def count_sessions(client: Client, user: OwnUser) -> None:
 
 
 async def all_users(client: Client, limit: int) -> list[User]:
-    """All users of the project, read in pages of `limit`, 0 for one page.
+    """All users of the project, read in pages of `limit`, 0 for the largest.
 
     Raises:
         Difference: they are out of order, or not as they should be.

@@ -18,7 +18,7 @@ PATIENCE = 20.0
 #: Requests on one connection, about: then another one is opened, which may lead to another worker.
 REQUESTS_A_CONNECTION = 30
 
-UNCERTAIN = "the write may or may not have happened"
+UNCERTAIN = "write_uncertain"
 
 
 class Unavailable(Exception):
@@ -71,7 +71,7 @@ class _Failure(msgspec.Struct):
 
     code: int
     msg: str
-    error: str = ""
+    reason: str = ""
 
 
 class Wire:
@@ -151,4 +151,4 @@ def _unavailable(answer: Answer, request: Request) -> Exception:
         said = _Failure(0, "")
     if answer.status != 503 or said.code != 503 or not answer.headers.get("retry-after", "").isdigit():
         return Difference(f"{request} was answered {answer.status}: {answer.body[:300].decode(errors='replace')}")
-    return Unavailable("503", uncertain=said.error == UNCERTAIN)
+    return Unavailable("503", uncertain=said.reason == UNCERTAIN)

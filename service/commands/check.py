@@ -1,4 +1,4 @@
-"""`check`: hold the index of every project against the stored configs, and mend it where asked."""
+"""`check`: compare the index of every project with the stored configs, and repair it where asked."""
 
 import asyncio
 import sys
@@ -9,22 +9,27 @@ from tqdm import tqdm
 
 from service.commands import _store
 from service.settings import Settings
-from service.store import nodes
+from service.store import layout, nodes
 from service.store.connection import Link
-from service.store.integrity import BEYOND_REPAIR, Check, Finding, check_all
+from service.store.keys import Partition
 from service.store.sessions import Project
+from service.store.upkeep.check import StoreCheck
+from service.store.verify import Finding
+
+#: Partitions whose sessions are counted a round trip.
+COUNT_BATCH = 1000
 
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Add what `check` takes."""
-    parser.add_argument("--repair", action="store_true", help="mend what is found")
+    parser.add_argument("--repair", action="store_true", help="repair what can be repaired")
     parser.add_argument("--project", metavar="NAME", help="check this project only")
 
 
 def run(arguments: Namespace, settings: Settings) -> int:
     """Print every difference, a line each, then the counts.
 
-    The exit status is 1 if there is a difference, or with --repair one that could not be mended.
+    The exit status is 1 if there is a difference, or with --repair one that could not be repaired.
     """
     return asyncio.run(_run(arguments, settings))
 
@@ -32,22 +37,37 @@ def run(arguments: Namespace, settings: Settings) -> int:
 async def _run(arguments: Namespace, settings: Settings) -> int:
     async with _store.registry(settings) as registry:
         projects = [await registry.get(arguments.project)] if arguments.project else await registry.all()
-        return await check_projects(registry.link, projects, settings, repair=arguments.repair)
+        whole = not arguments.project
+        return await check_projects(registry.link, projects, whole=whole, repair=arguments.repair)
 
 
-async def check_projects(link: Link, projects: Sequence[Project], settings: Settings, *, repair: bool = False) -> int:
-    """Check `projects`, print as `run` says, and return the exit status."""
-    found: list[Finding] = []
-    stores = [await _store.sessions(link, project, settings) for project in projects]
-    total = await nodes.key_count(link)
-    for store in stores:
-        total += sum(await link.batch([("ZCARD", partition.sessions) for partition in store.all_partitions]))
-    with tqdm(total=total, desc="check", unit=" looks", file=sys.stderr, disable=None, mininterval=0.2) as bar:
-        for store in stores:
-            checks = [Check(link, partition, settings, repair, bar.update) for partition in store.all_partitions]
-            async for finding in check_all(checks):
-                found.append(finding)
-                bar.write(f"{store.project.slug}: {finding}", file=sys.stdout)
-    open_findings = [finding for finding in found if not repair or finding.kind in BEYOND_REPAIR]
-    sys.stdout.write(f"{len(found)} differences in {len(projects)} projects; {len(found) - len(open_findings)} mended\n")
-    return 1 if open_findings else 0
+async def check_projects(link: Link, projects: Sequence[Project], *, whole: bool = True, repair: bool = False) -> int:
+    """Check `projects`, print as `run` says, and return the exit status. With `whole`, they are all of the store's."""
+    stored = await layout.read(link)
+    findings: list[Finding] = []
+    total = await nodes.key_count(link) + await _session_count(link, projects, stored)
+    with tqdm(total=total, desc="check", unit=" keys", file=sys.stderr, disable=None, mininterval=0.2) as bar:
+        check = StoreCheck(link, projects, stored, whole, repair, bar.update)
+        async for slug, finding in check.findings():
+            findings.append(finding)
+            bar.write(f"{slug}: {finding}" if slug else str(finding), file=sys.stdout)
+    repaired = sum(repair and finding.repairable for finding in findings)
+    sys.stdout.write(summary(len(projects), len(findings), repaired if repair else None) + "\n")
+    return 1 if len(findings) > repaired else 0
+
+
+def summary(projects: int, differences: int, repaired: int | None) -> str:
+    """The last line of a check; `repaired` is None where nothing was to be repaired."""
+    text = f"{projects} project{'' if projects == 1 else 's'} checked: "
+    text += f"{differences or 'no'} difference{'' if differences == 1 else 's'}"
+    return text if repaired is None or not differences else f"{text}, {repaired} repaired"
+
+
+async def _session_count(link: Link, projects: Sequence[Project], stored: layout.Layout) -> int:
+    """How many sessions are listed, as far as the lists can be read: what the progress bar has to go through."""
+    partitions = [Partition(project.slug, number) for project in projects for number in range(stored.partitions)]
+    total = 0
+    for first in range(0, len(partitions), COUNT_BATCH):
+        replies = await link.batch([("ZCARD", each.sessions) for each in partitions[first : first + COUNT_BATCH]])
+        total += sum(reply for reply in replies if isinstance(reply, int))
+    return total

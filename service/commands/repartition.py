@@ -24,7 +24,7 @@ PATIENCE = 10.0
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Add what `repartition` takes."""
-    parser.add_argument("partitions", type=int, metavar="PARTITIONS", help="how many partitions the store is to have")
+    parser.add_argument("target", type=int, metavar="PARTITIONS", help="how many partitions the store is to have")
 
 
 def run(arguments: Namespace, settings: Settings) -> int:
@@ -36,7 +36,7 @@ def run(arguments: Namespace, settings: Settings) -> int:
         StartupError: a server runs on the store, or the move cannot be made or finished now; the message tells what to do.
     """
     # The number is held to what a server takes.
-    settings = replace(settings, partitions=arguments.partitions)
+    settings = replace(settings, partitions=arguments.target)
     with _redis(settings) as reached:
         return asyncio.run(_run(reached, settings))
 
@@ -51,6 +51,7 @@ def _redis(settings: Settings) -> Iterator[str]:
     if not (directory / datadir.LOCK).exists():
         raise StartupError(f"there is no store in data directory {directory}")
     with datadir.lock(directory) as lock:
+        # Without a limit on memory: a move needs more for a while, and must not stop half done.
         redis = EmbeddedRedis(
             directory, fsync=settings.fsync, server=settings.redis_server, keep_open=(lock.fileno(),)
         )
@@ -82,7 +83,7 @@ async def _move(link: Link, settings: Settings) -> int:
     else:
         start = f"start servers with {flag('partitions')} {target}"
         sys.stdout.write(f"{moved.sessions} sessions are in {target} partitions; {start}\n")
-    status = await check_projects(link, await Registry(link, settings.key_secret).all(), settings)
+    status = await check_projects(link, await Registry(link, settings.key_secret).all())
     if moved is not None and moved.sessions != moved.sessions_before:
         sys.stdout.write(f"before, {moved.sessions_before} sessions were listed\n")
         return 1

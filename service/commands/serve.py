@@ -3,7 +3,7 @@
 import logging
 from argparse import ArgumentParser, Namespace
 
-from service import supervisor
+from service import logs, supervisor
 from service.settings import Settings, add_flags, warnings
 
 logger = logging.getLogger(__name__)
@@ -20,7 +20,7 @@ def run(arguments: Namespace, settings: Settings) -> int:  # noqa: ARG001 - the 
     Raises:
         StartupError: the server cannot start.
     """
-    logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.INFO)
+    logs.configure()
     for warning in warnings(settings):
         logger.warning("%s", warning)
     supervisor.serve(settings)

@@ -23,7 +23,7 @@ import orjson
 
 from service.configs.limits import Limits
 from service.configs.terms import packed_terms, unpack_terms
-from service.errors import BadRequest, TooLarge
+from service.errors import BadRequest, ConfigsTooLarge
 
 NULL = b"null"
 EMPTY = b"{}"
@@ -116,7 +116,7 @@ def document(values: Mapping[str, Any], raw: bytes, limits: Limits) -> Document:
     """Build the document of the JSON object `raw`, of which `values` is the parsed form.
 
     Raises:
-        TooLarge: more top-level keys, bytes or index terms than `limits` allow.
+        ConfigsTooLarge: more top-level keys, bytes or index terms than `limits` allow.
     """
     check_key_count(len(values), limits)
     spans = _RAW_MEMBERS.decode(raw)
@@ -126,7 +126,7 @@ def document(values: Mapping[str, Any], raw: bytes, limits: Limits) -> Document:
     # A member without terms counts as one, too: it takes a line.
     count = sum(member.terms.count(b"\t") + 1 for member in members)
     if count > limits.max_terms:
-        raise TooLarge(f"configs have more than {limits.max_terms} index terms")
+        raise ConfigsTooLarge(f"configs have more than {limits.max_terms} index terms")
     return Document(members)
 
 
@@ -165,20 +165,20 @@ def check_key_count(count: int, limits: Limits) -> None:
     """Refuse more top-level keys than allowed.
 
     Raises:
-        TooLarge: there are more.
+        ConfigsTooLarge: there are more.
     """
     if count > limits.max_keys:
-        raise TooLarge(f"configs have more than {limits.max_keys} top-level keys")
+        raise ConfigsTooLarge(f"configs have more than {limits.max_keys} top-level keys")
 
 
 def check_size(configs: bytes, limits: Limits) -> None:
     """Refuse configs whose stored form is larger than allowed.
 
     Raises:
-        TooLarge: they are.
+        ConfigsTooLarge: they are.
     """
     if len(configs) > limits.max_configs_bytes:
-        raise TooLarge(f"configs are larger than {limits.max_configs_bytes} bytes")
+        raise ConfigsTooLarge(f"configs are larger than {limits.max_configs_bytes} bytes")
 
 
 def _check_values(values: Iterable[bytes], limits: Limits) -> None:
@@ -187,7 +187,7 @@ def _check_values(values: Iterable[bytes], limits: Limits) -> None:
     Nulls do not count: a PATCH deletes their keys.
 
     Raises:
-        TooLarge: the raw values alone are larger than configs may be.
+        ConfigsTooLarge: the raw values alone are larger than configs may be.
     """
     check_size(b"".join(_stripped(value) for value in values if value != NULL), limits)
 

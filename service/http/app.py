@@ -3,15 +3,17 @@
 import asyncio
 import gc
 import logging
+import os
 import signal
 import socket
-import sys
 from dataclasses import replace
 
 import uvloop
 from aiohttp import web
 
-from service.children import STOP_SIGNALS
+from service import logs
+from service.children import STOP_SIGNALS, Supervision
+from service.heartbeat import INTERVAL
 from service.http.context import Worker
 from service.http.dispatch import Dispatch
 from service.http.protocol import Server
@@ -34,18 +36,18 @@ OTHER_FILES = 64
 log = logging.getLogger("service")
 
 
-def run_worker(settings: Settings, listener: socket.socket) -> None:
-    """Serve on `listener` until SIGTERM, then drain the requests in flight and return. Lets in the signals that end it."""
+def run_worker(settings: Settings, listener: socket.socket, supervision: Supervision) -> None:
+    """Serve on `listener` until SIGTERM, then drain the requests in flight and return. Lets in the signals that end it.
+
+    The process exits, whatever is in flight, as soon as its supervisor is dead: another server may own the store by then.
+    """
     if settings.access_log:
-        access = logging.getLogger("service.access")
-        access.propagate = False
-        access.setLevel(logging.INFO)
-        access.addHandler(logging.StreamHandler(sys.stderr))
+        logs.configure_access_log()
     # What is there before the first request stays: the collector need not look at it again (which would unshare its pages),
     # nor look around at every 700th object.
     gc.freeze()
     gc.set_threshold(GC_THRESHOLD)
-    uvloop.run(_serve(replace(settings, max_connections=_connections(settings.max_connections)), listener))
+    uvloop.run(_serve(replace(settings, max_connections=_connections(settings.max_connections)), listener, supervision))
 
 
 def _connections(wanted: int) -> int:
@@ -58,10 +60,19 @@ def _connections(wanted: int) -> int:
     return connections
 
 
-async def _serve(settings: Settings, listener: socket.socket) -> None:
+def _beat(loop: asyncio.AbstractEventLoop, supervision: Supervision) -> None:
+    """Tell the supervisor that the event loop runs, until the loop is closed: while it drains, too."""
+    supervision.beat()
+    loop.call_later(INTERVAL, _beat, loop, supervision)
+
+
+async def _serve(settings: Settings, listener: socket.socket, supervision: Supervision) -> None:
     stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    _beat(loop, supervision)
+    loop.add_reader(supervision.parent_pipe, os._exit, 1)
     for name in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(name, stop.set)
+        loop.add_signal_handler(name, stop.set)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
     link = Link.open(settings.redis_url, timeout=settings.command_timeout, min_replicas=settings.min_replicas)
     dispatch = Dispatch(Worker(settings, link))

@@ -1,13 +1,15 @@
-"""What a handler gets: the request, and the store of the project that its key opened."""
+"""What a handler gets: the request, what it asks for, and the store of the project that its key opened."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import ceil
 from typing import NamedTuple
 
 from aiohttp import web
 
-from service.http.load import Load
+from service.http.admission import AdmissionControl, Ticket
 from service.settings import Settings
+from service.store.conditions import Conditions
 from service.store.connection import Link
 from service.store.projects import KeyRing, ProjectConfigs, Registry
 from service.store.rates import Rates
@@ -32,7 +34,7 @@ class Worker:
     def __init__(self, settings: Settings, link: Link) -> None:
         self.settings = settings
         self.link = link
-        self.load = Load(settings.max_in_flight)
+        self.admission = AdmissionControl(settings.max_in_flight)
         self.rates = _rates(settings, link)
         self.scans = Scheduler()
         self.keys = KeyRing(Registry(link, settings.key_secret), self._store, settings.partitions)
@@ -49,12 +51,19 @@ def _rates(settings: Settings, link: Link) -> Rates | None:
 
 
 class Call(NamedTuple):
-    """One request as a handler sees it. `parameter` is the path's `{name}`; only paths of the API have a `store`."""
+    """One request as a handler sees it.
+
+    `parameter` is the path's `{name}`; `query` and `conditions` hold only parameters and conditions that the route takes. Only
+    paths of the API have a `store`.
+    """
 
     request: web.BaseRequest
     parameter: str
     worker: Worker
+    ticket: Ticket
     opened: Store | None
+    query: Mapping[str, str]
+    conditions: Conditions
 
     @property
     def settings(self) -> Settings:

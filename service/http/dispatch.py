@@ -3,17 +3,20 @@
 import asyncio
 import logging
 import time
+from collections.abc import Awaitable
 from urllib.parse import unquote
 
 from aiohttp import web
 
 from service.errors import Overloaded, ServiceError, TooManyRequests
-from service.http import envelope, requests
+from service.http import conditions, envelope, query, requests
+from service.http.admission import Ticket
 from service.http.answer import Answer
 from service.http.context import Call, Store, Worker
-from service.http.protocol import has_left, is_refused
+from service.http.protocol import has_left, is_extra
 from service.http.router import Router
-from service.http.routes import API, HEALTH, ROUTES
+from service.http.routes import API, HEALTH, NOT_SERVED, ROUTES
+from service.store.conditions import UNCONDITIONAL
 from service.store.rates import Rates
 
 log = logging.getLogger("service")
@@ -25,35 +28,33 @@ class Dispatch:
 
     def __init__(self, worker: Worker) -> None:
         self._worker = worker
-        self._router = Router((route.method, route.path, route.handler) for route in ROUTES)
+        self._router = Router(((route.method, route.path, route.endpoint) for route in ROUTES), NOT_SERVED)
         self._logs = worker.settings.access_log
-        self._load = worker.load
+        self._admission = worker.admission
         self._rates = worker.rates
         self._ending = False
         self._drained: asyncio.Future[None] | None = None
 
     async def __call__(self, request: web.BaseRequest) -> Answer:
         """Answer in the envelope, whatever happens."""
-        self._load.in_hand += 1
+        self._admission.in_flight += 1
         started = time.monotonic() if self._logs else 0.0
-        path = request.path_qs.partition("?")[0]
+        path, _, raw_query = request.path_qs.partition("?")
         request_id = requests.request_id(request.headers)
+        ticket = Ticket(self._worker.keys.project_of(request.headers.get("Authorization", "")))
         try:
             if path == HEALTH:
-                answer = await self._served(request, path)
+                answer = await self._served(request, path, raw_query, ticket)
             # Before anything is done for it: a refusal must cost next to nothing, or refusing would be the overload.
-            elif self._load.over or is_refused(request):
+            elif is_extra(request) or not self._admission.make_room(ticket.project):
                 raise Overloaded
             else:
-                if (turn := self._load.begin()) is not None:
-                    await turn
-                try:
-                    # Who gave up waiting for a turn would not see what was done.
-                    if turn is not None and has_left(request):
+                if not self._admission.acquire(ticket):
+                    await self._admission.wait(ticket)
+                    # Do no work that nobody will read.
+                    if has_left(request):
                         raise Overloaded
-                    answer = await self._served(request, path)
-                finally:
-                    self._load.end()
+                answer = await self._served(request, path, raw_query, ticket)
         except ServiceError as error:
             answer = envelope.failure(error)
         except Exception:
@@ -61,8 +62,9 @@ class Dispatch:
             log.exception("request %s: %s %s failed", request_id, request.method, path)
             answer = envelope.failure(ServiceError())
         finally:
-            self._load.in_hand -= 1
-            if self._drained is not None and self._load.in_hand == 0 and not self._drained.done():
+            self._admission.release(ticket)
+            self._admission.in_flight -= 1
+            if self._drained is not None and self._admission.in_flight == 0 and not self._drained.done():
                 self._drained.set_result(None)
         answer.headers += b"X-Request-Id: %b\r\n" % request_id.encode()
         if self._logs:
@@ -72,24 +74,38 @@ class Dispatch:
             answer.keep_alive = False
         return answer
 
-    async def _served(self, request: web.BaseRequest, path: str) -> Answer:
+    async def _served(self, request: web.BaseRequest, path: str, raw_query: str, ticket: Ticket) -> Answer:
         opened = None
         # By the decoded path, as routes are found: /%61pi/v1 leads to the API too. Unknown paths of the API need a key as well.
-        if (unquote(path) if "%" in path else path).startswith(API):
+        # An escaped character takes three, so that more than this need not be decoded.
+        if (unquote(path[: 3 * len(API)]) if "%" in path else path).startswith(API):
             opened = await self._worker.keys.open(request.headers.get("Authorization", ""))
             if self._rates is not None:
-                return await self._rated(request, path, opened, self._rates)
-        handler, parameter = self._router.find(request.method, path)
-        return await handler(Call(request, parameter, self._worker, opened))
+                return await self._rated(request, path, raw_query, ticket, opened, self._rates)
+        return await self._routed(request, path, raw_query, ticket, opened)
 
-    async def _rated(self, request: web.BaseRequest, path: str, opened: Store, rates: Rates) -> Answer:
+    def _routed(
+        self, request: web.BaseRequest, path: str, raw_query: str, ticket: Ticket, opened: Store | None
+    ) -> Awaitable[Answer]:
+        """The handler's answer, once all that the request asks for is known to be something that its route takes."""
+        method = request.method
+        endpoint, parameter = self._router.find(method, path)
+        if opened is None:
+            # Not a path of the API: whatever else a health check sends is no reason to fail it.
+            return endpoint.handler(Call(request, parameter, self._worker, ticket, None, query.NONE, UNCONDITIONAL))
+        parameters = query.parse(raw_query, endpoint.query) if raw_query else query.NONE
+        preconditions = conditions.parse(method, request.headers, endpoint.conditions)
+        return endpoint.handler(Call(request, parameter, self._worker, ticket, opened, parameters, preconditions))
+
+    async def _rated(
+        self, request: web.BaseRequest, path: str, raw_query: str, ticket: Ticket, opened: Store, rates: Rates
+    ) -> Answer:
         """As `_served`, within the rate of the key; every answer tells what is left of it."""
         allowance = await rates.take(requests.key(request.headers))
         try:
             if allowance.wait:
                 raise TooManyRequests(allowance.wait)
-            handler, parameter = self._router.find(request.method, path)
-            answer = await handler(Call(request, parameter, self._worker, opened))
+            answer = await self._routed(request, path, raw_query, ticket, opened)
         except ServiceError as error:
             answer = envelope.failure(error)
         answer.headers += envelope.rate_headers(rates, allowance)
@@ -105,5 +121,5 @@ class Dispatch:
         aiohttp's own end would drop what arrives of a body after it began.
         """
         self._drained = asyncio.get_running_loop().create_future()
-        if self._load.in_hand:
+        if self._admission.in_flight:
             await asyncio.wait([self._drained], timeout=seconds)

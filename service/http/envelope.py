@@ -1,4 +1,7 @@
-"""Answers: the envelope `{"code":…,"msg":…,"data":…,"error":…}`, put together from bytes that are JSON already."""
+"""Answers in the envelope, put together from bytes that are JSON already.
+
+A success is `{"code":0,"msg":"","data":…}`, an error `{"code":…,"msg":…,"reason":…,"error":…}`.
+"""
 
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -14,6 +17,7 @@ from service.errors import (
     StoreUnavailable,
     TooManyRequests,
     Unauthorized,
+    UnsupportedContentCoding,
     UnsupportedMediaType,
 )
 from service.http.answer import Answer
@@ -45,7 +49,7 @@ def _etag(etag: str | None) -> bytes:
 
 def failure(error: ServiceError) -> Answer:
     """An error in the envelope, with the header that its status asks for."""
-    body: dict[str, object] = {"code": error.status, "msg": error.message}
+    body: dict[str, object] = {"code": error.status, "msg": error.message, "reason": error.reason}
     if error.detail:
         body["error"] = error.detail
     answer = Answer(orjson.dumps(body), status=error.status, headers=_headers(error))
@@ -65,6 +69,8 @@ def _headers(error: ServiceError) -> bytes:
             return b"WWW-Authenticate: Bearer\r\n"
         case UnsupportedMediaType():
             return b"Accept: application/json\r\n"
+        case UnsupportedContentCoding():
+            return b"Accept-Encoding: identity\r\n"
         case _:
             return b""
 

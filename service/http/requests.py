@@ -1,4 +1,4 @@
-"""What a request carries, read and checked: ids, bodies, query parameters, conditions."""
+"""What a request carries, read and checked: ids, bodies, values of query parameters."""
 
 import asyncio
 import re
@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from random import getrandbits
 from typing import Any
-from urllib.parse import unquote_to_bytes
 from uuid import UUID
 
 from aiohttp import HttpVersion11, web
@@ -15,7 +14,14 @@ from multidict import CIMultiDictProxy
 from service.configs.document import Document, document, member_span, parse
 from service.configs.lifetime import ttl_of
 from service.configs.limits import Limits
-from service.errors import BadRequest, ExpectationFailed, RequestTimeout, TooLarge, UnsupportedMediaType
+from service.errors import (
+    BadRequest,
+    BodyTooLarge,
+    ExpectationFailed,
+    RequestTimeout,
+    UnsupportedContentCoding,
+    UnsupportedMediaType,
+)
 from service.http.context import Call
 
 Headers = CIMultiDictProxy[str]
@@ -27,8 +33,6 @@ _UUID = re.compile(
 )
 _CANONICAL_UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", re.ASCII)
 _SANE_ID = re.compile(r"(?!.*sk-ac-)[A-Za-z0-9._:/+=@-]{1,128}", re.ASCII)  # a key would be logged
-_ETAG = re.compile(r'\s*(W/)?"([\x21\x23-\x7e\x80-\xff]*)"\s*(?:,|$)')
-_OWN_ETAG = re.compile(r"[0-9]+-[0-9]+", re.ASCII)
 _BOOLEANS = {"true": True, "1": True, "false": False, "0": False, "": False}
 
 
@@ -118,7 +122,7 @@ class Body:
 
         Raises:
             BadRequest: it is no object.
-            TooLarge: it is over a limit.
+            ConfigsTooLarge: it is over a limit.
         """
         value = self.values.get("configs")
         if value is None and not required:
@@ -133,26 +137,39 @@ async def read_body(call: Call) -> bytes:
 
     Raises:
         UnsupportedMediaType: it is of another.
-        TooLarge: it is over the limit.
-        BadRequest: it is broken off, or not in the coding that it claims.
+        UnsupportedContentCoding: it is compressed.
+        BodyTooLarge: it is over the limit; where its length says so, before any of it is asked for.
+        BadRequest: it is incomplete.
         RequestTimeout: it does not come.
     """
     request = call.request
     kind = request.headers.get("Content-Type", "").partition(";")[0].strip().lower()
     if kind and kind != "application/json" and (not kind.endswith("+json") or "-patch+" in kind):
         raise UnsupportedMediaType
+    _check_coding(request.headers)
+    too_large = BodyTooLarge(f"the body is larger than {call.settings.max_body_bytes} bytes")
+    if (request.content_length or 0) > call.settings.max_body_bytes:
+        raise too_large
     await _go_on(request)
     try:
         if request.content.is_eof():
             return await request.read()
-        async with call.worker.load.receiving(), asyncio.timeout(call.settings.client_timeout):
+        async with call.worker.admission.receiving(call.ticket), asyncio.timeout(call.settings.client_timeout):
             return await request.read()
     except TimeoutError:
         raise RequestTimeout from None
     except web.HTTPRequestEntityTooLarge:
-        raise TooLarge(f"the body is larger than {call.settings.max_body_bytes} bytes") from None
+        raise too_large from None
     except (web.RequestPayloadError, ConnectionError):
-        raise BadRequest("the body is broken off, or not encoded as its headers say") from None
+        raise BadRequest("the body is incomplete, or its encoding does not match the headers") from None
+
+
+def _check_coding(headers: Headers) -> None:
+    """Refuse a body that is compressed (RFC 9110, 8.4): a small one could inflate to any size."""
+    for line in headers.getall("Content-Encoding", ()):
+        # Empty list elements are skipped (RFC 9110, 5.6.1.2).
+        if any(coding.strip().lower() not in ("", "identity") for coding in line.split(",")):
+            raise UnsupportedContentCoding
 
 
 async def _go_on(request: web.BaseRequest) -> None:
@@ -171,7 +188,7 @@ async def json_body(call: Call) -> Body:
 
     Raises:
         BadRequest: it is no JSON object.
-        UnsupportedMediaType, TooLarge, RequestTimeout: as `read_body`.
+        UnsupportedMediaType, BodyTooLarge, RequestTimeout: as `read_body`.
     """
     raw = await read_body(call)
     if not raw:
@@ -183,24 +200,7 @@ async def json_body(call: Call) -> Body:
     return Body(values, raw)
 
 
-def query(request: web.BaseRequest) -> dict[str, str]:
-    """The query parameters; of equal names the first counts.
-
-    Raises:
-        BadRequest: a value is not UTF-8.
-    """
-    found: dict[str, str] = {}
-    for pair in request.rel_url.raw_query_string.split("&"):
-        name, _, value = pair.partition("=")
-        try:
-            decoded = unquote_to_bytes(value.replace("+", " ")).decode()
-        except UnicodeDecodeError:
-            raise BadRequest(f"{name[:40]} in the query is not UTF-8") from None
-        found.setdefault(name, decoded)
-    return found
-
-
-def whole_number(parameters: dict[str, str], name: str, *, default: int, least: int, most: int) -> int:
+def whole_number(parameters: Mapping[str, str], name: str, *, default: int, least: int, most: int) -> int:
     """A whole number in the query.
 
     Raises:
@@ -214,7 +214,7 @@ def whole_number(parameters: dict[str, str], name: str, *, default: int, least: 
     return int(text)
 
 
-def boolean(parameters: dict[str, str], name: str) -> bool:
+def boolean(parameters: Mapping[str, str], name: str) -> bool:
     """A boolean in the query, false unless said.
 
     Raises:
@@ -224,50 +224,3 @@ def boolean(parameters: dict[str, str], name: str) -> bool:
     if value is None:
         raise BadRequest(f"{name} must be true or false")
     return value
-
-
-def if_match(headers: Headers) -> str:
-    """If-Match as scripts take it: "" for none, "*", or the ETags that could be ours, joined by commas.
-
-    The comparison is strong (RFC 9110, 13.1.1), so weak ETags match nothing; what is not an ETag of ours cannot match either.
-
-    Raises:
-        BadRequest: the header is malformed.
-    """
-    header = _list_header(headers, "If-Match")
-    if header is None:
-        return ""
-    if header.strip() == "*":
-        return "*"
-    ours = [tag for weak, tag in _etags(header, "If-Match") if not weak and _OWN_ETAG.fullmatch(tag)]
-    return ",".join(ours) or "none"
-
-
-def none_match(headers: Headers, etag: str) -> bool:
-    """Whether If-None-Match (weak comparison, RFC 9110, 13.1.2) names `etag`, so that 304 is the answer.
-
-    Raises:
-        BadRequest: the header is malformed.
-    """
-    header = _list_header(headers, "If-None-Match")
-    if header is None:
-        return False
-    return header.strip() == "*" or any(tag == etag for _, tag in _etags(header, "If-None-Match"))
-
-
-def _list_header(headers: Headers, name: str) -> str | None:
-    # Several lines are one list (RFC 9110, 5.3).
-    lines = headers.getall(name, None)
-    return None if lines is None else ",".join(lines)
-
-
-def _etags(header: str, name: str) -> list[tuple[bool, str]]:
-    found: list[tuple[bool, str]] = []
-    at = 0
-    while at < len(header) or not found:
-        match = _ETAG.match(header, at)
-        if match is None:
-            raise BadRequest(f"{name} must be * or ETags in double quotes")
-        found.append((match[1] is not None, match[2]))
-        at = match.end()
-    return found

@@ -4,8 +4,10 @@ Objects that answers hold are closed: a member that is not named here is not sen
 not named here is ignored.
 """
 
+from service.configs.criteria import CRITERIA, MAX_CRITERIA_BYTES
 from service.configs.lifetime import TTL_MAX
 from service.configs.limits import Limits
+from service.errors import reasons
 
 #: A JSON Schema, or an object of OpenAPI that holds some.
 Schema = dict[str, object]
@@ -66,6 +68,11 @@ def components(limits: Limits) -> dict[str, Schema]:
         "maximum": TTL_MAX,
         "description": "seconds that the session lives from now on, without fraction or exponent; null: without end",
     }
+    criteria: Schema = {
+        "type": ["string", "null"],
+        "maxLength": MAX_CRITERIA_BYTES,
+        "description": f"at most {MAX_CRITERIA_BYTES} bytes of UTF-8",
+    }
     return {
         "UserIdentifier": user,
         "Configs": configs,
@@ -92,7 +99,10 @@ def components(limits: Limits) -> dict[str, Schema]:
         "ChangedProjectConfigs": {
             **configs,
             "minProperties": 1,
-            "properties": {"session_ttl": {**ttl, "description": "the ttl of sessions that are created without one"}},
+            "properties": {
+                "session_ttl": {**ttl, "description": "the ttl of sessions that are created without one"},
+                **dict.fromkeys(CRITERIA, criteria),
+            },
         },
         "Session": _closed(
             {
@@ -135,11 +145,20 @@ def components(limits: Limits) -> dict[str, Schema]:
         "Error": _closed(
             {
                 "code": {"type": "integer", "minimum": 400, "description": "the HTTP status"},
-                "msg": {"type": "string", "minLength": 1, "description": "one sentence"},
+                "msg": {"type": "string", "minLength": 1, "description": "one sentence for people; it may change"},
+                "reason": {
+                    "enum": [word for words in reasons().values() for word in words],
+                    "description": "a word for programs; it never changes",
+                },
             },
             {"error": {"type": "string", "minLength": 1, "description": "more detail"}},
         ),
     }
+
+
+def error(status: int, words: tuple[str, ...]) -> Schema:
+    """The envelope of an error with `status`, whose reason is one of `words`."""
+    return {**ref("Error"), "properties": {"code": {"const": status}, "reason": {"enum": list(words)}}}
 
 
 def data(schema: Schema) -> Schema:
@@ -178,8 +197,11 @@ FILTER: Schema = {
 }
 _ETAG = '(W/)?"[!#-~]*"'
 _ETAGS: Schema = {"type": "string", "pattern": rf"^(\*|{_ETAG}(, ?{_ETAG})*)$"}
-IF_MATCH = _parameter("If-Match", _ETAGS, "header")
-IF_NONE_MATCH = _parameter("If-None-Match", _ETAGS, "header")
+#: The conditions (RFC 9110, 13.1) of a request for one session.
+CONDITIONS = (_parameter("If-Match", _ETAGS, "header"), _parameter("If-None-Match", _ETAGS, "header"))
+IF_NONE_IN_USE = _parameter(
+    "If-None-Match", {"const": "*", "type": "string", "description": "412 where use_uuid is in use"}, "header"
+)
 #: What stands in braces in a path.
 IN_PATH = {
     "session_id": _parameter("session_id", ref("SessionId"), "path", required=True),

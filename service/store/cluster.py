@@ -17,7 +17,7 @@ from service.store.discovery import Discovery
 from service.store.lane import Broken, Command, Unreachable, pack
 from service.store.node import Node, Sender
 from service.store.replies import Redirection, is_moving, passes, redirection
-from service.store.topology import Outcome, Place, Unknown, Way
+from service.store.topology import Outcome, Place, SlotsUnassigned, Unknown, Way
 from service.store.urls import Address, Endpoint
 
 _ASKING = pack(("ASKING",))
@@ -58,7 +58,7 @@ class Cluster(Discovery):
     def _owner(self, command: Command, at: Place | None) -> Node:
         node = self._slots[slot_of(command, at)]
         if node is None:
-            raise Unknown
+            raise self._unknown()
         return node
 
     def ways(
@@ -109,13 +109,17 @@ class Cluster(Discovery):
         return self._node((teller.endpoint[0], told.port))
 
     async def _find_out(self) -> None:
+        self._forget_failure()
         newest, self._newest = self._newest, None
         known = [*sample(list(self._nodes), len(self._nodes)), *self._address.hosts]
         for endpoint in [newest, *known] if newest is not None else known:
             reply = await self._ask(self._node(endpoint).reads, _MAP)
             if reply:
                 self._take_over(reply, endpoint)
+                self._failure = SlotsUnassigned() if None in self._slots else None
                 return
+            if reply is not None:
+                self._failure = SlotsUnassigned()
 
     def _take_over(self, ranges: list[Any], teller: Endpoint) -> None:
         """Take over a reply to CLUSTER SLOTS: ranges of first slot, last slot, master, replicas; a server is host, port, …."""

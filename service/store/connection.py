@@ -5,6 +5,7 @@ What fails is tried again where that may end better and cannot do a write twice,
 
 import asyncio
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from secrets import token_hex
 from time import monotonic
 from typing import Any, Self
@@ -12,7 +13,7 @@ from typing import Any, Self
 import hiredis
 
 from service.errors import NotReplicated, StoreUnavailable, WriteUncertain
-from service.store import node, replies, urls
+from service.store import causes, node, replies, urls
 from service.store.cluster import Cluster
 from service.store.lane import Command, LaneError, TimedOut, pack
 from service.store.sentinel import Sentinel
@@ -20,6 +21,9 @@ from service.store.topology import One, Outcome, Place, Topology, Unknown, Way
 
 #: How the names of our connections begin in CLIENT LIST; those of one link have one name.
 NAME_PREFIX = "session-config-cache:"
+
+#: Keys looked at for one on every master: enough for a master that has a single slot of 16,384.
+MOST_KEYS_TRIED = 200_000
 
 #: The share of a command's time that must be left for another attempt.
 LEAST = 0.2
@@ -74,7 +78,8 @@ class Link:
             StoreUnavailable: Redis is away, too slow, or refuses to work.
             WriteUncertain: the same, for a command that `writes` and may have done so.
             NotReplicated: it was done, but not by as many servers as promised.
-            redis.ResponseError: Redis answered with an error that is this service's fault (NOSCRIPT included).
+            redis.ResponseError: Redis answered with an error that is this service's fault (NOSCRIPT included); its text quotes
+                no argument.
         """
         started = monotonic()
         outcome: Any
@@ -106,6 +111,17 @@ class Link:
             return await self._settle(commands, outcomes, writes, at, started)
         return outcomes
 
+    async def write_untranslated(self, command: Command, *, at: Place) -> Any:  # noqa: ANN401 - Redis replies differ
+        """Run a command that may write near `at`. An error reply is returned as Redis sent it, so it may quote arguments.
+
+        Raises:
+            StoreUnavailable, WriteUncertain, NotReplicated: as `call` does, where there is no reply.
+        """
+        started, writes = monotonic(), True
+        outcomes = await self._attempt([command], [None], writes, at, self._timeout)
+        await self._retry([command], outcomes, writes, at, started)
+        return outcomes[0]
+
     async def masters(self) -> list[int]:
         """A slot of every master; raises as `call` does."""
         if not self._topology.slots():
@@ -115,6 +131,18 @@ class Link:
     async def everywhere(self, *command: str | bytes | int, writes: bool = False) -> list[Any]:
         """Run a command that has no key on every master; raises as `call` does."""
         return await asyncio.gather(*(self.call(*command, writes=writes, at=slot) for slot in await self.masters()))
+
+    async def key_on_every_master(self, key: Callable[[int], str]) -> list[str]:
+        """The first of `key(0)`, `key(1)`, … on each master; raises as `call` does."""
+        await self.call("PING", at=0)  # the servers are known then
+        masters = {self._topology.endpoint(slot) for slot in self._topology.slots()}
+        keys: dict[urls.Endpoint | None, str] = {}
+        for name in map(key, range(MOST_KEYS_TRIED)):
+            with suppress(Unknown):  # a slot that no node serves
+                keys.setdefault(self._topology.endpoint(name), name)
+            if len(keys) == len(masters):
+                break
+        return list(keys.values())
 
     async def where(self, key: str) -> urls.Endpoint | None:
         """The server that has `key`, None for that on a socket; raises as `call` does."""
@@ -140,7 +168,18 @@ class Link:
     async def _settle(
         self, commands: Sequence[Command], outcomes: list[Any], writes: bool, at: Place | None, started: float
     ) -> list[Any]:
-        """Try again what failed, while that is safe, may help, and leaves time to spare; turn what is left into errors."""
+        """Try again what failed, and turn what is left into errors."""
+        await self._retry(commands, outcomes, writes, at, started)
+        return [self._translated(outcome, writes) for outcome in outcomes]
+
+    async def _retry(
+        self, commands: Sequence[Command], outcomes: list[Any], writes: bool, at: Place | None, started: float
+    ) -> None:
+        """Try again what failed, while that is safe, may help, and leaves time to spare; replaces those `outcomes`.
+
+        Raises:
+            StoreUnavailable: a command has no reply.
+        """
         least = self._timeout * LEAST
         for pause in self._topology.pauses:
             again = [place for place, outcome in enumerate(outcomes) if self._may_try_again(outcome, writes)]
@@ -155,7 +194,6 @@ class Link:
             for place, end in zip(again, ends, strict=True):
                 outcomes[place] = end
         self._raise_for(outcomes, writes)
-        return [self._translated(outcome) for outcome in outcomes]
 
     def _may_try_again(self, outcome: Outcome, writes: bool) -> bool:
         # A write that Redis may have seen is never sent twice; what Redis has refused it has not done.
@@ -169,18 +207,20 @@ class Link:
             return
         if any(isinstance(error, TimedOut) for error in failed):
             self._topology.doubt()
+        cause = causes.cause_of(failed[0])
+        kind: type[StoreUnavailable] = StoreUnavailable
         if all(isinstance(error, node.NotReplicated) for error in failed):
-            raise NotReplicated from failed[0]
-        some_done = any(not isinstance(outcome, Exception) for outcome in outcomes)
-        uncertain = writes and (some_done or any(error.sent for error in failed))
-        raise WriteUncertain if uncertain else StoreUnavailable from failed[0]
+            kind = NotReplicated
+        elif writes and (any(error.sent for error in failed) or any(not isinstance(each, Exception) for each in outcomes)):
+            kind = WriteUncertain
+        raise kind(diagnosis=cause.sentence, may_pass=cause.may_pass) from failed[0]
 
-    def _translated(self, outcome: Outcome) -> Any:  # noqa: ANN401 - Redis replies differ
+    def _translated(self, outcome: Outcome, writes: bool) -> Any:  # noqa: ANN401 - Redis replies differ
         if not isinstance(outcome, hiredis.ReplyError):
             return outcome
-        error = StoreUnavailable() if self._topology.may_help(outcome) else replies.translated(outcome)
-        error.__cause__ = outcome
-        return error
+        if replies.redirection(outcome) is not None and self._topology.may_help(outcome):
+            return StoreUnavailable(diagnosis="the nodes of the Redis Cluster do not agree on who serves a slot")
+        return replies.translated(outcome, writes=writes)
 
 
 def checked(replies: list[Any]) -> list[Any]:

@@ -9,8 +9,9 @@ from typing import Any
 
 import hiredis
 
-from service.store.lane import SILENCE, Lane, LaneError
-from service.store.node import Node
+from service.store.lane import Lane, LaneError
+from service.store.node import Node, Retirement
+from service.store.topology import Unknown
 from service.store.urls import Address, Endpoint
 
 #: Seconds between the attempts at a call: a redirection is followed at once, what is not over gets more and more time.
@@ -27,7 +28,10 @@ class Discovery(ABC):
         self._timeout = timeout
         self._min_replicas = min_replicas
         self._nodes: dict[Endpoint, Node] = {}
-        self._retired: set[Node] = set()
+        self._retired = Retirement(timeout=timeout)
+        #: What this search, and the one before it, failed with; None where they did not.
+        self._failure: Exception | None = None
+        self._last_failure: Exception | None = None
         self._search: asyncio.Task[None] | None = None
 
     @property
@@ -46,6 +50,16 @@ class Discovery(ABC):
         assert self._search is not None  # noqa: S101 - begun
         await asyncio.wait([self._search], timeout=seconds)
 
+    def _unknown(self) -> Unknown:
+        """The error for a server that is not known, with the reason behind it."""
+        error = Unknown()
+        error.__cause__ = self._failure or self._last_failure
+        return error
+
+    def _forget_failure(self) -> None:
+        """A new search begins; until it has failed, the failure of the one before it is the reason."""
+        self._last_failure, self._failure = self._failure, None
+
     @abstractmethod
     async def _find_out(self) -> None:
         """Search where things are, and take it over."""
@@ -55,9 +69,15 @@ class Discovery(ABC):
         try:
             async with asyncio.timeout(self._timeout * PATIENCE):
                 (reply,) = await lane.send(packed)
-        except (LaneError, TimeoutError):
+        except (LaneError, TimeoutError) as error:
+            # A refusal tells more than silence.
+            if not isinstance(self._failure, hiredis.ReplyError):
+                self._failure = error
             return None
-        return None if isinstance(reply, hiredis.ReplyError) else reply
+        if isinstance(reply, hiredis.ReplyError):
+            self._failure = reply
+            return None
+        return reply
 
     def _node(self, endpoint: Endpoint) -> Node:
         if endpoint not in self._nodes:
@@ -69,17 +89,12 @@ class Discovery(ABC):
 
     def _retire(self, endpoint: Endpoint) -> None:
         """Send no more to a node, and close it when nobody can wait for its replies any longer."""
-        node = self._nodes.pop(endpoint)
-        self._retired.add(node)
-        asyncio.get_running_loop().call_later(self._timeout * SILENCE, self._close_retired, node)
-
-    def _close_retired(self, node: Node) -> None:
-        self._retired.discard(node)
-        node.close()
+        self._retired.add(self._nodes.pop(endpoint))
 
     def close(self) -> None:
         """Close all connections."""
         if self._search is not None:
             self._search.cancel()
-        for node in [*self._nodes.values(), *self._retired]:
+        self._retired.close()
+        for node in self._nodes.values():
             node.close()

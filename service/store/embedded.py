@@ -42,6 +42,8 @@ logfile {log}
 appendonly yes
 appendfsync {fsync}
 save ""
+maxmemory {max_memory}
+maxmemory-policy noeviction
 set-max-intset-entries 4096
 hash-max-{packed}-value 8192
 """
@@ -52,15 +54,19 @@ class EmbeddedRedis:
 
     `keep_open` are file descriptors that Redis inherits: with the lock's among them, the directory stays taken as long as Redis
     lives, even when this process was killed. `server` names the binary; empty takes the first of `binaries.servers` that can
-    read what is in the directory.
+    read what is in the directory. `max_memory` is what its data may take, in bytes, 0 for no limit; what is in the directory is
+    loaded whatever it takes.
 
     Raises:
         StartupError: there is no such server.
     """
 
-    def __init__(self, directory: Path, *, fsync: str, server: str = "", keep_open: tuple[int, ...] = ()) -> None:
+    def __init__(
+        self, directory: Path, *, fsync: str, server: str = "", max_memory: int = 0, keep_open: tuple[int, ...] = ()
+    ) -> None:
         self.directory = directory.absolute()
         self._fsync = fsync
+        self._max_memory = max_memory
         self._keep_open = keep_open
         self._server = _choose_server(self.directory, server)
         self._process: subprocess.Popen[bytes] | None = None
@@ -92,7 +98,9 @@ class EmbeddedRedis:
             StartupError: it cannot be started.
         """
         packed = "listpack" if self._server.version >= (7, 0) else "ziplist"
-        config = CONFIG.format(socket=_escaped(self._socket.place()), log=LOG, fsync=self._fsync, packed=packed)
+        config = CONFIG.format(
+            socket=_escaped(self._socket.place()), log=LOG, fsync=self._fsync, packed=packed, max_memory=self._max_memory
+        )
         data_format.remove_temporary_files(self.directory)
         data_format.write_record(self.directory, self._server)
         self._is_restarting = False
@@ -157,7 +165,11 @@ class EmbeddedRedis:
                 logger.warning("the embedded Redis did not end within %.0f s and is killed", STOP_TIMEOUT)
                 self._process.kill()
                 self._process.wait()
-        self._socket.remove()
+        try:
+            self._socket.remove()
+        except OSError as error:
+            # The file system has become read-only, say. The next start removes it.
+            logger.warning("the socket of the embedded Redis cannot be removed: %s", error)
 
     def _send_config(self, config: str) -> None:
         assert self._process is not None  # noqa: S101 - for the type checker
@@ -170,10 +182,13 @@ class EmbeddedRedis:
 
     def _log_tail(self) -> str:
         """The last lines that this process wrote to its log, in one line."""
-        with (self.directory / LOG).open("rb") as log:
-            end = log.seek(0, os.SEEK_END)
-            log.seek(max(self._log_start, end - _TAIL_BYTES))
-            lines = log.read().decode(errors="replace").split("\n")
+        try:
+            with (self.directory / LOG).open("rb") as log:
+                end = log.seek(0, os.SEEK_END)
+                log.seek(max(self._log_start, end - _TAIL_BYTES))
+                lines = log.read().decode(errors="replace").split("\n")
+        except OSError as error:
+            return f"its log cannot be read: {error}"
         told = [line.strip() for line in lines if line.strip()][-_TAIL_LINES:]
         return f"the end of {self.directory / LOG}: " + " | ".join(told)
 

@@ -4,12 +4,16 @@
                                                   being moved to another number of partitions: moving_to, _phase, _sessions
     scc:projects                           hash   slug → project id
     scc:sweep                              string there while a worker removes sessions whose lifetime is over
+    scc:ready                              -      never there: deleting it shows whether Redis takes writes
+    scc:preflight:{<n>}:<kind>             -      made and removed at the start, to try every command that is needed
     scc:token:<hmac>                       hash   the project that an API key opens: project, project_id, name
     scc:rate:<hmac>                        string when the whole burst of an API key is there again (µs); expires then
     scc:{acme}:project                     hash   id, created_at, configs (the project's own, in the stored form),
                                                   configs_revision (how often they were changed)
     scc:{acme}:tokens                      set    hmacs of the project's keys
     scc:{acme}:users                       zset   user identifier → created_at
+    scc:{acme}:expected_users              hash   user identifier → creates of a first session that are not decided yet, of the
+                                                  users who were registered for one and may be withdrawn
     scc:{acme.0}:state                     hash   last serial, last created_at, session_ttl (the project's default lifetime,
                                                   seconds), session_ttl_revision (of the configs that say so)
     scc:{acme.0}:sessions                  zset   session id → serial
@@ -35,9 +39,25 @@ BLOCK_SIZE = 4096
 #: Kinds of a partition's keys that follow from its sessions: a move drops them and makes them anew.
 DERIVED = frozenset({"sessions", "expiring", "index", "blocks"})
 
+#: Kinds of a partition's keys, of a project's, and of the store's, each with its type. What is named otherwise is not ours.
+PARTITION_KINDS = {
+    "state": "hash", "sessions": "zset", "expiring": "zset", "order": "zset", "session": "hash",
+    "index": "set", "blocks": "set",
+}  # fmt: skip
+PROJECT_KINDS = {"project": "hash", "tokens": "set", "users": "zset", "expected_users": "hash"}
+STORE_KINDS = {"store": "hash", "projects": "hash", "sweep": "string", "token": "hash", "rate": "string"}
+#: Begins the names of the keys that a start makes for a moment.
+PREFLIGHT = "scc:preflight:"
+
 STORE = "scc:store"
 PROJECTS = "scc:projects"
 SWEEP = "scc:sweep"
+READY = "scc:ready"
+
+
+def preflight_prefix(number: int) -> str:
+    """What the keys begin with on which the start tries what Redis allows; those of one `number` share a slot."""
+    return f"{PREFLIGHT}{{{number}}}:"
 
 
 def token_key(digest: str) -> str:
@@ -63,6 +83,11 @@ def tokens_key(slug: str) -> str:
 def users_key(slug: str) -> str:
     """Key of a project's users."""
     return f"scc:{{{slug}}}:users"
+
+
+def expected_users_key(slug: str) -> str:
+    """Key of the number of undecided creates of each user of a project who has no session yet."""
+    return f"scc:{{{slug}}}:expected_users"
 
 
 @dataclass(frozen=True, slots=True)

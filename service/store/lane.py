@@ -19,6 +19,8 @@ import hiredis
 from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import RedisError
 
+from service.store import replies
+
 #: A command as Redis takes it: its name, then its arguments.
 Command = Sequence[str | bytes | int]
 
@@ -81,18 +83,26 @@ class _Entry:
 class Lane(asyncio.Protocol):
     """One shared connection, opened when it is first needed and again when it was lost."""
 
-    def __init__(self, connection: Callable[[], AbstractConnection], *, timeout: float) -> None:
-        """`connection` makes one that is not open yet; a call takes `timeout` seconds at most."""
+    def __init__(
+        self, connection: Callable[[], AbstractConnection], *, timeout: float, on_demotion: Callable[[], object] | None = None
+    ) -> None:
+        """`connection` makes one that is not open yet; a call takes `timeout` seconds at most.
+
+        `on_demotion` is called when the server replies that it is not the master any more.
+        """
+        self._on_demotion = on_demotion
         self._connection = connection
         self._timeout = timeout
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
         self._writer: asyncio.StreamWriter | None = None
         self._connecting: asyncio.Task[None] | None = None
-        self._reader = hiredis.Reader()
+        self._reader = hiredis.Reader(replyError=self._reply_error)
         self._waiting: deque[_Entry] = deque()
         self._outgoing: list[bytes] = []  # of the last entries in `_waiting`, one each
         self._commands = self._bytes = 0
+        #: Why the last attempt to connect failed, None where it did not.
+        self._failure: BaseException | None = None
         self._heard = 0.0
         self._ticking = False
 
@@ -159,6 +169,12 @@ class Lane(asyncio.Protocol):
             if self._transport is not None:
                 self._transport.abort()
 
+    def _reply_error(self, text: str) -> hiredis.ReplyError:
+        """The error that Redis replied; a demotion is reported before the next call can begin."""
+        if self._on_demotion is not None and replies.is_demoted(text):
+            self._on_demotion()
+        return hiredis.ReplyError(text)
+
     def _forget(self, entry: _Entry) -> None:
         self._commands -= entry.commands
         self._bytes -= entry.size
@@ -183,13 +199,16 @@ class Lane(asyncio.Protocol):
             async with asyncio.timeout_at(deadline):
                 # One attempt for all who wait; none of them takes it away from the others by giving up.
                 await asyncio.shield(self._connecting)
-        except (RedisError, OSError, TimeoutError) as error:
+        except TimeoutError as error:
+            # An attempt that was cut short tells less than the one before it.
+            raise Unreachable(sent=False) from self._failure or error
+        except (RedisError, OSError) as error:
             raise Unreachable(sent=False) from error
 
     def _connected(self, task: asyncio.Task[None]) -> None:
         self._connecting = None
-        if not task.cancelled():
-            task.exception()  # seen by whoever waits; with nobody left waiting it is nobody's
+        # Also seen by whoever waits; with nobody left waiting it is nobody's.
+        self._failure = None if task.cancelled() else task.exception()
 
     async def _open(self) -> None:
         connection = self._connection()
@@ -207,7 +226,7 @@ class Lane(asyncio.Protocol):
         if transport.is_closing():
             raise ConnectionResetError  # since the greeting; nobody would tell a new protocol of it
         transport.set_protocol(self)
-        self._transport, self._reader = transport, hiredis.Reader()
+        self._transport, self._reader = transport, hiredis.Reader(replyError=self._reply_error)
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - whatever it was, it is lost
         """Fail all calls in flight."""

@@ -13,6 +13,8 @@ from service.store.connection import Link
 #: The arrangement of the keys; a store of another one is refused.
 LAYOUT = 1
 
+_DAMAGED = "the record of this store, scc:store, is damaged; restore its numbers of partitions and of serials a block"
+
 _MOVE = ("moving_to", "moving_phase", "moving_sessions")
 
 
@@ -38,17 +40,23 @@ async def read(link: Link) -> Layout:
     """The record.
 
     Raises:
-        StartupError: there is none, or it is of another layout.
+        StartupError: there is none, or it is damaged, or of another layout.
     """
     found, partitions, block_size, target, phase, sessions = await link.call(
         "HMGET", keys.STORE, "layout", "partitions", "block_size", *_MOVE
     )
     if partitions is None:
         raise StartupError("this Redis holds no store")
-    if int(found) != LAYOUT:
-        raise StartupError(f"this store was made with layout {int(found)}, not {LAYOUT}")
-    move = None if target is None else Move(int(target), phase.decode(), int(sessions))
-    return Layout(int(partitions), int(block_size), move)
+    if found != b"%d" % LAYOUT:
+        raise StartupError(f"this store was made with layout {(found or b'?').decode(errors='replace')}, not {LAYOUT}")
+    try:
+        move = None if target is None else Move(int(target), phase.decode(), int(sessions))
+        read = Layout(int(partitions), int(block_size), move)
+    except (AttributeError, TypeError, ValueError):
+        raise StartupError(_DAMAGED) from None
+    if read.partitions < 1 or read.block_size < 1:
+        raise StartupError(_DAMAGED)
+    return read
 
 
 async def note(link: Link, move: Move) -> None:
@@ -73,8 +81,10 @@ async def partitions_at_rest(link: Link) -> int:
     """
     partitions, target = await link.call("HMGET", keys.STORE, "partitions", "moving_to")
     if target is not None:
-        number = target.decode()
+        number = target.decode(errors="replace")
         raise StartupError(f"this store is being moved to {number} partitions; `repartition {number}` finishes that")
+    if partitions is not None and not partitions.isdigit():
+        raise StartupError(_DAMAGED)
     return int(partitions or 1)
 
 
@@ -87,5 +97,6 @@ async def confirm(link: Link, partitions: int) -> None:
     found, target = await link.call("HMGET", keys.STORE, "partitions", "moving_to")
     if target is not None:
         raise StoreUnavailable("the sessions are being moved to another number of partitions")
-    if found is not None and int(found) != partitions:
-        raise StoreUnavailable(f"the store has {int(found)} partitions now, this server was started with {partitions}")
+    if found is not None and found != b"%d" % partitions:
+        number = found.decode(errors="replace")
+        raise StoreUnavailable(f"the store has {number} partitions now, this server was started with {partitions}")

@@ -257,7 +257,7 @@ async def _beginning(sessions: Sessions, query: Query) -> tuple[int | None, ...]
         return (None,) * sessions.partitions
     # A partition that gives nothing to the first page must not begin a later one with sessions that are newer than it.
     last = checked(await sessions.link.batch([("HGET", partition.state, "serial") for partition in sessions.all_partitions]))
-    return tuple(int(serial or 0) + 1 for serial in last)
+    return tuple((int(serial) if serial is not None and serial.isdigit() else 0) + 1 for serial in last)
 
 
 async def all_matches(sessions: Sessions, query: Query, *, with_expired: bool = False) -> AsyncIterator[list[Session]]:

@@ -7,13 +7,14 @@ one, with a single `WAIT` for all of it.
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 from itertools import islice
 from typing import Any, NamedTuple, Protocol
 
 import hiredis
 from redis.asyncio.connection import AbstractConnection
 
-from service.store.lane import MAX_BYTES, MAX_COMMANDS, Busy, Lane, LaneError, TimedOut, pack
+from service.store.lane import MAX_BYTES, MAX_COMMANDS, SILENCE, Busy, Lane, LaneError, TimedOut, pack
 from service.store.urls import Endpoint
 
 #: Shares of the time that a command may take: what a group must have left to be sent at all, and what is left when WAIT ends.
@@ -35,19 +36,53 @@ class Node:
     """One Redis server. `reads` and `writes` are the ways to it, connected when first used."""
 
     def __init__(
-        self, endpoint: Endpoint | None, connection: Callable[[], AbstractConnection], *, timeout: float, min_replicas: int
+        self,
+        endpoint: Endpoint | None,
+        connection: Callable[[], AbstractConnection],
+        *,
+        timeout: float,
+        min_replicas: int,
+        on_demotion: "Callable[[Node], object] | None" = None,
     ) -> None:
-        """`endpoint` is None for a socket's; `connection` makes a connection to the server that is not open yet."""
+        """`endpoint` is None for a socket's; `connection` makes a connection to the server that is not open yet.
+
+        `on_demotion` is called with this node when it replies that it is not the master any more.
+        """
         self.endpoint = endpoint
-        self.reads = Lane(connection, timeout=timeout)
+        connected = partial(
+            Lane, connection, timeout=timeout, on_demotion=None if on_demotion is None else partial(on_demotion, self)
+        )
+        self.reads = connected()
         self.writes: Lane | ReplicatedLane = self.reads
         if min_replicas:
-            self.writes = ReplicatedLane(Lane(connection, timeout=timeout), min_replicas, timeout=timeout)
+            self.writes = ReplicatedLane(connected(), min_replicas, timeout=timeout)
 
     def close(self) -> None:
         """Close the connections; calls in flight fail."""
         self.reads.close()
         self.writes.close()
+
+
+class Retirement:
+    """Nodes that get no more commands. Each is closed when nobody can wait for its replies any longer."""
+
+    def __init__(self, *, timeout: float) -> None:
+        self._timeout = timeout
+        self._nodes: set[Node] = set()
+
+    def add(self, node: Node) -> None:
+        """Close a node later."""
+        self._nodes.add(node)
+        asyncio.get_running_loop().call_later(self._timeout * SILENCE, self._end, node)
+
+    def _end(self, node: Node) -> None:
+        self._nodes.discard(node)
+        node.close()
+
+    def close(self) -> None:
+        """Close all of them now; calls in flight fail."""
+        for node in self._nodes:
+            node.close()
 
 
 class _Write(NamedTuple):
@@ -135,4 +170,11 @@ class ReplicatedLane:
         for write in group:
             own = list(islice(left, write.commands))
             refused = all(isinstance(reply, hiredis.ReplyError) for reply in own)
-            write.end(own if enough or refused else NotReplicated(sent=True))
+            write.end(own if enough or refused else _not_replicated(confirmed))
+
+
+def _not_replicated(confirmed: object) -> NotReplicated:
+    """The error of a write that too few replicas have, with what WAIT was refused for behind it."""
+    error = NotReplicated(sent=True)
+    error.__cause__ = confirmed if isinstance(confirmed, hiredis.ReplyError) else None
+    return error

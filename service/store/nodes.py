@@ -1,6 +1,7 @@
 """What is asked of Redis as a whole and not of a key: how many keys it has, which they are, and who is connected."""
 
-from collections.abc import AsyncIterator
+import re
+from collections.abc import AsyncIterator, Callable
 
 from service.store.connection import NAME_PREFIX, Link
 
@@ -13,13 +14,23 @@ async def key_count(link: Link) -> int:
     return sum(await link.everywhere("DBSIZE"))
 
 
-async def scan(link: Link, match: str) -> AsyncIterator[list[bytes]]:
-    """The keys that `match`, some at a time: all that are there from beginning to end, some of them twice."""
+async def scan(
+    link: Link, match: str, progress: Callable[[int], object] = lambda _: None
+) -> AsyncIterator[list[bytes]]:
+    """The keys that `match`, some at a time: all that are there from beginning to end, some of them twice.
+
+    `progress` is called with the number of keys just passed, whether they match or not: `key_count` in all.
+    """
     for master in await link.masters():
-        cursor = b""
+        cursor, ahead = b"", await link.call("DBSIZE", at=master)
         while cursor != b"0":
-            cursor, found = await link.call("SCAN", cursor or 0, "MATCH", match, "COUNT", SCAN_BATCH, at=master)
-            yield found
+            cursor, names = await link.call("SCAN", cursor or 0, "MATCH", match, "COUNT", SCAN_BATCH, at=master)
+            # SCAN does not tell how many keys it has passed; it is about as many as it was asked to.
+            passed = min(SCAN_BATCH, ahead)
+            ahead -= passed
+            yield names
+            progress(passed)
+        progress(ahead)
 
 
 async def others_connected(link: Link) -> list[str]:
@@ -31,3 +42,8 @@ async def others_connected(link: Link) -> list[str]:
     lines = [line for listed in await link.everywhere("CLIENT", "LIST") for line in listed.decode().splitlines()]
     clients = [dict(pair.partition("=")[::2] for pair in line.split(" ")) for line in lines]
     return [client["addr"] for client in clients if client["name"].startswith(NAME_PREFIX) and client["name"] != link.name]
+
+
+def escaped(text: str) -> str:
+    """`text` as a pattern that matches nothing else."""
+    return re.sub(r"([*?\[\]\\^])", r"\\\1", text)

@@ -13,7 +13,15 @@ import orjson
 
 from service.configs.document import Document
 from service.configs.lifetime import ttl_of
-from service.errors import BadRequest, NotFound, StoreUnavailable, TooLarge, Unauthorized, Unreadable, WriteUncertain
+from service.errors import (
+    BadRequest,
+    ConfigsTooLarge,
+    ProjectNotFound,
+    StoreUnavailable,
+    Unauthorized,
+    Unreadable,
+    WriteUncertain,
+)
 from service.store import keys, layout, scripts, session_ttl
 from service.store.connection import Link
 from service.store.listing import Query, all_matches
@@ -62,7 +70,9 @@ class Registry:
         Raises:
             BadRequest: it had to be `new` and is not.
         """
-        if not await self.link.call("HSETNX", keys.PROJECTS, slug, str(uuid4()), writes=True) and new:
+        # Looked at first: a server must start on a store that is full and takes no more.
+        is_there = not new and await self.link.call("HGET", keys.PROJECTS, slug) is not None
+        if not is_there and not await self.link.call("HSETNX", keys.PROJECTS, slug, str(uuid4()), writes=True) and new:
             raise BadRequest(f"there is a project {slug} already")
         project = await self.get(slug)
         created_at = int(time.time() * 1_000_000)
@@ -80,11 +90,11 @@ class Registry:
         """The project `slug`.
 
         Raises:
-            NotFound: there is none.
+            ProjectNotFound: there is none.
         """
         project_id = await self.link.call("HGET", keys.PROJECTS, slug)
         if project_id is None:
-            raise NotFound(f"there is no project {slug}")
+            raise ProjectNotFound(slug)
         return Project(slug, project_id.decode())
 
     async def all(self) -> list[Project]:
@@ -97,12 +107,20 @@ class Registry:
         """Let `key`, or a new one, open `project`; returns the key."""
         key = key or KEY_PREFIX + secrets.token_urlsafe(32)
         known = digest(key, self.secret)
+        if await self._has_key(project, known, name):
+            return key
         # The set first: a token that no set names could not be revoked with its project.
         await self.link.call("SADD", keys.tokens_key(project.slug), known, writes=True)
         await self.link.call(
             "HSET", keys.token_key(known), "project", project.slug, "project_id", project.id, "name", name, writes=True
         )
         return key
+
+    async def _has_key(self, project: Project, known: str, name: str) -> bool:
+        """Whether the key whose hash is `known` is recorded as it should be; then nothing needs to be written."""
+        record = await self.link.call("HMGET", keys.token_key(known), "project", "project_id", "name")
+        wanted = [project.slug.encode(), project.id.encode(), name.encode()]
+        return record == wanted and known.encode() in await self.link.call("SMEMBERS", keys.tokens_key(project.slug))
 
     async def revoke_keys(self, project: Project, *, name: str | None = None, but: str | None = None) -> None:
         """Revoke all keys of `project`, or those called `name`, except the key `but`."""
@@ -135,7 +153,7 @@ class Registry:
     async def open(self, key: str) -> Project | None:
         """The project that `key` opens, if it opens one."""
         record = await self.link.call("HMGET", keys.token_key(digest(key, self.secret)), "project", "project_id")
-        return Project(record[0].decode(), record[1].decode()) if record[0] is not None else None
+        return None if None in record else Project(record[0].decode(), record[1].decode())
 
     async def delete(self, sessions: Sessions) -> None:
         """Delete the project of `sessions`: its sessions, users and configs. Its keys must be revoked, and forgotten."""
@@ -143,7 +161,8 @@ class Registry:
         async for batch in all_matches(sessions, Query(), with_expired=True):
             await sessions.delete_many([session.id for session in batch])
         states = [("UNLINK", partition.state) for partition in sessions.all_partitions]
-        own = [("UNLINK", key) for key in (keys.users_key(slug), keys.tokens_key(slug), keys.project_key(slug))]
+        users = (keys.users_key(slug), keys.expected_users_key(slug))
+        own = [("UNLINK", key) for key in (*users, keys.tokens_key(slug), keys.project_key(slug))]
         await self.link.batch([*states, *own, ("HDEL", keys.PROJECTS, slug)], writes=True)
 
 
@@ -161,7 +180,7 @@ class KeyRing(Generic[Opened]):
         self._registry = registry
         self._partitions = partitions
         self._opened = opened
-        self._known: dict[str, tuple[float, str, Opened]] = {}
+        self._known: dict[str, tuple[float, str, Opened, str]] = {}
 
     async def open(self, authorization: str) -> Opened:
         """What the key in an Authorization header opens.
@@ -187,8 +206,13 @@ class KeyRing(Generic[Opened]):
         if len(self._known) >= KEYS_REMEMBERED:
             self._known.clear()
         opened = self._opened(project)
-        self._known[authorization] = (asked + KEY_TTL, authorization, opened)
+        self._known[authorization] = (asked + KEY_TTL, authorization, opened, project.slug)
         return opened
+
+    def project_of(self, authorization: str) -> str:
+        """The name of the project that a key opened last, "" where it is not known. Asks nobody, and permits nothing."""
+        known = self._known.get(authorization)
+        return "" if known is None else known[3]
 
 
 @dataclass(frozen=True)
@@ -214,7 +238,7 @@ class ProjectConfigs:
 
         Raises:
             BadRequest: `session_ttl` is no lifetime.
-            TooLarge: the result would be over a limit; nothing was changed.
+            ConfigsTooLarge: the result would be over a limit; nothing was changed.
             Unreadable: a hand has made the stored configs unreadable.
         """
         members = [
@@ -237,9 +261,9 @@ class ProjectConfigs:
                     await self._tell(revision, ttl)
                 return merged
             case b"too_large":
-                raise TooLarge(f"configs are larger than {limits.max_configs_bytes} bytes")
+                raise ConfigsTooLarge(f"configs are larger than {limits.max_configs_bytes} bytes")
             case b"too_many_keys":
-                raise TooLarge(f"configs have more than {limits.max_keys} top-level keys")
+                raise ConfigsTooLarge(f"configs have more than {limits.max_keys} top-level keys")
             case _:
                 raise Unreadable
 

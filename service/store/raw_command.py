@@ -22,15 +22,14 @@ async def run(link: Link, command: Sequence[bytes]) -> Reply:
         StoreUnavailable: Redis cannot be reached; nothing was executed.
         WriteUncertain: there is no reply; the command may have been executed.
     """
-    reply: Reply
-    (reply,) = await link.batch([command], writes=True, at=keys.STORE)
-    return reply.__cause__ if isinstance(reply, Exception) and isinstance(reply.__cause__, Exception) else reply
+    reply: Reply = await link.write_untranslated(command, at=keys.STORE)
+    return reply
 
 
 def describe(error: StoreUnavailable, timeout: float) -> str:
     """One sentence for an operator on an error of `run`, for a link whose commands take at most `timeout` seconds."""
     if not isinstance(error, WriteUncertain):
-        return "Redis cannot be reached, or refuses the connection, at the address in redis_url"
+        return str(error)
     if isinstance(error.__cause__, TimedOut):
         return f"Redis sent no complete reply in {timeout:g} s (--command-timeout); the command may have been executed"
     return "the connection to Redis was lost before the reply; the command may have been executed"

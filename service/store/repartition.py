@@ -114,7 +114,9 @@ async def _refuse_others(link: Link) -> None:
         await asyncio.sleep(LOOK_AGAIN if look else 0)
         try:
             others = await nodes.others_connected(link)
-        except ResponseError as error:
+        except (ResponseError, StoreUnavailable) as error:
+            if isinstance(error, StoreUnavailable) and error.may_pass:
+                raise
             raise StartupError(f"Redis does not tell who is connected: {error}") from error
         if not others:
             return
@@ -288,7 +290,7 @@ class _Work:
         for first in range(0, len(commands), COMMANDS_BATCH):
             some = commands[first : first + COMMANDS_BATCH]
             for command, reply in zip(some, await self.link.batch(some, writes=writes), strict=True):
-                if isinstance(reply, ServiceError):
+                if isinstance(reply, ServiceError) and not isinstance(reply, ResponseError):
                     raise reply
                 if isinstance(reply, Exception):
                     raise StartupError(f"{command[1]!r}: {reply}") from reply

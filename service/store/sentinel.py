@@ -7,7 +7,7 @@ from service.store.discovery import Discovery
 from service.store.lane import Broken, Command, Lane, Unreachable, pack
 from service.store.node import Node
 from service.store.replies import passes
-from service.store.topology import Outcome, Place, Unknown, Way
+from service.store.topology import NoMaster, Outcome, Place, Unknown, UnknownMaster, Way
 from service.store.urls import Address, Endpoint
 
 _ROLE = pack(("ROLE",))
@@ -25,7 +25,7 @@ class Sentinel(Discovery):
     def way(self, command: Command, at: Place | None) -> Node:  # noqa: ARG002 - every command
         """The master."""
         if self._master is None:
-            raise Unknown
+            raise self._unknown()
         return self._master
 
     def endpoint(self, at: Place) -> Endpoint | None:
@@ -39,7 +39,7 @@ class Sentinel(Discovery):
         last: Sequence[Outcome],  # noqa: ARG002 - whatever it was
     ) -> Iterable[tuple[Way | Unknown, Sequence[int]]]:
         """The master, for all of them."""
-        return [(self._master or Unknown(), range(len(commands)))]
+        return [(self._master or self._unknown(), range(len(commands)))]
 
     def may_help(self, outcome: Outcome) -> bool:
         """Whether another master may answer, or this one in a moment."""
@@ -67,6 +67,7 @@ class Sentinel(Discovery):
                 )
                 for endpoint in self._address.hosts
             ]
+        self._forget_failure()
         # The one that knew it last comes first: each that is dead costs patience.
         for lane in list(self._sentinels):
             named = await self._ask(lane, self._question)
@@ -74,6 +75,8 @@ class Sentinel(Discovery):
                 self._sentinels.remove(lane)
                 self._sentinels.insert(0, lane)
                 return
+            if named is None and self._failure is None:
+                self._failure = UnknownMaster()
 
     async def _take_over(self, endpoint: Endpoint) -> bool:
         """Make a server the master, unless it is none."""
@@ -83,6 +86,8 @@ class Sentinel(Discovery):
             return False
         # What was the master and is none must not be read from either.
         is_master: bool = role[0] == b"master"
+        if not is_master:
+            self._failure = NoMaster()
         if is_master or node is self._master:
             self._master = node if is_master else None
         for other in [known for known in self._nodes if self._nodes[known] is not self._master]:

@@ -35,18 +35,35 @@ async def tell(link: Link, partitions: Sequence[Partition], revision: int, ttl: 
 
 
 async def is_told(link: Link, partition: Partition) -> bool:
-    """Whether `partition` knows what the project's configs ask for."""
-    configs, told = checked(
-        await link.batch([("HGET", keys.project_key(partition.slug), "configs"), ("HGET", partition.state, NAME)])
+    """Whether `partition` knows what the project's configs ask for, and would learn of a change of them."""
+    project = keys.project_key(partition.slug)
+    (ttl, known), (configs, revision) = checked(
+        await link.batch(
+            [
+                ("HMGET", partition.state, NAME, "session_ttl_revision"),
+                ("HMGET", project, "configs", "configs_revision"),
+            ]
+        )
     )
-    return (told or b"0") == b"%d" % default_ttl(configs)
+    is_readable = known is None or known.isdigit()
+    is_current = is_readable and _revision(known) <= _revision(revision)
+    return is_current and (ttl or b"0") == b"%d" % default_ttl(configs)
+
+
+def _revision(text: bytes | None) -> int:
+    """A revision as it is stored, 0 where there is none or it cannot be read."""
+    return int(text) if text is not None and text.isdigit() else 0
 
 
 async def tell_again(link: Link, partition: Partition) -> None:
     """Let `partition` know what the project's configs ask for, whatever it knows."""
     project = keys.project_key(partition.slug)
+    known = _revision(await link.call("HGET", partition.state, "session_ttl_revision"))
     # In this order: a change that comes between is read, and told again under its own, later revision.
     revision, configs = checked(
         await link.batch([("HINCRBY", project, "configs_revision", 1), ("HGET", project, "configs")], writes=True)
     )
+    if known >= revision:
+        # A revision that was lost: the next ones must be above what partitions know.
+        revision = await link.call("HINCRBY", project, "configs_revision", known - revision + 1, writes=True)
     await tell(link, [partition], revision, default_ttl(configs))

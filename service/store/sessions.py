@@ -1,6 +1,6 @@
 """Sessions of one project: create, read, replace, patch, delete, copy. Each write is one script."""
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -9,18 +9,21 @@ import orjson
 from service.configs.document import EMPTY, NULL, Document, check_size
 from service.configs.lifetime import LAST_MOMENT
 from service.configs.limits import Limits
-from service.errors import NotFound, PreconditionFailed, TooLarge, Unreadable
-from service.store import integrity, scripts
+from service.errors import ConfigsTooLarge, ProjectFull, SessionNotFound, Unreadable
+from service.store import scripts
+from service.store.conditions import UNCONDITIONAL, Conditions, failure
 from service.store.connection import Link, checked
 from service.store.keys import BLOCK_SIZE, Partition, partition_number
+from service.store.verify import verify_session
 
 CREATE = scripts.load("create")
 REPLACE = scripts.load("replace")
 PATCH = scripts.load("patch")
 DELETE = scripts.load("delete")
 
-#: Sessions that are deleted a round trip.
-DELETE_BATCH = 100
+#: Sessions that are removed in one round trip, and the bytes of terms that they have together. Redis works off all that one
+#: connection has sent before it looks at another.
+REMOVED, REMOVED_BYTES = 100, 2 * 1024
 
 #: The fields of a session's hash that make a `Session`, in the order in which scripts return them.
 FIELDS = ("configs", "revision", "user", "created_at", "updated_at", "disable_task_tracking", "serial", "expires_at")
@@ -120,10 +123,23 @@ def _user(stored: bytes) -> str:
 
 def _existing(session_id: str, fields: Sequence[Any], now: int = 0) -> Session:
     if is_expired(fields, now):
-        raise NotFound("session not found")
+        raise SessionNotFound
     session = session_of(session_id, fields)
     if session is None:
-        raise NotFound("session not found") if fields[0] is None else Unreadable
+        raise SessionNotFound if fields[0] is None else Unreadable
+    return session
+
+
+def _matching(session_id: str, fields: Sequence[Any], now: int, conditions: Conditions) -> Session:
+    """As `_existing`, and its If-Match holds."""
+    if conditions is UNCONDITIONAL:
+        return _existing(session_id, fields, now)
+    try:
+        session = _existing(session_id, fields, now)
+    except SessionNotFound:
+        conditions.check_absent()
+        raise
+    conditions.check_match(session.etag)
     return session
 
 
@@ -132,8 +148,29 @@ def user_field(user: str | None) -> str:
     return "" if user is None else orjson.dumps(user).decode()
 
 
+async def portions(link: Link, named: Sequence[tuple[str, str]]) -> AsyncIterator[list[str]]:
+    """The ids of sessions to be removed (each with its key), in portions that do not keep Redis from others for long.
+
+    A session of many terms is a portion of its own; what has no size shows when it is removed.
+    """
+    portion: list[str] = []
+    total = 0
+    for first in range(0, len(named), REMOVED):
+        batch = named[first : first + REMOVED]
+        sizes = await link.batch([("HSTRLEN", key, "terms") for _, key in batch])
+        for (session_id, _), answer in zip(batch, sizes, strict=True):
+            size = 0 if isinstance(answer, Exception) else answer
+            if portion and (total + size > REMOVED_BYTES or len(portion) == REMOVED):
+                yield portion
+                portion, total = [], 0
+            portion.append(session_id)
+            total += size
+    if portion:
+        yield portion
+
+
 class Sessions:
-    """The sessions of one project. `if_match` is "" for no condition, "*", or ETags joined by commas.
+    """The sessions of one project. `conditions` are those of a request on the state of the session that it is for.
 
     `ttl` is a lifetime in seconds that begins with the write, 0 for none: the session lives until it is deleted. Without one
     (None) a new session gets the project's default, and an old one keeps what it has. Once its lifetime is over, by Redis's
@@ -166,6 +203,7 @@ class Sessions:
         user: str | None,
         disable_task_tracking: bool,
         ttl: int | None = None,
+        conditions: Conditions = UNCONDITIONAL,
     ) -> tuple[Session, bool]:
         """Create a session with `document`, or with null configs; one that is there already is left as it is.
 
@@ -173,12 +211,13 @@ class Sessions:
             The session, and whether it is new.
 
         Raises:
-            TooLarge: the configs are over the limit.
+            PreconditionFailed: `conditions` do not hold for the session that is there already.
+            ConfigsTooLarge: the configs are over the limit.
         """
         configs = NULL if document is None else document.configs
         check_size(configs, self.limits)
         terms = EMPTY if document is None else document.terms
-        return await self._create(session_id, configs, terms, user, disable_task_tracking, ttl)
+        return await self._create(session_id, configs, terms, user, disable_task_tracking, ttl, conditions)
 
     async def _create(
         self,
@@ -188,6 +227,7 @@ class Sessions:
         user: str | None,
         disable_task_tracking: bool,
         ttl: int | None,
+        conditions: Conditions = UNCONDITIONAL,
     ) -> tuple[Session, bool]:
         partition = self.partition(session_id)
         reply = await CREATE.run(
@@ -202,8 +242,14 @@ class Sessions:
                 user_field(user),
                 int(disable_task_tracking),
                 _ttl(ttl),
+                conditions.encode(),
+                -(-self.limits.max_sessions // self.partitions),  # its share, rounded up
             ),
         )
+        if reply[0] == b"full":
+            raise ProjectFull("max_sessions", self.limits.max_sessions)
+        if reply[0] == b"precondition_failed":
+            raise failure(reply[1].decode())
         if reply[0] == b"exists":
             return _existing(session_id, reply[1:]), False
         revision, created_at, updated_at, serial = map(int, reply[1:5])
@@ -220,21 +266,22 @@ class Sessions:
         )
         return new, True
 
-    async def get(self, session_id: str) -> Session:
-        """Read a session.
+    async def get(self, session_id: str, conditions: Conditions = UNCONDITIONAL) -> Session:
+        """Read a session. Of `conditions` If-Match is checked here; If-None-Match decides how the session is answered.
 
         Raises:
-            NotFound: there is none with this id in the project.
+            SessionNotFound: there is none with this id in the project.
+            PreconditionFailed: If-Match does not hold.
             Unreadable: a hand has damaged more than its configs.
         """
         key = self.partition(session_id).session(session_id)
         if not self._lifetimes:
             fields = await self.link.call("HMGET", key, *FIELDS)
             if fields[-1] is None:
-                return _existing(session_id, fields)
+                return _matching(session_id, fields, 0, conditions)
             self._lifetimes = True
         now, fields = await self._dated(key, FIELDS)
-        return _existing(session_id, fields, now)
+        return _matching(session_id, fields, now, conditions)
 
     async def _dated(self, key: str, names: Sequence[str]) -> tuple[int, list[Any]]:
         """Fields of a session's hash, and Redis's clock at the moment before they were read.
@@ -245,13 +292,13 @@ class Sessions:
         return microseconds(time), fields
 
     async def replace(
-        self, session_id: str, document: Document, *, if_match: str = "", ttl: int | None = None
+        self, session_id: str, document: Document, *, conditions: Conditions = UNCONDITIONAL, ttl: int | None = None
     ) -> Written:
         """Replace all configs of a session.
 
         Raises:
-            NotFound, PreconditionFailed: as their names say.
-            TooLarge: the configs are over the limit.
+            SessionNotFound, PreconditionFailed: as their names say.
+            ConfigsTooLarge: the configs are over the limit.
         """
         configs = document.configs
         check_size(configs, self.limits)
@@ -259,18 +306,18 @@ class Sessions:
         reply = await REPLACE.run(
             self.link,
             (partition.session(session_id),),
-            (partition.prefix, self.block_size, if_match, _ttl(ttl), configs, document.terms),
+            (partition.prefix, self.block_size, conditions.encode(), _ttl(ttl), configs, document.terms),
         )
         return _written(reply, self.limits)
 
     async def patch(
-        self, session_id: str, changes: Document, *, if_match: str = "", ttl: int | None = None
+        self, session_id: str, changes: Document, *, conditions: Conditions = UNCONDITIONAL, ttl: int | None = None
     ) -> Written:
         """Merge `changes` into the configs: a member is set, or deleted where it is null. Returns all configs.
 
         Raises:
-            NotFound, PreconditionFailed: as their names say.
-            TooLarge: the result would be over a limit; nothing was changed.
+            SessionNotFound, PreconditionFailed: as their names say.
+            ConfigsTooLarge: the result would be over a limit; nothing was changed.
             Unreadable: a hand has made the stored configs unreadable.
         """
         partition = self.partition(session_id)
@@ -283,7 +330,7 @@ class Sessions:
         arguments: tuple[str | bytes | int, ...] = (
             partition.prefix,
             self.block_size,
-            if_match,
+            conditions.encode(),
             _ttl(ttl),
             limits.max_configs_bytes,
             limits.max_keys,
@@ -292,17 +339,17 @@ class Sessions:
         )
         reply = await PATCH.run(self.link, (partition.session(session_id),), arguments)
         if reply[0] == b"unreadable":
-            await integrity.verify_session(self.link, partition, session_id, limits, mend=True)
+            await verify_session(self.link, partition, session_id, repair=True)
             reply = await PATCH.run(self.link, (partition.session(session_id),), arguments)
         return _written(reply, limits)
 
-    async def delete(self, session_id: str, *, if_match: str = "") -> None:
+    async def delete(self, session_id: str, *, conditions: Conditions = UNCONDITIONAL) -> None:
         """Delete a session.
 
         Raises:
-            NotFound, PreconditionFailed: as their names say.
+            SessionNotFound, PreconditionFailed: as their names say.
         """
-        reply = await DELETE.run(self.link, *self._delete_call(session_id, if_match, ""))
+        reply = await DELETE.run(self.link, *self._delete_call(session_id, conditions, ""))
         _check(reply, self.limits)
 
     async def delete_many(self, session_ids: Sequence[str], *, user: str = "") -> None:
@@ -310,31 +357,34 @@ class Sessions:
 
         Those whose lifetime is over go too.
         """
-        for first in range(0, len(session_ids), DELETE_BATCH):
-            some = session_ids[first : first + DELETE_BATCH]
-            await DELETE.run_many(self.link, [self._delete_call(session_id, "", user) for session_id in some])
+        named = [(session_id, self.partition(session_id).session(session_id)) for session_id in session_ids]
+        async for some in portions(self.link, named):
+            await DELETE.run_many(self.link, [self._delete_call(session_id, UNCONDITIONAL, user) for session_id in some])
 
     def _delete_call(
-        self, session_id: str, if_match: str, user: str
+        self, session_id: str, conditions: Conditions, user: str
     ) -> tuple[tuple[str, ...], tuple[str | int, ...]]:
         partition = self.partition(session_id)
         return (
             (partition.session(session_id), partition.sessions),
-            (partition.prefix, self.block_size, if_match, session_id, user_field(user or None)),
+            (partition.prefix, self.block_size, conditions.encode(), session_id, user_field(user or None)),
         )
 
-    async def copy(self, session_id: str, new_id: str) -> Session:
+    async def copy(self, session_id: str, new_id: str, conditions: Conditions = UNCONDITIONAL) -> Session:
         """Create `new_id` with the configs, user and tracking flag of `session_id` as they are at one moment.
 
-        Its lifetime is that of any new session.
+        Its lifetime is that of any new session. `conditions` are checked against the very state that is copied.
 
         Raises:
-            NotFound: there is no such session.
+            SessionNotFound: there is no such session.
+            PreconditionFailed: `conditions` do not hold for it.
             Unreadable: a hand has damaged more than its configs.
         """
         key = self.partition(session_id).session(session_id)
         now, (terms, *fields) = await self._dated(key, ("terms", *FIELDS))
-        source = _existing(session_id, fields, now)
+        source = _matching(session_id, fields, now, conditions)
+        if conditions.excludes(source.etag):
+            raise failure("If-None-Match")
         new, _ = await self._create(
             new_id, source.configs, terms or EMPTY, source.user, source.disable_task_tracking, None
         )
@@ -356,14 +406,14 @@ def _check(reply: list[Any], limits: Limits) -> None:
         case b"ok":
             return
         case b"not_found":
-            raise NotFound("session not found")
+            raise SessionNotFound
         case b"precondition_failed":
-            raise PreconditionFailed
+            raise failure(reply[1].decode())
         case b"too_large":
-            raise TooLarge(f"configs are larger than {limits.max_configs_bytes} bytes")
+            raise ConfigsTooLarge(f"configs are larger than {limits.max_configs_bytes} bytes")
         case b"too_many_keys":
-            raise TooLarge(f"configs have more than {limits.max_keys} top-level keys")
+            raise ConfigsTooLarge(f"configs have more than {limits.max_keys} top-level keys")
         case b"too_many_terms":
-            raise TooLarge(f"configs have more than {limits.max_terms} index terms")
+            raise ConfigsTooLarge(f"configs have more than {limits.max_terms} index terms")
         case _:
             raise Unreadable

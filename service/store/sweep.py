@@ -10,15 +10,17 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
+from contextlib import suppress
 from random import uniform
 
 from redis.exceptions import ResponseError
 
+from service.errors import StoreFull, StoreUnavailable
 from service.store import keys, scripts
 from service.store.connection import Link, checked
 from service.store.keys import BLOCK_SIZE, Partition
-from service.store.sessions import microseconds
+from service.store.sessions import microseconds, portions
 
 EXPIRE = scripts.load("expire")
 
@@ -29,8 +31,8 @@ SPREAD = 0.2
 LEASE = 700
 #: Sessions removed in one round, and partitions looked at in one and in one round trip.
 ROUND, LOOKS, LOOKS_BATCH = 1000, 2000, 500
-#: Sessions removed in one round trip, and the bytes of terms that they have together: what keeps Redis from others at once.
-BATCH, BATCH_BYTES = 100, 2 * 1024
+#: Sessions looked at in one round trip.
+BATCH = 100
 
 log = logging.getLogger("service")
 
@@ -59,8 +61,7 @@ async def due(link: Link, partition: Partition) -> list[str]:
 async def expire(link: Link, partition: Partition, session_ids: Sequence[str]) -> int:
     """Remove those of `session_ids` whose lifetime is over; returns how many are no longer due because of it."""
     done = 0
-    sizes = await link.batch([("HSTRLEN", partition.session(name), "terms") for name in session_ids])
-    for some in _portions(zip(session_ids, sizes, strict=True)):
+    async for some in portions(link, [(name, partition.session(name)) for name in session_ids]):
         replies = await EXPIRE.run_many(
             link,
             [
@@ -72,21 +73,6 @@ async def expire(link: Link, partition: Partition, session_ids: Sequence[str]) -
         )
         done += sum(reply[0] != b"lives" for reply in replies)
     return done
-
-
-def _portions(sized: Iterable[tuple[str, int | Exception]]) -> Iterator[list[str]]:
-    """Ids in portions that stay below `BATCH_BYTES`, or are one; what has no size shows when it is to be removed."""
-    portion: list[str] = []
-    total = 0
-    for name, answer in sized:
-        size = 0 if isinstance(answer, Exception) else answer
-        if portion and total + size > BATCH_BYTES:
-            yield portion
-            portion, total = [], 0
-        portion.append(name)
-        total += size
-    if portion:
-        yield portion
 
 
 class Sweeper:
@@ -105,18 +91,35 @@ class Sweeper:
         while True:
             await asyncio.sleep(INTERVAL + uniform(-SPREAD, SPREAD))  # noqa: S311 - no secret
             try:
-                if await self._lease("NX"):
+                if await self._take_lease():
                     while await self.round():
-                        await self._lease()
+                        await self._renew_lease()
                 failed = False
             except Exception as error:
-                # Its kind alone: what Redis says may quote what is stored.
+                # Of an error that nobody expects its kind alone: its text may quote what is stored.
                 if not failed:
-                    log.warning("the sweep of expired sessions failed and is tried again: %s", type(error).__name__)
+                    why = (isinstance(error, StoreUnavailable) and error.diagnosis) or type(error).__name__
+                    log.warning("the sweep of expired sessions failed and is tried again: %s", why)
                 failed = True
 
-    async def _lease(self, *condition: str) -> bool:
-        return await self._link.call("SET", keys.SWEEP, "", "PX", LEASE, *condition, writes=True) is not None
+    async def _take_lease(self) -> bool:
+        """Take the lease if no other worker has it.
+
+        One that lasts longer than any is given for is from before the clock stepped back; nobody would sweep until it ends.
+        """
+        try:
+            if await self._link.call("SET", keys.SWEEP, "", "PX", LEASE, "NX", writes=True) is not None:
+                return True
+        except StoreFull:
+            return True  # no memory even for the lease, and a sweep gives some back; several at a time do no harm
+        if await self._link.call("PTTL", keys.SWEEP) <= LEASE:
+            return False
+        await self._renew_lease()
+        return True
+
+    async def _renew_lease(self) -> None:
+        with suppress(StoreFull):
+            await self._link.call("SET", keys.SWEEP, "", "PX", LEASE, writes=True)
 
     async def round(self) -> bool:
         """Sweep the next partitions, in turn and about `ROUND` sessions at most; whether some are left.

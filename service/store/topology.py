@@ -1,16 +1,22 @@
 """Which server a command goes to: always the same one here, see `cluster` and `sentinel` for the others."""
 
+import asyncio
 from collections.abc import Iterable, Sequence
 from itertools import chain, repeat
 from typing import Protocol
 
 from service.store import replies
 from service.store.lane import Broken, Command, LaneError, Unreachable
-from service.store.node import Node, Sender
+from service.store.node import Node, Retirement, Sender
 from service.store.urls import Address, Endpoint
 
 #: Where a command is run that has no key of its own: beside this key, or at the server that has this slot of a cluster.
 Place = str | int
+
+#: Seconds between two reconnects, at first; doubles while the refusals last.
+FIRST_BACKOFF = 0.05
+#: Time-outs without a reconnect, after which the interval begins again at FIRST_BACKOFF.
+QUIET = 10
 
 #: How one attempt at a command ended: the reply, an error that Redis replied, or a `LaneError`; None before the first.
 Outcome = object
@@ -21,6 +27,18 @@ class Unknown(LaneError):
 
     def __init__(self) -> None:
         super().__init__(sent=False)
+
+
+class UnknownMaster(Unknown):
+    """Sentinels answer, and know no master by the name that they were asked for."""
+
+
+class NoMaster(Unknown):
+    """The server that Sentinels name says that it is not a master."""
+
+
+class SlotsUnassigned(Unknown):
+    """No node of the cluster serves the slot."""
 
 
 class Way(Protocol):
@@ -74,13 +92,22 @@ class Topology(Protocol):
 
 
 class One:
-    """One server, whatever happens."""
+    """One server, whatever name leads to it.
+
+    The name may move (a managed failover, a TCP proxy): the server behind the open connections is demoted, and new ones lead to
+    another. So when a server refuses as a replica does, all connections to it are replaced: no later call reads
+    stale data there. Redis refuses a write before it does anything, a script's first one too, and no server is demoted in the
+    middle of a script: a write that was refused so is safe to send again.
+    """
 
     def __init__(self, address: Address, *, timeout: float, min_replicas: int) -> None:
         self._address = address
         self._timeout = timeout
         self._min_replicas = min_replicas
         self._node: Node | None = None
+        self._retired = Retirement(timeout=timeout)
+        self._backoff = FIRST_BACKOFF
+        self._last_change = self._next_change = 0.0
 
     def way(self, command: Command, at: Place | None) -> Node:  # noqa: ARG002 - every command
         """The server."""
@@ -91,8 +118,26 @@ class One:
                 lambda: self._address.connection(endpoint, seconds=self._timeout),
                 timeout=self._timeout,
                 min_replicas=self._min_replicas,
+                on_demotion=self._reconnect,
             )
         return self._node
+
+    def _reconnect(self, node: Node) -> None:
+        """Let the next call connect anew, in place of `node`.
+
+        Many calls in flight get the refusal together, and only the first of them has this effect. Where new connections lead
+        to a replica too, the next attempts come at growing intervals.
+        """
+        now = asyncio.get_running_loop().time()
+        if node is not self._node or now < self._next_change:
+            return
+        longest = self._timeout / 2  # within the time of a call there is an attempt
+        if now - self._last_change > self._timeout * QUIET:
+            self._backoff = FIRST_BACKOFF
+        self._last_change, self._next_change = now, now + min(self._backoff, longest)
+        self._backoff = min(self._backoff * 2, longest)
+        self._retired.add(node)
+        self._node = None
 
     def endpoint(self, at: Place) -> Endpoint | None:
         """The server."""
@@ -113,11 +158,11 @@ class One:
         return chain((0.0, 0.05, 0.1), repeat(0.2))
 
     def may_help(self, outcome: Outcome) -> bool:
-        """Whether the connection was lost or could not be made, or the server is about to work."""
-        return isinstance(outcome, Broken | Unreachable) or replies.is_starting(outcome)
+        """Whether the connection was lost or could not be made, or the server is not the master, or not yet."""
+        return isinstance(outcome, Broken | Unreachable) or replies.is_demoted(outcome)
 
     async def learn(self, outcomes: Iterable[Outcome], seconds: float) -> None:
-        """There is nothing to learn."""
+        """There is nothing to learn: a node reports its demotion."""
 
     def doubt(self) -> None:
         """There is nowhere else to look."""
@@ -127,6 +172,7 @@ class One:
         return [0]
 
     def close(self) -> None:
-        """Close the connection."""
+        """Close all connections."""
+        self._retired.close()
         if self._node is not None:
             self._node.close()

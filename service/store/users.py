@@ -4,19 +4,31 @@ import asyncio
 import base64
 import binascii
 import unicodedata
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
 from uuid import UUID, uuid5
 
 from service.configs.limits import Limits
 from service.configs.terms import user_term
-from service.errors import BadRequest, NotFound, NotReplicated, StoreUnavailable, Unreadable, WriteUncertain
+from service.errors import (
+    BadRequest,
+    NotReplicated,
+    ProjectFull,
+    SessionNotFound,
+    StoreUnavailable,
+    Unreadable,
+    UserNotFound,
+    WriteUncertain,
+)
 from service.store import keys, listing, scripts
 from service.store.connection import checked
 from service.store.listing import Query
 from service.store.sessions import Project, Sessions
 
 REGISTER_USER = scripts.load("register_user")
+EXPECT_USER = scripts.load("expect_user")
+WITHDRAW_USER = scripts.load("withdraw_user")
 COUNT = scripts.load("count")
 
 #: Expired sessions of a partition, not swept yet, that a count leaves out; beyond them it may include some.
@@ -54,7 +66,7 @@ class Users:
     """The users of the project of `sessions`."""
 
     sessions: Sessions
-    #: Users that this object has made known.
+    #: Users that this object has registered for a session that exists.
     _known: set[str] = field(default_factory=set)
 
     @property
@@ -65,17 +77,41 @@ class Users:
     def _key(self) -> str:
         return keys.users_key(self._project.slug)
 
-    async def expect(self, identifier: str, wanted_id: str) -> None:
-        """Make the user of a session that is about to be created known: no crash then leaves a session whose user is not.
+    @property
+    def _expected_key(self) -> str:
+        return keys.expected_users_key(self._project.slug)
 
-        `wanted_id` is the id that the session is to have, "" for a new one: where it is in use, the request is ignored, and its
-        user with it. A user whom this object has made known is taken to be so still; `confirm` sees to it.
+    async def expect(self, identifier: str, wanted_id: str) -> int | None:
+        """Register the user of a session before the session is created: no crash leaves a session whose user is not listed.
+
+        `wanted_id` is the id that the session shall have, "" for a new one: if it is in use, the request is ignored, and its
+        user with it. A user whom this object has registered is assumed to exist still; `confirm` registers them again.
+
+        Returns:
+            Where the user has no session yet: their created_at, with which `withdraw` takes the registration back.
+
+        Raises:
+            ProjectFull: the user is new, and the project has as many users as it may have.
         """
-        if identifier not in self._known and not (wanted_id and await self._exists(wanted_id)):
-            await self.register(identifier)
+        if identifier in self._known or (wanted_id and await self._exists(wanted_id)):
+            return None
+        max_users = self.sessions.limits.max_users
+        reply = await EXPECT_USER.run(self.sessions.link, (self._key, self._expected_key), (identifier, max_users))
+        if reply == b"full":
+            raise ProjectFull("max_users", max_users)
+        return int(reply) if reply else None
+
+    async def withdraw(self, identifier: str, created_at: int) -> None:
+        """Take back one `expect` whose session was not created; the last one removes the user.
+
+        A user stays where a session of theirs was created, or a crash left open whether it was. Best effort: if Redis is away,
+        the user stays too.
+        """
+        with suppress(StoreUnavailable):
+            await WITHDRAW_USER.run(self.sessions.link, (self._key, self._expected_key), (identifier, created_at))
 
     async def confirm(self, identifier: str) -> None:
-        """Make the user of a session that was created known, should a deletion have come in between: it loses neither.
+        """Register the user of a session that was created, in case a deletion came in between.
 
         Raises:
             WriteUncertain: Redis is away; the session is there.
@@ -88,27 +124,28 @@ class Users:
             raise WriteUncertain from error
 
     async def register(self, identifier: str) -> None:
-        """Make the user known, who may be so already."""
-        await REGISTER_USER.run(self.sessions.link, (self._key,), (identifier,))
+        """Register the user, who may be registered already."""
+        await REGISTER_USER.run(self.sessions.link, (self._key, self._expected_key), (identifier,))
         self._known.add(identifier)
 
     async def _exists(self, session_id: str) -> bool:
         try:
             await self.sessions.get(session_id)
-        except NotFound:
+        except SessionNotFound:
             return False
         except Unreadable:
             pass
         return True
 
     async def page(self, *, limit: int, after: int | None, descending: bool) -> tuple[list[User], str | None]:
-        """Users in the order of created_at, `limit` of them (0: all) beyond `after`, and the cursor to the next page."""
+        """At most `limit` users after `after`, in the order of created_at, and the cursor to the next page."""
         command, first, last = ("ZREVRANGEBYSCORE", "+inf", "-inf") if descending else ("ZRANGEBYSCORE", "-inf", "+inf")
         start = first if after is None else f"({after}"
-        bounds = ("LIMIT", 0, limit + 1) if limit else ()
-        flat = await self.sessions.link.call(command, self._key, start, last, "WITHSCORES", *bounds)
-        users = [User(name.decode(), int(float(at))) for name, at in zip(flat[::2], flat[1::2], strict=True)]
-        if limit and len(users) > limit:
+        flat = await self.sessions.link.call(
+            command, self._key, start, last, "WITHSCORES", "LIMIT", 0, limit + 1
+        )
+        users = [User(name.decode(errors="replace"), int(float(at))) for name, at in zip(flat[::2], flat[1::2], strict=True)]
+        if len(users) > limit:
             return users[:limit], encode_cursor(users[limit - 1].created_at)
         return users, None
 
@@ -118,7 +155,7 @@ class Users:
         Where more than `MAX_DUE` expired sessions of a partition wait for the sweep, some of them may be counted.
 
         Raises:
-            NotFound: there is no such user.
+            UserNotFound: there is no such user.
         """
         link, term = self.sessions.link, user_term(identifier)
         partitions = self.sessions.all_partitions
@@ -129,7 +166,7 @@ class Users:
             link.call("ZSCORE", self._key, identifier), COUNT.run_many(link, calls, writes=False)
         )
         if known is None:
-            raise NotFound("user not found")
+            raise UserNotFound
         return sum(counts)
 
     async def delete(self, identifier: str) -> None:
@@ -150,7 +187,8 @@ class Users:
                 await self.sessions.delete_many([session.id for session in batch], user=identifier)
             begun = True
             self._known.discard(identifier)
-            await link.call("ZREM", self._key, identifier, writes=True)
+            removal = [("ZREM", self._key, identifier), ("HDEL", self._expected_key, identifier)]
+            checked(await link.batch(removal, writes=True))
             if any(checked(await link.batch([("EXISTS", key) for key in blocks]))):
                 await self.register(identifier)
         except StoreUnavailable as error:

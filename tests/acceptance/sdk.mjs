@@ -75,6 +75,15 @@ const steps = {
     assert.deepEqual(await matching({}, { time_desc: true }), [three, two, one]);
   },
 
+  async 'a filter of a thousand CJK characters, and one that is too long'() {
+    const text = Array.from({ length: 1000 }, (_, n) => String.fromCodePoint(0x4e00 + n)).join('');
+    const { id } = await sessions.create({ configs: { text } });
+    assert.deepEqual(await matching({ text }), [id]);
+    const sentence = 'the request line is longer than 65536 bytes; send a shorter filter_by_configs';
+    await assert.rejects(matching({ text: text.repeat(20) }), refused(414, sentence));
+    await sessions.delete(id);
+  },
+
   async 'copy, users, project configs'() {
     const { id } = await client.request('POST', '/session', { jsonData: { user: 'a/b', configs: { kind: 'copied' } } });
     const copied = await client.request('POST', `/session/${id}/copy`);
@@ -94,6 +103,35 @@ const steps = {
     assert.deepEqual((await sessions.getConfigs(id)).configs, { a: 1 });
     assert((await sessions.list()).items.some((session) => session.id === id));
     await sessions.updateConfigs(id, { configs: { b: 1 } });
+    await sessions.delete(id);
+  },
+
+  async 'calls that are not part of this service say so'() {
+    const { id } = await sessions.create();
+    const calls = {
+      'messages are': [() => sessions.storeMessage(id, { role: 'user', content: 'hi' }), () => sessions.getMessages(id)],
+      'tasks are': [() => sessions.getTasks(id)],
+      'token counts are': [() => sessions.getTokenCounts(id)],
+      'the observing status is': [() => sessions.messagesObservingStatus(id)],
+      'flushing messages is': [() => sessions.flush(id)],
+      'the learning status is': [() => sessions.getLearningStatus(id)],
+      'spaces are': [
+        () => sessions.connectToSpace(id, { spaceId: id }), () => client.spaces.list(), () => client.spaces.create(),
+        () => client.blocks.list(id),
+      ],
+      'disks are': [() => client.disks.list(), () => client.disks.create()],
+      'tools are': [() => client.tools.getToolName()],
+    };
+    for (const [start, all] of Object.entries(calls)) {
+      for (const call of all) {
+        await assert.rejects(call(), (error) => {
+          assert(error instanceof APIError);
+          assert.deepEqual([error.statusCode, error.payload.reason], [501, 'not_implemented']);
+          assert(error.message.startsWith(`${start} not part of this service`), error.message);
+          return true;
+        });
+      }
+    }
     await sessions.delete(id);
   },
 

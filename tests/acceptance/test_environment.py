@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -231,12 +232,13 @@ def test_few_open_files_are_few_connections(tmp_path: Path) -> None:
     ids=("any", "any, ASCII", "bytes", "bytes, ASCII", "long"),
 )
 def test_a_data_directory_may_have_any_name(tmp_path: Path, name: str, locale: dict[str, str]) -> None:
-    data, temporary = tmp_path / name / "data", tmp_path / 'tmp "\\'
+    data = tmp_path / name / "data"
     data.parent.mkdir()
-    temporary.mkdir()
-    serving = Serving(data, "--workers", "1", SCC_ROOT_TOKEN=TOKEN, TMPDIR=str(temporary), **locale).wait_ready()
-    assert request("POST", f"{serving.base_url}/session", KEY, {"configs": {"a": 1}})[0] == 201
-    counted = run_command("find", "a=1", "--count", "--data-dir", str(data), **locale)
-    assert (counted.stdout, counted.stderr) == ("1\n", "")
-    assert run_command("redis-cli", "--data-dir", str(data), "PING", **locale).stdout == "PONG\n"
-    assert serving.stop() == 0, serving.errors
+    # Not below pytest's own directory: the path of a socket must be short.
+    with tempfile.TemporaryDirectory(prefix='"\\') as temporary:
+        serving = Serving(data, "--workers", "1", SCC_ROOT_TOKEN=TOKEN, TMPDIR=temporary, **locale).wait_ready()
+        assert request("POST", f"{serving.base_url}/session", KEY, {"configs": {"a": 1}})[0] == 201
+        counted = run_command("find", "a=1", "--count", "--data-dir", str(data), **locale)
+        assert (counted.stdout, counted.stderr) == ("1\n", "")
+        assert run_command("redis-cli", "--data-dir", str(data), "PING", **locale).stdout == "PONG\n"
+        assert serving.stop() == 0, serving.errors

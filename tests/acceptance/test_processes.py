@@ -7,11 +7,13 @@ import socket
 import stat
 import subprocess
 import sys
+import time
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
 
+from service.children import SAME_STOP
 from tests.serving import Serving, Start, alive, request, run_command, until
 
 
@@ -65,10 +67,10 @@ def test_the_made_up_key_is_kept_for_its_owner_only_and_used_again(start: Start)
 
 
 def test_a_key_that_the_operator_set_is_used_and_never_printed(start: Start) -> None:
-    serving = start(SCC_ROOT_TOKEN="set-by-operator")
+    serving = start(SCC_ROOT_TOKEN="set-by-the-operator")
     assert "key: from SCC_ROOT_TOKEN" in serving.output
-    assert "set-by-operator" not in serving.output + serving.errors
-    assert request("GET", f"{serving.base_url}/session", "sk-ac-set-by-operator")[0] == 200
+    assert "set-by-the-operator" not in serving.output + serving.errors
+    assert request("GET", f"{serving.base_url}/session", "sk-ac-set-by-the-operator")[0] == 200
     assert not (serving.data_dir / "root-token").exists()
 
 
@@ -82,7 +84,7 @@ def test_redis_is_not_reachable_by_other_users_nor_by_the_network(start: Start) 
 
 
 def test_redis_does_not_get_our_secrets_in_its_environment(start: Start) -> None:
-    serving = start(SCC_ROOT_TOKEN="set-by-operator")
+    serving = start(SCC_ROOT_TOKEN="set-by-the-operator")
     (redis,) = serving.redis_processes()
     assert "SCC_" not in Path(f"/proc/{redis}/environ").read_text(encoding="utf-8")
 
@@ -204,10 +206,27 @@ def test_a_second_signal_does_not_wait_for_requests_in_flight(start: Start) -> N
     connection, _ = half_sent(serving, key_of(serving))
     serving.process.terminate()
     until(lambda: refuses_connections(serving), "an end of new connections")
+    time.sleep(SAME_STOP + 0.1)
     serving.process.terminate()
     assert serving.process.wait(60) == 0
     assert "bye bye" in (serving.data_dir / "redis.log").read_text(encoding="utf-8")
     connection.close()
+
+
+def test_two_signals_within_a_second_are_one_and_cut_no_request_off(start: Start) -> None:
+    serving = start()
+    connection, rest = half_sent(serving, key_of(serving))
+    serving.process.terminate()
+    time.sleep(0.1)  # two that are pending together would be one to the system already
+    serving.process.terminate()
+    until(lambda: refuses_connections(serving), "an end of new connections")
+    connection.send(rest)
+    response = connection.getresponse()
+    assert response.status == 201
+    response.read()
+    connection.close()
+    assert serving.process.wait(60) == 0
+    assert serving.errors == ""
 
 
 def test_a_killed_worker_is_replaced_and_no_connection_refused(start: Start) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from service.errors import reasons
 from service.settings import Settings, flag, variable
 from tests.serving import PATIENCE, Serving, clean_environment
 
@@ -80,6 +81,13 @@ def test_the_settings_table_has_every_setting_with_its_default(setting: object) 
     if item.default not in (MISSING, ""):
         shown = str(item.default).lower() if isinstance(item.default, bool) else str(item.default)
         assert f"| `{shown}` |" in row
+
+
+def test_the_table_of_reasons_has_every_reason_by_status() -> None:
+    rows = re.findall(r"^\| (\d{3}) \| (`[a-z_]+`(?:, `[a-z_]+`)*) \|$", README, re.MULTILINE)
+    assert {int(status): set(re.findall(r"\w+", words)) for status, words in rows} == {
+        status: set(words) for status, words in reasons().items()
+    }
 
 
 def test_every_dependency_has_its_reason() -> None:

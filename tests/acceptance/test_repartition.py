@@ -11,12 +11,12 @@ from redis.exceptions import RedisError
 
 from tests.serving import PATIENCE, Serving, clean_environment, request, run_command, until
 
-KEY = "sk-ac-test-root"
+KEY = "sk-ac-root-of-the-tests"
 COUNT = 30
 
 
 def start(directory: Path, *flags: str) -> Serving:
-    return Serving(directory, "--workers", "2", *flags, SCC_ROOT_TOKEN="test-root").wait_ready()
+    return Serving(directory, "--workers", "2", *flags, SCC_ROOT_TOKEN="root-of-the-tests").wait_ready()
 
 
 def listed(serving: Serving) -> list[Any]:
@@ -78,7 +78,7 @@ def test_a_store_is_moved_offline_and_through_kills(tmp_path: Path) -> None:
 
     for phase in ("move", "number"):
         killed_in(phase, directory)
-        refused = run_command("serve", "--data-dir", str(directory), "--port", "0", SCC_ROOT_TOKEN="test-root")
+        refused = run_command("serve", "--data-dir", str(directory), "--port", "0", SCC_ROOT_TOKEN="root-of-the-tests")
         assert refused.returncode == 1
         assert refused.stderr.endswith("this store is being moved to 3 partitions; `repartition 3` finishes that\n")
         refused = move(directory, 2)
@@ -88,10 +88,10 @@ def test_a_store_is_moved_offline_and_through_kills(tmp_path: Path) -> None:
     assert moved.returncode == 0, moved.stderr
     assert moved.stdout == (
         f"{COUNT} sessions are in 3 partitions; start servers with --partitions 3\n"
-        "0 differences in 1 projects; 0 mended\n"
+        "1 project checked: no differences\n"
     )
 
-    refused = run_command("serve", "--data-dir", str(directory), "--port", "0", SCC_ROOT_TOKEN="test-root")
+    refused = run_command("serve", "--data-dir", str(directory), "--port", "0", SCC_ROOT_TOKEN="root-of-the-tests")
     assert (refused.returncode, refused.stderr.splitlines()[-1]) == (1, "this store was made with partitions 3, not 1")
     serving = start(directory, "--partitions", "3")
     assert listed(serving) == before

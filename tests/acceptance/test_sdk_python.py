@@ -8,8 +8,10 @@ from uuid import uuid4
 import pytest
 from acontext import AcontextAsyncClient, AcontextClient
 from acontext.errors import APIError
+from acontext.event import TextEvent
+from acontext.resources.sessions import SessionsAPI
 
-from tests.api import Api
+from tests.api import REASONS, Api
 
 Sdk = AcontextClient | AcontextAsyncClient
 T = TypeVar("T")
@@ -92,6 +94,13 @@ async def test_a_filter_on_one_spelling_of_a_key_does_not_match_another(sdk: Sdk
     assert await ids(sdk, filter_by_configs={"Agent": "x"}) == []
     await done(sdk.sessions.create(configs={"count": "1"}))
     assert await ids(sdk, filter_by_configs={"count": 1}) == []
+
+
+async def test_a_filter_of_a_thousand_cjk_characters_is_found(sdk: Sdk) -> None:
+    text = "".join(chr(0x4E00 + number) for number in range(1000))
+    await done(sdk.sessions.create(configs={"text": text[1:]}))
+    wanted = (await done(sdk.sessions.create(configs={"text": text}))).id
+    assert await ids(sdk, filter_by_configs={"text": text}) == [wanted]
 
 
 # Every call, with every parameter.
@@ -179,6 +188,8 @@ async def test_refusals_reach_the_caller_with_status_and_sentence(sdk: Sdk) -> N
         with pytest.raises(APIError) as error:
             await returns_nothing(call(*arguments, **named))
         assert error.value.code == error.value.status_code
+        assert error.value.payload is not None
+        assert error.value.payload["reason"] in REASONS
         return error.value.status_code, error.value.message
 
     not_found = (404, "session not found")
@@ -193,6 +204,72 @@ async def test_refusals_reach_the_caller_with_status_and_sentence(sdk: Sdk) -> N
     assert await refused(sdk.sessions.list, cursor="x") == (400, "cursor is not one that this list gave")
     assert await refused(sdk.users.get_resources, "nobody") == (404, "user not found")
     assert await refused(sdk.project.update_configs, {}) == (400, "empty body")
+
+
+# The page's quick start: the calls that are part of this service work, the others say that they are not.
+
+NOT_SERVED: list[tuple[str, str, dict[str, Any]]] = [
+    ("store_message", "messages are", {"blob": {"role": "user", "content": "hi"}, "format": "openai"}),
+    ("get_messages", "messages are", {}),
+    ("patch_message_meta", "messages are", {"message_id": str(uuid4()), "meta": {"a": 1}}),
+    ("add_event", "events are", {"event": TextEvent(text="x")}),
+    ("get_events", "events are", {}),
+    ("get_tasks", "tasks are", {}),
+    ("get_session_summary", "tasks are", {}),
+    ("flush", "flushing messages is", {}),
+    ("get_token_counts", "token counts are", {}),
+    ("messages_observing_status", "the observing status is", {}),
+]
+
+
+@pytest.mark.parametrize(("call", "start", "named"), NOT_SERVED, ids=[call for call, _, _ in NOT_SERVED])
+async def test_a_call_that_is_not_part_of_this_service_says_so(
+    sdk: Sdk, call: str, start: str, named: dict[str, Any]
+) -> None:
+    session = await done(sdk.sessions.create(user="alice@acontext.io"))
+    with pytest.raises(APIError) as error:
+        await returns_nothing(getattr(sdk.sessions, call)(session.id, **named))
+    assert error.value.status_code == error.value.code == 501
+    assert str(error.value.message).startswith(f"{start} not part of this service")
+    assert error.value.payload is not None
+    assert error.value.payload["reason"] == "not_implemented"
+
+
+async def test_the_other_parts_of_acontext_say_that_they_are_not_served(sdk: Sdk) -> None:
+    for call, start in (
+        (sdk.disks.list, "disks are"),
+        (sdk.disks.create, "disks are"),
+        (sdk.skills.list_catalog, "agent skills are"),
+        (sdk.sandboxes.create, "sandboxes are"),
+        (sdk.learning_spaces.list, "learning spaces are"),
+    ):
+        with pytest.raises(APIError, match=f"^501: {start} not part of this service"):
+            await returns_nothing(call())
+
+
+def test_every_call_on_sessions_is_served_or_says_that_it_is_not() -> None:
+    calls = {name for name, _ in inspect.getmembers(SessionsAPI, inspect.isfunction) if not name.startswith("_")}
+    ours = {"list", "create", "delete", "update_configs", "patch_configs", "get_configs", "copy"}
+    assert (len(ours), len(calls)) == (7, 17)
+    assert calls == ours | {call for call, _, _ in NOT_SERVED}
+
+
+async def test_users_are_listed_whole_page_by_page(sdk: Sdk, api: Api) -> None:
+    names = [f"u{number:03}" for number in range(203)]
+    for name in names:
+        api.new(user=name)
+    first = await done(sdk.users.list())
+    assert ([user.identifier for user in first.items], first.has_more) == (names[:200], True)
+    rest = await done(sdk.users.list(cursor=first.next_cursor))
+    assert ([user.identifier for user in rest.items], rest.has_more) == (names[200:], False)
+
+
+@pytest.mark.parametrize("name", ["task_success_criteria", "task_failure_criteria"])
+@pytest.mark.parametrize("bad", [5, True, {"a": 1}, ["x"], "x" * 2001])
+async def test_criteria_that_the_sdk_could_not_read_are_refused(sdk: Sdk, name: str, bad: object) -> None:
+    with pytest.raises(APIError, match=f"^400: {name} must be null or a string of at most 2000 bytes"):
+        await done(sdk.project.update_configs({name: bad}))
+    assert (await done(sdk.project.get_configs())).model_dump(exclude_none=True) == {}
 
 
 async def test_a_wrong_key_is_401(api: Api) -> None:

@@ -13,7 +13,7 @@ LONGEST = 10.0
 #: A command timeout that nothing here comes near: where no request may fail, a slow machine must not be why one does.
 LENIENT = ("--command-timeout", "15")
 
-TOKEN = "storm"
+TOKEN = "storm-of-the-tests"
 KEY = f"sk-ac-{TOKEN}"
 
 
@@ -28,5 +28,5 @@ async def hold(storm: Storm, serving: Serving, *, lost_after: float = inf) -> in
     if serving.redis_url:
         where["SCC_REDIS_URL"] = serving.redis_url
     said = await asyncio.to_thread(run_command, "check", **where)
-    assert said.stdout.splitlines()[-1] == "0 differences in 1 projects; 0 mended", said.stdout + said.stderr
+    assert said.stdout.splitlines()[-1] == "1 project checked: no differences", said.stdout + said.stderr
     return len(lost)

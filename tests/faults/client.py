@@ -52,13 +52,13 @@ class Reply:
         if self.status != 503:
             return False
         assert int(self.headers["retry-after"]) >= 1
-        assert set(self.body) <= {"code", "msg", "error"}, self.body
+        assert set(self.body) <= {"code", "msg", "reason", "error"}, self.body
         return True
 
     @property
     def uncertain(self) -> bool:
         """Whether it says that a write may have happened."""
-        return self.unavailable and self.body.get("error") == "the write may or may not have happened"
+        return self.unavailable and self.body["reason"] == "write_uncertain"
 
 
 class Client:

@@ -13,8 +13,10 @@ class Proxy:
     """Hands on what comes; what it does to it can be changed at any time, for all of its connections."""
 
     def __init__(self, upstream: str) -> None:
-        """`upstream` is the path of Redis's socket."""
+        """`upstream` is the path of Redis's socket, or its host:port."""
         self.port = 0
+        #: Where new connections lead.
+        self.upstream = upstream
         #: Seconds that every piece of a reply is held back.
         self.delay = 0.0
         #: Whether everything is swallowed, in both directions.
@@ -25,7 +27,6 @@ class Proxy:
         self.passing: int | None = None
         #: Connections so far.
         self.connections = 0
-        self._upstream = upstream
         self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -58,7 +59,7 @@ class Proxy:
         ways: list[asyncio.Task[None]] = []
         ends = [writer]
         try:
-            far_reader, far_writer = await asyncio.open_unix_connection(self._upstream)
+            far_reader, far_writer = await self._connect()
             ends.append(far_writer)
             ways.append(asyncio.create_task(self._commands(reader, writer, far_writer)))
             ways.append(asyncio.create_task(self._replies(far_reader, writer)))
@@ -74,6 +75,12 @@ class Proxy:
             await asyncio.gather(*ways, return_exceptions=True)
             for end in ends:
                 end.close()
+
+    async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        if self.upstream.startswith("/"):
+            return await asyncio.open_unix_connection(self.upstream)
+        host, port = self.upstream.split(":")
+        return await asyncio.open_connection(host, int(port))
 
     async def _commands(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, far: asyncio.StreamWriter) -> None:
         parser = hiredis.Reader()

@@ -10,6 +10,8 @@ import pytest
 from redis import Redis
 from redis.exceptions import ResponseError
 
+from service.store.sessions import Project
+from tests.api import Api
 from tests.faults.aftermath import KEY, LENIENT, TOKEN, hold
 from tests.faults.storm import Storm, storm
 from tests.serving import Serving, Start
@@ -112,6 +114,31 @@ async def test_a_redis_that_refuses_writes_answers_reads(start: Start, begin: Fa
         end(redis)
     assert clients.counts.reads_refused == 0
     assert clients.counts.uncertain == 0
+
+
+@with_every_server
+async def test_what_a_redis_without_memory_refuses_is_503_store_full(start: Start, server: str) -> None:
+    serving = started(start, "--redis-server", server)
+    api = Api(serving.server(KEY), KEY, Project("default", ""))
+    session_id = api.new({"a": 1}, user="alice")
+    with Redis.from_url(f"unix://{serving.data_dir}/redis.sock") as redis:
+        redis.config_set("maxmemory", 1)
+        for method, path, body in (
+            ("POST", "/session", {}),
+            ("POST", "/session", {"user": "bob"}),
+            ("POST", f"/session/{session_id}/copy", None),
+            ("PUT", f"/session/{session_id}/configs", {"configs": {"b": 1}}),
+            ("PATCH", f"/session/{session_id}/configs", {"configs": {"b": 1}}),
+            ("PATCH", "/project/configs", {"b": 1}),
+        ):
+            answer = api.call(method, path, body, 503)
+            assert (answer.reason, answer.body.get("error")) == ("store_full", None), path
+            assert int(answer.headers["Retry-After"]) >= 1
+        assert api.get(session_id).data["configs"] == {"a": 1}
+        redis.config_set("maxmemory", 0)
+    assert api.ids() == [session_id]
+    assert [user["identifier"] for user in api.call("GET", "/user/ls").data["items"]] == ["alice"]
+    api.close()
 
 
 async def test_scripts_that_are_dropped_all_the_time_are_missed_by_nobody(start: Start) -> None:

@@ -18,11 +18,11 @@ def other(operator: Operator) -> Iterator[Api]:
 
 @pytest.fixture(scope="module")
 def serve(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Serving]]:
-    """Starts servers with flags of their own and the key sk-ac-test-root; they end with the module, having logged nothing."""
+    """Starts servers with flags of their own and the tests' root key; they end with the module, having logged nothing."""
     started: list[Serving] = []
 
     def start(*flags: str) -> Serving:
-        started.append(Serving(tmp_path_factory.mktemp("server") / "data", *flags, SCC_ROOT_TOKEN="test-root"))
+        started.append(Serving(tmp_path_factory.mktemp("server") / "data", *flags, SCC_ROOT_TOKEN="root-of-the-tests"))
         return started[-1].wait_ready()
 
     yield start

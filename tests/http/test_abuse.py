@@ -61,7 +61,6 @@ AMBIGUOUS = {
     "bare line feeds between chunks": (POST, [CHUNKED], b"2\n{}\n0\n\n"),
     "a bare line feed in a chunk's extension": (POST, [CHUNKED], b"2;a=b\nxx\r\n{}\r\n0\r\n\r\n"),
     "a length in the trailer": (POST, [CHUNKED], b"2\r\n{}\r\n0\r\nContent-Length: 50\r\n\r\n"),
-    "too long a trailer": (POST, [CHUNKED], b"2\r\n{}\r\n0\r\n" + b"X: y\r\n" * 5000 + b"\r\n"),
     "a folded header": (PING, ["X: a\r\n b"], b""),
     "a bare line feed behind a header": (PING, ["X: a\nY: b"], b""),
     "a bare carriage return": (PING, ["X: a\rY: b"], b""),
@@ -78,10 +77,6 @@ AMBIGUOUS = {
     "a port that is none": ("GET http://x:99999/api/v1/ping HTTP/1.1", [], b""),
     "backslashes": ("GET \\api\\v1\\ping HTTP/1.1", [], b""),
     "raw UTF-8 in the target": ("GET /api/v1/user/\xc3\xa9/resources HTTP/1.1", [], b""),
-    "129 headers and more": (PING, [f"X-{number}: y" for number in range(130)], b""),
-    "a header of a megabyte": (PING, ["X: " + "y" * 1_000_000], b""),
-    "a name of a megabyte": (PING, ["X" * 1_000_000 + ": y"], b""),
-    "a target of a megabyte": ("GET /" + "y" * 1_000_000 + " HTTP/1.1", [], b""),
     "a method of a megabyte": ("G" * 1_000_000 + " / HTTP/1.1", [], b""),
 }
 
@@ -92,8 +87,7 @@ def test_what_could_be_read_in_two_ways_is_400_and_ends_the_connection(
 ) -> None:
     smuggled = head(api, "POST /api/v1/session HTTP/1.1", "Content-Length: 2") + b"{}"
     answers = conversation(api, head(api, line, *headers) + body + smuggled)
-    # What was sent behind may keep the answer from arriving: the connection is reset.
-    assert [answer.status for answer in answers] in ([400], [])
+    assert [answer.status for answer in answers] == [400]
     assert all(answer.headers["Connection"] == "close" for answer in answers)
     assert api.ids() == []
 

@@ -13,7 +13,7 @@ PATHS = ["/ping", "/session", "/session/nope", "/user/ls", "/project/configs", "
 def status(api: Api, header: str, path: str = "/ping") -> int:
     answer = api.send("GET", path, headers={"Authorization": header})
     if answer.status == 401:
-        assert answer.raw == b'{"code":401,"msg":"Unauthorized"}'
+        assert answer.raw == b'{"code":401,"msg":"Unauthorized","reason":"unauthorized"}'
         assert answer.headers["WWW-Authenticate"] == "Bearer"
     return answer.status
 
@@ -68,7 +68,7 @@ def test_nothing_of_another_project_is_ever_seen_or_changed(api: Api, other: Api
         ("PUT", f"{path}/configs", {"configs": {}}), ("PATCH", f"{path}/configs", {"configs": {"x": 1}}),
     ]  # fmt: skip
     for method, where, body in absent:
-        assert other.call(method, where, body, 404).msg == "session not found"
+        assert other.call(method, where, body, 404).reason == "session_not_found"
     for query in ({}, {"user": "alice"}, {"filter_by_configs": '{"agent":"bot1"}'}):
         assert [each["configs"].get("mine") for each in other.page(**query)["items"]] == [1]
     other.call("DELETE", "/user/alice")

@@ -49,7 +49,7 @@ def test_two_requests_have_different_ids(api: Api) -> None:
 ])  # fmt: skip
 def test_an_unknown_route_is_404(api: Api, prefix: str, path: str) -> None:
     answer = api.send("GET", path, prefix=prefix)
-    assert (answer.status, answer.msg) == (404, "there is no such route")
+    assert (answer.status, answer.reason) == (404, "route_not_found")
 
 
 @pytest.mark.parametrize(("path", "allowed"), [

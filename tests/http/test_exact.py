@@ -94,7 +94,7 @@ def patch(api: Api, model: Model, text: str) -> None:
 
 
 def copy(api: Api, model: Model) -> Model:
-    copied = api.call("POST", f"/session/{model.session_id}/copy", status=201).data["new_session_id"]
+    copied = api.call("POST", f"/session/{model.session_id}/copy").data["new_session_id"]
     twin = Model(copied, model.configs, dict(model.kept))
     twin.check(api.get(copied), named=set())
     return twin

@@ -105,7 +105,7 @@ def test_the_project_s_default_is_for_sessions_created_without_another(api: Api,
     api.patch(old["id"], {"a": 1})
     assert api.get(old["id"]).data["expires_at"] is None
     assert other.create()["expires_at"] is None
-    copy = api.call("POST", f"/session/{old['id']}/copy", status=201).data["new_session_id"]
+    copy = api.call("POST", f"/session/{old['id']}/copy").data["new_session_id"]
     assert lifetime(api.get(copy).data) == 4000
     assert api.call("PATCH", PROJECT, {"session_ttl": None}).data == {"x": 1}
     assert [api.create()["expires_at"] for _ in range(8)] == [None] * 8
@@ -123,8 +123,8 @@ def test_at_its_end_a_session_is_gone_for_every_verb_and_in_the_end_from_the_sto
         ("GET", path, None), ("GET", f"{path}/configs", None), ("PUT", f"{path}/configs", {"configs": {}}),
         ("PATCH", f"{path}/configs", {"configs": {}, "ttl": 50}), ("POST", f"{path}/copy", None), ("DELETE", path, None),
     ):  # fmt: skip
-        assert api.call(method, target, body, 404).msg == "session not found"
-    assert api.get(session["id"], 404, {"If-None-Match": f'"{etag}"'}).msg == "session not found"
+        assert api.call(method, target, body, 404).reason == "session_not_found"
+    assert api.get(session["id"], 404, {"If-None-Match": f'"{etag}"'}).reason == "session_not_found"
     for if_match in ("*", etag):
         api.patch(session["id"], {}, 412, {"If-Match": if_match})
     assert api.ids() == api.matching({"a": 1}) == api.ids(user="alice") == [kept["id"]]

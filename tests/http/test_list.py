@@ -45,11 +45,6 @@ def test_a_bad_limit_is_400(api: Api, limit: object) -> None:
     assert api.refusal(limit=limit) == "limit must be a whole number from 1 to 200"
 
 
-def test_of_equal_parameters_the_first_counts_and_unknown_ones_do_not(crowd: Api) -> None:
-    answer = crowd.send("GET", "/session?limit=1&limit=abc&nonsense=1&=&&%zz=1&not_connected=false")
-    assert len(answer.data["items"]) == 1
-
-
 @pytest.mark.parametrize(("text", "descending"), [
     ("true", True), ("1", True), ("True", True), ("TRUE", True),
     ("false", False), ("0", False), ("False", False), ("", False),

@@ -8,26 +8,35 @@ import pytest
 from tests.api import Api
 from tests.raw import connect, exchange, head
 
-NOT_HTTP = "the request is not valid HTTP, or a line of it is too long"
-BROKEN_BODY = "the body is broken off, or not encoded as its headers say"
+NOT_HTTP = "the request is not valid HTTP"
+NO_METHOD = "the request is not valid HTTP: it must start with a method such as GET, in capitals"
+BROKEN_BODY = "the body is incomplete, or its encoding does not match the headers"
 
 
 @pytest.mark.parametrize("line", [
-    "hello", "GET", "/health GET HTTP/1.1", "GET /health HTTP/1.1 x", "GET /health HTTP/9.9", "GET /health HTTP/x",
-    "GET /health FTP/1.1", "GET health HTTP/1.1", "G\x00T /health HTTP/1.1", "GET /he\x00alth HTTP/1.1", "GET /\xff HTTP/1.1",
-    "GET /api/v1/session?user=\xff HTTP/1.1", "BREW /health HTTP/1.1", "PRI * HTTP/2.0", "\x16\x03\x01\x02\x00",
-    "GET /" + "a" * 9000 + " HTTP/1.1", "GET /api/v1/session?filter_by_configs=" + "a" * 9000 + " HTTP/1.1", "A" * 20_000,
+    "GET /health HTTP/1.1 x", "GET /health HTTP/9.9", "GET /health HTTP/x",
+    "GET /health FTP/1.1", "GET health HTTP/1.1", "GET /he\x00alth HTTP/1.1", "GET /\xff HTTP/1.1",
+    "GET /api/v1/session?user=\xff HTTP/1.1", "PRI * HTTP/2.0",
 ])  # fmt: skip
 def test_a_bad_request_line_is_400(api: Api, line: str) -> None:
     answer = exchange(api, head(api, line))
     assert (answer.status, answer.msg) == (400, NOT_HTTP)
 
 
+@pytest.mark.parametrize("line", [
+    "hello", "GET", "/health GET HTTP/1.1", "G\x00T /health HTTP/1.1", "BREW /health HTTP/1.1", "patch /health HTTP/1.1",
+    "FOO /health HTTP/1.1",
+    "Get /health HTTP/1.1", "\x16\x03\x01\x02\x00", "A" * 20_000,
+])  # fmt: skip
+def test_what_does_not_start_with_a_method_is_400_with_a_sentence_of_its_own(api: Api, line: str) -> None:
+    answer = exchange(api, head(api, line))
+    assert (answer.status, answer.msg) == (400, NO_METHOD)
+
+
 @pytest.mark.parametrize("header", [
-    "no colon", ": no name", "spa ce: x", "X\x00: y", "X: \x00", "X: a\rb", "X" * 9000 + ": y", "X: " + "y" * 9000,
+    "no colon", ": no name", "spa ce: x", "X\x00: y", "X: \x00", "X: a\rb",
     "Content-Length: abc", "Content-Length: -1", "Content-Length: 1, 2", "Content-Length: 1\r\nContent-Length: 2",
     "Content-Length: 3\r\nTransfer-Encoding: chunked", "Transfer-Encoding: nonsense",
-    "\r\n".join(f"X{n}: y" for n in range(2000)),
 ])  # fmt: skip
 def test_a_bad_header_is_400(api: Api, header: str) -> None:
     answer = exchange(api, head(api, "POST /api/v1/session HTTP/1.1", header) + b"{}")
@@ -85,7 +94,7 @@ def test_a_client_that_goes_before_its_answer_harms_nobody(api: Api) -> None:
 
 def test_an_expectation_that_cannot_be_met_is_417(api: Api) -> None:
     answer = exchange(api, head(api, "POST /api/v1/session HTTP/1.1", "Expect: the-impossible", "Content-Length: 2") + b"{}")
-    assert (answer.status, answer.msg) == (417, "Expect can only be 100-continue")
+    assert (answer.status, answer.reason) == (417, "expectation_failed")
     assert api.ids() == []
 
 

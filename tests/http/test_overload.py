@@ -9,13 +9,13 @@ from os import kill
 
 import pytest
 
-from service.http.load import AT_ONCE
+from service.http.admission import CONCURRENCY
 from tests.api import Api, api_on
 from tests.raw import answer_on, connect, conversation, head
 from tests.serving import PATIENCE, Serving, until
 
 #: More than it works at, so that some wait for their turn.
-IN_FLIGHT, BEYOND = AT_ONCE + 36, 50
+IN_FLIGHT, BEYOND = CONCURRENCY + 36, 50
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +61,7 @@ def test_what_is_beyond_the_bound_is_503_at_once_and_the_rest_is_served(busy: tu
             for connection in refused:
                 answer = answer_on(connection)
                 assert (answer.status, answer.headers["Retry-After"]) == (503, "1")
-                assert answer.msg == "the server is busy; try again shortly"
+                assert answer.reason == "overloaded"
             # Neither the key nor the body is looked at; the process says that it is well.
             bad = head(api, "POST /api/v1/session HTTP/1.1", "Content-Length: 1") + b"{"
             keyless = b"GET /api/v1/ping HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -110,6 +110,6 @@ def test_what_waits_for_its_turn_is_not_done_for_a_client_that_has_left(busy: tu
         for _ in range(5):
             assert [answer.status for answer in conversation(api, health)] == [200]
     # Those that had begun are done, and all places are free again.
-    until(lambda: f'"revision":{1 + AT_ONCE}}}' in api.send("GET", f"/session/{session_id}").raw.decode(), "what had begun")
-    for _ in range(2 * AT_ONCE):
-        assert api.get(session_id).data["revision"] == 1 + AT_ONCE
+    until(lambda: f'"revision":{1 + CONCURRENCY}}}' in api.send("GET", f"/session/{session_id}").raw.decode(), "what had begun")
+    for _ in range(2 * CONCURRENCY):
+        assert api.get(session_id).data["revision"] == 1 + CONCURRENCY

@@ -1,5 +1,7 @@
 """The project's own configs."""
 
+import json
+
 import pytest
 
 from tests.api import Api
@@ -50,6 +52,28 @@ def test_limits_hold_and_a_refused_write_changes_nothing(api: Api) -> None:
     ):
         assert api.call("PATCH", PATH, changes, status).msg == sentence
     assert api.call("GET", PATH).data == {"a": 1} | most
+
+
+@pytest.mark.parametrize("name", ["task_success_criteria", "task_failure_criteria"])
+@pytest.mark.parametrize("good", [b'""', b'"it works"', b'"%b"' % (b"x" * 2000), b'"%b"' % ("é" * 1000).encode(), b'"\\u0000"'])
+def test_criteria_are_strings_of_2000_bytes_at_most_and_null_deletes_them(api: Api, name: str, good: bytes) -> None:
+    assert list(api.call("PATCH", PATH, b'{"%b":%b}' % (name.encode(), good)).data) == [name]
+    assert api.call("PATCH", PATH, {name: None}).data == {}
+
+
+@pytest.mark.parametrize("name", ["task_success_criteria", "task_failure_criteria"])
+@pytest.mark.parametrize("bad", [
+    b"5", b"0", b"true", b"false", b"{}", b"[]", b'["x"]', b"1.5", b'"%b"' % (b"x" * 2001), b'"%b"' % ("é" * 1001).encode(),
+])  # fmt: skip
+def test_criteria_that_the_sdks_cannot_read_are_400_and_change_nothing(api: Api, name: str, bad: bytes) -> None:
+    api.call("PATCH", PATH, {name: "as it was"})
+    for spelling in (name, name.replace("_", r"\u005f")):
+        answer = api.call("PATCH", PATH, b'{"b":1,"%b":%b}' % (spelling.encode(), bad), 400)
+        assert answer.msg == f"{name} must be null or a string of at most 2000 bytes"
+    assert api.call("GET", PATH).data == {name: "as it was"}
+    # Elsewhere the name means nothing.
+    api.new({name: json.loads(bad)})
+    api.call("PATCH", PATH, b'{"x":{"%b":%b}}' % (name.encode(), bad))
 
 
 def test_each_project_has_its_own(api: Api, other: Api) -> None:

@@ -1,6 +1,7 @@
 """What is logged: neither keys nor configs, with the access log on and with everything gone wrong that can go wrong."""
 
 import json
+import re
 import signal
 from collections.abc import Iterator
 from os import kill
@@ -10,7 +11,7 @@ import pytest
 from redis import Redis
 
 from tests.api import Api, api_on
-from tests.raw import conversation, head
+from tests.raw import conversation, exchange, head
 from tests.serving import Serving, request
 
 #: Stands in values, keys, filters and broken bodies.
@@ -20,7 +21,7 @@ VALUE = "value-that-nobody-may-read"
 @pytest.fixture
 def logging(tmp_path: Path) -> Iterator[tuple[Serving, Api]]:
     flags = ["--workers", "1", "--access-log", "true", "--command-timeout", "0.2", "--client-timeout", "0.2"]
-    serving = Serving(tmp_path / "data", *flags, SCC_ROOT_TOKEN="test-root").wait_ready()
+    serving = Serving(tmp_path / "data", *flags, SCC_ROOT_TOKEN="root-of-the-tests").wait_ready()
     api = api_on(serving)
     yield serving, api
     api.close()
@@ -72,12 +73,45 @@ def test_no_key_and_no_config_is_ever_logged(logging: tuple[Serving, Api]) -> No
     with Redis.from_url(api.server.redis_url) as redis:
         redis.set(f"scc:{{default.0}}:session:{session_id}", VALUE)
     status, answer = request("GET", f"{serving.base_url}{path}", api.key)
-    assert (status, answer["msg"]) == (500, "internal error")
+    assert (status, answer["reason"]) == (500, "internal")
     status, answer = request("PATCH", f"{serving.base_url}{path}", api.key, {"configs": {VALUE: VALUE}})
-    assert (status, answer["msg"]) == (500, "internal error")
+    assert (status, answer["reason"]) == (500, "internal")
     assert serving.stop() == 0
     told = serving.output + serving.errors
     assert serving.errors.count("Traceback") == 2
     # A line a request, and one only.
     assert serving.errors.count(f"GET /api/v1{path} 200 ") == 1
-    assert [word for word in (api.key, "test-root", VALUE) if word in told] == []
+    assert [word for word in (api.key, "root-of-the-tests", VALUE) if word in told] == []
+
+
+def test_a_key_in_a_path_is_masked_in_the_access_log_and_beside_a_traceback(logging: tuple[Serving, Api]) -> None:
+    serving, api = logging
+    encoded = "".join(f"%{byte:02x}" for byte in api.key.encode())
+    for key in (api.key, encoded, encoded.replace("%", "%25"), api.key.replace("-", "%2D")):
+        api.send("GET", f"/{key}/session")
+        api.send("GET", f"/session/{key}")
+    session_id = api.new({"a": 1})
+    with Redis.from_url(api.server.redis_url) as redis:
+        redis.set(f"scc:{{default.0}}:session:{session_id}", VALUE)
+    request("GET", f"{serving.base_url}/session/{session_id}/configs?{api.key}", api.key)
+    assert serving.stop() == 0
+    assert "Traceback" in serving.errors
+    assert serving.errors.count("GET /api/v1/sk-ac-*** 404 ") == 4
+    assert serving.errors.count("GET /api/v1/session/sk-ac-*** 400 ") == 4
+    assert [word for word in ("root-of-the-tests", "root%2Dof", encoded[-30:]) if word in serving.errors] == []
+
+
+def test_what_is_refused_before_it_is_a_request_is_logged_with_its_sender_and_without_its_bytes(
+    logging: tuple[Serving, Api],
+) -> None:
+    serving, api = logging
+    refused = {
+        400: head(api, "GET /api/v1/ping HTTP/1.1", f"X: {VALUE}\x00", f"Authorization : Bearer {api.key}"),
+        408: f"GET /{VALUE} HTTP/1.1\r\nAuthorization: Bearer {api.key}\r\n".encode(),
+    }
+    for status, raw in refused.items():
+        assert exchange(api, raw).status == status
+    assert serving.stop() == 0
+    lines = re.findall(r"^([0-9a-f]{32}) refused 127\.0\.0\.1:\d+ (\d+)$", serving.errors, re.MULTILINE)
+    assert [int(status) for _, status in lines] == list(refused)
+    assert [word for word in ("root-of-the-tests", VALUE, "X:") if word in serving.errors] == []

@@ -67,7 +67,7 @@ def test_a_request_that_stops_half_way_is_408_and_ends_the_connection(hasty: Api
         connection.sendall(part.format(head=length, chunked=chunked).encode())
         (answer,) = answers_in(rest_of(connection))
     assert (answer.status, answer.headers["Connection"]) == (408, "close")
-    assert answer.msg == "the request did not come to its end in time"
+    assert answer.reason == "request_timeout"
     assert served(hasty)
     assert hasty.ids() == []
 
@@ -215,7 +215,7 @@ def test_a_client_that_ends_its_side_is_still_answered(api: Api) -> None:
 def test_a_client_that_ends_its_side_in_its_body_is_400_and_writes_nothing(api: Api, body: str) -> None:
     sent = head(api, POST).removesuffix(b"\r\n") + body.encode()
     (answer,) = conversation(api, sent)
-    assert (answer.status, answer.msg) == (400, "the body is broken off, or not encoded as its headers say")
+    assert (answer.status, answer.msg) == (400, "the body is incomplete, or its encoding does not match the headers")
     with waiting(api) as connection:
         connection.shutdown(socket.SHUT_WR)
         assert [answer.status for answer in answers_in(rest_of(connection))] == [400]

@@ -10,6 +10,7 @@ import pytest
 from service.configs.document import Document, document
 from service.configs.limits import Limits
 from service.store import sweep
+from service.store.conditions import Conditions, ETags
 from service.store.connection import Link
 from service.store.lane import Command
 from service.store.sessions import CREATE, Project, Session, Sessions
@@ -38,6 +39,11 @@ def document_of(configs: object, limits: Limits | None = None) -> Document:
     """The document of configs given as JSON text, or as a value."""
     raw = configs if isinstance(configs, bytes) else orjson.dumps(configs)
     return document(orjson.loads(raw), raw, limits or Limits())
+
+
+def only(*tags: str) -> Conditions:
+    """If-Match with these ETags."""
+    return Conditions(ETags(frozenset(tags)))
 
 
 async def add(sessions: Sessions, number: int, configs: object, user: str | None = None) -> Session:
@@ -130,7 +136,7 @@ async def pour(sessions: Sessions, all_configs: Sequence[object]) -> list[str]:
         calls.append(
             (
                 (partition.session(name), partition.sessions, partition.state),
-                (partition.prefix, partition.block_size, name, held.configs, held.terms, "", 0, 0),
+                (partition.prefix, partition.block_size, name, held.configs, held.terms, "", 0, 0, ""),
             )
         )
     for first in range(0, len(calls), 500):

@@ -12,12 +12,13 @@ from service.configs.containment import exact
 from service.configs.document import Document
 from service.configs.lifetime import TTL_MAX
 from service.configs.limits import Limits
-from service.errors import NotFound, PreconditionFailed, TooLarge
+from service.errors import ConfigsTooLarge, PreconditionFailed, SessionNotFound
+from service.store.conditions import Conditions, ETags
 from service.store.connection import Link
-from service.store.integrity import Check
 from service.store.listing import Query, all_matches
 from service.store.projects import ProjectConfigs
 from service.store.sessions import Sessions, microseconds
+from service.store.upkeep.partition_check import Check
 from service.store.users import Users
 from tests.store.filling import PROJECT, document_of, keyspace, lapse, session_id, sweep_all
 from tests.store.model import Held, Model, fits, merged, spans
@@ -70,7 +71,7 @@ class Machine:
         wrong = {name: (there.get(name), right.get(name)) for name in {*there, *right} if there.get(name) != right.get(name)}
         assert wrong == {}, f"what is there, and what should be: {wrong}"
         for partition in self.sessions.all_partitions:
-            assert [str(finding) async for finding in Check(self.link, partition, LIMITS).findings()] == []
+            assert [str(finding) async for finding in Check(self.link, partition).findings()] == []
         met = [session.id async for batch in all_matches(self.sessions, Query()) for session in batch]
         assert met == self.model.listed
         await self.count()
@@ -83,7 +84,7 @@ class Machine:
     async def get(self) -> None:
         name, held = self.one()
         note(f"get {name}")
-        found = await self.attempt(self.sessions.get(name), None if held else NotFound)
+        found = await self.attempt(self.sessions.get(name), None if held else SessionNotFound)
         if held is not None:
             assert found is not None
             assert (found.configs, found.etag) == (held.configs, f"{held.created_at}-{held.revision}")
@@ -128,7 +129,7 @@ class Machine:
         known, ttl, since = self.model.living(name), self.random.choice(TTLS), await self.clock()
         note(f"create {name} {values} for {user} with a lifetime of {ttl}")
         creation = self.sessions.create(name, document, user=user, disable_task_tracking=tracking, ttl=ttl)
-        reply = await self.attempt(creation, None if values is None or fits(values, LIMITS) else TooLarge)
+        reply = await self.attempt(creation, None if values is None or fits(values, LIMITS) else ConfigsTooLarge)
         if reply is None:
             return
         made, new = reply
@@ -147,12 +148,12 @@ class Machine:
         values, document = self.configs()
         if document is None:
             return
-        if_match, error = self.condition(held)
+        conditions, error = self.condition(held)
         ttl, since = self.random.choice(TTLS), await self.clock()
-        note(f"replace {name} {values} if {if_match} with a lifetime of {ttl}")
+        note(f"replace {name} {values} if {conditions} with a lifetime of {ttl}")
         # The size is looked at before the session is.
-        writing = self.sessions.replace(name, document, if_match=if_match, ttl=ttl)
-        written = await self.attempt(writing, error if fits(values, LIMITS) else TooLarge)
+        writing = self.sessions.replace(name, document, conditions=conditions, ttl=ttl)
+        written = await self.attempt(writing, error if fits(values, LIMITS) else ConfigsTooLarge)
         if written is not None:
             self.model.write(name, written, values)
             await self.new_end(name, ttl, since)
@@ -162,13 +163,13 @@ class Machine:
         changes, document = self.configs(nulls=True)
         if document is None:
             return
-        if_match, error = self.condition(held)
+        conditions, error = self.condition(held)
         ttl, since = self.random.choice(TTLS), await self.clock()
-        note(f"patch {name} {changes} if {if_match} with a lifetime of {ttl}")
+        note(f"patch {name} {changes} if {conditions} with a lifetime of {ttl}")
         values = merged(held.values if held else None, changes)
         if error is None and not fits(values, LIMITS):
-            error = TooLarge
-        written = await self.attempt(self.sessions.patch(name, document, if_match=if_match, ttl=ttl), error)
+            error = ConfigsTooLarge
+        written = await self.attempt(self.sessions.patch(name, document, conditions=conditions, ttl=ttl), error)
         if written is not None:
             self.model.write(name, written, values)
             await self.new_end(name, ttl, since)
@@ -182,9 +183,9 @@ class Machine:
 
     async def delete(self) -> None:
         name, held = self.one()
-        if_match, error = self.condition(held)
-        note(f"delete {name} if {if_match}")
-        await self.attempt(self.sessions.delete(name, if_match=if_match), error)
+        conditions, error = self.condition(held)
+        note(f"delete {name} if {conditions}")
+        await self.attempt(self.sessions.delete(name, conditions=conditions), error)
         # Over or not: nothing is left of it.
         if error is None or held is None:
             self.model.held.pop(name, None)
@@ -194,7 +195,7 @@ class Machine:
         new = session_id(self.random.randint(20, 10**6))
         note(f"copy {name} to {new}")
         since = await self.clock()
-        copied = await self.attempt(self.sessions.copy(name, new), None if held else NotFound)
+        copied = await self.attempt(self.sessions.copy(name, new), None if held else SessionNotFound)
         if copied is not None and held is not None:
             await self.hold_end(copied.expires_at, self.model.ttl, since)
             self.model.create(copied, held.values, held.user, held.tracking)
@@ -211,7 +212,7 @@ class Machine:
         if user is None:
             return
         await self.users.register(user)
-        found, cursor = await self.users.page(limit=0, after=None, descending=False)
+        found, cursor = await self.users.page(limit=1000, after=None, descending=False)
         created = {each.identifier: each.created_at for each in found}
         assert cursor is None
         if user not in self.model.users:
@@ -224,7 +225,7 @@ class Machine:
         result, failed = None, None
         try:
             result = await operation
-        except (NotFound, TooLarge, PreconditionFailed) as raised:
+        except (SessionNotFound, ConfigsTooLarge, PreconditionFailed) as raised:
             failed = type(raised)
         assert failed is error
         return result
@@ -237,15 +238,17 @@ class Machine:
         name = self.random.choice(list(self.model.held) or IDS) if self.random.random() < 0.9 else self.random.choice(IDS)
         return name, self.model.living(name)
 
-    def condition(self, held: Held | None) -> tuple[str, type[Exception] | None]:
-        """An If-Match, and the error that a write to the session then meets."""
-        if_match = self.random.choice(("", "", "", "*", "right", "wrong"))
+    def condition(self, held: Held | None) -> tuple[Conditions, type[Exception] | None]:
+        """Conditions, and the error that a write to the session then meets."""
         etag = f"{held.created_at}-{held.revision}" if held else "1-1"
+        wrong = ETags(frozenset({f"{etag}1", f"1{etag}", etag[:-1]}))
+        choices = (None, None, None, ETags(any=True), ETags(wrong.tags | {etag}), wrong, ETags())
+        conditions = Conditions(*self.random.choices(choices, k=2))
+        if conditions.if_match is not None and (held is None or conditions.if_match not in choices[3:5]):
+            return conditions, PreconditionFailed
         if held is None:
-            return if_match, PreconditionFailed if if_match else NotFound
-        if if_match == "wrong":
-            return f"{etag}1,1{etag},{etag[:-1]}", PreconditionFailed
-        return f"1-1,{etag},x" if if_match == "right" else if_match, None
+            return conditions, SessionNotFound
+        return conditions, PreconditionFailed if conditions.if_none_match in choices[3:5] else None
 
     def configs(self, *, nulls: bool = False) -> tuple[dict[str, str], Document | None]:
         """Some configs, spelled in some way: as the model has them, and as the service does, None where it refuses them.
@@ -264,7 +267,7 @@ class Machine:
         assert list(values) == list(value)
         try:
             return values, document_of(raw, LIMITS)
-        except TooLarge:
+        except ConfigsTooLarge:
             assert not fits(values, LIMITS)
             return values, None
 

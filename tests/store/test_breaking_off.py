@@ -9,12 +9,26 @@ import pytest
 from service.configs.limits import Limits
 from service.errors import StoreUnavailable, WriteUncertain
 from service.store.connection import Link
-from service.store.integrity import Check
+from service.store.creation import copy_session, create_session
 from service.store.lane import Command
 from service.store.scripts import Script
-from service.store.sessions import Sessions
+from service.store.sessions import Session, Sessions
+from service.store.upkeep.partition_check import Check
 from service.store.users import Users
 from tests.store.filling import PROJECT, TIMEOUT, add, document_of, keyspace, session_id
+
+
+async def create_for(user: str, users: Users, number: int = 9) -> tuple[Session, bool]:
+    """Create session `number` as POST /session with its id as `use_uuid` does."""
+    return await create_session(
+        users,
+        session_id(number),
+        document_of({"a": 1}),
+        user=user,
+        disable_task_tracking=False,
+        ttl=None,
+        may_exist=True,
+    )
 
 
 class BreakingLink(Link):
@@ -44,17 +58,11 @@ async def breaking(empty_redis: str) -> AsyncIterator[BreakingLink]:
 
 
 async def create(sessions: Sessions) -> None:
-    """As the handler of POST /session does."""
-    users = Users(sessions)
-    await users.expect("alice", session_id(9))
-    await sessions.create(session_id(9), document_of({"a": 1}), user="alice", disable_task_tracking=False)
-    await users.confirm("alice")
+    await create_for("alice", Users(sessions))
 
 
 async def copy(sessions: Sessions) -> None:
-    """As the handler of POST /session/{id}/copy does."""
-    new = await sessions.copy(session_id(1), session_id(9))
-    await Users(sessions).confirm(str(new.user))
+    await copy_session(Users(sessions), session_id(1), session_id(9))
 
 
 async def delete_user(sessions: Sessions) -> None:
@@ -79,7 +87,7 @@ async def test_steps_broken_off_leave_a_true_index_and_every_user_known(
         except StoreUnavailable as raised:
             error = raised
         breaking.works = 10**9
-        check = Check(breaking, sessions.all_partitions[0], Limits())
+        check = Check(breaking, sessions.all_partitions[0])
         assert [str(finding) async for finding in check.findings()] == []
         # A 503 that tells of no write has written no session.
         changed = await sessions_there(breaking) != before
@@ -101,13 +109,15 @@ async def test_a_request_to_be_ignored_makes_no_user_known(breaking: BreakingLin
     sessions = Sessions(breaking, PROJECT, Limits(), 1, 4)
     await add(sessions, 9, {"a": 1}, "bob")
     before = await keyspace(breaking)
-    await Users(sessions).expect("alice", session_id(9))
+    session, created = await create_for("alice", Users(sessions))
+    assert (session.user, created) == ("bob", False)
     assert await keyspace(breaking) == before
 
 
 async def test_a_user_is_made_known_once_however_many_sessions_follow(breaking: BreakingLink) -> None:
     users = Users(Sessions(breaking, PROJECT, Limits(), 1, 4))
-    breaking.works = 1
+    await create_for("alice", users)
+    breaking.works = 0
     await users.expect("alice", "")
     await users.expect("alice", session_id(2))
     breaking.works = 100

@@ -3,19 +3,23 @@
 The clock of a real Redis cannot be turned, so all that was is moved into the future instead: the same thing, seen from now on.
 """
 
+import re
+from pathlib import Path
 from random import Random
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from service.configs.limits import Limits
-from service.errors import PreconditionFailed
+import service
+from service.errors import NotFound, PreconditionFailed
 from service.store import listing
-from service.store.integrity import Check
 from service.store.listing import Query
 from service.store.sessions import Session, Sessions
-from tests.store.filling import add, document_of, on_every_redis, session_id
+from service.store.sweep import Sweeper
+from service.store.upkeep.partition_check import Check
+from service.store.users import Users
+from tests.store.filling import add, document_of, lapse, on_every_redis, only, session_id
 
 #: Microseconds; a clock that was set right once may step by years.
 YEAR = 365 * 24 * 3600 * 1_000_000
@@ -57,7 +61,7 @@ class History:
         if before is None:
             return
         write = self.sessions.patch if kind == "patch" else self.sessions.replace
-        written = await write(name, document_of({"a": before.revision}), if_match=before.etag)
+        written = await write(name, document_of({"a": before.revision}), conditions=only(before.etag))
         after = await self.sessions.get(name)
         assert (written.revision, written.updated_at, written.etag) == (after.revision, after.updated_at, after.etag)
         assert after.revision == before.revision + 1
@@ -65,11 +69,11 @@ class History:
         assert after.created_at == before.created_at
         self._take(after)
         with pytest.raises(PreconditionFailed):
-            await write(name, document_of({"a": 0}), if_match=before.etag)
+            await write(name, document_of({"a": 0}), conditions=only(before.etag))
 
     async def delete(self, name: str) -> None:
         if name in self.live:
-            await self.sessions.delete(name, if_match=self.live.pop(name).etag)
+            await self.sessions.delete(name, conditions=only(self.live.pop(name).etag))
 
     def _take(self, session: Session) -> None:
         state = session.id, session.created_at, session.revision
@@ -86,7 +90,7 @@ class History:
             assert [each.created_at for each in found] == sorted({each.created_at for each in found})
             turned = await listing.page(self.sessions, Query(user=query.user, descending=True), 200)
             assert turned.sessions == found[::-1]
-        check = Check(self.sessions.link, self.sessions.all_partitions[0], Limits())
+        check = Check(self.sessions.link, self.sessions.all_partitions[0])
         assert [str(finding) async for finding in check.findings()] == []
 
     def _in_order(self) -> list[str]:
@@ -122,3 +126,64 @@ async def test_a_session_deleted_and_created_again_after_a_step_back_is_another(
         await history.delete(IDS[0])
         await history.step_back(YEAR)
     assert len(history.states) == 9
+
+
+@pytest.mark.parametrize("step", [60_000_000, YEAR])
+async def test_an_expired_session_is_there_again_after_a_step_back_whole_and_for_as_long(sessions: Sessions, step: int) -> None:
+    history = History(sessions)
+    for name in IDS[:3]:
+        await history.create(name)
+    await lapse(sessions, IDS[1])
+    with pytest.raises(NotFound):
+        await sessions.get(IDS[1])
+    del history.live[IDS[1]]
+    await history.step_back(step)
+    partition = sessions.partition(IDS[1])
+    for time in ("created_at", "updated_at", "expires_at"):
+        await sessions.link.call("HINCRBY", partition.session(IDS[1]), time, step)
+    await sessions.link.call("ZINCRBY", partition.expiring, step, IDS[1])
+    # No sweep takes it; it is in lists and in the index, and can be written.
+    await Sweeper(sessions.link, 1, 4).round()
+    history.live[IDS[1]] = await sessions.get(IDS[1])
+    await history.hold()
+    await sessions.patch(IDS[1], document_of({"b": 1}), ttl=5)
+    # The new lifetime is by the clock of now, not by the time at which the session was written last.
+    (seconds, micros) = map(int, await sessions.link.call("TIME"))
+    left = ((await sessions.get(IDS[1])).expires_at or 0) - (seconds * 1_000_000 + micros)
+    assert 0 < left <= 5_000_000
+    await lapse(sessions, IDS[1])
+    await Sweeper(sessions.link, 1, 4).round()
+    history.live.pop(IDS[1])
+    await history.hold()
+
+
+async def test_users_are_in_the_order_of_their_creation_after_a_step_back(users: Users) -> None:
+    link, key = users.sessions.link, f"scc:{{{users.sessions.project.slug}}}:users"
+    await users.register("alice")
+    await link.call("ZINCRBY", key, YEAR, "alice")
+    for name in ("bob", "anna"):
+        await users.register(name)
+    page, _ = await users.page(limit=10, after=None, descending=False)
+    assert [user.identifier for user in page] == ["alice", "bob", "anna"]
+
+
+#: Every place where a clock that can step is read, or Redis is given a time: what it decides there, and the test that steps it.
+CLOCKS = {
+    "http/answer.py": "the Date header: the time of now, whatever it was before",
+    "store/listing.py": "which sessions of a page are expired: test_an_expired_session_is_there_again…",
+    "store/lua/include/commit.lua": "all times of a write: the tests above",
+    "store/lua/register_user.lua": "the order of users: test_users_are_in_the_order_of_their_creation…",
+    "store/lua/take_rate.lua": "tests/store/test_rates.py: …_stops_a_key_for_one_interval_at_most",
+    "store/projects.py": "a project's created_at, which nothing is compared with",
+    "store/sessions.py": "whether a session is expired: test_an_expired_session_is_there_again…",
+    "store/sweep.py": "what is due, and the lease: tests/store/test_sweep.py: test_a_clock_that_stepped_back_stops_no_sweep",
+}
+
+_CLOCK = re.compile(r'"(?:TIME|PX|EX|P?EXPIRE(?:AT)?|P?TTL|PXAT|EXAT|GETEX|P?SETEX)"|time\.time\(|datetime\.now\(')
+
+
+def test_every_use_of_a_clock_that_can_step_is_known() -> None:
+    root = Path(service.__file__).parent
+    sources = [path for path in root.rglob("*") if path.suffix in (".py", ".lua")]
+    uses = {str(path.relative_to(root)) for path in sources if _CLOCK.search(path.read_text(encoding="utf-8"))}
+    assert uses == set(CLOCKS)

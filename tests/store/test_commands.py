@@ -200,7 +200,7 @@ def test_what_has_expired_is_neither_found_nor_counted_nor_wrong(run: Run, empty
         found = {line.split()[0] for line in run("find", words)[1].splitlines()}
         assert found == {session_id(number) for number in numbers}
         assert run("find", words, "--count")[1] == f"{len(numbers)}\n"
-    assert run("check")[:2] == (0, "0 differences in 1 projects; 0 mended\n")
+    assert run("check")[:2] == (0, "1 project checked: no differences\n")
 
 
 @pytest.mark.parametrize(
@@ -237,16 +237,16 @@ def test_a_store_that_is_not_there_is_told_in_one_line(run: Run, command: str) -
     name, *rest = command.split()
     status, out, err = run(name, "--redis-url", "unix:///nowhere/redis.sock", *rest)
     assert (status, out) == (1, "")
-    assert err == "the store is not available; try again shortly\n"
+    assert err == "the socket in redis_url does not exist\n"
 
 
 def test_a_check_of_a_whole_store_says_so(run: Run, empty_redis: str) -> None:
     on_store(empty_redis, fill_default)
     assert run("project", "create", "other")[0] == 0
     status, out, _ = run("check")
-    assert (status, out) == (0, "0 differences in 2 projects; 0 mended\n")
+    assert (status, out) == (0, "2 projects checked: no differences\n")
     status, out, _ = run("check", "--project", "other")
-    assert (status, out) == (0, "0 differences in 1 projects; 0 mended\n")
+    assert (status, out) == (0, "1 project checked: no differences\n")
     assert run("check", "--project", "nowhere")[0] == 1
 
 
@@ -267,11 +267,11 @@ def test_a_check_names_every_difference_and_mends_it_where_asked(run: Run, empty
     for number in (1, 3, 5):
         assert f'default: session {session_id(number)} is missing from the index of agent="bot1"' in lines
     assert f"default: session {session_id(2)}: the configs were edited by hand" in lines
-    assert lines[-1] == f"{len(lines) - 1} differences in 1 projects; 0 mended"
+    assert lines[-1] == f"1 project checked: {len(lines) - 1} differences"
     status, out, _ = run("check", "--repair")
     found = len(out.splitlines()) - 1
-    assert (status, out.splitlines()[-1]) == (0, f"{found} differences in 1 projects; {found} mended")
-    assert run("check")[:2] == (0, "0 differences in 1 projects; 0 mended\n")
+    assert (status, out.splitlines()[-1]) == (0, f"1 project checked: {found} differences, {found} repaired")
+    assert run("check")[:2] == (0, "1 project checked: no differences\n")
     assert run("find", 'agent="bot3"', "--count")[1] == "1\n"
 
 
@@ -280,7 +280,7 @@ def test_what_cannot_be_mended_keeps_the_status_of_a_repair_at_one(run: Run, emp
     on_store(empty_redis, lambda link: link.call("HSET", f"scc:{{default.0}}:session:{session_id(6)}", "configs", "{oops"))
     assert run("check", "--repair")[0] == 1
     status, out, _ = run("check", "--repair")
-    assert (status, out.splitlines()[-1]) == (1, "1 differences in 1 projects; 0 mended")
+    assert (status, out.splitlines()[-1]) == (1, "1 project checked: 1 difference, 0 repaired")
     assert out.startswith(f"default: session {session_id(6)}: the configs cannot be read: ")
 
 
@@ -349,7 +349,7 @@ def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_store_moves_to_another_number_of_partitions_and_says_so(run: Run, empty_redis: str) -> None:
     on_store(empty_redis, fill_default)
     assert run("project", "create", "empty")[0] == 0
-    clean = "0 differences in 2 projects; 0 mended\n"
+    clean = "2 projects checked: no differences\n"
     before = run("find", "")[1]
     for partitions in (3, 1):
         moved = f"7 sessions are in {partitions} partitions; start servers with --partitions {partitions}\n"
@@ -363,14 +363,14 @@ def test_what_was_wrong_before_a_move_is_told_after_it(run: Run, empty_redis: st
     on_store(empty_redis, fill_default)
     on_store(empty_redis, lambda link: link.call("ZADD", "scc:{default.0}:sessions", 99, session_id(99)))
     status, out, _ = run("repartition", "3")
-    assert (status, out.splitlines()[1:]) == (1, ["0 differences in 1 projects; 0 mended", "before, 8 sessions were listed"])
+    assert (status, out.splitlines()[1:]) == (1, ["1 project checked: no differences", "before, 8 sessions were listed"])
     key = Partition("default", partition_number(session_id(2), 3)).session(session_id(2))
     assert on_store(empty_redis, lambda link: link.call("HSET", key, "configs", '{"agent":"bot2"}')) == 0
     status, out, _ = run("repartition", "2")
     assert status == 1
     assert f"default: session {session_id(2)}: the configs were edited by hand" in out.splitlines()
     assert run("check", "--repair")[0] == 0
-    assert run("check")[:2] == (0, "0 differences in 1 projects; 0 mended\n")
+    assert run("check")[:2] == (0, "1 project checked: no differences\n")
 
 
 @pytest.mark.parametrize("command", ["find a=1", "check", "check --repair", "project list", "project create other"])

@@ -57,6 +57,8 @@ def test_it_is_set_up_as_the_store_needs_it(tmp_path: Path, binary: str) -> None
             "save": "",
             "set-max-intset-entries": "4096",
             packed: "8192",
+            "maxmemory": "0",
+            "maxmemory-policy": "noeviction",
         }
         assert {name: settings[name] for name in expected} == expected
 

@@ -6,15 +6,15 @@ from itertools import product
 
 import pytest
 
-from service.configs.limits import Limits
 from service.errors import NotFound, Unreadable
-from service.store import integrity
 from service.store.connection import Link
-from service.store.integrity import BEYOND_REPAIR, Check
 from service.store.keys import users_key
 from service.store.listing import Query, page
 from service.store.sessions import Sessions
+from service.store.upkeep import partition_check
+from service.store.upkeep.partition_check import Check
 from service.store.users import Users
+from service.store.verify import BEYOND_REPAIR
 from tests.store.filling import PROJECT, add, document_of, fill, keyspace, on_every_redis, session_id
 from tests.store.model import index_from_documents, index_in
 
@@ -26,7 +26,7 @@ async def findings(sessions: Sessions, *, mend: bool = False) -> list[str]:
     """What a check of every partition says, in the form `kind id term`."""
     found = []
     for partition in sessions.all_partitions:
-        async for finding in Check(sessions.link, partition, sessions.limits, mend).findings():
+        async for finding in Check(sessions.link, partition, mend).findings():
             assert str(finding)
             found.append(" ".join(part for part in (finding.kind, finding.id, finding.term) if part))
     return sorted(found)
@@ -34,7 +34,7 @@ async def findings(sessions: Sessions, *, mend: bool = False) -> list[str]:
 
 @pytest.fixture(autouse=True)
 def nothing_is_under_way(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(integrity, "UNDER_WAY", 0)
+    monkeypatch.setattr(partition_check, "UNDER_WAY", 0)
 
 
 @pytest.fixture
@@ -227,7 +227,7 @@ UNREADABLE = {
     "no object": ("[1]", "not a JSON object"),
     "broken in its form": ('{\n"a":1,\n"b":}\n}', "the JSON cannot be parsed"),
     "empty": ("", "the JSON cannot be parsed"),
-    "too deep": ('{"a":' + "[" * 70 + "]" * 70 + "}", "the JSON is nested deeper than 64 levels"),
+    "too deep": ('{"a":' + "[" * 600 + "]" * 600 + "}", "the JSON is nested deeper than 512 levels"),
 }
 
 
@@ -323,7 +323,7 @@ async def test_a_hash_damaged_beyond_its_configs_is_named_and_takes_no_other_wit
 
 
 async def test_a_session_gone_while_it_is_looked_at_is_no_finding(filled: Sessions) -> None:
-    check = Check(filled.link, filled.all_partitions[0], Limits())
+    check = Check(filled.link, filled.all_partitions[0])
     gone = False
     async for _ in check.findings():
         raise AssertionError("nothing is wrong")
@@ -332,11 +332,7 @@ async def test_a_session_gone_while_it_is_looked_at_is_no_finding(filled: Sessio
         if not gone:
             await filled.delete(ONE)
             gone = True
-        await check._compare_sets(block)
-        for name, terms in block.suspects.items():
-            found += await check._verify(name, terms)
-        for term, serials in block.orphans.items():
-            found += await check._verify_set(block.number, term, serials)
+        found += [finding async for finding in check._check_block(block)]
     assert gone
     assert found == []
 
@@ -347,7 +343,7 @@ async def test_a_user_who_is_about_to_be_registered_is_no_finding(
     await filled.create(session_id(7), document_of({}), user="bob", disable_task_tracking=False)
 
     async def meanwhile(seconds: float) -> None:
-        assert seconds == integrity.UNDER_WAY
+        assert seconds == partition_check.UNDER_WAY
         await Users(filled).register("bob")
 
     monkeypatch.setattr(asyncio, "sleep", meanwhile)
@@ -364,12 +360,12 @@ async def test_a_user_deleted_while_a_check_runs_is_neither_reported_nor_brought
         nonlocal seen
         seen += count
 
-    check = Check(filled.link, partition, Limits(), mend=True, progress=progress)
-    async for _ in check._blocks():
-        pass
+    check = Check(filled.link, partition, repair=True, progress=progress)
+    async for block in check._blocks():
+        await check._gather_unknown_users(block.users)
     await users.delete("alice")
-    assert [str(finding) async for finding in check._users_unknown()] == []
-    names = [user.identifier for user in (await users.page(limit=0, after=None, descending=False))[0]]
+    assert [str(finding) async for finding in check._check_users()] == []
+    names = [user.identifier for user in (await users.page(limit=1000, after=None, descending=False))[0]]
     assert names == ["bob"]
     with pytest.raises(NotFound):
         await users.count_sessions("alice")

@@ -11,11 +11,12 @@ from service.configs.lifetime import LAST_MOMENT, TTL_MAX
 from service.configs.limits import Limits
 from service.errors import NotFound, PreconditionFailed, Unreadable
 from service.store import sweep
+from service.store.conditions import UNCONDITIONAL, Conditions, ETags
 from service.store.connection import Link
-from service.store.integrity import Check
 from service.store.listing import Query, all_matches, page
 from service.store.projects import ProjectConfigs
 from service.store.sessions import FIELDS, Sessions, microseconds
+from service.store.upkeep.partition_check import Check
 from service.store.users import Users
 from tests.store.filling import (
     PROJECT,
@@ -27,6 +28,7 @@ from tests.store.filling import (
     keyspace,
     lapse,
     on_every_redis,
+    only,
     session_id,
     sweep_all,
 )
@@ -56,7 +58,7 @@ async def hold_whole(sessions: Sessions) -> None:
             if name.startswith(start) and b"expires_at" in fields
         }
         assert held.get(partition.expiring, {}) == ends
-        assert [str(each) async for each in Check(sessions.link, partition, Limits()).findings()] == []
+        assert [str(each) async for each in Check(sessions.link, partition).findings()] == []
 
 
 @on_every_redis
@@ -77,9 +79,9 @@ async def test_a_session_whose_lifetime_is_over_is_to_every_operation_a_deleted_
         for write in (sessions.patch, sessions.replace):
             with pytest.raises(NotFound):
                 await write(TWO, document_of({"a": 2}), ttl=0)
-            for if_match in ("*", made[1].etag):
+            for conditions in (Conditions(ETags(any=True)), only(made[1].etag)):
                 with pytest.raises(PreconditionFailed):
-                    await write(TWO, document_of({"a": 2}), if_match=if_match, ttl=50)
+                    await write(TWO, document_of({"a": 2}), conditions=conditions, ttl=50)
         for query in (Query(), Query(user="alice")):
             found = [session.id async for batch in all_matches(sessions, query) for session in batch]
             assert sorted(found) == [ONE, THREE]
@@ -94,15 +96,18 @@ async def test_a_session_whose_lifetime_is_over_is_to_every_operation_a_deleted_
 
 
 @on_every_redis
-@pytest.mark.parametrize(("if_match", "error"), [("", NotFound), ("*", PreconditionFailed), ("1-1", PreconditionFailed)])
+@pytest.mark.parametrize(("conditions", "error"), [
+    (UNCONDITIONAL, NotFound), (Conditions(if_none_match=ETags(any=True)), NotFound),
+    (Conditions(ETags(any=True)), PreconditionFailed), (only("1-1"), PreconditionFailed),
+])  # fmt: skip
 async def test_to_delete_it_is_to_find_nothing_and_leaves_nothing(
-    sessions: Sessions, if_match: str, error: type[Exception]
+    sessions: Sessions, conditions: Conditions, error: type[Exception]
 ) -> None:
     state = sessions.all_partitions[0].state
     await add(sessions, 1, {"a": 1, "b": [1]}, None)
     await lapse(sessions, ONE)
     with pytest.raises(error):
-        await sessions.delete(ONE, if_match=if_match)
+        await sessions.delete(ONE, conditions=conditions)
     assert list(await keyspace(sessions.link)) == [state]
 
 
@@ -157,7 +162,7 @@ async def test_a_lifetime_begins_with_the_write_that_asks_for_it(sessions: Sessi
     await sessions.patch(ONE, document_of({}), ttl=30)
     held = await keyspace(sessions.link)
     with pytest.raises(PreconditionFailed):
-        await sessions.patch(ONE, document_of({}), if_match="1-1", ttl=0)
+        await sessions.patch(ONE, document_of({}), conditions=only("1-1"), ttl=0)
     assert await keyspace(sessions.link) == held
 
 

@@ -9,8 +9,8 @@ import pytest
 from service.configs.limits import Limits
 from service.errors import NotFound
 from service.store.connection import Link
-from service.store.integrity import UNDER_WAY, Check
 from service.store.sessions import Sessions
+from service.store.upkeep.partition_check import UNDER_WAY, Check
 from service.store.users import Users
 from tests.store.filling import PROJECT, TIMEOUT, document_of, keyspace, on_every_redis, session_id
 from tests.store.model import index_from_documents, index_in
@@ -61,7 +61,7 @@ async def test_a_check_beside_writers_reports_nothing(empty_redis: str, mend: bo
     async def check() -> list[str]:
         found = []
         for _ in range(CHECKS):
-            found += [str(each) async for each in Check(link, sessions.all_partitions[0], Limits(), mend).findings()]
+            found += [str(each) async for each in Check(link, sessions.all_partitions[0], mend).findings()]
             await asyncio.sleep(UNDER_WAY)
         done.set()
         return found

@@ -109,4 +109,37 @@ async def test_a_clock_that_steps_back_stops_a_key_for_one_interval_at_most(link
         assert (await take(link, "rate:back", interval, 3, now))[2] == 0
     _, whole_in, wait = await take(link, "rate:back", interval, 3, now - back)
     assert (wait, whole_in) == (interval, 3 * interval)
-    assert (await take(link, "rate:back", interval, 3, now - back + interval))[2] <= interval
+    # From here on the key is as any other that used up its burst, asked or not.
+    assert (await take(link, "rate:back", interval, 3, now - back + interval - 1)) == [0, 2 * interval + 1, 1]
+    assert (await take(link, "rate:back", interval, 3, now - back + interval)) == [0, 3 * interval, 0]
+    assert (await take(link, "rate:back", interval, 3, now - back + 4 * interval)) == [2, interval, 0]
+
+
+#: Seconds.
+HOUR = 3600
+
+
+@pytest.mark.parametrize("step", [20, HOUR])
+async def test_a_key_that_is_asked_all_the_time_has_its_rate_again_right_after_redis_s_clock_stepped_back(
+    link: Link, step: int
+) -> None:
+    """Seen from the new time, what was stored before is ahead by the step, and so is its expiry."""
+    fast = rates(link, 2, 20.0)
+    key = rate_key(digest("sk-ac-a", SECRET))
+    while not (await fast.take("sk-ac-a")).wait:
+        pass
+    await link.call("INCRBY", key, step * 1_000_000)
+    await link.call("PEXPIRE", key, step * 1000 + 100)
+    async with asyncio.timeout(step / 2):
+        while (await fast.take("sk-ac-a")).wait:  # noqa: ASYNC110 - a client that does not wait
+            await asyncio.sleep(0.01)
+    assert await link.call("PTTL", key) <= 100
+
+
+async def test_a_rate_that_was_raised_holds_from_the_next_request_on(link: Link) -> None:
+    for _ in range(4):
+        await rates(link, 3).take("sk-ac-a")
+    raised = rates(link, 3, 1000.0)
+    await raised.take("sk-ac-a")
+    await asyncio.sleep(0.01)
+    assert (await raised.take("sk-ac-a")).wait == 0

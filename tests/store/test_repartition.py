@@ -12,11 +12,11 @@ from service.configs.containment import Filter
 from service.errors import BadRequest
 from service.store import nodes, repartition
 from service.store.connection import Link
-from service.store.integrity import Check, check_all
 from service.store.keys import PROJECTS, STORE
 from service.store.listing import Query, decode_cursor, page
 from service.store.projects import ProjectConfigs
 from service.store.sessions import Project, Session, Sessions
+from service.store.upkeep.partition_check import Check
 from service.store.users import Users
 from tests.store.filling import PROJECT, TIMEOUT, add, document_of, keyspace, lapse, on_every_redis, session_id
 from tests.store.machine import LIMITS, WEIGHTS, Configs, Machine
@@ -81,8 +81,8 @@ async def everything(sessions: Sessions) -> list[list[Session]]:
 
 
 async def findings(sessions: Sessions) -> list[str]:
-    checks = [Check(sessions.link, partition, sessions.limits) for partition in sessions.all_partitions]
-    return [str(finding) async for finding in check_all(checks)]
+    checks = [Check(sessions.link, partition) for partition in sessions.all_partitions]
+    return [str(finding) for check in checks async for finding in check.findings()]
 
 
 @on_every_redis

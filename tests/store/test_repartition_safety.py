@@ -6,11 +6,11 @@ from service.configs.limits import Limits
 from service.errors import StartupError
 from service.store import layout
 from service.store.connection import Link
-from service.store.integrity import Check, check_all
 from service.store.keys import STORE
 from service.store.layout import Move
 from service.store.repartition import CLOSE, MOVE, NUMBERING
 from service.store.sessions import Sessions
+from service.store.upkeep.partition_check import Check
 from tests.store.filling import PROJECT, keyspace, session_id
 from tests.store.moves import BLOCK_SIZE, COUNT, STRAY, Keyspace, after_move, home, move
 
@@ -74,8 +74,8 @@ async def test_a_damaged_session_is_moved_as_it_is(link: Link) -> None:
     for number, fields in damaged.items():
         assert {**fields, b"serial": b"1"} == {**(await keyspace(link))[home(number, 2)], b"serial": b"1"}
     moved = Sessions(link, PROJECT, Limits(), 2, BLOCK_SIZE)
-    checks = [Check(link, partition, Limits()) for partition in moved.all_partitions]
-    kinds = {(finding.kind, finding.id) async for finding in check_all(checks)}
+    checks = [Check(link, partition) for partition in moved.all_partitions]
+    kinds = {(finding.kind, finding.id) for check in checks async for finding in check.findings()}
     assert {("incomplete", session_id(number)) for number in damaged} <= kinds
     assert {name for _, name in kinds} <= {*map(session_id, damaged), *map(str, range(COUNT))}
     others = [each for each in range(COUNT) if each not in damaged]

@@ -8,11 +8,12 @@ import pytest
 from service.configs.lifetime import TTL_MAX
 from service.configs.limits import Limits
 from service.errors import BadRequest, StoreUnavailable, WriteUncertain
-from service.store import integrity, session_ttl
+from service.store import session_ttl
 from service.store.connection import Link
-from service.store.integrity import Check
 from service.store.projects import ProjectConfigs
 from service.store.sessions import Sessions
+from service.store.upkeep import partition_check
+from service.store.upkeep.partition_check import Check
 from tests.store.filling import PROJECT, add, document_of, keyspace, on_every_redis, session_id
 
 SECOND = 1_000_000
@@ -82,7 +83,7 @@ async def test_a_change_that_not_all_partitions_know_of_is_told_to_be_uncertain(
 async def test_a_check_finds_a_partition_that_was_not_told_and_tells_it(
     link: Link, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(integrity, "UNDER_WAY", 0)
+    monkeypatch.setattr(partition_check, "UNDER_WAY", 0)
     sessions = Sessions(link, PROJECT, Limits(), 3, 4)
     await ProjectConfigs(sessions).patch(document_of({"session_ttl": 50}))
     first, second, third = sessions.all_partitions
@@ -93,7 +94,7 @@ async def test_a_check_finds_a_partition_that_was_not_told_and_tells_it(
         return [
             str(found)
             for partition in sessions.all_partitions
-            async for found in Check(link, partition, Limits(), mend).findings()
+            async for found in Check(link, partition, mend).findings()
         ]
 
     wrong = [f"partition {number}: its session_ttl is not what the project's configs say" for number in (0, 2)]
@@ -107,12 +108,12 @@ async def test_a_change_that_is_under_way_is_no_finding(
     sessions: Sessions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def meanwhile(seconds: float) -> None:
-        assert seconds == integrity.UNDER_WAY
+        assert seconds == partition_check.UNDER_WAY
         await session_ttl.tell(sessions.link, sessions.all_partitions, 1, 50)
 
     await sessions.link.call("HSET", "scc:{acme}:project", "configs", '{\n"session_ttl":50\n}', "configs_revision", 1)
     monkeypatch.setattr(asyncio, "sleep", meanwhile)
-    check = Check(sessions.link, sessions.all_partitions[0], Limits())
+    check = Check(sessions.link, sessions.all_partitions[0])
     assert [str(found) async for found in check.findings()] == []
 
 

@@ -6,10 +6,11 @@ import pytest
 
 from service.configs.limits import Limits
 from service.errors import NotFound, PreconditionFailed, TooLarge, Unreadable
+from service.store.conditions import Conditions, ETags
 from service.store.connection import Link
-from service.store.integrity import Check
 from service.store.sessions import Sessions
-from tests.store.filling import PROJECT, add, document_of, fill, keyspace, on_every_redis, session_id
+from service.store.upkeep.partition_check import Check
+from tests.store.filling import PROJECT, add, document_of, fill, keyspace, lapse, on_every_redis, only, session_id
 
 ONE, TWO, THREE = map(session_id, (1, 2, 3))
 
@@ -41,7 +42,7 @@ async def test_any_number_of_terms_comes_and_goes(sessions: Sessions, count: int
     await add(sessions, 2, {})
     sets = {f"scc:{{acme.0}}:index:0:k{number}={number}" for number in many.values()}
     state = sessions.all_partitions[0].state
-    for change in (sessions.replace(TWO, document_of(many, Limits(max_keys=5000))),):
+    for change in (sessions.replace(TWO, document_of(many, Limits(max_keys=5000, max_terms=5000))),):
         await change
         held = await keyspace(sessions.link)
         assert sets <= set(held)
@@ -56,7 +57,7 @@ async def test_a_member_that_gets_its_first_terms_later_is_no_finding(sessions: 
     await fill(sessions, [{"a": {"b": {}}, "c": 1, "d": [[]]}])
     await sessions.patch(ONE, document_of({"a": {"b": 1}}))
     await sessions.patch(ONE, document_of({"d": [2]}))
-    check = Check(sessions.link, sessions.all_partitions[0], Limits())
+    check = Check(sessions.link, sessions.all_partitions[0])
     assert [str(finding) async for finding in check.findings()] == []
     # And what goes and comes leaves nothing.
     await sessions.patch(ONE, document_of({"a": {"b": {}}, "c": [[]], "d": None}))
@@ -101,23 +102,88 @@ async def test_configs_over_the_limit_are_refused_before_redis_is_asked(link: Li
 async def test_a_condition_names_the_state_and_nothing_that_only_looks_like_it(sessions: Sessions) -> None:
     (made,) = await fill(sessions, [{"a": 1}])
     etag = made.etag
-    for wrong in (f"{etag}1", f"1{etag}", etag[:-1], etag.upper() + "x", f"{made.created_at}", ",", f"{made.created_at}-0"):
+    for wrong in (f"{etag}1", f"1{etag}", etag[:-1], etag.upper() + "x", f"{made.created_at}", f"{made.created_at}-0"):
         for write in (
-            sessions.patch(ONE, document_of({"a": 2}), if_match=wrong),
-            sessions.replace(ONE, document_of({"a": 2}), if_match=wrong),
-            sessions.delete(ONE, if_match=wrong),
+            sessions.patch(ONE, document_of({"a": 2}), conditions=only(wrong)),
+            sessions.replace(ONE, document_of({"a": 2}), conditions=only(wrong)),
+            sessions.delete(ONE, conditions=only(wrong)),
         ):
             with pytest.raises(PreconditionFailed):
                 await write
     assert (await sessions.get(ONE)) == made
-    second = await sessions.patch(ONE, document_of({"a": 2}), if_match=f"x,{etag}")
+    second = await sessions.patch(ONE, document_of({"a": 2}), conditions=only("1-1", etag))
     with pytest.raises(PreconditionFailed):
-        await sessions.replace(ONE, document_of({"a": 3}), if_match=etag)
-    third = await sessions.replace(ONE, document_of({"a": 3}), if_match=second.etag)
-    await sessions.delete(ONE, if_match=third.etag)
-    for write in (sessions.patch(ONE, document_of({}), if_match="*"), sessions.delete(ONE, if_match=third.etag)):
+        await sessions.replace(ONE, document_of({"a": 3}), conditions=only(etag))
+    third = await sessions.replace(ONE, document_of({"a": 3}), conditions=only(second.etag))
+    await sessions.delete(ONE, conditions=only(third.etag))
+    for write in (
+        sessions.patch(ONE, document_of({}), conditions=Conditions(ETags(any=True))),
+        sessions.delete(ONE, conditions=only(third.etag)),
+    ):
         with pytest.raises(PreconditionFailed):
             await write
+
+
+ANY = ETags(any=True)
+
+
+@on_every_redis
+async def test_both_conditions_of_a_write_are_checked_and_a_refused_one_changes_nothing(sessions: Sessions) -> None:
+    (made,) = await fill(sessions, [{"a": 1}])
+    right, wrong = ETags(frozenset({made.etag, "1-1"})), ETags(frozenset({"1-1"}))
+    before = await keyspace(sessions.link)
+    for conditions, header in (
+        (Conditions(wrong), "If-Match"), (Conditions(ETags()), "If-Match"), (Conditions(None, right), "If-None-Match"),
+        (Conditions(None, ANY), "If-None-Match"), (Conditions(right, right), "If-None-Match"),
+        (Conditions(ANY, ANY), "If-None-Match"), (Conditions(wrong, right), "If-Match"), (Conditions(wrong, wrong), "If-Match"),
+    ):  # fmt: skip
+        for write in (
+            sessions.patch(ONE, document_of({"a": 2}), conditions=conditions),
+            sessions.replace(ONE, document_of({"a": 2}), conditions=conditions),
+            sessions.delete(ONE, conditions=conditions),
+            sessions.copy(ONE, TWO, conditions),
+        ):
+            with pytest.raises(PreconditionFailed, match=f"^{header} does not hold"):
+                await write
+    assert await keyspace(sessions.link) == before
+    for conditions in (Conditions(right, wrong), Conditions(ANY, ETags()), Conditions(None, wrong)):
+        await sessions.copy(ONE, TWO, conditions)
+        await sessions.delete(TWO, conditions=Conditions(ANY, wrong))
+
+
+@on_every_redis
+async def test_without_a_session_if_match_fails_and_if_none_match_holds(sessions: Sessions) -> None:
+    for conditions, error in (
+        (Conditions(ANY), PreconditionFailed), (Conditions(ETags()), PreconditionFailed),
+        (Conditions(ANY, ANY), PreconditionFailed), (Conditions(None, ANY), NotFound), (Conditions(None, ETags()), NotFound),
+    ):  # fmt: skip
+        for asked in (
+            sessions.get(ONE, conditions),
+            sessions.patch(ONE, document_of({"a": 2}), conditions=conditions),
+            sessions.replace(ONE, document_of({"a": 2}), conditions=conditions),
+            sessions.delete(ONE, conditions=conditions),
+            sessions.copy(ONE, TWO, conditions),
+        ):
+            with pytest.raises(error):
+                await asked
+
+
+@on_every_redis
+async def test_create_where_no_session_may_have_the_id_yet(sessions: Sessions) -> None:
+    async def create() -> tuple[bool, bytes]:
+        session, is_new = await sessions.create(
+            ONE, document_of({"a": 1}), user=None, disable_task_tracking=False, conditions=Conditions(None, ANY)
+        )
+        return is_new, session.configs
+
+    assert await create() == (True, document_of({"a": 1}).configs)
+    before = await keyspace(sessions.link)
+    with pytest.raises(PreconditionFailed, match=r"^If-None-Match does not hold"):
+        await create()
+    assert await keyspace(sessions.link) == before
+    # One whose lifetime is over does not count.
+    await lapse(sessions, ONE)
+    assert (await create())[0]
 
 
 async def test_a_session_that_comes_again_has_an_etag_of_its_own(sessions: Sessions) -> None:

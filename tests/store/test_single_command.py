@@ -137,8 +137,9 @@ async def test_a_command_without_a_reply_is_sent_once_and_said_in_one_sentence(
     ["unix:///nowhere/redis.sock", "redis://127.0.0.1:1", "redis+cluster://127.0.0.1:1", "redis+sentinel://127.0.0.1:1/a"],
 )
 def test_a_redis_that_cannot_be_reached_is_one_sentence(run: Run, url: str) -> None:
-    sentence = b"Redis cannot be reached, or refuses the connection, at the address in redis_url\n"
-    assert run(url, b"PING", timeout=SHORT) == (1, b"", sentence)
+    status, output, errors = run(url, b"PING", timeout=SHORT)
+    assert (status, output, errors.count(b"\n")) == (1, b"", 1)
+    assert b"127.0.0.1" not in errors
 
 
 def test_a_command_that_ends_redis_may_have_been_executed(tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -160,9 +161,9 @@ async def test_tls_is_used_as_the_url_asks(run: Run, url: str) -> None:
     url = url.format(port=server.port)
     known = f"{url}{'&' if '?' in url else '?'}ssl_ca_certs={quote(str(CERTIFICATE))}"
     assert await asyncio.to_thread(run, known, b"ECHO", b"\xff") == (0, b"\xff\n", b"")
-    status, output, errors = await asyncio.to_thread(run, url, b"ECHO", b"a", timeout=SHORT)
+    status, output, errors = await asyncio.to_thread(run, url, b"ECHO", b"a", timeout=10 * SHORT)
     assert (status, output) == (1, b"")
-    assert errors.startswith(b"Redis cannot be reached")
+    assert errors == b"the certificate of the server in redis_url cannot be verified\n"
     # The server's loop must see that the clients have closed their connections: their loops ran in other threads.
     await asyncio.sleep(0.2)
     await server.stop()
@@ -171,7 +172,7 @@ async def test_tls_is_used_as_the_url_asks(run: Run, url: str) -> None:
 @pytest.mark.parametrize("name", ["redis-cli", "valkey-cli"])
 def test_the_one_on_path_gets_all_arguments_as_they_are(tmp_path: Path, name: str) -> None:
     program = tmp_path / name
-    program.write_text('#!/bin/sh\nprintf "%s\\n" "$REDISCLI_AUTH" "$@"\n')
+    program.write_text('#!/bin/sh\nprintf "%s\\n" "$REDISCLI_AUTH" "$@"\n', encoding="utf-8")
     program.chmod(0o755)
     url = "redis://user:secret@127.0.0.1:1/2"
     command: list[str | bytes] = [sys.executable, "-m", "service", "redis-cli", "--redis-url", url, "--no-raw", "GET", b"\xff"]

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from redis.exceptions import ResponseError
@@ -11,6 +11,7 @@ from redis.exceptions import ResponseError
 from service.configs.limits import Limits
 from service.errors import StoreUnavailable
 from service.store import keys, sweep
+from service.store import sessions as store_sessions
 from service.store.connection import Link
 from service.store.keys import Partition
 from service.store.lane import Command
@@ -130,7 +131,7 @@ async def test_every_project_has_its_turn_where_they_are_too_many_for_one_round(
 
 
 @pytest.mark.parametrize(
-    ("sizes", "portions"),
+    ("sizes", "expected"),
     [
         ([], []),
         ([10, 10, 10], [3]),
@@ -140,14 +141,19 @@ async def test_every_project_has_its_turn_where_they_are_too_many_for_one_round(
         ([99, ResponseError("WRONGTYPE"), 1, 1], [3, 1]),
     ],
 )
-def test_what_is_removed_at_once_is_bounded_by_its_terms(
-    sizes: list[int | Exception], portions: list[int], monkeypatch: pytest.MonkeyPatch
+async def test_what_is_removed_in_one_round_trip_is_bounded_by_its_terms(
+    sizes: list[int | Exception], expected: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sweep, "BATCH_BYTES", 100)
+    class Sizes:
+        async def batch(self, commands: list[Command]) -> list[int | Exception]:
+            return [sizes[int(str(key))] for _, key, _ in commands]
+
+    monkeypatch.setattr(store_sessions, "REMOVED_BYTES", 100)
     names = [session_id(number) for number in range(len(sizes))]
-    found = list(sweep._portions(zip(names, sizes, strict=True)))
-    assert [len(portion) for portion in found] == portions
-    assert [name for portion in found for name in portion] == names
+    named = [(name, str(number)) for number, name in enumerate(names)]
+    actual = [portion async for portion in store_sessions.portions(cast("Any", Sizes()), named)]
+    assert [len(portion) for portion in actual] == expected
+    assert [name for portion in actual for name in portion] == names
 
 
 async def test_a_session_that_a_hand_has_damaged_goes_with_what_is_known_of_it(sessions: Sessions) -> None:
@@ -175,7 +181,7 @@ async def test_a_session_that_a_hand_has_damaged_goes_with_what_is_known_of_it(s
 async def test_damage_in_one_partition_keeps_no_other_from_being_swept(
     link: Link, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sweep, "BATCH_BYTES", 60)
+    monkeypatch.setattr(store_sessions, "REMOVED_BYTES", 60)
     for slug in ("a", "b", "c"):
         await project(link, slug, 1, 5)
     partition = Partition("b", 0, BLOCK)
@@ -228,23 +234,41 @@ async def test_sweepers_of_several_workers_sweep_on_until_they_are_cancelled(
 
 
 @pytest.mark.usefixtures("hasty")
-async def test_one_worker_at_a_time_has_the_sweep(counting: CountingLink) -> None:
+async def test_one_worker_at_a_time_has_the_sweep(counting: CountingLink, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sweep, "LEASE", 3_600_000)
     await project(counting, "one", 1, 1)
-    await counting.call("SET", keys.SWEEP, "", "PX", 3_600_000)
+    await counting.call("SET", keys.SWEEP, "", "PX", sweep.LEASE)
     counting.seen.clear()
     running = asyncio.create_task(Sweeper(counting, 1, BLOCK).run())
 
     async def has_tried() -> bool:
-        return len(counting.seen) >= 5
+        return len(counting.seen) >= 10
 
     await until(has_tried)
-    assert {command[0] for command, _ in counting.seen} == {"SET"}
+    assert {command[0] for command, _ in counting.seen} == {"SET", "PTTL"}
     await counting.call("DEL", keys.SWEEP)
 
     async def swept() -> bool:
         return await left(counting, "one") == 1
 
     await until(swept)
+    running.cancel()
+    await asyncio.wait([running])
+
+
+@pytest.mark.usefixtures("hasty")
+@pytest.mark.parametrize("step", [1_000, 3_600_000, 10 * 365 * 24 * 3_600_000])
+async def test_a_clock_that_stepped_back_stops_no_sweep(link: Link, step: int) -> None:
+    """Seen from the new time, the lease of before lasts longer by the step (milliseconds)."""
+    await project(link, "one", 1, 3)
+    await link.call("SET", keys.SWEEP, "", "PX", sweep.LEASE + step)
+    running = asyncio.create_task(Sweeper(link, 1, BLOCK).run())
+
+    async def swept() -> bool:
+        return await left(link, "one") == 1
+
+    await until(swept)
+    assert await link.call("PTTL", keys.SWEEP) <= sweep.LEASE
     running.cancel()
     await asyncio.wait([running])
 

@@ -10,7 +10,7 @@ import pytest
 from redis.exceptions import ResponseError
 
 from service.configs.limits import Limits
-from service.errors import NotFound, NotReplicated, StartupError, StoreUnavailable, WriteUncertain
+from service.errors import NotFound, NotReplicated, StartupError, StoreFull, StoreUnavailable, WriteUncertain
 from service.settings import Settings
 from service.store import bootstrap, node
 from service.store.connection import Link
@@ -124,7 +124,7 @@ async def test_what_redis_refuses_is_refused_whoever_has_it(sentinels: Sentinels
     try:
         with frozen(replica(sentinels)), pytest.raises(StoreUnavailable) as told:
             await link.call("SET", "a", "1", writes=True)
-        assert told.type is StoreUnavailable
+        assert told.type is StoreFull
     finally:
         master.ask("CONFIG", "SET", "maxmemory", 0)
 
@@ -173,8 +173,9 @@ async def test_what_waits_for_its_group_is_bounded(link: Link, monkeypatch: pyte
 
 async def test_a_server_whose_promise_cannot_be_kept_does_not_start(master: Server) -> None:
     settings = Settings(
-        redis_url=f"redis://{HOST}:{master.port}", root_token="x", key_secret="y", min_replicas=3, command_timeout=2.0
+        redis_url=f"redis://{HOST}:{master.port}", root_token="x", key_secret="y", min_replicas=3, command_timeout=2.0,
+        start_timeout=0.0,
     )
-    with pytest.raises(StartupError, match="fewer replicas than min_replicas confirm what is written"):
+    with pytest.raises(StartupError, match="fewer replicas than min_replicas acknowledge a write"):
         await asyncio.to_thread(bootstrap.prepare, settings)
     await asyncio.to_thread(bootstrap.prepare, replace(settings, min_replicas=2))

@@ -10,9 +10,9 @@ from service.errors import StoreUnavailable
 from service.store import sweep
 from service.store.cluster import slot_of
 from service.store.connection import Link
-from service.store.integrity import Check
 from service.store.listing import Query, page
 from service.store.sessions import Sessions
+from service.store.upkeep.partition_check import Check
 from tests.store.filling import PROJECT, TIMEOUT, add, document_of, fill, keyspace, lapse, session_id
 from tests.topology.conftest import on_every_cluster
 from tests.topology.load import Load
@@ -69,7 +69,7 @@ async def findings(sessions: Sessions) -> list[str]:
     return [
         str(finding)
         for partition in sessions.all_partitions
-        async for finding in Check(sessions.link, partition, sessions.limits).findings()
+        async for finding in Check(sessions.link, partition).findings()
     ]
 
 

@@ -5,8 +5,8 @@ import pytest
 from service.configs.limits import Limits
 from service.store import repartition
 from service.store.connection import Link
-from service.store.integrity import Check, check_all
 from service.store.sessions import Sessions
+from service.store.upkeep.partition_check import Check
 from tests.store.filling import PROJECT, TIMEOUT, add, keyspace
 from tests.store.moves import BLOCK_SIZE, after_move, record
 from tests.topology.conftest import on_every_cluster
@@ -32,7 +32,7 @@ async def test_a_store_moves_between_the_nodes_of_a_cluster(
             held = await keyspace(link)
             assert held == expected
             moved = Sessions(link, PROJECT, Limits(), target, BLOCK_SIZE)
-            checks = [Check(link, partition, Limits()) for partition in moved.all_partitions]
-            assert [finding async for finding in check_all(checks)] == []
+            checks = [Check(link, partition) for partition in moved.all_partitions]
+            assert [finding for check in checks async for finding in check.findings()] == []
     finally:
         await link.close()

@@ -11,7 +11,7 @@ from tests.api import Operator
 from tests.serving import Server, Serving, request, run_command
 from tests.topology.servers import Cluster, Sentinels
 
-SETTINGS = {"SCC_ROOT_TOKEN": "test-root", "SCC_KEY_SECRET": "test-secret", "SCC_MIN_REPLICAS": "1"}
+SETTINGS = {"SCC_ROOT_TOKEN": "root-of-the-tests", "SCC_KEY_SECRET": "test-secret", "SCC_MIN_REPLICAS": "1"}
 
 
 @pytest.fixture(scope="module", params=["cluster", "sentinel"])
@@ -33,7 +33,7 @@ def server(
     # Where the operator's side of the tests looks for it.
     serving.data_dir.mkdir(exist_ok=True)
     (serving.data_dir / "key-secret").write_text(SETTINGS["SCC_KEY_SECRET"], encoding="utf-8")
-    yield Server(serving.origin, serving.base_url, "sk-ac-test-root", serving.data_dir, url, serving.process.pid)
+    yield Server(serving.origin, serving.base_url, "sk-ac-root-of-the-tests", serving.data_dir, url, serving.process.pid)
     assert serving.stop() == 0, serving.errors
     assert "Traceback" not in serving.errors
 

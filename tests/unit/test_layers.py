@@ -20,8 +20,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("service.store",),
     ("service.settings",),
     ("service.configs",),
-    ("service.streams", "service.open_files"),
-    ("service.errors", "service.lifetime", "service"),
+    ("service.logs", "service.streams", "service.open_files"),
+    ("service.errors", "service.heartbeat", "service.lifetime", "service"),
 )
 
 #: Packages of others, and the only place that may import each.

@@ -97,7 +97,7 @@ def test_an_include_reads_neither_keys_nor_arguments(path: Path) -> None:
 def calls() -> list[tuple[str, str, int, bool]]:
     """Every call of a script whose tuples are written out: script, KEYS or ARGV, length, whether the last item is starred."""
     found = []
-    for path in sorted(Path(service.store.__file__).parent.glob("*.py")):
+    for path in sorted(Path(service.store.__file__).parent.rglob("*.py")):
         tree = ast.parse(path.read_text(encoding="utf-8"))
         for node in ast.walk(tree):
             if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute) or node.func.attr != "run":
@@ -129,12 +129,16 @@ def test_python_hands_each_script_as_many_keys_and_arguments_as_its_header_names
         ("count", "ARGV"),
         ("delete", "KEYS"),
         ("delete", "ARGV"),
+        ("count", "KEYS"),
+        ("count", "ARGV"),
         ("expire", "KEYS"),
         ("expire", "ARGV"),
         ("number", "KEYS"),
         ("number", "ARGV"),
         ("set_session_ttl", "KEYS"),
         ("set_session_ttl", "ARGV"),
+        ("preflight", "KEYS"),
+        ("preflight", "ARGV"),
     }
 
 

@@ -14,9 +14,13 @@ from service.store.projects import KEY_MAX, KEY_PREFIX
 SAMPLES: dict[str, tuple[str, object]] = {
     "max_configs_bytes": ("1000", 1000),
     "max_body_bytes": ("2000", 2000),
+    "max_line_bytes": ("10000", 10000),
+    "max_head_bytes": ("8192", 8192),
     "max_nesting": ("256", 256),
     "max_keys": ("7", 7),
     "max_terms": ("9", 9),
+    "max_sessions": ("1000", 1000),
+    "max_users": ("100", 100),
     "max_user_bytes": ("64", 64),
     "max_filter_values": ("10", 10),
     "max_page_bytes": ("1", 1),
@@ -29,11 +33,13 @@ SAMPLES: dict[str, tuple[str, object]] = {
     "redis_url": ("redis://localhost:6380/1", "redis://localhost:6380/1"),
     "data_dir": ("/var/lib/scc", Path("/var/lib/scc")),
     "fsync": ("always", "always"),
+    "max_memory": ("0", 0),
     "redis_server": ("/usr/bin/redis-server", "/usr/bin/redis-server"),
     "root_token": ("xyz", "xyz"),
     "key_secret": ("hush", "hush"),
     "partitions": ("16", 16),
     "min_replicas": ("1", 1),
+    "start_timeout": ("5", 5.0),
     "command_timeout": ("0.25", 0.25),
     "shutdown_timeout": ("0", 0.0),
     "client_timeout": ("2.5", 2.5),
@@ -43,6 +49,8 @@ SAMPLES: dict[str, tuple[str, object]] = {
     "rate_burst": ("20", 20),
     "access_log": ("true", True),
 }
+#: Limits that 0 switches off.
+UNLIMITED = ("max_memory", "max_sessions", "max_users")
 NAMES = [item.name for item in fields(Settings)]
 
 
@@ -176,7 +184,8 @@ def test_the_defaults_are_those_of_the_contract() -> None:
     default = load(environment={})
     assert default.port == 8029
     assert (default.max_configs_bytes, default.max_body_bytes) == (256 * 1024, 1024 * 1024)
-    assert (default.max_nesting, default.max_keys, default.max_terms, default.max_user_bytes) == (64, 1024, 4096, 256)
+    assert (default.max_line_bytes, default.max_head_bytes) == (64 * 1024, 32 * 1024)
+    assert (default.max_nesting, default.max_keys, default.max_terms, default.max_user_bytes) == (64, 1024, 512, 256)
     assert default.command_timeout == 1.0
     assert default.workers >= 1
 
@@ -195,7 +204,8 @@ def test_a_boolean_is_false_in_the_usual_words(text: str) -> None:
     ("name", "text"),
     [
         *((name, text) for name in ("port", "workers", "partitions", "max_keys") for text in ("x", "1.5", "-1", "1e3")),
-        *((name, "0") for name in NAMES if name.startswith("max_")),
+        *((name, "0") for name in NAMES if name.startswith("max_") and name not in UNLIMITED),
+        ("max_memory", "7999999"),
         *((name, "-1") for name in NAMES if name.startswith("max_")),
         *(("port", text) for text in ("65536", "0x50", "9" * 5000)),
         *(("workers", text) for text in ("0", "257")),
@@ -203,6 +213,8 @@ def test_a_boolean_is_false_in_the_usual_words(text: str) -> None:
         ("max_nesting", "257"),
         *(("fsync", text) for text in ("Always", "never")),
         *(("command_timeout", text) for text in ("0", "-1", "1s", "nan", "inf")),
+        ("max_line_bytes", "8191"),
+        ("max_head_bytes", "8191"),
         *(("shutdown_timeout", text) for text in ("-0.1", "nan", "inf")),
         *(("client_timeout", text) for text in ("0", "-1", "nan", "inf")),
         *(("rate_limit", text) for text in ("-1", "0.0001", "100001", "nan", "inf")),

@@ -12,8 +12,9 @@ async def health(_: Call) -> Answer:
 
 
 async def ready(call: Call) -> Answer:
-    """GET /ready: Redis can be reached; 503 while it cannot."""
-    await call.worker.link.call("PING", at=keys.STORE)
+    """GET /ready: Redis can be reached and takes writes; 503 while it does not."""
+    # A replica, say of a name that has moved, answers PING and every read; it refuses to delete even what is not there.
+    await call.worker.link.call("DEL", keys.READY)
     return envelope.message("ok")
 
 

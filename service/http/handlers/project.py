@@ -1,5 +1,6 @@
 """The project's own configs."""
 
+from service.configs.criteria import check_criteria
 from service.configs.document import document, parse
 from service.errors import BadRequest
 from service.http import envelope, requests
@@ -21,4 +22,5 @@ async def patch(call: Call) -> Answer:
         raise BadRequest("empty body")
     if not isinstance(values, dict):
         raise BadRequest("the body must be a JSON object")
+    check_criteria(values)
     return envelope.ok(await call.store.configs.patch(document(values, raw, limits)))

@@ -4,14 +4,15 @@ from uuid import uuid4
 
 from service.configs.budget import Budget
 from service.configs.containment import Filter
-from service.configs.document import NULL, Document, check_size, is_stored_form, parse
+from service.configs.document import NULL, Document, is_stored_form, parse
 from service.configs.limits import Limits
 from service.errors import BadRequest, Unreadable
 from service.http import envelope, requests
 from service.http.answer import Answer
 from service.http.context import Call
 from service.http.protocol import client_check
-from service.store import listing
+from service.store import creation, listing
+from service.store.conditions import Conditions
 from service.store.sessions import Session
 from service.store.time_slices import TimeSlice
 from service.store.users import check_identifier
@@ -22,6 +23,7 @@ DEFAULT_LIMIT, MAX_LIMIT = 20, 200
 async def create(call: Call) -> Answer:
     """POST /session."""
     limits = call.settings
+    _check_create_condition(call.conditions)
     body = await requests.json_body(call)
     user = body.text("user") or None
     if user is not None:
@@ -31,28 +33,36 @@ async def create(call: Call) -> Answer:
     if new_id is None:
         raise BadRequest("invalid UUID format for use_uuid")
     document, flag, ttl = body.configs(limits, required=False), body.flag("disable_task_tracking"), body.ttl()
-    users = call.store.users
-    if user is not None:
-        # What is refused makes no user known either.
-        check_size(NULL if document is None else document.configs, limits)
-        await users.expect(user, new_id if wanted else "")
-    session, created = await call.store.sessions.create(new_id, document, user=user, disable_task_tracking=flag, ttl=ttl)
-    if created and user is not None:
-        await users.confirm(user)
+    session, created = await creation.create_session(
+        call.store.users,
+        new_id,
+        document,
+        user=user,
+        disable_task_tracking=flag,
+        ttl=ttl,
+        may_exist=bool(wanted),
+        conditions=call.conditions,
+    )
     return _answer(call, session, status=201 if created else 200)
+
+
+def _check_create_condition(conditions: Conditions) -> None:
+    """If-None-Match may only ask that no session has the id yet: which state one has is no matter of POST /session."""
+    if conditions.if_none_match is not None and not conditions.if_none_match.any:
+        raise BadRequest("If-None-Match must be * on POST /session")
 
 
 async def get(call: Call) -> Answer:
     """GET /session/{session_id} and GET /session/{session_id}/configs."""
-    session = await call.store.sessions.get(requests.session_id(call.parameter))
-    if requests.none_match(call.request.headers, session.etag):
+    session = await call.store.sessions.get(requests.session_id(call.parameter), call.conditions)
+    if call.conditions.excludes(session.etag):
         return envelope.not_modified(session.etag)
     return _answer(call, session)
 
 
 async def list_page(call: Call) -> Answer:
     """GET /session."""
-    limits, parameters = call.settings, requests.query(call.request)
+    limits, parameters = call.settings, call.query
     limit = requests.whole_number(parameters, "limit", default=DEFAULT_LIMIT, least=1, most=MAX_LIMIT)
     store = call.store.sessions
     cursor = parameters.get("cursor")
@@ -79,35 +89,29 @@ async def list_page(call: Call) -> Answer:
 async def replace(call: Call) -> Answer:
     """PUT /session/{session_id}/configs."""
     session_id, document, ttl = await _write(call)
-    written = await call.store.sessions.replace(
-        session_id, document, if_match=requests.if_match(call.request.headers), ttl=ttl
-    )
+    written = await call.store.sessions.replace(session_id, document, conditions=call.conditions, ttl=ttl)
     return envelope.ok(etag=written.etag)
 
 
 async def patch(call: Call) -> Answer:
     """PATCH /session/{session_id}/configs."""
     session_id, document, ttl = await _write(call)
-    written = await call.store.sessions.patch(
-        session_id, document, if_match=requests.if_match(call.request.headers), ttl=ttl
-    )
+    written = await call.store.sessions.patch(session_id, document, conditions=call.conditions, ttl=ttl)
     return envelope.ok(b'{"configs":%b}' % written.configs, etag=written.etag)
 
 
 async def delete(call: Call) -> Answer:
     """DELETE /session/{session_id}."""
-    await call.store.sessions.delete(requests.session_id(call.parameter), if_match=requests.if_match(call.request.headers))
+    await call.store.sessions.delete(requests.session_id(call.parameter), conditions=call.conditions)
     return envelope.ok()
 
 
 async def copy(call: Call) -> Answer:
     """POST /session/{session_id}/copy."""
     session_id = requests.session_id(call.parameter)
-    new = await call.store.sessions.copy(session_id, str(uuid4()))
-    if new.user is not None:
-        await call.store.users.confirm(new.user)
+    new = await creation.copy_session(call.store.users, session_id, str(uuid4()), call.conditions)
     data = b'{"old_session_id":"%b","new_session_id":"%b"}' % (session_id.encode(), new.id.encode())
-    return envelope.ok(data, status=201, etag=new.etag)
+    return envelope.ok(data, etag=new.etag)
 
 
 async def _write(call: Call) -> tuple[str, Document, int | None]:

@@ -5,15 +5,16 @@ from service.http.answer import Answer
 from service.http.context import Call
 from service.store.users import decode_cursor
 
+#: Users in one page: the most, and what an absent limit or 0 gets.
 MAX_LIMIT = 200
 
 
 async def list_page(call: Call) -> Answer:
     """GET /user/ls."""
-    parameters = requests.query(call.request)
+    parameters = call.query
     cursor = parameters.get("cursor")
     found, next_cursor = await call.store.users.page(
-        limit=requests.whole_number(parameters, "limit", default=0, least=0, most=MAX_LIMIT),
+        limit=requests.whole_number(parameters, "limit", default=0, least=0, most=MAX_LIMIT) or MAX_LIMIT,
         after=decode_cursor(cursor) if cursor else None,
         descending=requests.boolean(parameters, "time_desc"),
     )

@@ -10,11 +10,15 @@
 -- ARGV[6] user        identifier as a JSON string, or ""
 -- ARGV[7] disable_task_tracking  0 or 1
 -- ARGV[8] ttl         lifetime in seconds, 0 for none, "" for the project's default
+-- ARGV[9] conditions  of the request (see precondition.lua) on the session that has the id
+-- ARGV[10] max_sessions  that the partition may have, 0 for any number; those whose lifetime is over do not count
 -- returns {"created", revision, created_at, updated_at, serial, expires_at ("" for none)}
 --       | {"exists", configs, revision, user, created_at, updated_at, disable_task_tracking, serial, expires_at}
+--       | {"precondition_failed", header} | {"full"}
 -- A session with the id whose lifetime is over goes first, in a whole step of its own.
 -- include: lifetime
 -- include: removal
+-- include: precondition
 
 local session, sessions, state = KEYS[1], KEYS[2], KEYS[3]
 local prefix, block_size, id, configs, terms, user = ARGV[1], tonumber(ARGV[2]), ARGV[3], ARGV[4], ARGV[5], ARGV[6]
@@ -22,11 +26,21 @@ local prefix, block_size, id, configs, terms, user = ARGV[1], tonumber(ARGV[2]),
 if redis.call("EXISTS", session) == 1 then
   local stored = redis.call("HMGET", session, "configs", "revision", "user", "created_at", "updated_at",
                             "disable_task_tracking", "serial", "expires_at", "terms")
-  if not stored[1] or not is_expired(stored[8]) then return { "exists", unpack(stored, 1, 8) } end
+  if not stored[1] or not is_expired(stored[8]) then
+    return condition_failure(ARGV[9], stored[4] or "", stored[2] or "") or { "exists", unpack(stored, 1, 8) }
+  end
   remove({
     operation = "expire", session = session, sessions = sessions, prefix = prefix, block_size = block_size, id = id,
     configs = stored[1], terms = stored[9], revision = stored[2], serial = stored[7], user = stored[3], expires_at = stored[8],
   })
+end
+
+local max_sessions = tonumber(ARGV[10])
+if max_sessions > 0 then
+  local count = redis.call("ZCARD", sessions)
+  if count >= max_sessions and count - redis.call("ZCOUNT", prefix .. "expiring", "-inf", integer(now())) >= max_sessions then
+    return { "full" }
+  end
 end
 
 -- A clock that stepped back must not break the order: created_at always grows, so there are no ties and no ETag comes twice.

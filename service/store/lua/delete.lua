@@ -3,26 +3,27 @@
 -- KEYS[2] sessions    zset of the partition, id -> serial
 -- ARGV[1] prefix      of the partition's keys
 -- ARGV[2] block_size  serials a block
--- ARGV[3] if_match    "", "*" or ETags joined by commas
+-- ARGV[3] conditions  of the request (see precondition.lua)
 -- ARGV[4] id          of the session
 -- ARGV[5] user        only a session of this user (a JSON string), or "" for whosever it is
--- returns {"ok"} | {"not_found"} | {"precondition_failed"} | {"unreadable"}
+-- returns {"ok"} | {"not_found"} | {"precondition_failed", header} | {"unreadable"}
 -- A session whose lifetime is over is answered as one that is not there, and goes all the same.
 -- include: lifetime
 -- include: removal
 -- include: precondition
 
 local session, sessions = KEYS[1], KEYS[2]
-local prefix, block_size, if_match, id, user = ARGV[1], tonumber(ARGV[2]), ARGV[3], ARGV[4], ARGV[5]
+local prefix, block_size, conditions, id, user = ARGV[1], tonumber(ARGV[2]), ARGV[3], ARGV[4], ARGV[5]
 
 local stored = redis.call("HMGET", session, "configs", "terms", "revision", "serial", "created_at", "user",
                           "expires_at")
-if not stored[1] then return absent(if_match) end
+if not stored[1] then return absent(conditions) end
 if user ~= "" and stored[6] ~= user then return { "not_found" } end
 local expired = is_expired(stored[7])
 if not expired then
   if not are_numbers(stored[3], stored[4], stored[5]) then return { "unreadable" } end
-  if not precondition_holds(if_match, stored[5], stored[3]) then return { "precondition_failed" } end
+  local failure = condition_failure(conditions, stored[5], stored[3])
+  if failure then return failure end
 end
 
 remove({
@@ -30,4 +31,4 @@ remove({
   prefix = prefix, block_size = block_size, id = id,
   configs = stored[1], terms = stored[2], revision = stored[3], serial = stored[4], user = stored[6], expires_at = stored[7],
 })
-return expired and absent(if_match) or { "ok" }
+return expired and absent(conditions) or { "ok" }

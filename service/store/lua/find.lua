@@ -13,6 +13,7 @@
 -- First the blocks in which all terms occur, by one SINTER of the terms' `blocks:` sets. Then, block by block from `after`:
 -- where all sets are dense, windows of consecutive serials are probed with SMISMEMBER, which fills a page at once; else the
 -- block's sets are intersected. A call looks at a bounded number of blocks and members, then says where it stopped.
+-- include: batches
 
 local FIELDS = {
   "configs", "revision", "user", "created_at", "updated_at", "disable_task_tracking", "serial", "expires_at",
@@ -51,13 +52,15 @@ end
 
 -- Those of `list` that are in the set `key`, or in `other` where that is given.
 local function held(list, key, other)
-  if #list == 0 then return list end
   local kept = {}
-  local first = call("SMISMEMBER", key, unpack(list))
-  local second = other and call("SMISMEMBER", other, unpack(list))
-  for i = 1, #list do
-    if first[i] == 1 or (second and second[i] == 1) then kept[#kept + 1] = list[i] end
-  end
+  each_batch(#list, BATCH, function(from, to)
+    local first = call("SMISMEMBER", key, unpack(list, from, to))
+    local second = other and call("SMISMEMBER", other, unpack(list, from, to))
+    for i = from, to do
+      local place = i - from + 1
+      if first[place] == 1 or (second and second[place] == 1) then kept[#kept + 1] = list[i] end
+    end
+  end)
   return kept
 end
 
@@ -203,7 +206,7 @@ local function complete()
 end
 
 local function all_sessions()
-  local from = after and string.format("(%.0f", after)
+  local from = after and "(" .. ARGV[3]
   local pairs_found
   if descending then
     pairs_found = call("ZREVRANGEBYSCORE", sessions, from or "+inf", "-inf", "WITHSCORES", "LIMIT", 0, wanted)

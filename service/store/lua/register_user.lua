@@ -1,15 +1,11 @@
--- register_user: make a user known; one that is known stays as it is.
+-- register_user: register the user of a session that exists; one that is registered stays as it is, and can no longer be withdrawn.
 -- KEYS[1] users       zset of the project, identifier -> created_at
+-- KEYS[2] expected    hash of the project, identifier -> undecided creates
 -- ARGV[1] identifier  of the user
 -- returns created_at in microseconds
+-- include: user
 
-local users, identifier = KEYS[1], ARGV[1]
-
-local known = redis.call("ZSCORE", users, identifier)
-if known then return known end
-local time = redis.call("TIME")
-local newest = redis.call("ZREVRANGE", users, 0, 0, "WITHSCORES")
--- Always later than every other user: no ties, whatever the clock does.
-local created_at = string.format("%.0f", math.max(time[1] * 1000000 + time[2], (tonumber(newest[2]) or 0) + 1))
-redis.call("ZADD", users, created_at, identifier)
+-- In this order: after a first write Redis refuses a script no memory, so a refusal must come before all writes.
+local created_at = add_user(KEYS[1], ARGV[1])
+redis.call("HDEL", KEYS[2], ARGV[1])
 return created_at

@@ -2,23 +2,24 @@
 -- KEYS[1] session     hash of the session
 -- ARGV[1] prefix      of the partition's keys
 -- ARGV[2] block_size  serials a block
--- ARGV[3] if_match    "", "*" or ETags joined by commas
+-- ARGV[3] conditions  of the request (see precondition.lua)
 -- ARGV[4] ttl         lifetime from now on in seconds, 0 for none, "" to leave it as it is
 -- ARGV[5] configs     stored form
 -- ARGV[6] terms       stored form
--- returns {"ok", revision, created_at, updated_at} | {"not_found"} | {"precondition_failed"} | {"unreadable"}
+-- returns {"ok", revision, created_at, updated_at} | {"not_found"} | {"precondition_failed", header} | {"unreadable"}
 -- include: lifetime
 -- include: precondition
 
 local session = KEYS[1]
-local prefix, block_size, if_match, ttl = ARGV[1], tonumber(ARGV[2]), ARGV[3], tonumber(ARGV[4])
+local prefix, block_size, conditions, ttl = ARGV[1], tonumber(ARGV[2]), ARGV[3], tonumber(ARGV[4])
 local configs, terms = ARGV[5], ARGV[6]
 
 local stored = redis.call("HMGET", session, "configs", "terms", "revision", "serial", "created_at", "updated_at", "expires_at")
-if not stored[1] or is_expired(stored[7]) then return absent(if_match) end
+if not stored[1] or is_expired(stored[7]) then return absent(conditions) end
 if not are_numbers(stored[3], stored[4], stored[5], stored[6]) then return { "unreadable" } end
 if stored[7] and not moment_of(stored[7]) then return { "unreadable" } end
-if not precondition_holds(if_match, stored[5], stored[3]) then return { "precondition_failed" } end
+local failure = condition_failure(conditions, stored[5], stored[3])
+if failure then return failure end
 
 local removed, added = {}, {}
 if stored[2] ~= terms then removed, added = term_difference(all_terms(stored[2] or "{}"), all_terms(terms)) end

@@ -6,8 +6,8 @@
 
 local state, revision, ttl = KEYS[1], ARGV[1], ARGV[2]
 
-local known = redis.call("HGET", state, "session_ttl_revision")
-if known and tonumber(known) >= tonumber(revision) then return 0 end
+local known = redis.call("HGET", state, "session_ttl_revision") or ""
+if (tonumber(known) or 0) >= tonumber(revision) then return 0 end
 redis.call("HSET", state, "session_ttl_revision", revision)
 if ttl == "" then
   redis.call("HDEL", state, "session_ttl")

@@ -1,10 +1,10 @@
--- verify_set: hold one index set against the sessions whose serials it has; mend it where asked.
+-- verify_set: compare one index set with the sessions whose serials it has; repair it where asked.
 -- KEYS[1] sessions    zset of the partition, id -> serial
 -- ARGV[1] prefix      of the partition's keys
 -- ARGV[2] block_size  serials a block
 -- ARGV[3] block       of the set
 -- ARGV[4] term        of the set
--- ARGV[5] mend        0 or 1
+-- ARGV[5] repair      0 or 1
 -- ARGV[6] serials     those that may be in the set wrongly
 -- returns {finding, serial, finding, serial, …}
 -- Findings: stale (no session has the serial, it lacks the term, or the serial lies in another block), listed (the block is
@@ -13,11 +13,12 @@
 -- include: index
 
 local sessions = KEYS[1]
-local prefix, block_size, block, term, mend = ARGV[1], tonumber(ARGV[2]), ARGV[3], ARGV[4], ARGV[5] == "1"
+local prefix, block_size, block, term, repair = ARGV[1], tonumber(ARGV[2]), ARGV[3], ARGV[4], ARGV[5] == "1"
 local set, blocks = prefix .. "index:" .. block .. ":" .. term, prefix .. "blocks:" .. term
 
 local function has_term(id)
-  local stored = redis.call("HMGET", prefix .. "session:" .. id, "terms", "user")
+  local stored = redis.pcall("HMGET", prefix .. "session:" .. id, "terms", "user")
+  if stored.err then return false end
   if stored[2] and term == "@user=" .. stored[2] then return true end
   for _, own in ipairs(all_terms(stored[1] or "{}")) do
     if own == term then return true end
@@ -30,22 +31,24 @@ local function belongs(serial)
   local number = tonumber(serial)
   if not number or string.format("%.0f", number) ~= serial then return false end
   if string.format("%.0f", math.floor(number / block_size)) ~= block then return false end
-  local id = redis.call("ZRANGEBYSCORE", sessions, serial, serial)[1]
-  return id and has_term(id)
+  for _, id in ipairs(redis.call("ZRANGEBYSCORE", sessions, serial, serial)) do
+    if has_term(id) then return true end
+  end
+  return false
 end
 
-if mend then check_reach(prefix) end
+if repair then check_reach(prefix) end
 local reply = {}
 for i = 6, #ARGV do
   local serial = ARGV[i]
   if redis.call("SISMEMBER", set, serial) == 1 and not belongs(serial) then
     reply[#reply + 1], reply[#reply + 2] = "stale", serial
-    if mend then redis.call("SREM", set, serial) end
+    if repair then redis.call("SREM", set, serial) end
   end
 end
 if redis.call("EXISTS", set) == 0 and redis.call("SISMEMBER", blocks, block) == 1 then
   -- A set that this call emptied is told by its stale members.
   if #reply == 0 then reply = { "listed", "" } end
-  if mend then redis.call("SREM", blocks, block) end
+  if repair then redis.call("SREM", blocks, block) end
 end
 return reply

@@ -17,12 +17,17 @@ local function now()
   return moment
 end
 
+-- Whether a write that sets fields can make the session larger than it was.
+local function grows(write)
+  return write.operation == "create" or #write.added > 0 or #write.fields[2] > #write.before or (write.expires_at or "") ~= ""
+end
+
 -- commit(write): write.operation   its name
 --                write.session     key of the session
 --                write.prefix, write.block_size, write.serial
 --                write.revision    the revision before (0 for a new session)
 --                write.not_before  microseconds that updated_at must not fall below, should the clock have stepped back
---                write.fields      fields of the session to set; nil removes the session
+--                write.fields      fields of the session to set, configs first; nil removes the session
 --                write.removed, write.added  terms
 --                write.expires_at  when the session's lifetime ends (microseconds, as text), "" for never, nil to leave it as it is
 --                write.before, write.keys    the configs before and the keys that change in them (nil: all); with operation
@@ -35,6 +40,9 @@ local function commit(write)
   local revision = integer(write.revision + 1)
   local updated_at = integer(math.max(now(), write.not_before))
   if write.fields then
+    -- Out of memory, Redis refuses a script a first write that may need memory, and nothing after a first write. So what does not
+    -- grow begins with one that needs none, and works in a full store as a removal does.
+    if not grows(write) then redis.call("DEL", write.prefix .. "never") end
     redis.call("HSET", write.session, "revision", revision, "updated_at", updated_at, unpack(write.fields))
   else
     redis.call("DEL", write.session)

@@ -1,8 +1,11 @@
 -- The index: for each block of serials and each term, the set of serials whose session has the term; and for each term, the
 -- set of blocks in which it occurs. Invariant: a block is in `blocks:<term>` exactly while `index:<block>:<term>` exists.
+-- include: batches
 
 local EXISTS_BATCH = 64 -- keys a call
 local call = redis.call
+-- Signs that can follow a key in a term: = . [ { ~
+local FOLLOWS_A_KEY = { [61] = true, [46] = true, [91] = true, [123] = true, [126] = true }
 
 -- Fails where not all keys of the partition can be reached; called before the first write. A node of a Redis Cluster that moves a
 -- slot refuses, in the middle of a script, each key of the slot that it does not hold: moved already, or new. This key is never
@@ -18,7 +21,7 @@ local function unpack_terms(key, packed, list)
   if packed == "!" then return end
   local own = match(key, '^"([%w_-]+)"$') or key
   for term in string.gmatch(packed, "[^\t]+") do
-    list[#list + 1] = find(term, "^[=.%[{~]") and own .. term or term
+    list[#list + 1] = FOLLOWS_A_KEY[byte(term)] and own .. term or term
   end
 end
 
@@ -53,30 +56,37 @@ end
 
 -- Calls visit(first, last, existing) for every run of EXISTS_BATCH keys, with the number of them that exist.
 local function count_existing(keys, visit)
-  for first = 1, #keys, EXISTS_BATCH do
-    local last = math.min(first + EXISTS_BATCH - 1, #keys)
-    visit(first, last, call("EXISTS", unpack(keys, first, last)))
-  end
+  each_batch(#keys, EXISTS_BATCH, function(first, last) visit(first, last, call("EXISTS", unpack(keys, first, last))) end)
 end
 
--- Takes `serial` out of the sets of `removed` and puts it into those of `added`. Most sets outlive a change and exist before
--- it, or are all of one session's own; one EXISTS over many of them tells either, and the blocks are seen to where they change.
+-- Takes `member` out of the sets `from` and adds it to the sets `to`. SMOVE does both in one command, and a write costs about as much
+-- whatever it does; it adds nothing where `member` was not in the first set.
+local function move(member, from, to)
+  local paired = math.min(#from, #to)
+  for i = 1, paired do
+    if call("SMOVE", from[i], to[i], member) == 0 then call("SADD", to[i], member) end
+  end
+  for i = paired + 1, #from do call("SREM", from[i], member) end
+  for i = paired + 1, #to do call("SADD", to[i], member) end
+end
+
+-- Takes `serial` out of the sets of `removed` and adds it to those of `added`. Most sets outlive a change and exist before it, or
+-- are one session's alone; one EXISTS over many of them tells which, and only the blocks of those that come or go change.
 local function update_index(prefix, block_size, serial, removed, added)
   local block = string.format("%.0f", math.floor(serial / block_size))
   local blocks = prefix .. "blocks:"
-  local sets = index_keys(prefix, block, removed)
-  for _, set in ipairs(sets) do call("SREM", set, serial) end
-  count_existing(sets, function(first, last, existing)
+  local from, to = index_keys(prefix, block, removed), index_keys(prefix, block, added)
+  local without, with = {}, {}
+  count_existing(to, function(first, last, existing)
+    if existing == last - first + 1 then return end
+    for i = first, last do with[#with + 1] = blocks .. added[i] end
+  end)
+  move(string.format("%.0f", serial), from, to)
+  count_existing(from, function(first, last, existing)
     if existing == last - first + 1 then return end
     for i = first, last do
-      if existing == 0 or call("EXISTS", sets[i]) == 0 then call("SREM", blocks .. removed[i], block) end
+      if existing == 0 or call("EXISTS", from[i]) == 0 then without[#without + 1] = blocks .. removed[i] end
     end
   end)
-  sets = index_keys(prefix, block, added)
-  count_existing(sets, function(first, last, existing)
-    for i = first, last do
-      call("SADD", sets[i], serial)
-      if existing < last - first + 1 then call("SADD", blocks .. added[i], block) end
-    end
-  end)
+  move(block, without, with)
 end

@@ -1,0 +1,58 @@
+"""How much memory this process and those that it starts may use, and the share of it that the embedded Redis takes for data."""
+
+import os
+import resource
+from collections.abc import Iterator
+from pathlib import Path
+
+#: Two of five parts. While Redis rewrites its file, it holds twice what is written meanwhile, in the worst case all of it; the
+#: last part is for the workers.
+SHARE, PARTS = 2, 5
+#: Bytes; an empty Redis takes one or two million.
+MIN_MEMORY = 8_000_000
+
+
+def default_max_memory() -> int:
+    """Bytes that the data in the embedded Redis may take unless it is set."""
+    return max(MIN_MEMORY, available_memory() * SHARE // PARTS)
+
+
+def available_memory(root: Path = Path("/")) -> int:
+    """The least, in bytes, of the machine's memory and of every limit on it: of this process, of its cgroups (v1 and v2)."""
+    machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    processes = (resource.getrlimit(kind)[0] for kind in (resource.RLIMIT_AS, resource.RLIMIT_DATA))
+    return min([machine, *(limit for limit in processes if limit != resource.RLIM_INFINITY), *_cgroup_limits(root)])
+
+
+def _cgroup_limits(root: Path) -> Iterator[int]:
+    """The limits of this process's cgroups and of all that they are in."""
+    for mount, name, group in _cgroups(root):
+        # In a container the path can be one of the host, of which only the end of the hierarchy is mounted: the mount itself.
+        for directory in (mount / group, *(mount / group).parents):
+            if directory.is_relative_to(mount):
+                yield from _limit(directory / name)
+
+
+def _cgroups(root: Path) -> Iterator[tuple[Path, str, str]]:
+    """Where the cgroups of this process are mounted, the name of the file with the limit, and their paths (see cgroups(7))."""
+    try:
+        lines = (root / "proc/self/cgroup").read_text(encoding="utf-8", errors="surrogateescape").splitlines()
+    except OSError:
+        return
+    for line in lines:
+        _, _, rest = line.partition(":")
+        controllers, _, path = rest.partition(":")
+        if controllers == "":
+            yield root / "sys/fs/cgroup", "memory.max", path.lstrip("/")
+        elif "memory" in controllers.split(","):
+            yield root / "sys/fs/cgroup/memory", "memory.limit_in_bytes", path.lstrip("/")
+
+
+def _limit(file: Path) -> Iterator[int]:
+    try:
+        text = file.read_text(encoding="ascii").strip()
+    except (OSError, ValueError):
+        return
+    # `max` is none; so is 0, which no process could live with.
+    if text.isdigit() and int(text) > 0:
+        yield int(text)

@@ -1,0 +1,74 @@
+"""Conditions of a request on the state of a session (RFC 9110, 13.1), as the store and its scripts take them."""
+
+from dataclasses import dataclass
+from typing import Final
+
+from service.errors import PreconditionFailed
+
+_FAILED = {
+    "If-Match": "If-Match does not hold: the session is not in a state that it names",
+    "If-None-Match": "If-None-Match does not hold: the session is in a state that it names",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ETags:
+    """The states that one condition names: with `any` every state (`*`), else those with the ETags `tags`, without quotes.
+
+    Invariant: a tag is made of digits and hyphens, as every ETag of a session is; no other tag can name a state.
+    """
+
+    tags: frozenset[str] = frozenset()
+    any: bool = False
+
+    def match(self, etag: str) -> bool:
+        """Whether the state with `etag` is one of them."""
+        return self.any or etag in self.tags
+
+    def encode(self) -> str:
+        """As scripts take it: `*`, or the ETags with a comma before, between and after them."""
+        return "*" if self.any else f",{','.join(sorted(self.tags))},"
+
+
+@dataclass(frozen=True, slots=True)
+class Conditions:
+    """If-Match and If-None-Match of one request; None where the request has no such header."""
+
+    if_match: ETags | None = None
+    if_none_match: ETags | None = None
+
+    def encode(self) -> str:
+        """As scripts take it: "" for no condition, else both with | between them, If-Match first, "" for one that is absent."""
+        if self.if_match is None and self.if_none_match is None:
+            return ""
+        return "|".join("" if tags is None else tags.encode() for tags in (self.if_match, self.if_none_match))
+
+    def check_match(self, etag: str) -> None:
+        """Check If-Match against the state of a session that exists.
+
+        Raises:
+            PreconditionFailed: it does not hold.
+        """
+        if self.if_match is not None and not self.if_match.match(etag):
+            raise failure("If-Match")
+
+    def check_absent(self) -> None:
+        """Check the conditions where there is no session: If-Match then never holds, If-None-Match always does.
+
+        Raises:
+            PreconditionFailed: there is an If-Match.
+        """
+        if self.if_match is not None:
+            raise failure("If-Match")
+
+    def excludes(self, etag: str) -> bool:
+        """Whether If-None-Match names the state with `etag`: a read is then answered with 304, anything else with 412."""
+        return self.if_none_match is not None and self.if_none_match.match(etag)
+
+
+UNCONDITIONAL: Final = Conditions()
+
+
+def failure(header: str) -> PreconditionFailed:
+    """The error for a condition that does not hold; `header` is If-Match or If-None-Match."""
+    return PreconditionFailed(_FAILED[header])

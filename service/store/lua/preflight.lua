@@ -1,0 +1,53 @@
+-- preflight: run every command that a script of this service uses, each on keys of its own, and leave nothing behind.
+-- KEYS[1] hash
+-- KEYS[2] set
+-- KEYS[3] zset
+-- KEYS[4] string
+-- ARGV[1] prefix   of these keys
+-- returns {command, error, command, error, …} of those that were refused
+-- A right that is missing would else be met in the middle of a script, whose writes are not rolled back.
+
+local hash, set, zset, text, other = KEYS[1], KEYS[2], KEYS[3], KEYS[4], ARGV[1] .. "other"
+local refused = {}
+
+local function try(command, ...)
+  local reply = redis.pcall(command, ...)
+  if type(reply) == "table" and reply.err then refused[#refused + 1], refused[#refused + 2] = command, reply.err end
+end
+
+try("DEL", hash, set, zset, text, other)
+try("TIME")
+try("EXISTS", hash)
+try("TYPE", hash)
+try("HSET", hash, "field", "1")
+try("HINCRBY", hash, "number", 1)
+try("HGET", hash, "field")
+try("HMGET", hash, "field", "number")
+try("HSTRLEN", hash, "field")
+try("HEXISTS", hash, "field")
+try("HDEL", hash, "field")
+try("SADD", set, 1)
+-- A key that the script makes the name of, as all scripts do for the index.
+try("SADD", other, 1)
+try("SISMEMBER", set, 1)
+try("SMISMEMBER", set, 1, 2)
+try("SCARD", set)
+try("SMEMBERS", set)
+try("SINTER", set, other)
+try("SUNION", set, other)
+try("SMOVE", set, other, 1)
+try("SREM", set, 1)
+try("ZADD", zset, 1, "member")
+try("ZSCORE", zset, "member")
+try("ZCARD", zset)
+try("ZCOUNT", zset, "-inf", 1)
+try("ZRANGE", zset, 0, 0, "WITHSCORES")
+try("ZREVRANGE", zset, 0, 0, "WITHSCORES")
+try("ZRANGEBYSCORE", zset, 1, 1)
+try("ZREVRANGEBYSCORE", zset, 1, 1)
+try("ZREM", zset, "member")
+try("ZREMRANGEBYRANK", zset, 0, 0)
+try("SET", text, "1", "PX", "1000")
+try("GET", text)
+try("DEL", hash, set, zset, text, other)
+return refused

@@ -1,0 +1,1 @@
+"""What runs beside requests and looks at the whole store."""

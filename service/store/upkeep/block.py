@@ -1,0 +1,35 @@
+"""What the index sets of one block of serials should hold, and what is suspicious about them."""
+
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from service.store.verify import Finding
+
+
+@dataclass(slots=True)
+class Block:
+    """What one block's sets should hold."""
+
+    number: int
+    expected: dict[str, set[bytes]] = field(default_factory=lambda: defaultdict(set))
+    ids: dict[bytes, str] = field(default_factory=dict)
+    #: Sessions to verify, with the terms whose sets may have them wrongly.
+    suspects: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
+    #: Members of its sets that are no session's serial.
+    orphans: dict[str, list[bytes]] = field(default_factory=lambda: defaultdict(list))
+    #: Users, each with a session of theirs: its id and serial.
+    users: dict[bytes, tuple[str, bytes]] = field(default_factory=dict)
+    #: Confirmed while the sessions were read.
+    findings: list[Finding] = field(default_factory=list)
+    #: Ids that are not UTF-8.
+    broken_ids: list[bytes] = field(default_factory=list)
+
+    def compare(self, term: str, members: Iterable[bytes] | None, is_listed: int | None) -> None:
+        """Compare the set of `term` with what it should hold; `is_listed`: the block is among the blocks of the term."""
+        actual, expected = set(members or ()), self.expected[term]
+        for serial in actual ^ expected if is_listed else actual | expected:
+            if serial in self.ids:
+                self.suspects[self.ids[serial]].add(term)
+            else:
+                self.orphans[term].append(serial)

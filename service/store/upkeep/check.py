@@ -1,0 +1,160 @@
+"""The check of a whole store, or of one project: every partition, every record, and every key that has a name of ours.
+
+The keys of Redis are scanned once, whatever the number of projects. Each page is verified as it comes: a key is handed to the
+check of its partition, compared with its project's record, or reported, since nothing would ever read it.
+"""
+
+import asyncio
+import re
+from collections import defaultdict
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+
+from service.store import nodes
+from service.store.connection import Link
+from service.store.keys import DERIVED, PARTITION_KINDS, PREFLIGHT, PROJECT_KINDS, STORE_KINDS, Partition
+from service.store.layout import Layout
+from service.store.sessions import Project
+from service.store.upkeep import partition_check, records
+from service.store.upkeep.partition_check import Check
+from service.store.verify import Finding, readable, verify_type
+
+_PARTITION = re.compile(r"scc:\{([^{}.]+)\.(0|[1-9][0-9]{0,8})\}:([a-z]+)(?::(.*))?", re.DOTALL)
+_PROJECT = re.compile(r"scc:\{([^{}.]+)\}:([a-z_]+)")
+_STORE = re.compile(r"scc:(store|projects|sweep)|scc:(token|rate):([0-9a-f]+)")
+#: Kinds of a partition's keys whose names go on.
+_LONG = frozenset({"session", "index", "blocks"})
+
+#: A finding and the slug of its project, "" for the store.
+Located = tuple[str, Finding]
+
+
+@dataclass
+class StoreCheck:
+    """A check of `projects`. With `whole`, they are all of the store's, and every other key of ours is looked at, too."""
+
+    link: Link
+    projects: Sequence[Project]
+    layout: Layout
+    whole: bool = True
+    repair: bool = False
+    #: Called with the number of sessions or keys just read.
+    progress: Callable[[int], object] = lambda _: None
+    _checks: dict[str, Check] = field(default_factory=dict)
+    #: Slugs that are not listed, each with a key that has it. Projects may come and go during a check.
+    _unlisted: dict[str, str] = field(default_factory=dict)
+    _relisted: list[Project] = field(default_factory=list)
+
+    async def findings(self) -> AsyncIterator[Located]:
+        """Every difference there is, confirmed."""
+        async for located in self._check_projects():
+            yield located
+        async for names in nodes.scan(self.link, self._pattern(), self.progress):
+            async for located in self._claim(names):
+                yield located
+        async for located in self._check_unlisted():
+            yield located
+        for check in self._checks.values():
+            async for finding in check.finish():
+                yield check.partition.slug, finding
+        if self._relisted:
+            again = StoreCheck(self.link, self._relisted, self.layout, whole=False, repair=self.repair)
+            async for located in again.findings():
+                yield located
+
+    def _pattern(self) -> str:
+        """What SCAN is asked to match; of several projects the rest is sorted out later."""
+        if self.whole or len(self.projects) != 1:
+            return "scc:*"
+        return f"scc:{{{nodes.escaped(self.projects[0].slug)}[.}}]*"
+
+    async def _check_projects(self) -> AsyncIterator[Located]:
+        for project in self.projects:
+            for number in range(self.layout.partitions):
+                partition = Partition(project.slug, number, self.layout.block_size)
+                self._checks[partition.prefix] = Check(self.link, partition, self.repair, self.progress, self.layout.partitions)
+            async for finding in records.check_project(self.link, project, repair=self.repair):
+                yield project.slug, finding
+            for number in range(self.layout.partitions):
+                async for finding in self._checks[Partition(project.slug, number).prefix].walk():
+                    yield project.slug, finding
+
+    async def _claim(self, names: Iterable[bytes]) -> AsyncIterator[Located]:
+        """Let each key be looked at by whatever it belongs to."""
+        parts: dict[str, list[tuple[str, str]]] = defaultdict(list)
+        digests = []
+        for raw in names:
+            name = raw.decode(errors="surrogateescape")
+            match = _PARTITION.fullmatch(name)
+            check = self._checks.get(name[: match.start(3)]) if match else None
+            if check is not None and match is not None and self._is_of_partition(raw, match):
+                parts[check.partition.prefix].append((match[3], match[4] or ""))
+            elif name.startswith(PREFLIGHT):
+                continue  # of a start that is just being made, or was killed
+            elif (token := _STORE.fullmatch(name)) is not None:
+                digests += [token[3]] if token[2] == "token" else []
+                for finding in await self._check_kind(name, token[1] or token[2]):
+                    yield "", finding
+            else:
+                async for located in self._check_other(raw, name):
+                    yield located
+        for prefix, members in parts.items():
+            check = self._checks[prefix]
+            async for finding in check.look_at(members):
+                yield check.partition.slug, finding
+        async for finding in records.check_tokens(self.link, digests, repair=self.repair):
+            yield "", finding
+
+    def _is_of_partition(self, raw: bytes, match: re.Match[str]) -> bool:
+        """Whether a name with the form of a partition's is the name of one of its keys."""
+        is_text = raw == match[0].encode(errors="replace")
+        return is_text and match[3] in PARTITION_KINDS and match[3] != "order" and (match[4] is not None) == (match[3] in _LONG)
+
+    async def _check_kind(self, name: str, kind: str) -> list[Finding]:
+        if kind in ("store", "projects", "token"):
+            return []  # The records are checked by what they say.
+        return await verify_type(self.link, name, STORE_KINDS[kind], derived=True, repair=self.repair)
+
+    async def _check_other(self, raw: bytes, name: str) -> AsyncIterator[Located]:
+        """A key that no partition in use has."""
+        match = _PARTITION.fullmatch(name) or _PROJECT.fullmatch(name)
+        slug = match[1] if match else ""
+        if match is None or not await self._is_checked(slug, name):
+            if match is None:
+                yield "", Finding("unknown" if _is_utf8(raw) else "name", readable(raw), repairable=False)
+            return
+        if match.re is _PROJECT and match[2] in PROJECT_KINDS:
+            return
+        kind = match[3] if match.re is _PARTITION else ""
+        if kind == "session" and _is_utf8(raw):
+            yield slug, Finding("misplaced", match[4] or "", name)
+        elif kind in DERIVED or kind in ("order", "state"):
+            yield slug, Finding("derived" if _is_utf8(raw) else "name", readable(raw))
+            if self.repair:
+                await self.link.call("UNLINK", raw, writes=True)
+        else:
+            yield slug, Finding("unknown" if _is_utf8(raw) else "name", readable(raw), repairable=False)
+
+    async def _is_checked(self, slug: str, name: str) -> bool:
+        """Whether the project `slug` is one that is checked; one that is not listed is looked at again later."""
+        if Partition(slug, 0).prefix in self._checks:
+            return True
+        if self.whole and slug not in self._unlisted:
+            self._unlisted[slug] = name
+        return False
+
+    async def _check_unlisted(self) -> AsyncIterator[Located]:
+        """Projects that have keys and are not listed."""
+        if self._unlisted:
+            # A project that is created is listed first; one that is deleted loses its listing before, or after, its keys.
+            await asyncio.sleep(partition_check.UNDER_WAY)
+        for slug, name in self._unlisted.items():
+            finding, project = await records.check_listing(self.link, slug, name, repair=self.repair)
+            if finding is not None:
+                yield slug, finding
+            if project is not None:
+                self._relisted.append(project)
+
+
+def _is_utf8(raw: bytes) -> bool:
+    return raw == raw.decode(errors="replace").encode()

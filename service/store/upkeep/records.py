@@ -1,0 +1,183 @@
+"""The check of what is not in a partition: projects, their records and their API keys."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Sequence
+from uuid import UUID
+
+import orjson
+
+from service.configs.document import is_stored_form
+from service.configs.lifetime import LAST_MOMENT
+from service.store import keys
+from service.store.connection import Link, checked
+from service.store.lane import Command
+from service.store.replies import WrongType
+from service.store.sessions import Project
+from service.store.upkeep import partition_check
+from service.store.verify import MAX_INTEGER, Finding, is_number, is_text, readable, verify_type
+
+_FIELDS = ("id", "created_at", "configs", "configs_revision")
+#: Keys read a round trip.
+BATCH = 500
+
+
+async def check_project(link: Link, project: Project, *, repair: bool) -> AsyncIterator[Finding]:
+    """The record of a listed project, its users, and the set of its API keys."""
+    slug = project.slug
+    for key, kind, derived in (
+        (keys.users_key(slug), "zset", True),
+        (keys.expected_users_key(slug), "hash", True),
+        (keys.tokens_key(slug), "set", True),
+        (keys.project_key(slug), "hash", False),
+    ):
+        for finding in await verify_type(link, key, kind, derived=derived, repair=repair):
+            yield finding
+    try:
+        fields = await link.call("HMGET", keys.project_key(slug), *_FIELDS)
+        if None in fields[:3]:
+            # A project is listed before its record is written, and loses its record before its listing.
+            await asyncio.sleep(partition_check.UNDER_WAY)
+            fields = await link.call("HMGET", keys.project_key(slug), *_FIELDS)
+    except WrongType:
+        return
+    if await link.call("HGET", keys.PROJECTS, slug) is None:
+        return
+    for problem, value in _problems(project, fields):
+        yield Finding("record", slug, problem, repairable=value is not None)
+        if repair and value is not None:
+            name = problem.partition(" ")[0]
+            await link.call("HSET", keys.project_key(slug), name, value, writes=True)
+    async for finding in _check_members(link, project, repair=repair):
+        yield finding
+
+
+def _problems(project: Project, fields: Sequence[bytes | None]) -> list[tuple[str, str | None]]:
+    """What is wrong with the fields of a project's record, each with the value that repairs it, None where none does."""
+    name, created_at, configs, revision = fields
+    problems: list[tuple[str, str | None]] = []
+    if not is_id(project.id):
+        problems.append(("the id in scc:projects is no UUID", None))
+    elif name != project.id.encode():
+        problems.append(("id is not the one in scc:projects", project.id if name is None else None))
+    if not is_number(created_at, LAST_MOMENT):
+        problems.append(("created_at is no time", str(int(time.time() * 1_000_000))))
+    if configs is None:
+        problems.append(("configs are missing", "{}"))
+    elif not _are_configs(configs):
+        problems.append(("configs cannot be read", None))
+    if revision is not None and not is_number(revision, MAX_INTEGER):
+        problems.append(("configs_revision is no number", "0"))
+    return problems
+
+
+def is_id(text: str) -> bool:
+    """Whether a project's id is one."""
+    try:
+        UUID(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _are_configs(configs: bytes) -> bool:
+    try:
+        return isinstance(orjson.loads(configs), dict) and is_stored_form(configs)
+    except orjson.JSONDecodeError:
+        return False
+
+
+async def _check_members(link: Link, project: Project, *, repair: bool) -> AsyncIterator[Finding]:
+    """The members of the set of a project's API keys: each has a record that leads to the project."""
+    key, cursor = keys.tokens_key(project.slug), b"0"
+    while True:
+        try:
+            cursor, members = await link.call("SSCAN", key, cursor, "COUNT", BATCH)
+        except WrongType:
+            return
+        doubtful = await _without_record(link, project, members)
+        if doubtful:
+            # A new key joins the set before it has a record; a revoked one leaves the set after that.
+            await asyncio.sleep(partition_check.UNDER_WAY)
+            for member in await _without_record(link, project, doubtful):
+                if await link.call("SISMEMBER", key, member):
+                    yield Finding("token", readable(member))
+                    if repair:
+                        await link.call("SREM", key, member, writes=True)
+        if cursor == b"0":
+            return
+
+
+async def _without_record(link: Link, project: Project, members: Sequence[bytes]) -> list[bytes]:
+    """Those of `members` without a record that names the project."""
+    names: list[Command] = [("HGET", keys.token_key("").encode() + member, "project") for member in members]
+    replies = await link.batch(names)
+    return [
+        member
+        for member, reply in zip(members, replies, strict=True)
+        if reply != project.slug.encode() and not isinstance(reply, WrongType)
+    ]
+
+
+async def check_tokens(link: Link, digests: Sequence[str], *, repair: bool) -> AsyncIterator[Finding]:
+    """The records of API keys: each names a listed project, whose set of API keys has it."""
+    replies = await link.batch([("HMGET", keys.token_key(digest), "project", "project_id") for digest in digests])
+    for digest, reply in zip(digests, replies, strict=True):
+        if isinstance(reply, WrongType):
+            for finding in await verify_type(link, keys.token_key(digest), "hash"):
+                yield finding
+            continue
+        slug, project_id = checked([reply])[0]
+        if slug is None and project_id is None and not await link.call("EXISTS", keys.token_key(digest)):
+            continue  # revoked since
+        if slug is None or not is_text(slug) or project_id is None or not await _leads_to_project(link, slug, project_id):
+            if await link.call("EXISTS", keys.token_key(digest)):
+                yield Finding("orphaned token", digest)
+            continue
+        if not await _is_member(link, slug.decode(), digest):
+            yield Finding("token", digest)
+            if repair:
+                await link.call("SADD", keys.tokens_key(slug.decode()), digest, writes=True)
+
+
+async def _leads_to_project(link: Link, slug: bytes, project_id: bytes) -> bool:
+    try:
+        return bool(await link.call("HGET", keys.PROJECTS, slug) == project_id)
+    except WrongType:
+        return True  # reported already
+
+
+async def _is_member(link: Link, slug: str, digest: str) -> bool:
+    """Whether a key's record and its project's set go together; so they do where the key is just being revoked."""
+    try:
+        if await link.call("SISMEMBER", keys.tokens_key(slug), digest):
+            return True
+    except WrongType:
+        return True  # reported already
+    await asyncio.sleep(partition_check.UNDER_WAY)
+    return not await link.call("EXISTS", keys.token_key(digest)) or bool(
+        await link.call("SISMEMBER", keys.tokens_key(slug), digest)
+    )
+
+
+async def check_listing(link: Link, slug: str, key: str, *, repair: bool) -> tuple[Finding | None, Project | None]:
+    """Whether a project that was not listed, and had `key`, is listed now or gone.
+
+    With `repair`, one that has a record with an id is listed again, and returned.
+    """
+    raw = key.encode(errors="surrogateescape")
+    try:
+        listed = await link.call("HGET", keys.PROJECTS, slug.encode(errors="surrogateescape"))
+    except WrongType:
+        listed = None
+    if listed is not None or not await link.call("EXISTS", raw):
+        return None, None
+    try:
+        project_id = await link.call("HGET", f"scc:{{{slug}}}:project".encode(errors="surrogateescape"), "id")
+    except WrongType:
+        project_id = None
+    if project_id is None or not is_text(project_id) or not is_id(project_id.decode()):
+        return Finding("keys", readable(raw)), None
+    if repair:
+        await link.call("HSETNX", keys.PROJECTS, slug, project_id, writes=True)
+    return Finding("project", slug), Project(slug, project_id.decode()) if repair else None

@@ -1,0 +1,206 @@
+"""Somebody fills the store: writes that need memory get 503 and a reason, all else goes on, and it can be emptied again."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from redis import Redis
+
+from tests.api import JSON, Answer, Api, Operator, user_path
+from tests.serving import Server, Serving, until
+
+MAX_MEMORY = 12_000_000
+LARGE = {"k": "x" * 200_000, "small": 1}
+#: Copies that would be several times as large as what there is room for.
+MOST_COPIES = 5 * MAX_MEMORY // 200_000
+
+
+class Owner(Operator):
+    """An operator whose clients end with it."""
+
+    def __init__(self, server: Server) -> None:
+        super().__init__(server)
+        self._clients: list[Api] = []
+
+    def new_project(self) -> Api:
+        return self.client(super().new_project())
+
+    def client(self, api: Api) -> Api:
+        """A client of the same project on this server."""
+        if api.server is not self.server:
+            api = Api(self.server, api.key, api.project)
+        self._clients.append(api)
+        return api
+
+    def close(self) -> None:
+        for client in self._clients:
+            client.close()
+        super().close()
+
+
+Start = Callable[..., Owner]
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Start]:
+    """Starts a server of one worker on the data directory of this test, in place of the last one."""
+    running: list[tuple[Serving, Owner]] = []
+
+    def stop() -> None:
+        while running:
+            serving, operator = running.pop()
+            operator.close()
+            assert serving.stop() == 0
+            assert "ended" not in serving.errors, serving.errors
+
+    def start(*flags: str) -> Owner:
+        stop()
+        serving = Serving(tmp_path / "data", "--workers", "1", *flags, SCC_ROOT_TOKEN="a-root-token-of-tests").wait_ready()
+        running.append((serving, Owner(serving.server("sk-ac-a-root-token-of-tests"))))
+        return running[-1][1]
+
+    yield start
+    stop()
+
+
+def fill(api: Api) -> str:
+    """Copy a session until there is no room for one more, nor for a small one; returns its id."""
+    session_id = api.new(LARGE, user="alice")
+    for method, path, body in (
+        ("POST", f"/session/{session_id}/copy", None),
+        ("POST", "/session", b'{"user":"alice","configs":{"k":"%b","small":1}}' % (b"x" * 5000)),
+    ):
+        for _ in range(MOST_COPIES):
+            answer = api.send(method, path, body, {"Content-Type": JSON} if body else {})
+            if answer.status not in (200, 201):
+                break
+        check_full(answer)
+    return session_id
+
+
+def check_full(answer: Answer) -> None:
+    assert (answer.status, answer.reason) == (503, "store_full"), answer.raw
+    assert answer.msg == "the store is out of memory; try again later"
+    assert int(answer.headers["Retry-After"]) >= 1
+
+
+def shrink(operator: Operator) -> None:
+    """Take what little room there is left, so that no buffer that Redis gives back makes a difference."""
+    with Redis(unix_socket_path=str(operator.server.data_dir / "redis.sock")) as client:
+        client.config_set("maxmemory", int(client.info("memory")["used_memory"]) - 500_000)
+
+
+def memory(operator: Operator) -> int:
+    with Redis(unix_socket_path=str(operator.server.data_dir / "redis.sock")) as client:
+        return int(client.info("memory")["used_memory"])
+
+
+def test_copies_end_in_503_and_all_that_needs_no_memory_goes_on(start: Start) -> None:
+    operator = start("--max-memory", str(MAX_MEMORY))
+    api, other = operator.new_project(), operator.new_project()
+    theirs = other.new({"a": 1})
+    session_id = fill(api)
+    assert memory(operator) < MAX_MEMORY + 1_000_000
+    shrink(operator)
+    check_full(api.call("POST", "/session", {"configs": {"a": 1}, "user": "bob"}, 503))
+    check_full(other.patch(theirs, {"b": 2}, 503))
+    check_full(api.put(session_id, {"other": 1}, 503))
+    # Reads, and writes that make nothing larger.
+    assert api.get(session_id).data["configs"] == LARGE
+    assert len(api.matching({"small": 1})) == len(api.ids())
+    assert other.get(theirs).data["configs"] == {"a": 1}
+    assert other.patch(theirs, {}).data["configs"] == {"a": 1}
+    assert other.patch(theirs, {"a": None}).data["configs"] == {}
+    assert api.put(session_id, {"small": 1}).status == 200
+    assert api.matching({"small": 1})[0] == session_id
+    other.delete(theirs)
+    # The user whose session was refused is not there, and the one with all the sessions can go with them.
+    assert [user["identifier"] for user in api.call("GET", "/user/ls").data["items"]] == ["alice"]
+    assert api.call("DELETE", user_path("alice")).status == 200
+    assert api.ids() == []
+    assert api.new(LARGE)
+    assert operator.findings(api.project) == operator.findings(other.project) == []
+
+
+def test_a_full_store_starts_again_also_with_less_room(start: Start) -> None:
+    operator = start("--max-memory", str(MAX_MEMORY))
+    api = operator.new_project()
+    session_id, ids = fill(api), api.ids()
+    for limit in (MAX_MEMORY, MAX_MEMORY - 2_000_000):
+        operator = start("--max-memory", str(limit))
+        api = operator.client(api)
+        check_full(api.call("POST", "/session", {"configs": LARGE}, 503))
+        assert api.ids() == ids
+        assert api.get(session_id).data["configs"] == LARGE
+    for one in ids:
+        api.delete(one)
+    assert api.new(LARGE)
+
+
+def test_a_sweep_empties_a_full_store(start: Start) -> None:
+    operator = start("--max-memory", str(MAX_MEMORY))
+    api = operator.new_project()
+    # From here on sessions live for two seconds, those that were created before included once they are copied.
+    api.call("PATCH", "/project/configs", {"session_ttl": 2})
+    source = api.create(configs=LARGE, ttl=None)["id"]
+    while (answer := api.send("POST", f"/session/{source}/copy")).status == 200:
+        pass
+    check_full(answer)
+    until(lambda: api.send("POST", f"/session/{source}/copy").status == 200, "room made by the sweep")
+
+
+def test_a_rate_limit_holds_in_a_full_store(start: Start) -> None:
+    operator = start("--max-memory", str(MAX_MEMORY), "--rate-limit", "0.01", "--rate-burst", "200")
+    api = operator.new_project()
+    session_id = fill(api)
+    shrink(operator)
+    left = [int(api.get(session_id).headers["RateLimit"].split(";")[1][2:]) for _ in range(3)]
+    assert left == list(range(left[0], left[0] - 3, -1))
+
+
+@pytest.fixture
+def small(start: Start) -> Api:
+    """A project that may have 5 sessions and 2 users."""
+    return start("--max-sessions", "5", "--max-users", "2").new_project()
+
+
+def check_project_full(answer: Answer, sentence: str) -> None:
+    assert (answer.status, answer.reason, answer.msg) == (503, "store_full", sentence)
+    assert answer.headers["Retry-After"] == "60"
+
+
+def test_a_project_has_at_most_max_sessions(small: Api) -> None:
+    sentence = "the project has 5 sessions, the most it may have (max_sessions); delete some first"
+    ids = [small.new({"a": number}) for number in range(5)]
+    check_project_full(small.call("POST", "/session", {"user": "alice"}, 503), sentence)
+    check_project_full(small.call("POST", f"/session/{ids[0]}/copy", status=503), sentence)
+    assert small.call("GET", "/user/ls").data["items"] == []
+    # What makes no session is not refused.
+    assert small.call("POST", "/session", {"use_uuid": ids[0]}, 200).data["configs"] == {"a": 0}
+    small.patch(ids[0], {"b": 1})
+    small.delete(ids[1])
+    small.create(ttl=1)
+    check_project_full(small.call("POST", "/session", {}, 503), sentence)
+    # A session whose lifetime is over does not count, swept or not.
+    until(lambda: small.send("POST", "/session", b"{}").status == 201, "room for a session")
+    assert len(small.ids()) == 5
+
+
+def test_a_project_has_at_most_max_users(small: Api) -> None:
+    sentence = "the project has 2 users, the most it may have (max_users); delete some first"
+    for user in ("alice", "bob", "alice"):
+        small.new({"a": 1}, user=user)
+    check_project_full(small.call("POST", "/session", {"user": "carol"}, 503), sentence)
+    assert len(small.ids()) == 3
+    small.new()
+    assert small.call("DELETE", user_path("bob")).status == 200
+    small.new({"a": 1}, user="carol")
+    check_project_full(small.call("POST", "/session", {"user": "bob"}, 503), sentence)
+
+
+def test_each_partition_has_its_share_of_max_sessions(start: Start) -> None:
+    api = start("--partitions", "4", "--max-sessions", "10").new_project()
+    statuses = [api.send("POST", "/session", b"{}").status for _ in range(60)]
+    # Three for each of four partitions: of ten, the share is rounded up.
+    assert statuses.count(201) == 12
+    assert set(statuses) == {201, 503}

@@ -1,0 +1,89 @@
+"""A data directory that nobody can write to any more: reads go on, and the end is in order."""
+
+import os
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from service.store.embedded import EmbeddedRedis
+from tests.acceptance.test_processes import configs_of, create, key_of
+from tests.faults.test_disk_full import limit_files, redis_of
+from tests.faults.test_truncated_file import append_only_file
+from tests.serving import Serving, Start, request, until
+
+
+@contextmanager
+def read_only(directory: Path) -> Iterator[None]:
+    """Nothing can be created, renamed or removed in the directory and those below it.
+
+    By their mode, or where that binds nobody (root) by the attribute `immutable`.
+    """
+    directories = [directory, *(path for path in directory.rglob("*") if path.is_dir())]
+    by_mode = os.geteuid() != 0
+    try:
+        for path in directories:
+            if by_mode:
+                path.chmod(0o500)
+            elif subprocess.run(["chattr", "+i", path], check=False, capture_output=True).returncode != 0:
+                pytest.skip("root may not make a directory immutable here")
+        yield
+    finally:
+        for path in directories:
+            if by_mode:
+                path.chmod(0o700)
+            else:
+                subprocess.run(["chattr", "-i", path], check=False, capture_output=True)
+
+
+def test_a_server_on_a_file_system_that_has_become_read_only_reads_on_and_ends_in_order(start: Start) -> None:
+    serving = start()
+    key = key_of(serving)
+    session = create(serving, key, {"agent": "bot1"})
+    with read_only(serving.data_dir):
+        limit_files(redis_of(serving), append_only_file(serving.data_dir).stat().st_size)
+
+        def writes_are_refused() -> bool:
+            return request("POST", f"{serving.base_url}/session", key, {"configs": {}})[0] == 503
+
+        until(writes_are_refused, "an end of writes")
+        assert configs_of(serving, key, session) == {"agent": "bot1"}
+        assert serving.stop() == 0
+    assert "Traceback" not in serving.errors
+    assert "the socket of the embedded Redis cannot be removed" in serving.errors
+    again = start()
+    assert configs_of(again, key, session) == {"agent": "bot1"}
+
+
+def test_a_redis_that_dies_on_such_a_file_system_is_started_again_once_it_can_be(start: Start) -> None:
+    serving = start()
+    key = key_of(serving)
+    with read_only(serving.data_dir):
+        os.kill(redis_of(serving), 9)
+        until(lambda: serving.errors.count("the embedded Redis ended") > 1, "starts that fail")
+    until(lambda: request("GET", f"{serving.base_url}/session", key)[0] == 200, "an answer of the new Redis")
+    assert serving.stop() == 0
+    assert "Traceback" not in serving.errors
+
+
+def test_a_socket_that_cannot_be_removed_is_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    redis = EmbeddedRedis(tmp_path, fsync="no")
+    redis.launch()
+    redis.wait()
+    (tmp_path / "redis.sock").unlink()
+    (tmp_path / "redis.sock").mkdir()
+    redis.stop()
+    assert redis.pid is None
+    assert "the socket of the embedded Redis cannot be removed" in caplog.text
+
+
+def test_a_data_directory_that_is_gone_ends_nothing_out_of_order(start: Start, tmp_path: Path) -> None:
+    serving: Serving = start()
+    serving.data_dir.rename(tmp_path / "gone")
+    os.kill(redis_of(serving), 9)
+    until(lambda: "the embedded Redis ended" in serving.errors, "the end of Redis")
+    assert serving.stop() == 0
+    assert "Traceback" not in serving.errors
+    assert "its log cannot be read" in serving.errors

@@ -1,0 +1,105 @@
+"""Query parameters: decoded, and refused where the route does not know them. A mistyped filter must not list everything."""
+
+import json
+from urllib.parse import quote
+
+import pytest
+
+from service.http.query import MAX_NAME, MAX_PAIRS
+from service.http.routes import API, ROUTES, Route
+from tests.api import Api
+from tests.raw import conversation, head
+from tests.serving import request
+
+LIST_TAKES = "this path takes cursor, filter_by_configs, limit, time_desc, user"
+BELOW_API = [route for route in ROUTES if route.path.startswith(API)]
+OUTSIDE = [route for route in ROUTES if not route.path.startswith(API)]
+
+
+def every_octet(text: str) -> str:
+    """`text` with every byte percent-encoded, in lower case hex."""
+    return "".join(f"%{byte:02x}" for byte in text.encode())
+
+
+@pytest.mark.parametrize(
+    "name", ["filter%5Fby%5Fconfigs", every_octet("filter_by_configs"), "filter_by_configs", "%66ilter_by_configs"]
+)
+@pytest.mark.parametrize("encode", [quote, every_octet, lambda text: quote(text).replace("%20", "+")])
+def test_names_and_values_are_percent_decoded(api: Api, name: str, encode: object) -> None:
+    assert callable(encode)
+    api.new({"a": "b c"})
+    wanted = api.new({"a": "d e+é"})
+    answer = api.send("GET", f"/session?{name}={encode(json.dumps({'a': 'd e+é'}))}")
+    assert [session["id"] for session in answer.data["items"]] == [wanted]
+
+
+@pytest.mark.parametrize(("query", "name"), [
+    ("id=1", "'id'"), ("filter=%7B%7D", "'filter'"), ("filter_by_config=%7B%22a%22%3A1%7D", "'filter_by_config'"),
+    ("Limit=3", "'Limit'"), ("limit%20=3", "'limit '"), ("+limit=3", "' limit'"), ("limit[]=3", "'limit[]'"), ("=", "''"),
+    ("=limit", "''"), ("nonsense", "'nonsense'"), ("limit=3&x=1", "'x'"), ("x=1&x=1", "'x'"), ("%ff=1", "'%ff'"),
+    ("%zz=1", "'%zz'"), ("limit;x=1", "'limit;x'"), ("a%0d%0ab=1", r"'a\r\nb'"), ("%00=1", r"'\x00'"),
+    ("%E2%80%AE=1", r"'\u202e'"),
+    ("filter%255Fby%255Fconfigs=1", "'filter%5Fby%5Fconfigs'"), ("k" * 5000, f"'{'k' * MAX_NAME}'..."),
+])  # fmt: skip
+def test_a_parameter_that_the_route_does_not_know_is_400_naming_it_and_those_it_knows(api: Api, query: str, name: str) -> None:
+    api.new({"a": 1})
+    answer = api.send("GET", f"/session?{query}")
+    assert (answer.status, answer.msg) == (400, f"unknown query parameter {name}; {LIST_TAKES}")
+
+
+@pytest.mark.parametrize("query", ["limit=3&limit=3", "limit=3&%6Cimit=4", "user=&user=a", "limit&limit"])
+def test_a_repeated_parameter_is_400(api: Api, query: str) -> None:
+    answer = api.send("GET", f"/session?{query}")
+    assert (answer.status, answer.msg) == (400, f"query parameter {query[:5].rstrip('=')} is repeated")
+
+
+@pytest.mark.parametrize("value", ["%", "a%", "%2", "%zz", "100%25%", "%u0041", "%%41"])
+def test_a_percent_sign_without_two_hex_digits_is_400(api: Api, value: str) -> None:
+    answer = api.send("GET", f"/session?user={value}")
+    assert (answer.status, answer.msg) == (400, "user in the query has a % without two hex digits after it")
+
+
+@pytest.mark.parametrize(
+    "query", ["", "&", "&&&", "limit=1", "&limit=1&", "limit=1&&", "user=&limit=1", "user&limit=1", "limit=1#x"]
+)
+def test_empty_pairs_and_empty_values_are_tolerated(api: Api, query: str) -> None:
+    ids = [api.new(), api.new()]
+    (answer,) = conversation(api, head(api, f"GET {API}/session?{query} HTTP/1.1"))
+    assert [session["id"] for session in answer.data["items"]] == (ids[:1] if "limit" in query else ids)
+
+
+def test_the_number_of_pairs_is_limited(api: Api) -> None:
+    assert api.send("GET", f"/session?{'&' * (MAX_PAIRS - 1)}").status == 200
+    for query in ("&" * MAX_PAIRS, "&".join(["limit=1"] * (MAX_PAIRS + 1)), "&" * 60_000):
+        answer = api.send("GET", f"/session?{query}")
+        assert (answer.status, answer.msg) == (400, f"the query has more than {MAX_PAIRS} parameters")
+
+
+def send(api: Api, route: Route, query: str) -> tuple[int, str]:
+    """Status and sentence of a good request on a route, with a query."""
+    path = route.path.removeprefix(API).format(session_id=api.new({"a": 1}, user="alice"), identifier="alice")
+    body = None if route.operation.body is None else b'{"configs":{"b":2}}'
+    answer = api.send(route.method, f"{path}?{query}", body)
+    return answer.status, answer.msg
+
+
+@pytest.mark.parametrize("route", BELOW_API, ids=lambda route: route.operation.id)
+def test_every_route_below_the_api_refuses_what_it_does_not_know_and_does_nothing(api: Api, route: Route) -> None:
+    names = ", ".join(sorted(route.endpoint.query))
+    takes = f"this path takes {names or 'none'}"
+    assert send(api, route, "nonsense=1") == (400, f"unknown query parameter 'nonsense'; {takes}")
+    assert [session["revision"] for session in api.page()["items"]] == [1]
+    assert api.call("GET", "/project/configs").data == {}
+    assert send(api, route, "&")[0] in (200, 201)
+
+
+@pytest.mark.parametrize("route", OUTSIDE, ids=lambda route: route.operation.id)
+@pytest.mark.parametrize("query", ["x=1", "x=1&x=2", "%zz=%ff", "&" * 1000])
+def test_paths_outside_of_the_api_take_any_query(api: Api, route: Route, query: str) -> None:
+    assert request(route.method, f"{api.server.origin}{route.path}?{query}")[0] == 200
+
+
+def test_without_a_key_or_a_route_the_query_does_not_matter(api: Api) -> None:
+    assert api.send("GET", "/session?x=1", headers={"Authorization": ""}).status == 401
+    assert api.send("GET", "/nope?x=1").status == 404
+    assert api.send("PATCH", "/session?x=1").status == 405

@@ -1,0 +1,121 @@
+"""Creates that compete for one id: the losers leave no user behind, and the winner's user is listed, wherever a crash comes."""
+
+import asyncio
+from collections.abc import Sequence
+
+import pytest
+
+from service.configs.limits import Limits
+from service.store.connection import Link
+from service.store.creation import create_session
+from service.store.keys import expected_users_key, users_key
+from service.store.sessions import Sessions
+from service.store.users import Users
+from tests.store.filling import PROJECT, document_of, on_every_redis, session_id
+
+pytestmark = on_every_redis
+
+
+def store_of(link: Link) -> Users:
+    """The users of the project as one worker sees them: no two of these remember the same users."""
+    return Users(Sessions(link, PROJECT, Limits(), 3, 4))
+
+
+async def create(users: Users, number: int, user: str) -> tuple[str | None, bool]:
+    """Create session `number` with its id as `use_uuid`; returns the user of the session that has the id, and if it is new."""
+    session, created = await create_session(
+        users, session_id(number), document_of({"a": 1}), user=user, disable_task_tracking=False, ttl=None, may_exist=True
+    )
+    return session.user, created
+
+
+async def listed(users: Users) -> set[str]:
+    return {user.identifier for user in (await users.page(limit=1000, after=None, descending=False))[0]}
+
+
+async def undecided(link: Link) -> list[bytes]:
+    """The fields of the hash of creates that are not decided."""
+    return list(await link.call("HGETALL", expected_users_key(PROJECT.slug)))
+
+
+@pytest.mark.parametrize("rivals", [("a", "b"), ("a", "b", "b"), ("a", "a", "b", "b", "c")])
+async def test_creates_that_race_for_one_id_leave_no_user_without_a_session(link: Link, rivals: Sequence[str]) -> None:
+    winners = set()
+    for number in range(60):
+        racing = [create(store_of(link), number, f"{user}{number}") for user in rivals]
+        results = await asyncio.gather(*racing)
+        assert [created for _, created in results].count(True) == 1
+        winners |= {user for user, _ in results}
+    assert len(winners) == 60
+    assert await listed(store_of(link)) == winners
+    assert await undecided(link) == []
+
+
+async def lose(users: Users, user: str, rival: str) -> int:
+    """The first half of a create of session 1 by a new `user`, whom `rival` overtakes before the second half."""
+    expected = await users.expect(user, session_id(1))
+    assert expected is not None
+    await create(store_of(users.sessions.link), 1, rival)
+    return expected
+
+
+async def test_a_loser_keeps_their_user_while_another_create_for_the_same_user_is_undecided(link: Link) -> None:
+    loser, other = store_of(link), store_of(link)
+    expected = await lose(loser, "b", "a")
+    undecided_create = await other.expect("b", "")
+    assert expected == undecided_create
+    await loser.withdraw("b", expected)
+    # The other create may crash right after it has created its session: its user must be listed already.
+    assert await listed(other) == {"a", "b"}
+    await other.withdraw("b", undecided_create)
+    assert await listed(other) == {"a"}
+    assert await undecided(link) == []
+
+
+async def test_a_loser_keeps_their_user_who_has_got_another_session(link: Link) -> None:
+    loser = store_of(link)
+    expected = await lose(loser, "b", "a")
+    assert await create(store_of(link), 2, "b") == ("b", True)
+    await loser.withdraw("b", expected)
+    assert await listed(loser) == {"a", "b"}
+
+
+async def test_a_loser_keeps_their_user_who_had_a_session_before(link: Link) -> None:
+    await create(store_of(link), 2, "b")
+    assert await store_of(link).expect("b", session_id(1)) is None
+    await create(store_of(link), 1, "a")
+    assert await listed(store_of(link)) == {"a", "b"}
+
+
+async def test_a_loser_keeps_a_user_who_was_deleted_and_registered_anew(link: Link) -> None:
+    loser, other = store_of(link), store_of(link)
+    expected = await lose(loser, "b", "a")
+    await other.delete("b")
+    anew = await other.expect("b", "")
+    assert anew != expected
+    await loser.withdraw("b", expected)
+    assert await listed(other) == {"a", "b"}
+
+
+async def test_a_create_that_crashed_leaves_its_user_listed_whoever_loses_later(link: Link) -> None:
+    # It may have created its session, so nobody may withdraw the user, until they are deleted.
+    assert await store_of(link).expect("b", "") is not None
+    loser = store_of(link)
+    expected = await lose(loser, "b", "a")
+    await loser.withdraw("b", expected)
+    assert await listed(loser) == {"a", "b"}
+    await loser.delete("b")
+    assert await listed(loser) == {"a"}
+    assert await undecided(link) == []
+
+
+async def test_a_user_is_withdrawn_without_harm_to_the_order_of_the_others(link: Link) -> None:
+    for number, user in enumerate("wxyz"):
+        await create(store_of(link), number + 10, user)
+    before = await link.call("ZRANGE", users_key(PROJECT.slug), 0, -1, "WITHSCORES")
+    loser = store_of(link)
+    expected = await loser.expect("b", session_id(1))
+    assert expected is not None
+    await loser.withdraw("b", expected)
+    await loser.withdraw("b", expected)
+    assert await link.call("ZRANGE", users_key(PROJECT.slug), 0, -1, "WITHSCORES") == before

@@ -1,0 +1,322 @@
+"""A check of a whole store: it tells the truth about any damage, never fails on it, and repairs what can be repaired."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from random import Random
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from service.configs.containment import Filter
+from service.configs.limits import Limits
+from service.store import layout
+from service.store.connection import Link
+from service.store.keys import PROJECTS, STORE
+from service.store.lane import Command
+from service.store.layout import LAYOUT
+from service.store.listing import Query, page
+from service.store.projects import Registry
+from service.store.replies import WrongType
+from service.store.sessions import Sessions
+from service.store.upkeep import partition_check
+from service.store.upkeep.check import StoreCheck
+from service.store.upkeep.numbering import Numbered, misnumbered
+from service.store.verify import Finding
+from tests.store.filling import TIMEOUT, CountingLink, add, document_of, keyspace, on_every_redis, session_id
+from tests.store.model import index_from_documents, index_in
+
+BLOCK_SIZE, COUNT = 4, 9
+ONE, TWO = session_id(1), session_id(2)
+P = "scc:{acme.0}:"
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_under_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(partition_check, "UNDER_WAY", 0)
+
+
+async def small_store(link: Link, partitions: int = 1) -> Sessions:
+    """A store with two projects, of which one has sessions, users, a lifetime and an API key."""
+    await link.call("HSET", STORE, "layout", LAYOUT, "partitions", partitions, "block_size", BLOCK_SIZE)
+    registry = Registry(link, "secret")
+    await registry.create("other")
+    project, _ = await registry.create("acme")
+    sessions = Sessions(link, project, Limits(), partitions, BLOCK_SIZE)
+    for number in range(1, COUNT + 1):
+        await add(sessions, number, {"a": 1, "own": number, "c": {"d": [number % 3]}}, "alice" if number % 2 else None)
+    await sessions.replace(ONE, document_of({"a": 1, "own": 1}), ttl=10_000)
+    return sessions
+
+
+async def check(link: Link, *, repair: bool = False, only: str = "") -> list[tuple[str, Finding]]:
+    registry, stored = Registry(link, "secret"), await layout.read(link)
+    projects = [await registry.get(only)] if only else await registry.all()
+    found = [each async for each in StoreCheck(link, projects, stored, not only, repair).findings()]
+    assert all(str(finding) for _, finding in found)
+    return found
+
+
+async def kinds(link: Link, *, repair: bool = False, only: str = "") -> set[str]:
+    return {finding.kind for _, finding in await check(link, repair=repair, only=only)}
+
+
+#: What was done, the kinds of findings, and those that remain after a repair.
+DAMAGE: dict[str, tuple[list[Command], set[str], set[str]]] = {
+    "state lost": ([("DEL", P + "state")], {"state"}, set()),
+    "state behind": ([("HSET", P + "state", "serial", 3)], {"state"}, set()),
+    "created_at behind": ([("HSET", P + "state", "created_at", 3)], {"state"}, set()),
+    "state not a number": ([("HSET", P + "state", "serial", "x", "created_at", "1e3")], {"state"}, set()),
+    "state of the wrong type": ([("SET", P + "state", "x")], {"state"}, set()),
+    "session_ttl_revision not a number": ([("HSET", P + "state", "session_ttl_revision", "x")], {"default"}, set()),
+    "session_ttl_revision ahead": ([("HSET", P + "state", "session_ttl_revision", 7)], {"default"}, set()),
+    "index of the wrong type": ([("SET", P + "index:0:a=1", "x")], {"type"}, set()),
+    "index of nobody of the wrong type": ([("SET", P + "index:7:a=1", "x")], {"type"}, set()),
+    "blocks of the wrong type": ([("SET", P + "blocks:a=1", "x")], {"type"}, set()),
+    "blocks of nobody of the wrong type": ([("SET", P + "blocks:z=1", "x")], {"type"}, set()),
+    "sessions of the wrong type": ([("DEL", P + "sessions"), ("RPUSH", P + "sessions", "x")], {"type"}, set()),
+    "expiring of the wrong type": ([("SET", P + "expiring", "x")], {"type"}, set()),
+    "users of the wrong type": ([("SET", "scc:{acme}:users", "x")], {"type"}, set()),
+    "tokens of the wrong type": ([("SET", "scc:{acme}:tokens", "x")], {"type"}, set()),
+    "project of the wrong type": ([("SET", "scc:{acme}:project", "x")], {"type"}, {"type"}),
+    "a session of the wrong type": ([("SET", P + "session:" + TWO, "x")], {"type", "orphan"}, {"type"}),
+    "an unlisted session of the wrong type": ([("SET", P + "session:x", "x")], {"type"}, {"type"}),
+    "rate of the wrong type": ([("SADD", "scc:rate:ab", "x")], {"type"}, set()),
+    "a token of the wrong type": ([("SET", "scc:token:ab", "x")], {"type"}, {"type"}),
+    "names that are not UTF-8": (
+        [("SADD", b"scc:{acme.0}:index:0:\xff", 1), ("ZADD", P + "sessions", 5, b"\xfe"),
+         ("ZADD", P + "expiring", 5, b"\xfe"), ("SADD", P + "blocks:a=1", b"\xff")],
+        {"name", "ghost", "lifetime", "listed"}, set(),
+    ),
+    "a session whose name is not UTF-8": ([("HSET", b"scc:{acme.0}:session:\xff", "a", 1)], {"name"}, {"name"}),
+    "a project that nobody lists": ([("HDEL", PROJECTS, "acme")], {"project", "orphaned token"}, set()),
+    "keys of no project": ([("SADD", "scc:{x.0}:index:0:a=1", 1)], {"keys"}, {"keys"}),
+    "a project without a record": ([("DEL", "scc:{acme}:project")], {"record"}, set()),
+    "a damaged record": (
+        [("HSET", "scc:{acme}:project", "created_at", "x", "configs_revision", "y")], {"record"}, set(),
+    ),
+    "another id in a record": ([("HSET", "scc:{acme}:project", "id", "x")], {"record"}, {"record"}),
+    "configs of a project": ([("HSET", "scc:{acme}:project", "configs", "{oops")], {"record"}, {"record"}),
+    "unknown keys": (
+        [("SET", "scc:foo", 1), ("SET", P + "foo", 1), ("SET", "scc:{acme}:foo", 1), ("SET", "scc:{acme.00}:state", 1),
+         ("SET", P + "state:x", 1)],
+        {"unknown"}, {"unknown"},
+    ),
+    "a partition beyond the last": (
+        [("SADD", "scc:{acme.7}:index:0:a=1", 1), ("HSET", "scc:{acme.7}:state", "serial", 1)], {"derived"}, set(),
+    ),
+    "a session in a partition beyond the last": (
+        [("HSET", "scc:{acme.7}:session:" + ONE, "configs", "{}")], {"misplaced"}, {"misplaced"},
+    ),
+    "an order that no move needs": ([("ZADD", P + "order", 1, ONE)], {"derived"}, set()),
+    "a score that is no serial": ([("ZADD", P + "sessions", "1.5", TWO)], {"serial", "orphan"}, set()),
+    "an infinite score": ([("ZADD", P + "sessions", "+inf", TWO)], {"serial", "orphan"}, set()),
+    "a serial of another session": ([("HSET", P + "session:" + TWO, "serial", 1), ("ZADD", P + "sessions", 1, TWO)],
+                                    {"shared"}, set()),
+    "an unlisted session with another's serial": (
+        [("ZREM", P + "sessions", TWO), ("HSET", P + "session:" + TWO, "serial", 1)], {"shared"}, set(),
+    ),
+    "a session created before the one ahead of it": (
+        [("HSET", P + "session:" + session_id(5), "created_at", 5)], {"order"}, set(),
+    ),
+}  # fmt: skip
+
+
+@on_every_redis
+@pytest.mark.parametrize("damage", DAMAGE)
+async def test_damage_is_found_and_repaired_where_it_can_be(link: Link, damage: str) -> None:
+    await small_store(link)
+    assert await check(link) == []
+    commands, expected, remaining = DAMAGE[damage]
+    for command in commands:
+        if command[0] == "SET":
+            await link.call("DEL", command[1])
+        await link.call(*command)
+    found = await check(link)
+    assert expected <= {finding.kind for _, finding in found}
+    assert len(set(found)) == len(found)
+    repaired = await check(link, repair=True)
+    assert {finding.kind for _, finding in repaired if not finding.repairable} >= remaining
+    left = await check(link)
+    assert {finding.kind for _, finding in left} == remaining
+    assert not any(finding.repairable for _, finding in left)
+
+
+@on_every_redis
+async def test_sessions_that_share_serials_after_a_lost_state_are_all_listed_after_a_repair(link: Link) -> None:
+    sessions = await small_store(link)
+    await link.call("DEL", P + "state")
+    for number in range(21, 33):
+        await add(sessions, number, {"a": 1, "own": number})
+    before = {name: held for name, held in (await keyspace(link)).items() if ":session:" in name}
+    assert {"state", "shared"} & await kinds(link)
+    await check(link, repair=True)
+    assert await check(link) == []
+    held = await keyspace(link)
+    for name, fields in before.items():
+        assert {**held[name], b"serial": b""} == {**fields, b"serial": b""}
+    partition = sessions.all_partitions[0]
+    assert index_in(held, partition) == index_from_documents(held, partition)
+    every = [session_id(number) for number in (*range(1, COUNT + 1), *range(21, 33))]
+    for query in (Query(), Query(filter=Filter({"a": 1}, {"a": 1}))):
+        assert [each.id for each in (await page(sessions, query, 50)).sessions] == every
+    await add(sessions, 40, {"a": 1})
+    assert await check(link) == []
+
+
+def test_only_sessions_from_the_first_that_is_out_of_order_get_new_serials() -> None:
+    numbered = [Numbered(10, "a", 1), Numbered(20, "b", 2), Numbered(30, "c", 3)]
+    assert misnumbered(numbered) == []
+    assert misnumbered([*numbered, Numbered(40, "d", 1), Numbered(50, "e", 4)]) == [Numbered(40, "d", 1), Numbered(50, "e", 4)]
+    assert misnumbered([*numbered, Numbered(25, "d", 9)]) == [Numbered(30, "c", 3)]
+
+
+async def test_limits_of_a_server_change_nothing_in_what_the_index_must_hold(link: Link) -> None:
+    sessions = await small_store(link)
+    deep: object = 1
+    for _ in range(250):
+        deep = [deep]
+    wide = {f"k{number}": number for number in range(3000)}
+    generous = Limits(max_nesting=256, max_keys=10_000, max_terms=10_000)
+    for number, configs in ((50, {"deep": deep}), (51, wide)):
+        await sessions.create(session_id(number), document_of(configs, generous), user=None, disable_task_tracking=False)
+    assert await check(link) == []
+    for levels in (300, 511, 600, 5000, 100_000):
+        await link.call("HSET", P + "session:" + TWO, "configs", '{"a":' + "[" * levels + "]" * levels + "}")
+        assert await kinds(link) <= {"form", "missing", "unlisted", "stale", "terms", "unreadable"}
+
+
+async def test_a_list_over_a_key_of_the_wrong_type_works_after_a_repair(link: Link) -> None:
+    sessions = await small_store(link)
+    query = Query(filter=Filter({"a": 1}, {"a": 1}))
+    for key in ("index:0:a=1", "blocks:a=1", "sessions"):
+        await link.call("DEL", P + key)
+        await link.call("SET", P + key, "x")
+        with pytest.raises(WrongType):
+            await page(sessions, query, 50)
+        await check(link, repair=True)
+        assert len((await page(sessions, query, 50)).sessions) == COUNT
+    await link.call("DEL", P + "session:" + TWO)
+    await link.call("SET", P + "session:" + TWO, "x")
+    assert len((await page(sessions, query, 50)).sessions) == COUNT - 1
+
+
+async def test_keys_are_scanned_once_for_any_number_of_projects_with_progress_over_all_of_them(empty_redis: str) -> None:
+    link = CountingLink.open(empty_redis, timeout=TIMEOUT)
+    await small_store(link)
+    for number in range(5):
+        await Registry(link, "secret").create(f"p{number}")
+    await link.batch([("SET", f"foreign:{number}", 1) for number in range(3000)])
+    total, link.seen = await link.call("DBSIZE"), []
+    passed: list[int] = []
+    projects = await Registry(link, "secret").all()
+    async for _ in StoreCheck(link, projects, await layout.read(link), progress=passed.append).findings():
+        raise AssertionError("nothing is wrong")
+    scans = [command for command, _ in link.seen if command[0] == "SCAN"]
+    assert len([command for command in scans if command[1] == 0]) == 1
+    assert all("scc:*" in command for command in scans)
+    assert sum(passed) == total + COUNT
+    assert len(passed) > 5
+    await link.close()
+
+
+async def test_a_check_of_one_project_sees_nothing_of_the_others(link: Link) -> None:
+    await small_store(link)
+    await link.call("SET", "scc:{other}:users", "x")
+    await link.call("SET", "scc:foo", "x")
+    assert await check(link, only="acme") == []
+    assert await kinds(link, only="other") == {"type"}
+
+
+# ------------------------------------------------------------------------------------------------ any damage
+
+
+def damaged_value(random: Random) -> str:
+    return random.choice(["", "x", "-1", "1.5", "1e400", "99", "0", '{"a":2}', "null", "{oops", "9" * 30, '"bob"'])
+
+
+async def damage_one(link: Link, random: Random) -> None:
+    """Delete, retype, rename or alter a random key, field or member."""
+    names = sorted(name for name in await link.call("KEYS", "scc:{*") if b"moved" not in name)
+    name = random.choice(names)
+    kind = (await link.call("TYPE", name)).decode()
+    action = random.randrange(5)
+    if action == 0:
+        await link.call("DEL", name)
+    elif action == 1:
+        await link.call("DEL", name)
+        others: list[Command] = [("SET", name, "x"), ("RPUSH", name, "x"), ("ZADD", name, 1, "x"), ("HSET", name, "x", 1)]
+        await link.call(*random.choice(others))
+    elif action == 2:
+        await link.call("RENAME", name, name + random.choice([b"x", b"\xff", b":y"]))
+    elif kind == "hash":
+        field = random.choice(sorted(await link.call("HKEYS", name)))
+        await link.call(*random.choice([("HDEL", name, field), ("HSET", name, field, damaged_value(random))]))
+    elif kind == "zset":
+        member = random.choice(await link.call("ZRANGE", name, 0, -1))
+        score = random.choice(["1", "2", "1.5", "-inf", "+inf", "99", "1e300"])
+        await link.call(*random.choice([("ZREM", name, member), ("ZADD", name, score, member), ("ZADD", name, score, b"\xff")]))
+    elif kind == "set":
+        member = random.choice(sorted(await link.call("SMEMBERS", name)))
+        added = random.choice([damaged_value(random), b"\xff"])
+        await link.call(*random.choice([("SREM", name, member), ("SADD", name, added)]))
+
+
+def on_small_store(url: str, use: Callable[[Link], Awaitable[None]]) -> None:
+    async def run() -> None:
+        link = Link.open(url, timeout=TIMEOUT)
+        await link.call("FLUSHALL")
+        await small_store(link, 2)
+        await use(link)
+        await link.close()
+
+    asyncio.run(run())
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(seed=st.integers(0, 2**32), times=st.integers(1, 3))
+def test_no_damage_makes_a_check_fail_and_a_repair_leaves_only_what_is_beyond_it(redis_url: str, seed: int, times: int) -> None:
+    async def use(link: Link) -> None:
+        random = Random(seed)
+        for _ in range(times):
+            await damage_one(link, random)
+        damaged = await _dump(link)
+        configs = await _configs(link)
+        first = await check(link)
+        assert await _dump(link) == damaged
+        await check(link, repair=True)
+        assert [each for each in await check(link) if each[1].repairable] == []
+        # A repair changes no configs, but for their form.
+        assert {name: document_form(held) for name, held in (await _configs(link)).items()} == {
+            name: document_form(held) for name, held in configs.items()
+        }
+        # What a repair changes, a check had reported.
+        assert first or await _dump(link) == damaged
+
+    on_small_store(redis_url, use)
+
+
+def document_form(configs: bytes) -> bytes:
+    return configs.replace(b"\n", b"").replace(b" ", b"")
+
+
+async def _configs(link: Link) -> dict[bytes, bytes]:
+    held = {}
+    for name in await link.call("KEYS", "scc:{*}:session:*"):
+        if await link.call("TYPE", name) == b"hash" and await link.call("HGET", name, "configs") is not None:
+            held[name] = await link.call("HGET", name, "configs")
+    return held
+
+
+async def _dump(link: Link) -> dict[bytes, Any]:
+    reads: dict[bytes, Sequence[str]] = {
+        b"hash": ("HGETALL",), b"set": ("SMEMBERS",), b"zset": ("ZRANGE", "0", "-1", "WITHSCORES"),
+        b"string": ("GET",), b"list": ("LRANGE", "0", "-1"),
+    }  # fmt: skip
+    held = {}
+    for name in await link.call("KEYS", "*"):
+        first, *rest = reads[await link.call("TYPE", name)]
+        reply = await link.call(first, name, *rest)
+        held[name] = sorted(reply) if first == "SMEMBERS" else reply
+    return held

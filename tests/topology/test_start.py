@@ -1,0 +1,47 @@
+"""The start looks at every master of a cluster, and at the master that Sentinels name."""
+
+import asyncio
+
+import pytest
+
+from service.errors import StartupError
+from service.settings import Settings
+from service.store import bootstrap, keys
+from service.store.connection import Link
+from tests.topology.servers import HOST, Cluster, Sentinels
+
+
+def settings_for(url: str) -> Settings:
+    return Settings(redis_url=url, root_token="root", key_secret="secret", start_timeout=0.0, command_timeout=5.0)
+
+
+async def test_there_is_a_key_on_every_master(cluster: Cluster, link: Link) -> None:
+    names = await link.key_on_every_master(keys.preflight_prefix)
+    owners = [await link.where(name) for name in names]
+    assert sorted(owners) == sorted((HOST, master.port) for master in cluster.masters())  # type: ignore[type-var]  # hosts
+
+
+async def test_a_right_that_one_master_alone_lacks_is_named(cluster: Cluster) -> None:
+    one, *others = cluster.masters()
+    for server in cluster.servers:
+        server.ask("ACL", "SETUSER", "scc", "reset", "on", "nopass", "~scc:*", "+@all")
+    url = cluster.url.replace("://", "://scc:x@")
+    await asyncio.to_thread(bootstrap.prepare, settings_for(url))
+    assert [master.ask("KEYS", "scc:preflight:*") for master in (one, *others)] == [[], [], []]
+    one.ask("ACL", "SETUSER", "scc", "-smismember")
+    with pytest.raises(StartupError, match=r"^the user of redis_url lacks rights in Redis: SMISMEMBER in scripts$"):
+        await asyncio.to_thread(bootstrap.prepare, settings_for(url))
+    for server in cluster.servers:
+        server.ask("ACL", "DELUSER", "scc")
+
+
+async def test_a_plain_url_to_a_node_of_a_cluster_is_named(cluster: Cluster) -> None:
+    (master, *_) = cluster.masters()
+    with pytest.raises(StartupError, match=r"^redis_url leads to a node of a Redis Cluster; write redis\+cluster://"):
+        await asyncio.to_thread(bootstrap.prepare, settings_for(f"redis://{HOST}:{master.port}"))
+
+
+async def test_a_name_that_sentinels_do_not_know_is_named(sentinels: Sentinels) -> None:
+    await asyncio.to_thread(bootstrap.prepare, settings_for(sentinels.url))
+    with pytest.raises(StartupError, match=r"^the Sentinels in redis_url know no master by the name in it$"):
+        await asyncio.to_thread(bootstrap.prepare, settings_for(f"{sentinels.url}x"))

@@ -1,0 +1,62 @@
+"""How many requests to stop a series of signals is, by a clock that the test sets."""
+
+import os
+import signal
+from collections.abc import Iterator
+
+import pytest
+
+from service import children
+from service.children import SAME_STOP, Signals
+
+
+class Clock:
+    """Stands for the module time."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(children, "time", clock)
+    return clock
+
+
+@pytest.fixture
+def signals() -> Iterator[Signals]:
+    before = {number: signal.getsignal(number) for number in (*children.STOP_SIGNALS, signal.SIGCHLD)}
+    with Signals() as signals:
+        yield signals
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+TERM, INT, HUP = signal.SIGTERM, signal.SIGINT, signal.SIGHUP
+
+
+@pytest.mark.parametrize(
+    ("series", "stops"),
+    [
+        ([(0.0, TERM)], 1),
+        ([(0.0, TERM), (0.0, TERM)], 1),
+        ([(0.0, TERM), (0.9, TERM)], 1),
+        ([(0.0, HUP), (0.1, TERM)], 1),
+        ([(0.0, INT), (0.1, TERM), (0.2, INT)], 1),
+        ([(0.0, TERM), (SAME_STOP, TERM)], 2),
+        ([(0.0, TERM), (0.9, TERM), (1.1, TERM)], 2),
+        ([(0.0, TERM), (30.0, INT), (30.5, INT)], 2),
+        ([(0.0, TERM), (2.0, TERM), (4.0, TERM)], 3),
+    ],
+)
+def test_signals_within_a_second_are_one_and_later_ones_count(
+    signals: Signals, clock: Clock, series: list[tuple[float, signal.Signals]], stops: int
+) -> None:
+    for seconds, number in series:
+        clock.now = 100.0 + seconds
+        os.kill(os.getpid(), number)
+    assert signals.stops == stops
