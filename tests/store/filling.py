@@ -136,7 +136,7 @@ async def pour(sessions: Sessions, all_configs: Sequence[object]) -> list[str]:
         calls.append(
             (
                 (partition.session(name), partition.sessions, partition.state),
-                (partition.prefix, partition.block_size, name, held.configs, held.terms, "", 0, 0, ""),
+                (partition.prefix, partition.block_size, name, held.configs, held.terms, "", 0, 0, "", 0),
             )
         )
     for first in range(0, len(calls), 500):
