@@ -112,8 +112,10 @@ def member_span(raw: bytes, key: str) -> bytes:
     return bytes(_RAW_MEMBERS.decode(raw)[key])
 
 
-def document(values: Mapping[str, Any], raw: bytes, limits: Limits) -> Document:
+def document(values: Mapping[str, Any], raw: bytes, limits: Limits, *, is_indexed: bool = True) -> Document:
     """Build the document of the JSON object `raw`, of which `values` is the parsed form.
+
+    The number of index terms is not limited where the document `is_indexed` by none.
 
     Raises:
         ConfigsTooLarge: more top-level keys, bytes or index terms than `limits` allow.
@@ -125,7 +127,7 @@ def document(values: Mapping[str, Any], raw: bytes, limits: Limits) -> Document:
     members = tuple(_members(values, spans))
     # A member without terms counts as one, too: it takes a line.
     count = sum(member.terms.count(b"\t") + 1 for member in members)
-    if count > limits.max_terms:
+    if is_indexed and count > limits.max_terms:
         raise ConfigsTooLarge(f"configs have more than {limits.max_terms} index terms")
     return Document(members)
 

@@ -10,6 +10,7 @@ from service.errors import (
     ClientGone,
     NotFound,
     OutputError,
+    ProjectFull,
     ProjectNotFound,
     ServiceError,
     StartupError,
@@ -80,7 +81,7 @@ def test_every_error_that_a_client_can_get_has_a_reason_of_its_own() -> None:
     inheriting = {each for each in all_errors() if "reason" not in vars(each)}
     assert inheriting == {
         ProjectNotFound, StartupError, OutputError,  # of commands only
-        StoreDamaged,  # an unavailable store
+        StoreDamaged, ProjectFull,  # an unavailable and a full store
         ClientGone,  # nobody reads it
     }  # fmt: skip
 

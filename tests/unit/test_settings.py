@@ -44,6 +44,7 @@ SAMPLES: dict[str, tuple[str, object]] = {
     "shutdown_timeout": ("0", 0.0),
     "client_timeout": ("2.5", 2.5),
     "max_connections": ("100", 100),
+    "max_buffered_bytes": ("1048576", 1_048_576),
     "max_in_flight": ("10", 10),
     "rate_limit": ("0.5", 0.5),
     "rate_burst": ("20", 20),

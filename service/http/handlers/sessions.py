@@ -33,6 +33,7 @@ async def create(call: Call) -> Answer:
     if new_id is None:
         raise BadRequest("invalid UUID format for use_uuid")
     document, flag, ttl = body.configs(limits, required=False), body.flag("disable_task_tracking"), body.ttl()
+    del body  # The parsed values take many times the memory of their bytes, and the store may keep this waiting.
     session, created = await creation.create_session(
         call.store.users,
         new_id,
