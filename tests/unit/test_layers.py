@@ -20,7 +20,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("service.store",),
     ("service.settings",),
     ("service.configs",),
-    ("service.logs", "service.streams", "service.open_files"),
+    ("service.logs", "service.streams", "service.open_files", "service.memory"),
     ("service.errors", "service.heartbeat", "service.lifetime", "service"),
 )
 
