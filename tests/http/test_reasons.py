@@ -9,6 +9,7 @@ from service import errors
 from service.errors import (
     NotFound,
     OutputError,
+    ProjectFull,
     ProjectNotFound,
     ServiceError,
     StartupError,
@@ -77,7 +78,8 @@ def test_every_error_that_a_client_can_get_has_a_reason_of_its_own() -> None:
     assert sorted(word for of_status in reasons().values() for word in of_status) == sorted(words)
     assert set(words) <= CONTRACT
     inheriting = {each for each in all_errors() if "reason" not in vars(each)}
-    assert inheriting == {ProjectNotFound, StartupError, OutputError, StoreDamaged}  # of commands only, or an unavailable store
+    # Of commands only, an unavailable store, or a full one.
+    assert inheriting == {ProjectNotFound, StartupError, OutputError, StoreDamaged, ProjectFull}
 
 
 def test_the_description_lists_every_reason_and_those_of_each_status(api: Api) -> None:
