@@ -19,9 +19,11 @@
     ├── UnsupportedMediaType    415
     ├── UnsupportedContentCoding 415
     ├── ExpectationFailed       417
+    ├── FilterTooExpensive      422  one session alone costs more comparisons than a list may make
     ├── TooManyRequests         429  the key has used up its rate
     ├── HeadTooLarge            431
     ├── Overloaded              503  the worker has as much in hand as it may
+    │   └── ClientGone          503  the client has disconnected; nobody reads the answer
     ├── StoreUnavailable        503  nothing was written
     │   ├── StoreFull           503  Redis is out of memory; nothing was written
     │   │   └── ProjectFull     503  the project has as many sessions or users as it may have; nothing was written
@@ -190,6 +192,17 @@ class ExpectationFailed(ServiceError):
     message = "Expect can only be 100-continue"
 
 
+class FilterTooExpensive(ServiceError):
+    """The arrays of one session alone cost more comparisons with the filter than a list may make."""
+
+    status = 422
+    reason = "filter_too_expensive"
+    message = (
+        "comparing filter_by_configs with the arrays of a session takes too many steps; put fewer objects and arrays into the "
+        "arrays of the filter, or filter by another key as well"
+    )
+
+
 class TooManyRequests(ServiceError):
     """The key has used up its rate; `retry_after` is the whole seconds until it may ask again."""
 
@@ -232,6 +245,12 @@ class Overloaded(ServiceError):
     reason = "overloaded"
     message = "the server is busy; try again shortly"
     retry_after = 1  # seconds
+
+
+class ClientGone(Overloaded):
+    """The client has disconnected, or closed its side while much work was still to do; the work stops."""
+
+    message = "the client closed its side of the connection before a long list was ready; keep it open, or ask again"
 
 
 class StoreUnavailable(ServiceError):

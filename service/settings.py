@@ -94,6 +94,10 @@ class Settings(Limits):
     max_connections: int = field(
         default=4096, metadata={"help": "most connections of a worker; beyond it the one that was silent longest is closed"}
     )
+    max_buffered_bytes: int = field(
+        default=64 * 1024 * 1024,
+        metadata={"help": "most bytes of requests and answers that a worker keeps for clients; then the slowest is cut off"},
+    )
     max_in_flight: int = field(default=512, metadata={"help": "most requests that a worker has in hand; beyond it 503"})
     rate_limit: float = field(
         default=0.0, metadata={"help": "requests a second with one key, over all servers of one Redis; 0: no limit"}
@@ -121,6 +125,7 @@ class Settings(Limits):
         _require(0 <= self.shutdown_timeout < inf, "shutdown_timeout", "0 or more")
         _require(0 < self.client_timeout < inf, "client_timeout", "more than 0")
         _require(self.max_connections >= 1, "max_connections", "1 or more")
+        _require(self.max_buffered_bytes >= 1024 * 1024, "max_buffered_bytes", "1,048,576 or more")
         _require(self.max_in_flight >= 1, "max_in_flight", "1 or more")
         _require(self.rate_limit == 0 or 0.001 <= self.rate_limit <= 100_000, "rate_limit", "0, or 0.001 to 100,000")
         _require(0 <= self.rate_burst <= 1_000_000, "rate_burst", "0 to 1,000,000")

@@ -77,6 +77,7 @@ def _create_call(partition: Partition, session_id: str, raw: bytes) -> Call:
         "disable_task_tracking": 0,
         "ttl": 0,
         "conditions": "",
+        "max_sessions": 0,
     }
     return [keys[name] for name in CREATE.keys], [arguments[name] for name in CREATE.arguments]
 

@@ -62,7 +62,10 @@ async def _print(sessions: Sessions, query: Query, limit: int) -> int:
     left, after = limit, query.after
     while left:
         page = await listing.page(
-            sessions, Query(query.user, query.filter, query.descending, after), min(left, listing.BATCH_MAX)
+            sessions,
+            Query(query.user, query.filter, query.descending, after),
+            min(left, listing.BATCH_MAX),
+            max_bytes=sessions.limits.max_page_bytes,
         )
         for session in page.sessions:
             # The line breaks of the stored form are white space; without them a session is a line.

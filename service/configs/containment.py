@@ -6,19 +6,21 @@ repeats aside. "An array contains a bare scalar" holds for top-level arrays only
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from decimal import Decimal
 from itertools import repeat
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 
 from service.configs import terms
+from service.configs.budget import Budget
 from service.configs.document import is_stored_form, parse
 from service.configs.limits import Limits
 from service.errors import BadRequest
 
 _CONTAINERS = (dict, list)
+_BOOLEANS = {False: object(), True: object()}
 _EXACT = json.JSONDecoder(parse_float=Decimal, strict=False)
 
 
@@ -27,40 +29,89 @@ def exact(raw: bytes) -> Any:  # noqa: ANN401 - JSON is any value
     return _EXACT.decode(raw.decode())
 
 
-def contains(config: object, wanted: object) -> bool:
-    """Whether `config @> wanted`, for exact values nested in the same place (so: an object never contains a scalar)."""
+def contains(config: object, wanted: object, budget: Budget | None = None) -> bool:
+    """Whether `config @> wanted`, for exact values nested in the same place (so: an object never contains a scalar).
+
+    Raises:
+        OutOfBudget: an array costs more comparisons than `budget` has left.
+    """
+    return _holds(config, _compile(wanted), budget or Budget())
+
+
+class _Object(NamedTuple):
+    """A wanted object, its members in the order of their keys."""
+
+    members: tuple[tuple[str, Any], ...]
+
+
+class _Array(NamedTuple):
+    """A wanted array without repeats, its scalars as `_scalar` returns them.
+
+    `cost` is in comparisons for each element of a config's array.
+    """
+
+    scalars: frozenset[object]
+    containers: tuple["_Object | _Array", ...]
+    cost: int
+
+
+def _compile(wanted: object) -> Any:  # noqa: ANN401 - an _Object, an _Array, or a scalar as _scalar returns it
+    """`wanted` as `_holds` takes it. Equal values become equal, so that an array's repeats are compared only once."""
     if isinstance(wanted, dict):
-        if not isinstance(config, dict):
+        return _Object(tuple((key, _compile(wanted[key])) for key in sorted(wanted)))
+    if not isinstance(wanted, list):
+        return _scalar(wanted)
+    scalars = frozenset(_scalar(item) for item in wanted if not isinstance(item, _CONTAINERS))
+    # In their order, not as a set, whose order differs from process to process: so do not the comparisons that are made.
+    containers = tuple(dict.fromkeys(_compile(item) for item in wanted if isinstance(item, _CONTAINERS)))
+    return _Array(scalars, containers, bool(scalars) + sum(map(_weight, containers)))
+
+
+def _weight(wanted: object) -> int:
+    """Comparisons that a wanted value costs, without those inside of its arrays: they take their own."""
+    return 1 + sum(_weight(value) for _, value in wanted.members) if isinstance(wanted, _Object) else 1
+
+
+def _holds(config: object, wanted: Any, budget: Budget) -> bool:  # noqa: ANN401 - as _compile returns it
+    if isinstance(wanted, _Object):
+        return isinstance(config, dict) and _object_holds(config, wanted, budget)
+    if isinstance(wanted, _Array):
+        return isinstance(config, list) and _array_holds(config, wanted, budget)
+    return not isinstance(config, _CONTAINERS) and bool(_scalar(config) == wanted)
+
+
+def _object_holds(config: dict[str, Any], wanted: _Object, budget: Budget) -> bool:
+    # Loops, here and below, because all() takes twice as long and one more frame a level.
+    for key, value in wanted.members:  # noqa: SIM110
+        if key not in config or not _holds(config[key], value, budget):
             return False
-        for key, value in wanted.items():  # noqa: SIM110 - twice as fast as all(), and one frame a level
-            if key not in config or not contains(config[key], value):
-                return False
-        return True
-    if isinstance(wanted, list):
-        return isinstance(config, list) and _array_contains(config, wanted)
-    return _typed(config) == _typed(wanted)
-
-
-def _array_contains(config: list[Any], wanted: list[Any]) -> bool:
-    scalars: set[tuple[type, object]] | None = None
-    for item in wanted:
-        if isinstance(item, _CONTAINERS):
-            if True not in map(contains, config, repeat(item)):
-                return False
-        else:
-            # By hash, so that two long arrays cost their lengths and not the product.
-            if scalars is None:
-                scalars = {_typed(candidate) for candidate in config if not isinstance(candidate, _CONTAINERS)}
-            if _typed(item) not in scalars:
-                return False
     return True
 
 
-def _typed(value: object) -> tuple[type, object]:
-    # The type goes first because True == 1 in Python; int and Decimal are one JSON type and compare (and hash) by value.
-    if isinstance(value, Decimal):
-        return int, value
-    return type(value), None if isinstance(value, _CONTAINERS) else value
+def _array_holds(config: list[Any], wanted: _Array, budget: Budget) -> bool:
+    budget.take_comparisons(wanted.cost * len(config))
+    # By hash, so that two long arrays cost their lengths and not the product.
+    if wanted.scalars and not wanted.scalars <= {_scalar(item) for item in config if not isinstance(item, _CONTAINERS)}:
+        return False
+    for item in wanted.containers:
+        kind, holds = _KINDS[type(item)]
+        candidates = [candidate for candidate in config if isinstance(candidate, kind)]
+        if True not in map(holds, candidates, repeat(item), repeat(budget)):
+            return False
+    return True
+
+
+#: For each wanted container: the type in configs that can hold it, and the function that decides.
+_KINDS: dict[type, tuple[type, Callable[[Any, Any, Budget], bool]]] = {
+    _Object: (dict, _object_holds),
+    _Array: (list, _array_holds),
+}
+
+
+def _scalar(value: object) -> object:
+    # True == 1 in Python, so the booleans get values of their own; int and Decimal are one JSON type and compare (and hash)
+    # by value.
+    return _BOOLEANS[value] if isinstance(value, bool) else value
 
 
 class Filter:
@@ -70,7 +121,8 @@ class Filter:
         self.demands = terms.filter_demands(values)
         # A member is looked up in a stored document by the line it starts.
         self._wanted = [
-            (key, b"\n" + orjson.dumps(key) + b":", value, _scalar_spelling(value)) for key, value in exact_values.items()
+            (key, b"\n" + orjson.dumps(key) + b":", _compile(value), _scalar_spelling(value))
+            for key, value in exact_values.items()
         ]
 
     @classmethod
@@ -94,23 +146,34 @@ class Filter:
             raise BadRequest(f"filter_by_configs has more than {limits.max_filter_values} values")
         return cls(values, exact(raw))
 
-    def matches(self, configs: bytes) -> bool:
-        """Whether the stored document `configs` contains this filter. Never raises: what cannot be read does not match."""
+    def matches(self, configs: bytes, budget: Budget | None = None) -> bool:
+        """Whether the stored document `configs` contains this filter. What cannot be read does not match.
+
+        Raises:
+            OutOfBudget: that costs more comparisons than `budget` has left.
+        """
+        budget = budget or Budget()
         try:
             if not is_stored_form(configs):
-                return contains(exact(configs), {key: value for key, _, value, _ in self._wanted})
-            return all(self._member_contains(configs, start, value, spelling) for _, start, value, spelling in self._wanted)
+                whole = _Object(tuple((key, value) for key, _, value, _ in self._wanted))
+                return _holds(exact(configs), whole, budget)
+            for _, start, value, spelling in self._wanted:
+                if not self._member_holds(configs, start, value, spelling, budget):
+                    return False
         except (ValueError, ArithmeticError, RecursionError):
             return False
+        return True
 
     @staticmethod
-    def _member_contains(configs: bytes, start: bytes, value: object, spelling: bytes | None) -> bool:
+    def _member_holds(
+        configs: bytes, start: bytes, value: object, spelling: bytes | None, budget: Budget
+    ) -> bool:
         at = configs.find(start)
         if at < 0:
             return False
         at += len(start)
         span = configs[at : configs.find(b"\n", at)].removesuffix(b",")
-        return span == spelling or contains(exact(span), value)
+        return span == spelling or _holds(exact(span), value, budget)
 
 
 def _scalar_spelling(value: object) -> bytes | None:

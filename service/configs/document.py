@@ -14,7 +14,7 @@ boundary of a member: Lua merges, and `Filter` finds a member, without parsing a
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -112,17 +112,22 @@ def member_span(raw: bytes, key: str) -> bytes:
     return bytes(_RAW_MEMBERS.decode(raw)[key])
 
 
-def document(values: Mapping[str, Any], raw: bytes, limits: Limits) -> Document:
+def document(values: Mapping[str, Any], raw: bytes, limits: Limits, *, is_indexed: bool = True) -> Document:
     """Build the document of the JSON object `raw`, of which `values` is the parsed form.
 
+    The number of index terms is not limited where the document `is_indexed` by none.
+
     Raises:
-        ConfigsTooLarge: more top-level keys or index terms than `limits` allow.
+        ConfigsTooLarge: more top-level keys, bytes or index terms than `limits` allow.
     """
     check_key_count(len(values), limits)
-    members = tuple(_members(values, raw))
+    spans = _RAW_MEMBERS.decode(raw)
+    if len(raw) > limits.max_configs_bytes:
+        _check_values(map(bytes, spans.values()), limits)
+    members = tuple(_members(values, spans))
     # A member without terms counts as one, too: it takes a line.
     count = sum(member.terms.count(b"\t") + 1 for member in members)
-    if count > limits.max_terms:
+    if is_indexed and count > limits.max_terms:
         raise ConfigsTooLarge(f"configs have more than {limits.max_terms} index terms")
     return Document(members)
 
@@ -131,21 +136,26 @@ def document(values: Mapping[str, Any], raw: bytes, limits: Limits) -> Document:
 _remembered: dict[tuple[str, bytes], Member] = {}
 
 
-def _members(values: Mapping[str, Any], raw: bytes) -> Iterator[Member]:
+def _members(values: Mapping[str, Any], spans: Mapping[str, msgspec.Raw]) -> Iterator[Member]:
     # Of equal keys the last one's value counts, at the first one's place, as in `values`.
-    for key, span in _RAW_MEMBERS.decode(raw).items():
+    for key, span in spans.items():
         value = bytes(span)
         yield _remembered.get((key, value)) or _member(key, value, values[key])
 
 
 def _member(key: str, raw: bytes, value: object) -> Member:
     # Copied, because what orjson returns keeps the 4 KiB in which it was written for as long as it lives.
-    member = Member(b"%b" % orjson.dumps(key), raw.translate(None, b"\n\r\t"), packed_terms(key, value).encode())
+    member = Member(b"%b" % orjson.dumps(key), _stripped(raw), packed_terms(key, value).encode())
     if len(key) + len(raw) <= REMEMBERED_SIZE:
         if len(_remembered) >= REMEMBERED_MEMBERS:
             _remembered.clear()
         _remembered[key, raw] = member
     return member
+
+
+def _stripped(value: bytes) -> bytes:
+    """A raw value without line breaks and tabs, which are white space between tokens there."""
+    return value.translate(None, b"\n\r\t")
 
 
 def _lines(pairs: Iterator[tuple[bytes, bytes]]) -> bytes:
@@ -171,6 +181,17 @@ def check_size(configs: bytes, limits: Limits) -> None:
     """
     if len(configs) > limits.max_configs_bytes:
         raise ConfigsTooLarge(f"configs are larger than {limits.max_configs_bytes} bytes")
+
+
+def _check_values(values: Iterable[bytes], limits: Limits) -> None:
+    """Refuse what cannot fit before its terms are made, which takes much longer; the write itself measures exactly.
+
+    Nulls do not count: a PATCH deletes their keys.
+
+    Raises:
+        ConfigsTooLarge: the raw values alone are larger than configs may be.
+    """
+    check_size(b"".join(_stripped(value) for value in values if value != NULL), limits)
 
 
 def is_stored_form(configs: bytes) -> bool:

@@ -24,3 +24,15 @@ class Limits:
     max_filter_values: int = field(
         default=128, metadata={"help": "most values, containers included, in one filter_by_configs"}
     )
+    max_page_bytes: int = field(
+        default=4 * 1024 * 1024, metadata={"help": "most bytes of configs in one page of a list; one session always fits"}
+    )
+    max_list_candidates: int = field(
+        default=10_000, metadata={"help": "most sessions that one page of a list examines; then it ends early"}
+    )
+    max_list_bytes: int = field(
+        default=8 * 1024 * 1024, metadata={"help": "most bytes of configs that one page of a list examines; then it ends early"}
+    )
+    max_list_comparisons: int = field(
+        default=200_000, metadata={"help": "most comparisons in arrays for one page of a list; then it ends early"}
+    )

@@ -88,12 +88,21 @@ def _gather(terms: dict[str, None], path: str, value: object, limit: int) -> Non
                 return
     elif isinstance(value, list):
         path = _bounded(f"{path}[]")
-        for item in value:
+        for item in _distinct(value):
             _gather(terms, path, item, limit)
             if len(terms) > limit:
                 return
     else:
         terms[f"{path}={_scalar_text(value)}"] = None
+
+
+def _distinct(values: list[Any]) -> Iterable[Any]:
+    """An array's values without repeats, if all are scalars: one number, a hundred thousand times, is one term."""
+    try:
+        # True == 1, and their terms differ.
+        return [value for _, value in dict.fromkeys(zip(map(type, values), values, strict=True))]
+    except TypeError:
+        return values
 
 
 def _key_text(key: str) -> str:

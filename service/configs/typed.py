@@ -5,6 +5,7 @@ from typing import Any
 
 import orjson
 
+from service.configs.budget import Budget
 from service.configs.document import parse
 from service.configs.terms import SPILL_LIMIT, Alternatives, member_terms
 from service.errors import BadRequest
@@ -39,7 +40,7 @@ class TypedTerms:
                 found.append(_demand(word, match))
         self.demands = tuple(found)
 
-    def matches(self, configs: bytes) -> bool:
+    def matches(self, configs: bytes, budget: Budget | None = None) -> bool:  # noqa: ARG002 - as `Filter.matches`
         """Whether stored configs have all of the terms, those below a key that spills included."""
         try:
             values = orjson.loads(configs)

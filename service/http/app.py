@@ -16,7 +16,8 @@ from service.children import STOP_SIGNALS, Supervision
 from service.heartbeat import INTERVAL
 from service.http.context import Worker
 from service.http.dispatch import Dispatch
-from service.http.protocol import Server
+from service.http.protocol import Protocol
+from service.http.server import Server
 from service.listeners import has_waiting
 from service.open_files import raise_limit
 from service.settings import Settings
@@ -76,7 +77,7 @@ async def _serve(settings: Settings, listener: socket.socket, supervision: Super
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
     link = Link.open(settings.redis_url, timeout=settings.command_timeout, min_replicas=settings.min_replicas)
     dispatch = Dispatch(Worker(settings, link))
-    server = Server(dispatch, settings)
+    server = Server(dispatch, settings, Protocol)
     runner = web.ServerRunner(server, shutdown_timeout=settings.shutdown_timeout)
     await runner.setup()
     sweeping = asyncio.create_task(Sweeper(link, settings.partitions).run())

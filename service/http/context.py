@@ -14,6 +14,7 @@ from service.store.connection import Link
 from service.store.projects import KeyRing, ProjectConfigs, Registry
 from service.store.rates import Rates
 from service.store.sessions import Project, Sessions
+from service.store.time_slices import Scheduler
 from service.store.users import Users
 
 
@@ -35,6 +36,7 @@ class Worker:
         self.link = link
         self.admission = AdmissionControl(settings.max_in_flight)
         self.rates = _rates(settings, link)
+        self.scans = Scheduler()
         self.keys = KeyRing(Registry(link, settings.key_secret), self._store, settings.partitions)
 
     def _store(self, project: Project) -> Store:

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import time
+import traceback
 from collections.abc import Awaitable
 from urllib.parse import unquote
 
@@ -57,6 +58,7 @@ class Dispatch:
                 answer = await self._served(request, path, raw_query, ticket)
         except ServiceError as error:
             answer = envelope.failure(error)
+            _free(error)
         except Exception:
             # Neither the query nor the body goes to the log: both may hold configs.
             log.exception("request %s: %s %s failed", request_id, request.method, path)
@@ -123,3 +125,14 @@ class Dispatch:
         self._drained = asyncio.get_running_loop().create_future()
         if self._admission.in_flight:
             await asyncio.wait([self._drained], timeout=seconds)
+
+
+def _free(error: BaseException | None) -> None:
+    """Free what the frames hold that an error and its causes came through: a body, say.
+
+    An exception is often part of a cycle (a stream keeps the one that broke it off), and the collector of cycles runs rarely.
+    """
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error.__traceback__ = None
+        error = error.__context__

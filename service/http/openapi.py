@@ -13,6 +13,7 @@ from service.errors import (
     BodyTooLarge,
     ConfigsTooLarge,
     ExpectationFailed,
+    FilterTooExpensive,
     HeadTooLarge,
     NotReplicated,
     Overloaded,
@@ -49,7 +50,16 @@ _WITH_BODY: Errors = (
     ExpectationFailed,
 )
 #: All errors that a described path can be answered with.
-_ALL: Errors = (*_ALWAYS, *_WITH_KEY, *_WITH_BODY, PreconditionFailed, SessionNotFound, UserNotFound, Unreadable)
+_ALL: Errors = (
+    *_ALWAYS,
+    *_WITH_KEY,
+    *_WITH_BODY,
+    PreconditionFailed,
+    SessionNotFound,
+    UserNotFound,
+    Unreadable,
+    FilterTooExpensive,
+)
 
 _JSON = "application/json"
 _TEXT: Schema = {"schema": {"type": "string"}}

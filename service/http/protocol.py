@@ -8,71 +8,50 @@ import asyncio
 import logging
 import socket
 import struct
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
-from heapq import nsmallest
 from http import HTTPStatus
-from typing import Any
+from time import monotonic
+from typing import Any, cast
 
 from aiohttp import HttpVersion10, web
 from aiohttp.http_exceptions import BadHttpMethod, HttpProcessingError, LineTooLong
-from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
-from aiohttp.web_protocol import RequestHandler, _ErrInfo
 
-from service.configs.limits import Limits
 from service.errors import BadRequest, HeadTooLarge, Overloaded, RequestTimeout, ServiceError, UriTooLong
 from service.http import envelope, requests
 from service.http.answer import Answer
-from service.settings import Settings
+from service.http.memory import COPIES, GRACE, UNCOUNTED_BYTES
+from service.http.receiver import Receiver, head_cost
+from service.http.server import MAX_FIELD_BYTES, MAX_FIELDS, Server
 
 log = logging.getLogger("service")
 access_log = logging.getLogger("service.access")
 
-#: Refusals a second to clients that do not wait, and the longest that a connection pauses after one, in seconds.
-REFUSALS, LONGEST_PAUSE = 1000, 1.0
-#: How long the rest of a body that nobody wants is read, so that its sender sees the answer, in seconds.
-LINGERING = 10.0
 #: Connections beyond the maximum that may still send one request each, and how long the server waits for it, in seconds.
 EXTRA_CONNECTIONS, EXTRA_WAIT = 16, 1.0
-#: The longest line of a header, and the most headers of a request.
-MAX_FIELD_BYTES, MAX_FIELDS = 8190, 128
 #: How aiohttp says that there are more; it has no class for that error.
 _TOO_MANY_FIELDS = "Too many headers received"
-#: In how many batches all connections would be closed.
-BATCHES = 100
+#: Seconds that work goes on for a client that has ended its side of the connection.
+HALF_CLOSED_PATIENCE = 0.1
+#: An answer to GET that is not written where the worker has no memory for it, in bytes.
+LARGE_ANSWER = 64 * 1024
+#: Bytes a second of an answer that a client has to take on average over the client timeout.
+LEAST_PACE = 16 * 1024
 
 #: SO_LINGER: a close that waits for nothing.
 AT_ONCE = struct.pack("ii", 1, 0)
 
-Dispatch = Callable[[web.BaseRequest], Awaitable[Answer]]
 
-
-class Protocol(RequestHandler):
+class Protocol(Receiver):
     """One client's connection."""
 
-    __slots__ = ("_answered", "_body", "_closed", "_head_bytes", "_head_timer", "_refused", "_server", "ended", "is_extra")
+    __slots__ = ("_closed", "_kept_head", "_taken_from")
 
-    def __init__(self, server: "Server", **kwargs: Any) -> None:  # noqa: ANN401 - aiohttp's signature
+    def __init__(self, server: Server, **kwargs: Any) -> None:  # noqa: ANN401 - aiohttp's signature
         super().__init__(server, **kwargs)
-        self._server = server
-        self._body: StreamReader = EMPTY_PAYLOAD
-        self._answered = 0  # of the requests that aiohttp counts in _request_count
-        self.ended = False
-        self.is_extra = False  # there was no room: every request but that for the health check gets a 503
-        self._head_timer: asyncio.TimerHandle | None = None
-        self._head_bytes = 0  # received of a head that is not complete
-        self._refused = False  # what comes is not HTTP, or too much of it, and is read no more
         self._closed: asyncio.Future[None] | None = None
-
-    @property
-    def silent(self) -> bool:
-        """Whether the connection is open and no request on it is being answered."""
-        return not self.is_extra and self.transport is not None and self._waiter is not None and not self._waiter.done()
-
-    @property
-    def silent_since(self) -> float:
-        """When it became silent, by a clock of aiohttp's."""
-        return self._next_keepalive_close_time
+        self._kept_head = 0  # what the last head takes: aiohttp keeps it until the next request
+        self._taken_from = 0  # bytes of an answer that the system had not taken when it was written
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Take the connection, if there is room for it or room can be made."""
@@ -80,6 +59,8 @@ class Protocol(RequestHandler):
         # Room is made before aiohttp starts the connection's task. From Python 3.12 on the task starts eagerly, so that the
         # connection would count as idle and be closed to make room for itself.
         has_room = self._server.make_room()
+        # Without this up to 64 KiB of an answer could wait and count as taken.
+        cast("asyncio.Transport", transport).set_write_buffer_limits(high=0)
         super().connection_made(transport)
         if not has_room:
             self._refuse()
@@ -97,94 +78,44 @@ class Protocol(RequestHandler):
         """Let go of it."""
         self._server.open_connections -= 1
         self._server.extra_connections -= self.is_extra
+        self._server.memory.forget(self)
         self._stop_head_timer()
         if self._closed is not None and not self._closed.done():
             self._closed.set_result(None)
         super().connection_lost(exc)
 
-    def data_received(self, data: bytes) -> None:
-        """Take what came; where it is not HTTP, a handler that waits for more of its body is told.
+    def holding(self) -> int:
+        """Bytes that the connection makes the worker keep."""
+        if self.transport is None:
+            return 0
+        unsent = self.transport.get_write_buffer_size() if self._taken_from else 0
+        return self._received_bytes() + self._kept_head + unsent
 
-        aiohttp only puts the error behind the request whose body is broken, and that would be waited for until the client goes.
-        """
-        if self._refused:
-            return
-        of_a_body = not self._body.is_eof()
-        before = self._request_count
-        super().data_received(data)
-        complete = self._request_count - before
-        received = self._head_bytes + len(data)
-        if complete and data and received <= self._server.limits.max_head_bytes:
-            # By far the most: heads that came are too small to be measured.
-            self._head_bytes = 0
+    def pace(self) -> float | None:
+        """Bytes a second that the client sends, or takes of its answer; None where nothing waits for it."""
+        age = self._loop.time() - self._since
+        if self.transport is None or age < GRACE:
+            return None
+        if self._taken_from:
+            return (self._taken_from - self.transport.get_write_buffer_size()) / age
+        if self._is_receiving:
+            return self._received_bytes() / age
+        return 0.0 if self.silent else None
+
+    def cut_off(self) -> None:
+        """Make room: the client is too slow."""
+        if self._taken_from:
+            self._abort()
+        elif self._is_receiving:
+            self._refuse_rest()
         else:
-            self._check_heads(complete, received, of_a_body=of_a_body)
-        message, body = self._messages[-1] if self._messages else (None, self._body)
-        if not isinstance(message, _ErrInfo):
-            self._body = body
-        else:
-            self._refused = True
-            if not self._body.is_eof():
-                self._body.set_exception(web.RequestPayloadError(message.message))
-        if message is not None:
-            self._stop_head_timer()
-        elif data and not of_a_body and self._head_timer is None:
-            self._start_head_timer()
-        if self.ended:
-            self._end_body()
-
-    def _check_heads(self, complete: int, received: int, *, of_a_body: bool) -> None:
-        """Refuse a head that is too large: one of the last `complete` requests, or the one that is still coming.
-
-        `received` are all bytes that came since the last complete head.
-        """
-        if complete:
-            self._head_bytes = 0
-            self._measure_heads(complete)
-        elif not of_a_body:
-            self._head_bytes = received
-            if received > self._server.limits.max_line_bytes + self._server.limits.max_head_bytes:
-                self._refuse_from(len(self._messages))
-
-    def _measure_heads(self, complete: int) -> None:
-        for place in range(len(self._messages) - complete, len(self._messages)):
-            message = self._messages[place][0]
-            if not isinstance(message, _ErrInfo) and _head_size(message.raw_headers) > self._server.limits.max_head_bytes:
-                self._refuse_from(place)
-                return
-
-    def _refuse_from(self, place: int) -> None:
-        """Put the refusal of a head in the `place` of a request that waits to be served; those behind it are dropped."""
-        while len(self._messages) > place:
-            self._messages.pop()
-            self._request_count -= 1
-        error = HeadTooLarge(f"the headers of the request are larger than {self._server.limits.max_head_bytes} bytes")
-        self._messages.append((_ErrInfo(error.status, error, error.message), EMPTY_PAYLOAD))
-        self._request_count += 1
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
+            self.force_close()
 
     def eof_received(self) -> bool:  # type: ignore[override]  # asyncio's contract; aiohttp narrows it
         """The client sends no more. What it has asked for is still answered; a request that it broke off is refused."""
         self.ended = True
         self._end_body()
         return self._answered < self._request_count
-
-    def _end_body(self) -> None:
-        """No more of a body comes. One that is incomplete is an error for its handler, never an end of the body."""
-        if not self._body.is_eof() and self._parser is not None:
-            try:
-                self._parser.feed_eof()
-            except HttpProcessingError as error:
-                self._body.set_exception(web.RequestPayloadError(error.message))
-
-    def _start_head_timer(self) -> None:
-        self._head_timer = self._loop.call_later(self._server.client_timeout, self._head_is_late)
-
-    def _stop_head_timer(self) -> None:
-        if self._head_timer is not None:
-            self._head_timer.cancel()
-            self._head_timer = None
 
     def _head_is_late(self) -> None:
         """The head of a request has begun and does not end."""
@@ -228,6 +159,8 @@ class Protocol(RequestHandler):
         """Write the answer; returns it and whether the client is gone."""
         request._finish()
         self._answered += 1
+        if self in self._server.memory.held:
+            self._release(request)
         transport = self.transport
         if transport is None or transport.is_closing():
             return resp, True
@@ -238,9 +171,13 @@ class Protocol(RequestHandler):
             resp.keep_alive = False
         if self.is_extra:
             resp.keep_alive = False
+        if not self._has_memory_for(request, resp):
+            resp = self._last_answer(Overloaded(), request.headers)
         transport.write(resp.render(with_body=request.method != "HEAD", http_1_0=request.version <= HttpVersion10))
-        if self._paused:
-            await self._taken(transport)
+        # aiohttp keeps the answer until the next request, which may never come.
+        resp.body = b""
+        if self._paused and not await self._taken(transport):
+            return resp, True
         if self._refused and not resp.keep_alive:
             await self._linger(transport)
         if resp.pauses and resp.keep_alive:
@@ -257,20 +194,43 @@ class Protocol(RequestHandler):
             async with asyncio.timeout(self._lingering_time):
                 await self._closed
 
-    async def _taken(self, transport: asyncio.Transport) -> None:
-        """Wait until the client has taken most of the answer. One that takes nothing of it for too long is cut off."""
-        while self._paused:
-            left = transport.get_write_buffer_size()
+    def _has_memory_for(self, request: web.BaseRequest, resp: Answer) -> bool:
+        """Whether an answer can wait for its client. What a write has done must be answered, and is not long."""
+        return request.method != "GET" or len(resp.body) < LARGE_ANSWER or self._server.memory.has_room(len(resp.body))
+
+    def _release(self, request: web.BaseRequest) -> None:
+        """The answer to `request` is there: nothing is kept of it but its head, which aiohttp keeps until the next one."""
+        self._unanswered.answered(self._answered)
+        cost = head_cost(request._message)
+        self._kept_head = cost if cost > COPIES * UNCOUNTED_BYTES else 0
+        self._server.memory.count(self)
+
+    async def _taken(self, transport: asyncio.Transport) -> bool:
+        """Wait until the client has taken its answer. One that is slower than `LEAST_PACE` is cut off: False, as if it left."""
+        self._since = self._loop.time()
+        unsent = self._taken_from = transport.get_write_buffer_size()
+        self._server.memory.count(self)
+        while self._paused and self.transport is not None:
             try:
                 async with asyncio.timeout(self._server.client_timeout):
                     await self._drain_helper()
+            except ConnectionError:
+                break
             except TimeoutError:
                 self._drain_waiter = None
-                if transport.get_write_buffer_size() == left:
-                    # What the system has taken already is dropped, too.
-                    transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, AT_ONCE)
-                    transport.abort()
-                    raise ConnectionResetError("the client does not take its answer") from None
+                unsent, before = transport.get_write_buffer_size(), unsent
+                if before - unsent < LEAST_PACE * self._server.client_timeout:
+                    self._abort()
+        self._taken_from = 0
+        self._server.memory.count(self)
+        return self.transport is not None
+
+    def _abort(self) -> None:
+        """Close the connection and drop what the client has not taken, also what the system has of it already."""
+        self._taken_from = 0
+        if self.transport is not None:
+            self.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, AT_ONCE)
+            self.transport.abort()
 
     def handle_error(
         self,
@@ -281,7 +241,7 @@ class Protocol(RequestHandler):
     ) -> Any:  # noqa: ANN401 - an Answer where aiohttp would have a response
         """Answer what aiohttp could not parse, or a defect, and close the connection."""
         error = ServiceError()
-        if status < HTTPStatus.INTERNAL_SERVER_ERROR:
+        if status < HTTPStatus.INTERNAL_SERVER_ERROR or isinstance(exc, ServiceError):
             error = self._refusal(exc)
         else:
             log.error("a request failed outside of its handler", exc_info=exc)
@@ -316,81 +276,20 @@ def has_left(request: web.BaseRequest) -> bool:
     return request.transport is None or (isinstance(protocol, Protocol) and protocol.ended)
 
 
+def client_check(request: web.BaseRequest) -> Callable[[], bool]:
+    """A function that says whether the client of `request` is gone.
+
+    A client that has closed its connection and one that has only ended its side of it, and still waits for the answer, look
+    the same (both send a FIN). So such a client counts as gone only after `HALF_CLOSED_PATIENCE` seconds of work.
+    """
+    started = monotonic()
+
+    def is_gone() -> bool:
+        return request.transport is None or (has_left(request) and monotonic() - started > HALF_CLOSED_PATIENCE)
+
+    return is_gone
+
+
 def is_extra(request: web.BaseRequest) -> bool:
     """Whether there was no room for the connection of a request."""
     return isinstance(request.protocol, Protocol) and request.protocol.is_extra
-def _head_size(headers: Iterable[tuple[bytes, bytes]]) -> int:
-    """The bytes of header lines, each with its colon, a space and CRLF."""
-    return sum(len(name) + len(value) + 4 for name, value in headers)
-
-
-class Server(web.Server):
-    """Makes a `Protocol` for each connection; requests go to `dispatch`."""
-
-    def __init__(self, dispatch: Dispatch, settings: Settings) -> None:
-        """Bodies over the limit are refused when they are read. None is inflated, whatever its Content-Encoding."""
-        super().__init__(
-            dispatch,  # type: ignore[arg-type]  # an Answer
-            request_factory=self._request,
-            access_log=None,
-            lingering_time=min(LINGERING, settings.client_timeout),
-            auto_decompress=False,
-            max_line_size=settings.max_line_bytes,
-            max_field_size=MAX_FIELD_BYTES,
-            max_headers=MAX_FIELDS,
-        )
-        self.limits: Limits = settings
-        self._max_body_bytes = settings.max_body_bytes
-        self._max_connections = settings.max_connections
-        self.client_timeout = settings.client_timeout
-        self.extra_connections = 0  # of the open ones
-        self.logs = settings.access_log
-        self.open_connections = 0  # aiohttp's own list keeps those that are gone for a while
-        #: Connections that are to go next, the first of them last; looked for when there are none, a batch at a time.
-        self._next_to_go: list[Protocol] = []
-        self._pausing = 0
-
-    def _request(
-        self,
-        message: Any,  # noqa: ANN401 - aiohttp's own, handed on
-        payload: StreamReader,
-        protocol: RequestHandler,
-        writer: Any,  # noqa: ANN401 - aiohttp's own, handed on
-        task: "asyncio.Task[None]",
-    ) -> web.BaseRequest:
-        return web.BaseRequest(message, payload, protocol, writer, task, self._loop, client_max_size=self._max_body_bytes)
-
-    def awaits_first_request(self) -> bool:
-        """Whether a connection has brought no request yet."""
-        return any(connection._request_count == 0 for connection in self.connections)
-
-    def __call__(self) -> RequestHandler:
-        """Make one."""
-        return Protocol(self, loop=self._loop, **self._kwargs)
-
-    def make_room(self) -> bool:
-        """Where there are too many connections, close the one that was silent longest; False where none is silent."""
-        if self.open_connections <= self._max_connections:
-            return True
-        if not self._next_to_go:
-            silent = (one for one in self._connections if isinstance(one, Protocol) and one.silent)
-            batch = max(1, self._max_connections // BATCHES)
-            self._next_to_go = nsmallest(batch, silent, key=lambda one: one.silent_since)[::-1]
-        while self._next_to_go:
-            one = self._next_to_go.pop()
-            if one.silent:
-                one.force_close()
-                return True
-        return False
-
-    async def pause(self) -> None:
-        """Keep a connection that was refused a request from its next one for a moment.
-
-        Clients that know no patience would otherwise turn all of the worker's time into refusals. However many there are,
-        they get about `REFUSALS` a second.
-        """
-        self._pausing += 1
-        try:
-            await asyncio.sleep(min(self._pausing / REFUSALS, LONGEST_PAUSE))
-        finally:
-            self._pausing -= 1

@@ -9,6 +9,7 @@ from typing import Any
 from uuid import UUID
 
 from aiohttp import HttpVersion11, web
+from aiohttp.streams import StreamReader
 from multidict import CIMultiDictProxy
 
 from service.configs.document import Document, document, member_span, parse
@@ -18,11 +19,13 @@ from service.errors import (
     BadRequest,
     BodyTooLarge,
     ExpectationFailed,
+    Overloaded,
     RequestTimeout,
     UnsupportedContentCoding,
     UnsupportedMediaType,
 )
 from service.http.context import Call
+from service.http.memory import BodyDropped
 
 Headers = CIMultiDictProxy[str]
 
@@ -140,6 +143,7 @@ async def read_body(call: Call) -> bytes:
         UnsupportedContentCoding: it is compressed.
         BodyTooLarge: it is over the limit; where its length says so, before any of it is asked for.
         BadRequest: it is incomplete.
+        Overloaded: the worker has no memory for it.
         RequestTimeout: it does not come.
     """
     request = call.request
@@ -147,21 +151,34 @@ async def read_body(call: Call) -> bytes:
     if kind and kind != "application/json" and (not kind.endswith("+json") or "-patch+" in kind):
         raise UnsupportedMediaType
     _check_coding(request.headers)
-    too_large = BodyTooLarge(f"the body is larger than {call.settings.max_body_bytes} bytes")
     if (request.content_length or 0) > call.settings.max_body_bytes:
-        raise too_large
+        raise _too_large(call.settings)
     await _go_on(request)
     try:
         if request.content.is_eof():
-            return await request.read()
+            return await _all_of(request.content, call.settings)
         async with call.worker.admission.receiving(call.ticket), asyncio.timeout(call.settings.client_timeout):
-            return await request.read()
+            return await _all_of(request.content, call.settings)
     except TimeoutError:
         raise RequestTimeout from None
-    except web.HTTPRequestEntityTooLarge:
-        raise too_large from None
+    except BodyDropped:
+        raise Overloaded from None
     except (web.RequestPayloadError, ConnectionError):
         raise BadRequest("the body is incomplete, or its encoding does not match the headers") from None
+
+
+async def _all_of(content: StreamReader, limits: Limits) -> bytes:
+    """All of a body. aiohttp's `request.read()` would keep it until the connection's next request."""
+    body = bytearray()
+    while part := await content.readany():
+        body += part
+        if len(body) > limits.max_body_bytes:
+            raise _too_large(limits)
+    return bytes(body)
+
+
+def _too_large(limits: Limits) -> BodyTooLarge:
+    return BodyTooLarge(f"the body is larger than {limits.max_body_bytes} bytes")
 
 
 def _check_coding(headers: Headers) -> None:

@@ -6,7 +6,7 @@ from importlib.metadata import version
 from typing import NamedTuple
 
 from service.configs.limits import Limits
-from service.errors import NotServed, SessionNotFound, StoreUnavailable, Unreadable, UserNotFound
+from service.errors import FilterTooExpensive, NotServed, SessionNotFound, StoreUnavailable, Unreadable, UserNotFound
 from service.http import openapi, schemas
 from service.http.answer import Answer
 from service.http.context import Call
@@ -80,7 +80,7 @@ ROUTES: tuple[Route, ...] = (
     Route("GET", f"{API}/session", sessions.list_page, Operation(
         id="list_sessions", summary="sessions in the order of their creation",
         parameters=(USER, FILTER, schemas.limit(sessions.DEFAULT_LIMIT, 1, sessions.MAX_LIMIT), CURSOR, TIME_DESC),
-        answers={200: data(ref("SessionPage"))},
+        answers={200: data(ref("SessionPage"))}, errors=(FilterTooExpensive,),
     )),
     Route("GET", _SESSION, sessions.get, Operation(
         id="get_session", summary="a session", parameters=CONDITIONS, etag=True,

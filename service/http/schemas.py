@@ -41,6 +41,14 @@ def _page(item: str) -> Schema:
     return _closed({"items": items, "has_more": {"type": "boolean"}}, {"next_cursor": {"type": "string", "minLength": 1}})
 
 
+def _page_limits(limits: Limits) -> str:
+    return (
+        "follow next_cursor while has_more is true: a page may have fewer items than limit, even none. It has at most "
+        f"{limits.max_page_bytes} bytes of configs, or one session, and ends early after {limits.max_list_candidates} "
+        f"sessions, {limits.max_list_bytes} bytes of configs or {limits.max_list_comparisons} comparisons in arrays"
+    )
+
+
 def components(limits: Limits) -> dict[str, Schema]:
     """Every schema that `ref` can name."""
     user: Schema = {
@@ -110,7 +118,7 @@ def components(limits: Limits) -> dict[str, Schema]:
                 "revision": {"type": "integer", "minimum": 1, "description": "counts the writes of the session"},
             }
         ),
-        "SessionPage": _page("Session"),
+        "SessionPage": {**_page("Session"), "description": _page_limits(limits)},
         "WholeConfigs": _closed({"configs": {"type": "object"}}),
         "CopiedSession": _closed({"old_session_id": _UUID, "new_session_id": _UUID}),
         "User": _closed(

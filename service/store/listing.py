@@ -1,33 +1,38 @@
 """Listing: which sessions match, page by page, in the order of (created_at, id).
 
 A query becomes demands on the index (pure), `find.lua` walks the index for candidates, and the filter decides on every one of
-them. Partitions are walked side by side and merged. A cursor holds, for each partition, the serial to go on after, so a page
-costs the same at any depth and neither repeats nor skips a session that stands still.
+them. The candidates of all partitions are examined in the order of the list, so where a page ends early, because its budget is
+used up, everything before its cursor has been examined and nothing behind it. A cursor holds, for each partition, the serial to
+go on after, so a page costs the same at any depth and neither repeats nor skips a session that stands still.
 """
 
 import asyncio
 import base64
 import binascii
 import heapq
-from collections.abc import AsyncIterator, Sequence
+from collections import deque
+from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import repeat
 from typing import Protocol
 
+from service.configs.budget import UNLIMITED, Budget, OutOfBudget
 from service.configs.terms import Alternatives, user_term
-from service.errors import BadRequest
+from service.errors import BadRequest, FilterTooExpensive
 from service.store import scripts
 from service.store.connection import Link, checked
 from service.store.keys import Partition
 from service.store.replies import WrongType
 from service.store.sessions import FIELDS, Session, Sessions, is_expired, microseconds, session_of
+from service.store.time_slices import TimeSlice
 
 FIND = scripts.load("find")
 
-#: Most candidates that are read in one round trip: what a page of large configs may hold at once.
-BATCH_MAX = 256
+#: Most candidates that are read in one round trip, and most bytes of configs that one list reads in it, over all partitions.
+BATCH_MAX, READ_BYTES = 256, 2 * 1024 * 1024
 
-#: Bytes of configs that are judged before other requests get their turn.
-TURN_BYTES = 64 * 1024
+#: Members of index sets that a search looks at in about the time that a candidate takes.
+MEMBERS_PER_CANDIDATE = 120
 
 #: A serial that no session reaches; cursors with more are not ours.
 _SERIAL_MAX = 2**53
@@ -41,8 +46,8 @@ class Filter(Protocol):
     def demands(self) -> tuple[Alternatives, ...]:
         """What the index is asked for."""
 
-    def matches(self, configs: bytes) -> bool:
-        """Whether stored configs are such."""
+    def matches(self, configs: bytes, budget: Budget) -> bool:
+        """Whether stored configs are such; raises OutOfBudget."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,16 +65,19 @@ class Query:
         demands = self.filter.demands if self.filter else ()
         return demands if self.user is None else (Alternatives(user_term(self.user)), *demands)
 
-    def holds(self, session: Session) -> bool:
-        """Whether the session is one that was asked for; the index only proposes."""
+    def holds(self, session: Session, budget: Budget) -> bool:
+        """Whether the session is one that was asked for; the index only proposes. Raises OutOfBudget."""
         if self.user is not None and session.user != self.user:
             return False
-        return self.filter is None or self.filter.matches(session.configs)
+        return self.filter is None or self.filter.matches(session.configs, budget)
 
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """Sessions of one page; `cursor` leads to the next, and is None on the last."""
+    """Sessions of one page; `cursor` leads to the next, and is None on the last.
+
+    A page may have fewer sessions than it was asked for, even none, and still a next.
+    """
 
     sessions: list[Session]
     cursor: str | None
@@ -101,51 +109,152 @@ def decode_cursor(cursor: str, partitions: int) -> tuple[int | None, ...]:
     return after
 
 
-async def page(sessions: Sessions, query: Query, limit: int) -> Page:
-    """The next `limit` sessions that `query` asks for."""
-    after = query.after or await _beginning(sessions, query.descending)
-    walks = [
-        Walk(sessions.link, partition, query, position)
-        for partition, position in zip(sessions.all_partitions, after, strict=True)
-    ]
-    wanted = limit + 1  # one more than the page holds tells whether there is a next
-    share = _share(wanted, len(walks))
-    await asyncio.gather(*(walk.fill(share) for walk in walks))
-    first, dry = _merged(walks, wanted, query.descending)
-    while dry is not None:
-        await dry.fill(len(dry.found) + share)
-        first, dry = _merged(walks, wanted, query.descending)
-    for session, walk in first[:limit]:
-        walk.position = session.serial
-    cursor = encode_cursor([walk.position for walk in walks]) if len(first) > limit else None
-    return Page([session for session, _ in first[:limit]], cursor)
+async def page(
+    sessions: Sessions,
+    query: Query,
+    limit: int,
+    *,
+    max_bytes: int = UNLIMITED,
+    budget: Budget | None = None,
+    time_slice: TimeSlice | None = None,
+) -> Page:
+    """The next sessions that `query` asks for: `limit` at most, with `max_bytes` of configs at most, or a single larger one.
+
+    Raises:
+        FilterTooExpensive: the first candidate alone costs more comparisons than `budget` allows.
+        ClientGone: `time_slice` says so.
+    """
+    scan = Scan(sessions, query, await _beginning(sessions, query), budget or Budget(), time_slice or TimeSlice())
+    items: list[Session] = []
+    size = 0
+    await scan.start(limit + 1)  # one more than the page holds shows whether there is a next
+    while True:
+        for session, walk in scan.matches():
+            size += len(session.configs)
+            if len(items) == limit or (items and size > max_bytes):
+                return Page(items, encode_cursor([walk.position for walk in scan.walks]))
+            items.append(session)
+            walk.position = session.serial
+        if not await scan.proceed():
+            return Page(items, None if scan.is_complete else encode_cursor([walk.examined for walk in scan.walks]))
 
 
-def _share(wanted: int, partitions: int) -> int:
-    """How many sessions of a partition to begin with: more than most have on the page, since ids spread them evenly."""
-    return wanted if partitions == 1 else min(wanted, 2 * wanted // partitions + 3)
+class Scan:
+    """Examines the candidates of all partitions in the order of the list, as far as its budget reaches."""
+
+    def __init__(
+        self, sessions: Sessions, query: Query, after: Sequence[int | None], budget: Budget, time_slice: TimeSlice
+    ) -> None:
+        self.walks = [
+            Walk(sessions.link, partition, query, position)
+            for partition, position in zip(sessions.all_partitions, after, strict=True)
+        ]
+        #: Whether every candidate has been examined.
+        self.is_complete = False
+        self._query = query
+        self._budget = budget
+        self._time_slice = time_slice
+        self._has_examined = False
+        self._is_over = False
+        self._batch = 0  # candidates of one walk to read in a round trip
+        self._order: Iterator[Walk] = iter(())
+
+    async def start(self, wanted: int) -> None:
+        """Read the first candidates, enough for `wanted` matches where most candidates match.
+
+        Every list needs as much, so it costs nothing of the budget.
+        """
+        # More than most partitions have of a page, since ids spread the sessions evenly.
+        partitions = len(self.walks)
+        self._batch = wanted if partitions == 1 else min(wanted, 2 * wanted // partitions + 3)
+        await self._fetch(self.walks)
+
+    def matches(self) -> "Iterator[tuple[Session, Walk]]":
+        """The next sessions that were asked for, each with its walk, as far as they can be told without `proceed`.
+
+        Raises:
+            FilterTooExpensive: the first candidate alone costs more comparisons than there are.
+        """
+        for walk in self._order:
+            session = walk.candidates[0]
+            try:
+                is_match = self._examine(session)
+            except OutOfBudget:
+                self._is_over = True
+                return
+            walk.take()
+            if is_match:
+                yield session, walk
+            if self._time_slice.is_used_up:
+                return
+
+    async def proceed(self) -> bool:
+        """Begin another slice of time, or read more candidates; false where the scan is over.
+
+        It is over where all candidates have been examined, or the budget is used up.
+        """
+        if self._is_over:
+            return False
+        if self._time_slice.is_used_up:
+            await self._time_slice.renew()
+            return True
+        if all(walk.done and not walk.candidates for walk in self.walks):
+            self.is_complete = True
+            return False
+        if self._budget.candidates:
+            await self._refill()
+            return True
+        return False
+
+    def _examine(self, session: Session) -> bool:
+        """Whether the query asks for the session. Raises OutOfBudget, or FilterTooExpensive for the first one."""
+        self._budget.take_candidate(len(session.configs))
+        try:
+            is_match = self._query.holds(session, self._budget)
+        except OutOfBudget:
+            if self._has_examined:
+                raise
+            raise FilterTooExpensive from None
+        self._has_examined = True
+        return is_match
+
+    async def _refill(self) -> None:
+        """Read more candidates of every walk that is short of them: fewer match than was expected, so twice as many."""
+        short = [walk for walk in self.walks if not walk.done and len(walk.candidates) <= self._batch // 4]
+        self._batch *= 2
+        self._budget.take_lookup(await self._fetch(short) // MEMBERS_PER_CANDIDATE)
+
+    async def _fetch(self, walks: Sequence["Walk"]) -> int:
+        """Read candidates of `walks`; returns how many members of index sets were looked at."""
+        self._batch = max(1, min(self._batch, BATCH_MAX, self._budget.candidates))
+        max_bytes = READ_BYTES // len(self.walks)
+        fetches = asyncio.gather(*(walk.fetch(self._batch, max_bytes) for walk in walks))
+        members = sum(await self._time_slice.pause(fetches))
+        self._order = self._in_order()
+        return members
+
+    def _in_order(self) -> Iterator["Walk"]:
+        """The walk of each next candidate, as far as the order is certain: until a walk with more to read has none left."""
+        if len(self.walks) == 1:
+            yield from repeat(self.walks[0], len(self.walks[0].candidates))
+            return
+        if any(not walk.done and not walk.candidates for walk in self.walks):
+            return
+        for _, walk in heapq.merge(
+            *([(session, walk) for session in walk.candidates] for walk in self.walks),
+            key=lambda pair: (pair[0].created_at, pair[0].id),
+            reverse=self._query.descending,
+        ):
+            yield walk
+            # The candidate has been taken.
+            if not walk.done and not walk.candidates:
+                return
 
 
-def _merged(walks: Sequence["Walk"], wanted: int, descending: bool) -> tuple[list[tuple[Session, "Walk"]], "Walk | None"]:
-    """The first `wanted` sessions of all walks, each with its walk; and a walk that has to go on before they can be told."""
-    left = {walk: len(walk.found) for walk in walks}
-    first: list[tuple[Session, Walk]] = []
-    for session, walk in heapq.merge(
-        *([(session, walk) for session in walk.found] for walk in walks),
-        key=lambda pair: (pair[0].created_at, pair[0].id),
-        reverse=descending,
-    ):
-        first.append((session, walk))
-        if len(first) == wanted:
-            break
-        left[walk] -= 1
-        if not left[walk] and not walk.done:
-            return [], walk
-    return first, None
-
-
-async def _beginning(sessions: Sessions, descending: bool) -> tuple[int | None, ...]:
-    if not descending or sessions.partitions == 1:
+async def _beginning(sessions: Sessions, query: Query) -> tuple[int | None, ...]:
+    if query.after is not None:
+        return query.after
+    if not query.descending or sessions.partitions == 1:
         return (None,) * sessions.partitions
     # A partition that gives nothing to the first page must not begin a later one with sessions that are newer than it.
     last = checked(await sessions.link.batch([("HGET", partition.state, "serial") for partition in sessions.all_partitions]))
@@ -155,49 +264,66 @@ async def _beginning(sessions: Sessions, descending: bool) -> tuple[int | None, 
 async def all_matches(sessions: Sessions, query: Query, *, with_expired: bool = False) -> AsyncIterator[list[Session]]:
     """Every session that `query` asks for, in batches, a partition after another: for counting and bulk work.
 
-    `with_expired`: those too whose lifetime is over and that are still to be swept.
+    No budget ends it. `with_expired`: those too whose lifetime is over and that are still to be swept.
     """
+    unlimited, time_slice = Budget(), TimeSlice()
     for partition in sessions.all_partitions:
         walk = Walk(sessions.link, partition, query, None, with_expired=with_expired)
         while not walk.done:
-            await walk.fill(BATCH_MAX)
-            yield walk.found
-            walk.found = []
+            await time_slice.pause(walk.fetch(BATCH_MAX, READ_BYTES))
+            batch = []
+            while walk.candidates:
+                if time_slice.is_used_up:
+                    await time_slice.renew()
+                session = walk.take()
+                if query.holds(session, unlimited):
+                    batch.append(session)
+            yield batch
 
 
 @dataclass(slots=True, eq=False)
 class Walk:
-    """A walk over the matching sessions of one partition, in order. `found` fills up; `position` is the reader's."""
+    """A walk over the candidates of one partition, in order. `candidates` are those that were read and not taken yet.
+
+    `position` is the serial of the last session on the page, or where the page began.
+    """
 
     link: Link
     partition: Partition
     query: Query
     position: int | None
     with_expired: bool = False
-    found: list[Session] = field(default_factory=list)
+    candidates: deque[Session] = field(default_factory=deque)
     done: bool = False
     #: As Redis stores it: a score that somebody wrote by hand may be no serial.
     _after: bytes | None = None
+    _taken: int | None = None
 
     def __post_init__(self) -> None:
-        """Begin at the reader's position."""
+        """Begin at the page's position."""
+        self._taken = self.position
         self._after = None if self.position is None else b"%d" % self.position
 
-    async def fill(self, wanted: int) -> None:
-        """Go on until `wanted` sessions are found or there are no more."""
-        batch = wanted
-        while not self.done and len(self.found) < wanted:
-            candidates = await self._candidates(min(batch, BATCH_MAX))
-            self.found += await self._matching(candidates)
-            batch *= 2  # few candidates match: read more of them a round trip
+    @property
+    def examined(self) -> int | None:
+        """A serial such that all candidates up to it have been taken, and none behind it."""
+        if self.candidates or self._after is None:
+            return self._taken
+        return int(float(self._after))
 
-    async def _candidates(self, wanted: int) -> list[tuple[int, str]]:
-        demands = self.query.demands
-        return await (self._find(demands, wanted) if demands else self._scan(wanted))
+    def take(self) -> Session:
+        """The next candidate, which is examined now."""
+        session = self.candidates.popleft()
+        self._taken = session.serial
+        return session
 
-    async def _find(self, demands: Sequence[Alternatives], wanted: int) -> list[tuple[int, str]]:
+    async def fetch(self, wanted: int, max_bytes: int) -> int:
+        """Read the next candidates: `wanted` at most, with `max_bytes` of configs at most, or a single larger one.
+
+        There may be none, although the walk is not done. Returns how many members of index sets were looked at.
+        """
         partition, after = self.partition, self._after
-        stopped, *flat = await FIND.run(
+        more, position, members, *flat = await FIND.run(
             self.link,
             (partition.sessions,),
             (
@@ -206,33 +332,23 @@ class Walk:
                 "" if after is None else after,
                 int(self.query.descending),
                 wanted,
-                *(part for demand in demands for part in (demand.term, demand.spill or "")),
+                max_bytes,
+                *(part for demand in self.query.demands for part in (demand.term, demand.spill or "")),
             ),
             writes=False,
         )
-        self.done = not stopped
-        self._after = stopped or None
-        return [(int(serial), name.decode(errors="replace")) for serial, name in zip(flat[::2], flat[1::2], strict=True)]
+        self.done = not more
+        self._after = position
+        self.candidates += await self._read(
+            [
+                (int(serial), name.decode(errors="replace"))
+                for serial, name in zip(flat[::2], flat[1::2], strict=True)
+                if serial.isdigit()  # else no session has it
+            ]
+        )
+        return int(members)
 
-    async def _scan(self, wanted: int) -> list[tuple[int, str]]:
-        # Nothing for the index to narrow: all sessions, by serial.
-        after = self._after
-        if self.query.descending:
-            command, start, stop = "ZREVRANGEBYSCORE", "+inf" if after is None else b"(%b" % after, "-inf"
-        else:
-            command, start, stop = "ZRANGEBYSCORE", "-inf" if after is None else b"(%b" % after, "+inf"
-        flat = await self.link.call(command, self.partition.sessions, start, stop, "WITHSCORES", "LIMIT", 0, wanted)
-        self.done = len(flat) < 2 * wanted
-        if flat:
-            self._after = flat[-1]
-        # What is no serial, or no UTF-8, is no session's.
-        return [
-            (int(serial), name.decode(errors="replace"))
-            for name, serial in zip(flat[::2], flat[1::2], strict=True)
-            if serial.isdigit()
-        ]
-
-    async def _matching(self, candidates: Sequence[tuple[int, str]]) -> list[Session]:
+    async def _read(self, candidates: Sequence[tuple[int, str]]) -> list[Session]:
         if not candidates:
             return []
         replies = await self.link.batch(
@@ -242,16 +358,11 @@ class Walk:
         # A session's key that is no hash is no session.
         time, *replies = checked([_NO_FIELDS if isinstance(reply, WrongType) else reply for reply in replies])
         now = microseconds(time)
-        found, judged = [], 0
+        sessions = []
         for (serial, session_id), fields in zip(candidates, replies, strict=True):
             session = session_of(session_id, fields)
             # It may be gone since, or gone and come again under the same id with another serial.
             if session is None or session.serial != serial or (is_expired(fields, now) and not self.with_expired):
                 continue
-            judged += len(session.configs)
-            if judged > TURN_BYTES:
-                judged = 0
-                await asyncio.sleep(0)
-            if self.query.holds(session):
-                found.append(session)
-        return found
+            sessions.append(session)
+        return sessions

@@ -30,10 +30,11 @@ def _commands(prefix: str) -> list[Command]:
         ("HSETNX", hash_, "field", "1"), ("HINCRBY", hash_, "number", 1), ("HSTRLEN", hash_, "field"),
         ("HGET", hash_, "field"), ("HMGET", hash_, "field", "number"), ("HGETALL", hash_), ("HSCAN", hash_, 0),
         ("HDEL", hash_, "field"),
-        ("SADD", set_, 1), ("SMEMBERS", set_), ("SCARD", set_), ("SREM", set_, 1),
+        ("SADD", set_, 1), ("SMEMBERS", set_), ("SREM", set_, 1),
         ("ZSCORE", zset, "member"), ("ZRANGE", zset, 0, 0, "WITHSCORES"), ("ZRANGEBYSCORE", zset, "-inf", "+inf"),
         ("ZREVRANGEBYSCORE", zset, "+inf", "-inf"), ("ZREM", zset, "member"),
-        ("SET", text, "", "PX", 1000, "NX"), ("EXISTS", text), ("UNLINK", text), ("DEL", hash_, set_, zset, text),
+        ("SET", text, "", "PX", 1000, "NX"), ("PTTL", text), ("EXISTS", text), ("UNLINK", text),
+        ("DEL", hash_, set_, zset, text),
     ]  # fmt: skip
 
 

@@ -12,7 +12,6 @@ import time
 from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
-from math import inf
 from random import uniform
 
 from redis.exceptions import ResponseError
@@ -69,24 +68,11 @@ async def expire(link: Link, partition: Partition, session_ids: Sequence[str]) -
                 ((partition.session(name), partition.sessions), (partition.prefix, partition.block_size, name))
                 for name in some
             ],
-            # It looks before it acts, so it may be sent again as reads are; and a read that sweeps first is no write.
+            # It looks before it acts, so it may be sent again as reads are.
             writes=False,
         )
         done += sum(reply[0] != b"lives" for reply in replies)
     return done
-
-
-async def sweep(link: Link, partitions: Sequence[Partition], seconds: float = inf) -> None:
-    """Remove every session of `partitions` whose lifetime is over.
-
-    Raises:
-        StoreUnavailable: some were left after so many `seconds`; what was removed is gone.
-    """
-    deadline = time.monotonic() + seconds
-    for partition in await overdue(link, partitions):
-        while await expire(link, partition, await due(link, partition)):
-            if time.monotonic() > deadline:
-                raise StoreUnavailable
 
 
 class Sweeper:

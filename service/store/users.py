@@ -23,19 +23,16 @@ from service.errors import (
 )
 from service.store import keys, listing, scripts
 from service.store.connection import checked
-from service.store.keys import Partition
 from service.store.listing import Query
 from service.store.sessions import Project, Sessions
-from service.store.sweep import sweep
 
 REGISTER_USER = scripts.load("register_user")
 EXPECT_USER = scripts.load("expect_user")
 WITHDRAW_USER = scripts.load("withdraw_user")
+COUNT = scripts.load("count")
 
-#: Seconds that a count may sweep before it; sweeps go on beside it.
-SWEEP_SECONDS = 1.0
-#: Sets that are counted a round trip.
-COUNT_BATCH = 500
+#: Expired sessions of a partition, not swept yet, that a count leaves out; beyond them it may include some.
+MAX_DUE = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,27 +152,22 @@ class Users:
     async def count_sessions(self, identifier: str) -> int:
         """How many sessions the user has.
 
+        Where more than `MAX_DUE` expired sessions of a partition wait for the sweep, some of them may be counted.
+
         Raises:
             UserNotFound: there is no such user.
-            StoreUnavailable: after a long outage there is too much to be swept first.
         """
         link, term = self.sessions.link, user_term(identifier)
-        # The sets that are counted have the sessions whose lifetime is over until they are swept.
-        known, _ = await asyncio.gather(
-            link.call("ZSCORE", self._key, identifier), sweep(link, self.sessions.all_partitions, SWEEP_SECONDS)
+        partitions = self.sessions.all_partitions
+        calls = [
+            ((partition.expiring,), (partition.prefix, partition.block_size, term, MAX_DUE)) for partition in partitions
+        ]
+        known, counts = await asyncio.gather(
+            link.call("ZSCORE", self._key, identifier), COUNT.run_many(link, calls, writes=False)
         )
         if known is None:
             raise UserNotFound
-        return sum(await asyncio.gather(*(self._count(partition, term) for partition in self.sessions.all_partitions)))
-
-    async def _count(self, partition: Partition, term: str) -> int:
-        """How many sessions of a partition have `term`."""
-        link, total = self.sessions.link, 0
-        blocks = [block for block in await link.call("SMEMBERS", partition.blocks(term)) if block.isdigit()]
-        for first in range(0, len(blocks), COUNT_BATCH):
-            sets = [partition.index(int(block), term) for block in blocks[first : first + COUNT_BATCH]]
-            total += sum(checked(await link.batch([("SCARD", key) for key in sets])))
-        return total
+        return sum(counts)
 
     async def delete(self, identifier: str) -> None:
         """Delete the user and all their sessions; an unknown user is none to delete.

@@ -32,7 +32,7 @@ MAX_STORED_NESTING = 512
 #: Largest serial and revision: Lua's numbers are exact up to there.
 MAX_INTEGER = 2**53
 
-_UNLIMITED = Limits(max_keys=2**31, max_terms=2**31)
+_UNLIMITED = Limits(max_configs_bytes=2**62, max_keys=2**31, max_terms=2**31)
 
 #: The fields without which a session cannot be read, and the largest value of each.
 NUMBERS = {"serial": MAX_INTEGER, "revision": MAX_INTEGER, "created_at": LAST_MOMENT, "updated_at": LAST_MOMENT}
@@ -71,7 +71,7 @@ MESSAGES = {
     "orphaned token": "API key {id}: its record names no project",
 }
 #: What no repair can bring back: it takes somebody who knows what was there.
-BEYOND_REPAIR = frozenset({"unreadable", "incomplete", "misplaced", "unknown", "keys", "orphaned token"})
+BEYOND_REPAIR = frozenset({"unreadable", "incomplete", "unknown", "keys", "orphaned token"})
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ import pytest
 
 from service import errors
 from service.errors import (
+    ClientGone,
     NotFound,
     OutputError,
     ProjectFull,
@@ -78,8 +79,11 @@ def test_every_error_that_a_client_can_get_has_a_reason_of_its_own() -> None:
     assert sorted(word for of_status in reasons().values() for word in of_status) == sorted(words)
     assert set(words) <= CONTRACT
     inheriting = {each for each in all_errors() if "reason" not in vars(each)}
-    # Of commands only, an unavailable store, or a full one.
-    assert inheriting == {ProjectNotFound, StartupError, OutputError, StoreDamaged, ProjectFull}
+    assert inheriting == {
+        ProjectNotFound, StartupError, OutputError,  # of commands only
+        StoreDamaged, ProjectFull,  # an unavailable and a full store
+        ClientGone,  # nobody reads it
+    }  # fmt: skip
 
 
 def test_the_description_lists_every_reason_and_those_of_each_status(api: Api) -> None:

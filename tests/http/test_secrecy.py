@@ -28,6 +28,12 @@ def logging(tmp_path: Path) -> Iterator[tuple[Serving, Api]]:
     serving.stop()
 
 
+def break_times(api: Api) -> None:
+    """Provoke a defect in every create: the last created_at is beyond what a time can be."""
+    with Redis.from_url(api.server.redis_url) as redis:
+        redis.hset("scc:{default.0}:state", "created_at", 10**18)
+
+
 def test_no_key_and_no_config_is_ever_logged(logging: tuple[Serving, Api]) -> None:
     serving, api = logging
     redis_pid = serving.redis_processes()[0]
@@ -69,13 +75,11 @@ def test_no_key_and_no_config_is_ever_logged(logging: tuple[Serving, Api]) -> No
         assert 503 in everything()
     finally:
         kill(redis_pid, signal.SIGCONT)
-    # What nobody expects: a key of another kind in the place of the session. That is a defect, with all that is known of it.
-    with Redis.from_url(api.server.redis_url) as redis:
-        redis.set(f"scc:{{default.0}}:session:{session_id}", VALUE)
-    status, answer = request("GET", f"{serving.base_url}{path}", api.key)
-    assert (status, answer["reason"]) == (500, "internal")
-    status, answer = request("PATCH", f"{serving.base_url}{path}", api.key, {"configs": {VALUE: VALUE}})
-    assert (status, answer["reason"]) == (500, "internal")
+    break_times(api)
+    # What nobody expects is a defect, and logged with all that is known of it.
+    for configs in ({VALUE: VALUE}, {"a": {VALUE: 1}}):
+        status, answer = request("POST", f"{serving.base_url}/session", api.key, {"configs": configs})
+        assert (status, answer["reason"]) == (500, "internal")
     assert serving.stop() == 0
     told = serving.output + serving.errors
     assert serving.errors.count("Traceback") == 2
@@ -90,10 +94,8 @@ def test_a_key_in_a_path_is_masked_in_the_access_log_and_beside_a_traceback(logg
     for key in (api.key, encoded, encoded.replace("%", "%25"), api.key.replace("-", "%2D")):
         api.send("GET", f"/{key}/session")
         api.send("GET", f"/session/{key}")
-    session_id = api.new({"a": 1})
-    with Redis.from_url(api.server.redis_url) as redis:
-        redis.set(f"scc:{{default.0}}:session:{session_id}", VALUE)
-    request("GET", f"{serving.base_url}/session/{session_id}/configs?{api.key}", api.key)
+    break_times(api)
+    request("POST", f"{serving.base_url}/session", api.key, {"configs": {api.key: 1}})
     assert serving.stop() == 0
     assert "Traceback" in serving.errors
     assert serving.errors.count("GET /api/v1/sk-ac-*** 404 ") == 4

@@ -9,6 +9,7 @@ import pytest
 
 from service.configs.document import Document, document
 from service.configs.limits import Limits
+from service.store import sweep
 from service.store.conditions import Conditions, ETags
 from service.store.connection import Link
 from service.store.lane import Command
@@ -79,6 +80,13 @@ async def lapse(sessions: Sessions, name: str) -> int:
     return int(await sessions.link.call("EVAL", _LAPSE, 2, partition.session(name), partition.expiring, name) or 0)
 
 
+async def sweep_all(sessions: Sessions) -> None:
+    """Remove every expired session of the project, however many there are."""
+    for partition in await sweep.overdue(sessions.link, sessions.all_partitions):
+        while await sweep.expire(sessions.link, partition, await sweep.due(sessions.link, partition)):
+            pass
+
+
 async def keyspace(link: Link) -> dict[str, Any]:
     """Every key there is and what it holds: dict for a hash, set for a set, dict member → score for a sorted set."""
     readers: Mapping[bytes, tuple[str, ...]] = {
@@ -128,7 +136,7 @@ async def pour(sessions: Sessions, all_configs: Sequence[object]) -> list[str]:
         calls.append(
             (
                 (partition.session(name), partition.sessions, partition.state),
-                (partition.prefix, partition.block_size, name, held.configs, held.terms, "", 0, 0, ""),
+                (partition.prefix, partition.block_size, name, held.configs, held.terms, "", 0, 0, "", 0),
             )
         )
     for first in range(0, len(calls), 500):

@@ -13,7 +13,6 @@ from service.configs.document import Document
 from service.configs.lifetime import TTL_MAX
 from service.configs.limits import Limits
 from service.errors import ConfigsTooLarge, PreconditionFailed, SessionNotFound
-from service.store import sweep
 from service.store.conditions import Conditions, ETags
 from service.store.connection import Link
 from service.store.listing import Query, all_matches
@@ -21,7 +20,7 @@ from service.store.projects import ProjectConfigs
 from service.store.sessions import Sessions, microseconds
 from service.store.upkeep.partition_check import Check
 from service.store.users import Users
-from tests.store.filling import PROJECT, document_of, keyspace, lapse, session_id
+from tests.store.filling import PROJECT, document_of, keyspace, lapse, session_id, sweep_all
 from tests.store.model import Held, Model, fits, merged, spans
 from tests.unit import strategies
 from tests.unit.strategies import spell
@@ -75,15 +74,12 @@ class Machine:
             assert [str(finding) async for finding in Check(self.link, partition).findings()] == []
         met = [session.id async for batch in all_matches(self.sessions, Query()) for session in batch]
         assert met == self.model.listed
-        if not any(held.over for held in self.model.held.values()):
-            await self.count()
+        await self.count()
 
     async def count(self) -> None:
         for user in self.model.users:
             own = sum(held.user == user and not held.over for held in self.model.held.values())
             assert await self.users.count_sessions(user) == own
-            # What is not to be counted is removed first.
-            self.model.sweep()
 
     async def get(self) -> None:
         name, held = self.one()
@@ -103,7 +99,7 @@ class Machine:
 
     async def sweep(self) -> None:
         note("sweep")
-        await sweep.sweep(self.link, self.sessions.all_partitions)
+        await sweep_all(self.sessions)
         self.model.sweep()
 
     async def set_default(self) -> None:

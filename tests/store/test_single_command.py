@@ -161,9 +161,8 @@ async def test_tls_is_used_as_the_url_asks(run: Run, url: str) -> None:
     url = url.format(port=server.port)
     known = f"{url}{'&' if '?' in url else '?'}ssl_ca_certs={quote(str(CERTIFICATE))}"
     assert await asyncio.to_thread(run, known, b"ECHO", b"\xff") == (0, b"\xff\n", b"")
-    status, output, errors = await asyncio.to_thread(run, url, b"ECHO", b"a", timeout=10 * SHORT)
-    assert (status, output) == (1, b"")
-    assert errors == b"the certificate of the server in redis_url cannot be verified\n"
+    status, output, errors = await asyncio.to_thread(run, url, b"ECHO", b"a", timeout=SHORT)
+    assert (status, output, errors.count(b"\n")) == (1, b"", 1)
     # The server's loop must see that the clients have closed their connections: their loops ran in other threads.
     await asyncio.sleep(0.2)
     await server.stop()

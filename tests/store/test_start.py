@@ -26,6 +26,8 @@ from tests.topology.servers import _IN_MEMORY, HOST, Server
 PASSWORD = "hunter2"
 BINARIES = [case.values[0] for case in with_every_server.args[1]]
 NEWEST = BINARIES[-1]
+#: Long enough to be no reason for a warning.
+SECRETS = {"SCC_ROOT_TOKEN": "root-of-the-tests", "SCC_KEY_SECRET": "secret-of-the-tests"}
 
 
 def settings_for(url: str, **other: Any) -> Settings:  # noqa: ANN401 - settings differ
@@ -321,7 +323,7 @@ def test_the_wait_ends_when_it_is_given_up() -> None:
 
 
 def test_sigterm_ends_a_server_that_waits(tmp_path: Path) -> None:
-    variables = {"SCC_REDIS_URL": f"redis://:{PASSWORD}@127.0.0.1:1", "SCC_ROOT_TOKEN": "root", "SCC_KEY_SECRET": "secret"}
+    variables = {"SCC_REDIS_URL": f"redis://:{PASSWORD}@127.0.0.1:1", **SECRETS}
     serving = Serving(tmp_path / "data", "--start-timeout", "100000", **variables)
     until(lambda: "waiting for Redis" in serving.errors, "a server that waits")
     assert serving.stop() == 0
@@ -331,7 +333,7 @@ def test_sigterm_ends_a_server_that_waits(tmp_path: Path) -> None:
 
 
 def test_a_server_that_was_refused_ends_with_one_line(tmp_path: Path, redis: Server) -> None:
-    variables = {"SCC_REDIS_URL": f"redis://u:{PASSWORD}@{HOST}:{redis.port}", "SCC_ROOT_TOKEN": "r", "SCC_KEY_SECRET": "s"}
+    variables = {"SCC_REDIS_URL": f"redis://u:{PASSWORD}@{HOST}:{redis.port}", **SECRETS}
     serving = Serving(tmp_path / "data", **variables)
     assert serving.process.wait(60) == 1
     assert serving.errors == "Redis rejects the user name or password in redis_url\n"
@@ -343,9 +345,9 @@ def test_a_right_that_is_taken_away_later_is_503_and_nothing_of_the_request_is_l
         rules = ("on", "nopass", "~scc:*", "+@all")
         server.ask("ACL", "SETUSER", "scc", "reset", *rules)
         url = f"redis://scc:x@{HOST}:{server.port}"
-        serving = Serving(tmp_path / "data", "--workers", "1", SCC_REDIS_URL=url, SCC_ROOT_TOKEN="r", SCC_KEY_SECRET="s")
+        serving = Serving(tmp_path / "data", "--workers", "1", SCC_REDIS_URL=url, **SECRETS)
         serving.wait_ready()
-        base, key = serving.base_url, "sk-ac-r"
+        base, key = serving.base_url, "sk-ac-root-of-the-tests"
         status, answer = request("POST", f"{base}/session", key, {"configs": {"a": 1}})
         assert status == 201
         path = f"{base}/session/{answer['data']['id']}/configs"

@@ -124,6 +124,36 @@ DAMAGE: dict[str, tuple[list[Command], set[str], set[str]]] = {
 
 
 @on_every_redis
+@pytest.mark.parametrize("listed", [True, False])
+async def test_a_misplaced_session_moves_to_the_partition_of_its_id(link: Link, *, listed: bool) -> None:
+    sessions = await small_store(link, 3)
+    own = sessions.partition(TWO)
+    other = next(partition for partition in sessions.all_partitions if partition != own)
+    before = await sessions.get(TWO)
+    await link.call("RENAME", own.session(TWO), other.session(TWO))
+    if listed:
+        await link.call("ZADD", other.sessions, before.serial, TWO)
+    assert "misplaced" in await kinds(link)
+    await check(link, repair=True)
+    assert await check(link) == []
+    after = await sessions.get(TWO)
+    assert after == before._replace(serial=after.serial)
+    listing = await page(sessions, Query(filter=Filter.parse(b'{"own":2}', sessions.limits)), 10)
+    assert [session.id for session in listing.sessions] == [TWO]
+
+
+@on_every_redis
+async def test_a_misplaced_session_whose_place_is_taken_stays(link: Link) -> None:
+    sessions = await small_store(link, 3)
+    other = next(partition for partition in sessions.all_partitions if partition != sessions.partition(TWO))
+    await link.call("HSET", other.session(TWO), "configs", "{}")
+    before = await keyspace(link)
+    assert [(finding.kind, finding.repairable) for _, finding in await check(link, repair=True)][-1] == ("misplaced", False)
+    assert await keyspace(link) == before
+    assert await kinds(link) >= {"misplaced"}
+
+
+@on_every_redis
 @pytest.mark.parametrize("damage", DAMAGE)
 async def test_damage_is_found_and_repaired_where_it_can_be(link: Link, damage: str) -> None:
     await small_store(link)

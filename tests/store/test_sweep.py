@@ -19,7 +19,18 @@ from service.store.projects import Registry
 from service.store.sessions import Sessions
 from service.store.sweep import EXPIRE, Sweeper
 from service.store.topology import Place
-from tests.store.filling import PROJECT, TIMEOUT, CountingLink, add, document_of, keyspace, lapse, on_every_redis, session_id
+from tests.store.filling import (
+    PROJECT,
+    TIMEOUT,
+    CountingLink,
+    add,
+    document_of,
+    keyspace,
+    lapse,
+    on_every_redis,
+    session_id,
+    sweep_all,
+)
 
 BLOCK = 4
 
@@ -154,7 +165,7 @@ async def test_a_session_that_a_hand_has_damaged_goes_with_what_is_known_of_it(s
     # And entries of sessions that are none, or that live on.
     kept = await add(sessions, 9, {"b": 1})
     await sessions.link.call("ZADD", partition.expiring, 1, session_id(9), 1, session_id(77))
-    await sweep.sweep(sessions.link, sessions.all_partitions)
+    await sweep_all(sessions)
     held = await keyspace(sessions.link)
     assert {name for name in held if ":session:" in name} == {partition.session(kept.id)}
     assert partition.expiring not in held
@@ -315,7 +326,7 @@ async def test_a_sweep_of_nothing_looks_once(counting: CountingLink) -> None:
     await add(sessions, 1, {"a": 1})
     await sessions.patch(session_id(1), document_of({}), ttl=1000)
     counting.seen.clear()
-    await sweep.sweep(counting, sessions.all_partitions)
+    await sweep_all(sessions)
     assert sorted(str(command[0]) for command, _ in counting.seen) == ["TIME", "ZRANGE", "ZRANGE", "ZRANGE"]
 
 
@@ -330,14 +341,8 @@ async def test_an_expiry_is_sent_again_as_a_read_is_and_is_none_that_may_have_ha
     link = Watched.open(empty_redis, timeout=TIMEOUT)
     sessions = await project(link, "one", 0, 3)
     link.writes = False
-    await sweep.sweep(link, sessions.all_partitions)
+    await sweep_all(sessions)
     assert await left(link, "one") == 0
     assert not link.writes
     await link.close()
 
-
-async def test_a_sweep_that_has_no_time_left_says_so_and_keeps_what_it_did(link: Link) -> None:
-    sessions = await project(link, "one", 0, sweep.BATCH + 1)
-    with pytest.raises(StoreUnavailable):
-        await sweep.sweep(link, sessions.all_partitions, -1.0)
-    assert await left(link, "one") == 1

@@ -14,7 +14,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from service.errors import Overloaded
 from service.http.admission import CONCURRENCY, AdmissionControl, Ticket
-from service.http.protocol import LONGEST_PAUSE, REFUSALS, Server
+from service.http.protocol import Protocol
+from service.http.server import LONGEST_PAUSE, REFUSALS, Server
 from service.settings import Settings
 
 PROJECTS = ("acme", "bolt", "core", "")
@@ -320,8 +321,8 @@ async def test_refusals_have_a_rate_of_their_own_however_many_there_are(monkeypa
         pauses.append(seconds)
         await over.wait()
 
-    server = Server(cast("Any", Namespace()), Settings())
-    monkeypatch.setattr("service.http.protocol.asyncio.sleep", sleep)
+    server = Server(cast("Any", Namespace()), Settings(), Protocol)
+    monkeypatch.setattr("service.http.server.asyncio.sleep", sleep)
     count = int(REFUSALS * LONGEST_PAUSE) + 10
     tasks = [asyncio.create_task(server.pause()) for _ in range(count)]
     while len(pauses) < count:

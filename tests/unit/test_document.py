@@ -338,3 +338,23 @@ def test_a_member_that_is_remembered_takes_hundreds_of_bytes_and_not_thousands()
     # In a process of its own: another one may have memory to fill first.
     printed = subprocess.run([sys.executable, "-c", _REMEMBERING], capture_output=True, text=True, check=True).stdout
     assert int(printed) / stored_document.REMEMBERED_MEMBERS < 1500
+
+
+def test_configs_that_are_too_large_are_refused_before_their_terms_are_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[str] = []
+
+    def packed(key: str, value: object) -> str:  # noqa: ARG001 - as the function that it replaces
+        made.append(key)
+        return ""
+
+    monkeypatch.setattr("service.configs.document.packed_terms", packed)
+    limits = Limits(max_configs_bytes=100)
+    too_large = (b'{"never":"%b"}' % (b"x" * 99), b'{"never":[%b1]}' % (b"1," * 50), b'{"never":"%b","b":1}' % (b"x" * 98))
+    for raw in too_large:
+        with pytest.raises(TooLarge, match="configs are larger than 100 bytes"):
+            document(orjson.loads(raw), raw, limits)
+    assert made == []
+    # Line breaks, and members that a PATCH may delete, do not count here.
+    nulls = b",".join(b'"k%d":null' % number for number in range(50))
+    for raw in (b'{"a":%b"x"}' % (b"\n" * 200), b'{"a":[1,%b2]}' % (b"\t" * 200), b'{"a":1,%b}' % nulls):
+        document(orjson.loads(raw), raw, limits)

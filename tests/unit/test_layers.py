@@ -20,7 +20,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("service.store",),
     ("service.settings",),
     ("service.configs",),
-    ("service.logs", "service.streams", "service.open_files", "service.memory"),
+    ("service.logs", "service.memory", "service.streams", "service.open_files"),
     ("service.errors", "service.heartbeat", "service.lifetime", "service"),
 )
 

@@ -17,6 +17,7 @@ ALL_FILES = sorted(LUA.rglob("*.lua"))
 
 #: The last argument of these stands for many.
 MANY = {
+    "adopt_session": "fields",
     "find": "demands",
     "patch": "members",
     "patch_project": "members",
@@ -127,6 +128,9 @@ def test_python_hands_each_script_as_many_keys_and_arguments_as_its_header_names
         ("patch", "ARGV"),
         ("delete", "KEYS"),
         ("delete", "ARGV"),
+        ("adopt_session", "ARGV"),
+        ("count", "KEYS"),
+        ("count", "ARGV"),
         ("expire", "KEYS"),
         ("expire", "ARGV"),
         ("number", "KEYS"),

@@ -23,6 +23,10 @@ SAMPLES: dict[str, tuple[str, object]] = {
     "max_users": ("100", 100),
     "max_user_bytes": ("64", 64),
     "max_filter_values": ("10", 10),
+    "max_page_bytes": ("1", 1),
+    "max_list_candidates": ("100", 100),
+    "max_list_bytes": ("3000", 3000),
+    "max_list_comparisons": ("5", 5),
     "host": ("0.0.0.0", "0.0.0.0"),  # noqa: S104 - only read
     "port": ("0", 0),
     "workers": ("256", 256),
@@ -40,6 +44,7 @@ SAMPLES: dict[str, tuple[str, object]] = {
     "shutdown_timeout": ("0", 0.0),
     "client_timeout": ("2.5", 2.5),
     "max_connections": ("100", 100),
+    "max_buffered_bytes": ("1048576", 1_048_576),
     "max_in_flight": ("10", 10),
     "rate_limit": ("0.5", 0.5),
     "rate_burst": ("20", 20),

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
+from service.configs import terms
 from service.configs.containment import Filter, contains
 from service.configs.document import document, parse
 from service.configs.limits import Limits
@@ -262,3 +263,20 @@ def test_a_member_can_be_given_its_terms_as_if_nothing_spilled() -> None:
     assert member_terms("a", wide) == [spill_term("a")] == ["a~"]
     assert len(member_terms("a", wide, spill_limit=100)) == 100
     assert filter_demands({"a": wide}) == (Alternatives("a~"),)
+
+
+def test_equal_scalars_of_an_array_are_made_into_a_term_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[object] = []
+    text = terms._scalar_text
+
+    def counted(value: object) -> str:
+        made.append(value)
+        return text(value)
+
+    monkeypatch.setattr(terms, "_scalar_text", counted)
+    values = [1, "a", True, 1.5, None] * 10_000
+    assert member_terms("k", values) == ["k[]=1", 'k[]="a"', "k[]=true", "k[]=1.5", "k[]=null"]
+    assert len(made) == 5
+    # Equal to Python, but not in JSON; and what has containers in it is taken as it is.
+    assert member_terms("k", [True, 1, False, 0, -0.0]) == ["k[]=true", "k[]=1", "k[]=false", "k[]=0"]
+    assert member_terms("k", [1, [1], {"x": 1}, 1]) == ["k[]=1", "k[][]=1", "k[].x=1"]

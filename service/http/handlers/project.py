@@ -23,4 +23,4 @@ async def patch(call: Call) -> Answer:
     if not isinstance(values, dict):
         raise BadRequest("the body must be a JSON object")
     check_criteria(values)
-    return envelope.ok(await call.store.configs.patch(document(values, raw, limits)))
+    return envelope.ok(await call.store.configs.patch(document(values, raw, limits, is_indexed=False)))

@@ -2,6 +2,7 @@
 
 from uuid import uuid4
 
+from service.configs.budget import Budget
 from service.configs.containment import Filter
 from service.configs.document import NULL, Document, is_stored_form, parse
 from service.configs.limits import Limits
@@ -9,9 +10,11 @@ from service.errors import BadRequest, Unreadable
 from service.http import envelope, requests
 from service.http.answer import Answer
 from service.http.context import Call
+from service.http.protocol import client_check
 from service.store import creation, listing
 from service.store.conditions import Conditions
 from service.store.sessions import Session
+from service.store.time_slices import TimeSlice
 from service.store.users import check_identifier
 
 DEFAULT_LIMIT, MAX_LIMIT = 20, 200
@@ -30,6 +33,7 @@ async def create(call: Call) -> Answer:
     if new_id is None:
         raise BadRequest("invalid UUID format for use_uuid")
     document, flag, ttl = body.configs(limits, required=False), body.flag("disable_task_tracking"), body.ttl()
+    del body  # The parsed values take many times the memory of their bytes, and the store may keep this waiting.
     session, created = await creation.create_session(
         call.store.users,
         new_id,
@@ -70,7 +74,15 @@ async def list_page(call: Call) -> Answer:
         descending=requests.boolean(parameters, "time_desc"),
         after=listing.decode_cursor(cursor, store.partitions) if cursor else None,
     )
-    page = await listing.page(store, query, limit)
+    budget = Budget(
+        candidates=limits.max_list_candidates,
+        max_bytes=limits.max_list_bytes,
+        comparisons=limits.max_list_comparisons,
+    )
+    time_slice = TimeSlice(call.worker.scans, client_check(call.request))
+    page = await listing.page(
+        store, query, limit, max_bytes=limits.max_page_bytes, budget=budget, time_slice=time_slice
+    )
     items = [_item(session, store.project.id, limits) for session in page.sessions]
     return envelope.ok(envelope.list_json(items, page.cursor))
 

@@ -5,8 +5,9 @@
 -- ARGV[3] after       serial to go on after, or "" to begin
 -- ARGV[4] descending  0 or 1
 -- ARGV[5] wanted      candidates to return at most
--- ARGV[6] demands     two each: term, and the spill term that serves instead ("" for none)
--- returns {where it stopped ("" at the end, else a serial to go on after), serial, id, serial, id, …}
+-- ARGV[6] max_bytes   bytes of configs of all candidates at most; the first candidate always fits
+-- ARGV[7] demands     two each: term, and the spill term that serves instead ("" for none); without any: all sessions
+-- returns {1 if there may be more, else 0, serial to go on after, members looked at, serial, id, serial, id, …}
 --
 -- First the blocks in which all terms occur, by one SINTER of the terms' `blocks:` sets. Then, block by block from `after`:
 -- where all sets are dense, windows of consecutive serials are probed with SMISMEMBER, which fills a page at once; else the
@@ -17,11 +18,12 @@ local MAX_DEMANDS = 8   -- the rarest; a candidate is checked in full afterwards
 local MAX_BLOCKS = 32
 local MAX_COST = 12000  -- members looked at, roughly 0.1 µs each
 local PROBE_COST = 3    -- a probe in members of an intersection
+local BLOCK_COST = 100  -- a block in members of an intersection
 local WINDOW_MIN, WINDOW_MAX = 32, 512
 
 local sessions = KEYS[1]
-local prefix, block_size, after, descending, wanted = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4] == "1",
-  tonumber(ARGV[5])
+local prefix, block_size, after, descending = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4] == "1"
+local wanted, max_bytes = tonumber(ARGV[5]), tonumber(ARGV[6])
 local call = redis.call
 
 local function before(a, b)
@@ -61,7 +63,7 @@ end
 -- The demands in use: those whose terms occur in the fewest blocks.
 local function read_demands()
   local demands = {}
-  for i = 6, #ARGV, 2 do
+  for i = 7, #ARGV, 2 do
     local demand = { term = ARGV[i], blocks = prefix .. "blocks:" .. ARGV[i] }
     local spill = ARGV[i + 1]
     if spill ~= "" and call("EXISTS", prefix .. "blocks:" .. spill) == 1 then
@@ -170,26 +172,59 @@ local function candidates(block, demands, needed)
   return found, to, true
 end
 
-local reply = { "" }
+local reply = { 1, "", 0 }
+local found_count, bytes, visited = 0, 0, 0
+
+-- Add a candidate to the reply, its serial as text; false where it is the last one, or does not fit any more.
+local function add(serial, id)
+  -- A key of another type is no session; whoever reads the candidates skips it.
+  local length = redis.pcall("HSTRLEN", prefix .. "session:" .. id, "configs")
+  bytes = bytes + (tonumber(length) or 0)
+  if found_count > 0 and bytes > max_bytes then return false end
+  found_count = found_count + 1
+  reply[2], reply[2 * found_count + 2], reply[2 * found_count + 3] = serial, serial, id
+  return found_count < wanted
+end
+
+local function finish()
+  reply[3] = cost + visited * BLOCK_COST
+  return reply
+end
+
+-- Finish a call that has looked at all sessions there are: what is created later comes after it.
+local function complete()
+  reply[1], reply[2] = 0, descending and "0" or string.format("%.0f", math.max(newest, after or 0))
+  return finish()
+end
+
+local function all_sessions()
+  local from = after and "(" .. ARGV[3]
+  local pairs_found
+  if descending then
+    pairs_found = call("ZREVRANGEBYSCORE", sessions, from or "+inf", "-inf", "WITHSCORES", "LIMIT", 0, wanted)
+  else
+    pairs_found = call("ZRANGEBYSCORE", sessions, from or "-inf", "+inf", "WITHSCORES", "LIMIT", 0, wanted)
+  end
+  for i = 1, #pairs_found, 2 do
+    if not add(pairs_found[i + 1], pairs_found[i]) then return finish() end
+  end
+  return complete()
+end
+
 local demands = read_demands()
+if #demands == 0 then return all_sessions() end
 local first_block = after and math.floor(after / block_size)
-local visited, found_count = 0, 0
 for _, block in ipairs(blocks_to_visit(demands)) do
   if not first_block or not before(block, first_block) then
-    if visited == MAX_BLOCKS or cost >= MAX_COST then return reply end
+    if visited == MAX_BLOCKS or cost >= MAX_COST then return finish() end
     visited = visited + 1
-    local found, last, complete = candidates(block, demands, wanted - found_count)
+    local found, last, is_whole = candidates(block, demands, wanted - found_count)
     for _, serial in ipairs(found) do
       local id = call("ZRANGEBYSCORE", sessions, serial, serial)[1]
-      if id then reply[#reply + 1], reply[#reply + 2], found_count = serial, id, found_count + 1 end
-      if found_count == wanted then
-        reply[1] = string.format("%.0f", serial)
-        return reply
-      end
+      if id and not add(string.format("%.0f", serial), id) then return finish() end
     end
-    reply[1] = string.format("%.0f", last)
-    if not complete then return reply end
+    reply[2] = string.format("%.0f", last)
+    if not is_whole then return finish() end
   end
 end
-reply[1] = ""
-return reply
+return complete()

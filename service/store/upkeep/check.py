@@ -8,15 +8,16 @@ import asyncio
 import re
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from service.store import nodes
 from service.store.connection import Link
-from service.store.keys import DERIVED, PARTITION_KINDS, PREFLIGHT, PROJECT_KINDS, STORE_KINDS, Partition
+from service.store.keys import DERIVED, PARTITION_KINDS, PREFLIGHT, PROJECT_KINDS, STORE_KINDS, Partition, partition_number
 from service.store.layout import Layout
 from service.store.sessions import Project
 from service.store.upkeep import partition_check, records
 from service.store.upkeep.partition_check import Check
+from service.store.upkeep.relocation import relocate
 from service.store.verify import Finding, readable, verify_type
 
 _PARTITION = re.compile(r"scc:\{([^{}.]+)\.(0|[1-9][0-9]{0,8})\}:([a-z]+)(?::(.*))?", re.DOTALL)
@@ -47,6 +48,33 @@ class StoreCheck:
 
     async def findings(self) -> AsyncIterator[Located]:
         """Every difference there is, confirmed."""
+        misplaced: dict[Located, None] = {}  # a session that is listed, too, is met twice
+        async for slug, finding in self._all_findings():
+            if finding.kind == "misplaced":
+                misplaced[slug, finding] = None
+            else:
+                yield slug, finding
+        moved, stuck = set(), set()
+        for slug, finding in misplaced:
+            is_moved = self.repair and await self._relocate(slug, finding)
+            located = slug, replace(finding, repairable=is_moved)
+            moved |= {slug} if is_moved else set()
+            stuck |= set() if is_moved else {located}
+            yield located
+        again = self._relisted + [project for project in self.projects if project.slug in moved]
+        if again:
+            # What was moved is in no list and no index yet, and has left its members in those of its old partition.
+            async for located in StoreCheck(self.link, again, self.layout, whole=False, repair=self.repair).findings():
+                if located not in stuck:
+                    yield located
+
+    async def _relocate(self, slug: str, finding: Finding) -> bool:
+        number = int(finding.term.removeprefix(f"scc:{{{slug}.").removesuffix("}:"))
+        found_in = Partition(slug, number, self.layout.block_size)
+        return await relocate(self.link, found_in, finding.id, self.layout.partitions)
+
+    async def _all_findings(self) -> AsyncIterator[Located]:
+        """Every difference but those of projects that are listed again, or got a session back."""
         async for located in self._check_projects():
             yield located
         async for names in nodes.scan(self.link, self._pattern(), self.progress):
@@ -57,10 +85,6 @@ class StoreCheck:
         for check in self._checks.values():
             async for finding in check.finish():
                 yield check.partition.slug, finding
-        if self._relisted:
-            again = StoreCheck(self.link, self._relisted, self.layout, whole=False, repair=self.repair)
-            async for located in again.findings():
-                yield located
 
     def _pattern(self) -> str:
         """What SCAN is asked to match; of several projects the rest is sorted out later."""
@@ -87,7 +111,9 @@ class StoreCheck:
             name = raw.decode(errors="surrogateescape")
             match = _PARTITION.fullmatch(name)
             check = self._checks.get(name[: match.start(3)]) if match else None
-            if check is not None and match is not None and self._is_of_partition(raw, match):
+            if check is not None and match is not None and self._is_misplaced(raw, match):
+                yield check.partition.slug, Finding("misplaced", match[4], check.partition.prefix)
+            elif check is not None and match is not None and self._is_of_partition(raw, match):
                 parts[check.partition.prefix].append((match[3], match[4] or ""))
             elif name.startswith(PREFLIGHT):
                 continue  # of a start that is just being made, or was killed
@@ -110,6 +136,12 @@ class StoreCheck:
         is_text = raw == match[0].encode(errors="replace")
         return is_text and match[3] in PARTITION_KINDS and match[3] != "order" and (match[4] is not None) == (match[3] in _LONG)
 
+    def _is_misplaced(self, raw: bytes, match: re.Match[str]) -> bool:
+        """Whether a name is that of a session in a partition to which its id does not lead."""
+        if match[3] != "session" or not self._is_of_partition(raw, match):
+            return False
+        return partition_number(match[4], self.layout.partitions) != int(match[2])
+
     async def _check_kind(self, name: str, kind: str) -> list[Finding]:
         if kind in ("store", "projects", "token"):
             return []  # The records are checked by what they say.
@@ -127,7 +159,7 @@ class StoreCheck:
             return
         kind = match[3] if match.re is _PARTITION else ""
         if kind == "session" and _is_utf8(raw):
-            yield slug, Finding("misplaced", match[4] or "", name)
+            yield slug, Finding("misplaced", match[4] or "", name[: match.start(3)])
         elif kind in DERIVED or kind in ("order", "state"):
             yield slug, Finding("derived" if _is_utf8(raw) else "name", readable(raw))
             if self.repair:

@@ -1,0 +1,50 @@
+"""The repair of misplaced sessions: each moves to the partition to which its id leads.
+
+The service never reads a session in a partition to which its id does not lead, so nothing changes it while it moves. The two
+partitions may be on different nodes: the copy is made before the original is removed, and a move that was interrupted is
+completed by the next repair.
+"""
+
+from uuid import UUID
+
+from service.store import scripts
+from service.store.connection import Link
+from service.store.keys import Partition, partition_number
+from service.store.replies import WrongType
+
+ADOPT_SESSION = scripts.load("adopt_session")
+
+#: Fields of a session's hash at most; one with more was made by hand.
+MAX_FIELDS = 64
+
+
+async def relocate(link: Link, found_in: Partition, session_id: str, partitions: int) -> bool:
+    """Move a session from `found_in` to its own partition, where it is not listed or indexed yet.
+
+    Returns:
+        Whether it was moved. It stays where it is if another session has its place, or if it cannot be read.
+    """
+    target = Partition(found_in.slug, partition_number(session_id, partitions), found_in.block_size)
+    old, new = found_in.session(session_id), target.session(session_id)
+    if old == new or not _is_canonical(session_id):
+        return False
+    try:
+        fields = await link.call("HGETALL", old)
+        if not 0 < len(fields) <= 2 * MAX_FIELDS:
+            return False
+        is_moved = bool(await ADOPT_SESSION.run(link, (new,), (*fields,)) or await link.call("HGETALL", new) == fields)
+    except WrongType:
+        return False
+    if is_moved:
+        await link.batch(
+            [("UNLINK", old), ("ZREM", found_in.sessions, session_id), ("ZREM", found_in.expiring, session_id)], writes=True
+        )
+    return is_moved
+
+
+def _is_canonical(session_id: str) -> bool:
+    """Whether a session with this id can be read over HTTP; another one was made by hand."""
+    try:
+        return str(UUID(session_id)) == session_id
+    except ValueError:
+        return False

@@ -1,0 +1,74 @@
+"""Counts of a user's sessions while very many expire together: exact, or nearly so, and never the sweep's work."""
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from service.configs.limits import Limits
+from service.store import users
+from service.store.connection import Link
+from service.store.sessions import Sessions
+from service.store.sweep import EXPIRE
+from service.store.users import COUNT, MAX_DUE, Users
+from tests.store.filling import PROJECT, TIMEOUT, CountingLink, add, keyspace, lapse, on_every_redis, session_id, sweep_all
+
+
+@pytest.fixture
+async def counting(empty_redis: str) -> AsyncIterator[CountingLink]:
+    link = CountingLink.open(empty_redis, timeout=TIMEOUT)
+    yield link
+    await link.close()
+
+
+async def fill(link: Link, partitions: int, living: int, expired: int) -> Sessions:
+    """Alice's sessions, bob's and nobody's in turn; `expired` of alice's and of bob's wait for the sweep."""
+    sessions = Sessions(link, PROJECT, Limits(), partitions, 4)
+    for number in range(3 * (living + expired)):
+        await add(sessions, number, {"n": number}, ("alice", "bob", None)[number % 3])
+        if number >= 3 * living:
+            await lapse(sessions, session_id(number))
+    return sessions
+
+
+@on_every_redis
+@pytest.mark.parametrize("partitions", [1, 3])
+async def test_a_count_leaves_out_what_has_expired_and_sweeps_nothing(counting: CountingLink, partitions: int) -> None:
+    sessions = await fill(counting, partitions, 20, 30)
+    before = await keyspace(counting)
+    counting.seen.clear()
+    for user in ("alice", "bob"):
+        assert await Users(sessions).count_sessions(user) == 20
+    assert {command[1] for command, _ in counting.seen if command[0] == "EVALSHA"} == {COUNT.sha}
+    assert EXPIRE.sha not in {command[1] for command, _ in counting.seen}
+    assert await keyspace(counting) == before
+    await sweep_all(sessions)
+    assert await Users(sessions).count_sessions("alice") == 20
+
+
+@pytest.mark.parametrize("partitions", [1, 3])
+async def test_where_more_expire_than_a_count_looks_at_it_may_include_some_until_they_are_swept(
+    counting: CountingLink, partitions: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(users, "MAX_DUE", 10)
+    sessions = await fill(counting, partitions, 20, 30)
+    assert 20 < await Users(sessions).count_sessions("alice") < 50
+    await sweep_all(sessions)
+    assert await Users(sessions).count_sessions("alice") == 20
+
+
+async def test_a_count_is_one_script_a_partition_however_many_sessions_expire(counting: CountingLink) -> None:
+    sessions = await fill(counting, 2, 5, 100)
+    counting.seen.clear()
+    assert await Users(sessions).count_sessions("bob") == 5
+    assert MAX_DUE >= 200
+    names = sorted(str(command[0]) for command, _ in counting.seen)
+    assert names in (["EVALSHA", "EVALSHA", "ZSCORE"], ["EVAL", "EVALSHA", "EVALSHA", "EVALSHA", "ZSCORE"])
+
+
+async def test_a_session_that_was_damaged_by_hand_keeps_no_count_from_being_made(counting: CountingLink) -> None:
+    sessions = await fill(counting, 1, 3, 3)
+    partition = sessions.all_partitions[0]
+    await counting.call("ZADD", partition.expiring, 1, session_id(777), 1, "nonsense")
+    await counting.call("HSET", partition.session(session_id(9)), "serial", "x")
+    await counting.call("HSET", partition.session(session_id(12)), "expires_at", "soon")
+    assert 3 <= await Users(sessions).count_sessions("alice") <= 5

@@ -1,0 +1,255 @@
+"""Pages that end early: with any budget, all pages together are the list, on every number of partitions and in both orders."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from service.configs.budget import UNLIMITED, Budget
+from service.configs.containment import Filter
+from service.configs.limits import Limits
+from service.errors import ClientGone, FilterTooExpensive
+from service.store import listing, time_slices
+from service.store.connection import Link
+from service.store.listing import READ_BYTES, Page, Query, all_matches, decode_cursor, page
+from service.store.sessions import FIELDS, Sessions
+from service.store.time_slices import SLICE, Scheduler, TimeSlice
+from tests.store.filling import PROJECT, CountingLink, fill, on_every_redis, pour
+from tests.store.test_listing import LIMITS, World, everything, few, with_store
+from tests.unit import strategies
+
+#: No index narrows it.
+NOBODY = Filter.parse(b'{"nobody":{}}', LIMITS)
+
+
+async def pages(
+    sessions: Sessions, query: Query, limit: int, budget: Callable[[], Budget], max_bytes: int = 2**40
+) -> list[Page]:
+    """All pages of a list, each within a budget of its own."""
+    found: list[Page] = []
+    cursors: set[str] = set()
+    while True:
+        found.append(await page(sessions, query, limit, budget=budget(), max_bytes=max_bytes))
+        cursor = found[-1].cursor
+        if cursor is None:
+            return found
+        assert cursor not in cursors, "a page made no progress"
+        cursors.add(cursor)
+        query = replace(query, after=decode_cursor(cursor, sessions.partitions))
+
+
+def ids(found: Sequence[Page]) -> list[str]:
+    return [session.id for part in found for session in part.sessions]
+
+
+@on_every_redis
+@pytest.mark.parametrize("partitions", [1, 3])
+@pytest.mark.parametrize("descending", [False, True])
+def test_with_any_budget_all_pages_are_the_whole_list(redis_url: str, partitions: int, descending: bool) -> None:
+    @few
+    @given(
+        st.builds(World, st.lists(strategies.any_configs(), min_size=1, max_size=8), st.integers(0, 2**32)),
+        st.integers(1, 9), st.integers(1, 12), st.integers(1, 2000), st.integers(0, 60), st.integers(1, 2000),
+    )  # fmt: skip
+    def holds(world: World, limit: int, candidates: int, max_bytes: int, comparisons: int, page_bytes: int) -> None:
+        async def use(sessions: Sessions) -> None:
+            await fill(sessions, [spelled.raw for spelled in world.configs])
+            for wanted in (None, NOBODY, *(Filter.parse(spelled.raw, LIMITS) for spelled in world.filters)):
+                query = Query(filter=wanted, descending=descending)
+                right = await everything(sessions, query)
+                for most in (UNLIMITED, comparisons):
+                    budget = partial(Budget, candidates=candidates, max_bytes=max_bytes, comparisons=most)
+                    try:
+                        found = await pages(sessions, query, limit, budget, page_bytes)
+                    except FilterTooExpensive:
+                        assert most == comparisons
+                        continue
+                    assert ids(found) == right
+                    assert all(len(part.sessions) <= limit for part in found)
+                    assert all(fits(part, page_bytes) for part in found)
+
+        with_store(redis_url, partitions, 4, use)
+
+    holds()
+
+
+def fits(part: Page, most: int) -> bool:
+    return len(part.sessions) <= 1 or sum(len(session.configs) for session in part.sessions) <= most
+
+
+@pytest.mark.parametrize("descending", [False, True])
+@pytest.mark.parametrize("partitions", [1, 3])
+async def test_a_page_on_which_nothing_matches_ends_empty_with_a_cursor_behind_what_it_examined(
+    link: Link, partitions: int, descending: bool
+) -> None:
+    sessions = Sessions(link, PROJECT, LIMITS, partitions, 4)
+    last = {"nobody": {"x": 1}}
+    await pour(sessions, [last, *[{"n": number} for number in range(60)], last])
+    query = Query(filter=NOBODY, descending=descending)
+    found = await pages(sessions, query, 20, lambda: Budget(candidates=10))
+    assert [len(part.sessions) for part in found] == [1, 0, 0, 0, 0, 0, 1]
+    assert ids(found) == await everything(sessions, query)
+
+
+@pytest.mark.parametrize("partitions", [1, 3])
+async def test_a_search_of_the_index_for_nothing_is_work_that_ends_a_page(
+    link: Link, partitions: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sessions = Sessions(link, PROJECT, LIMITS, partitions, 4)
+    # Two terms that occur in each block, and only at the end in one session.
+    halves = [{"even": 1} if number % 2 else {"odd": 1} for number in range(1200)]
+    names = await pour(sessions, [*halves, {"even": 1, "odd": 1}])
+    query = Query(filter=Filter.parse(b'{"even":1,"odd":1}', LIMITS))
+    searches = 0
+    run = listing.Walk.fetch
+
+    async def fetch(self: listing.Walk, wanted: int, max_bytes: int) -> int:
+        nonlocal searches
+        searches += 1
+        return await run(self, wanted, max_bytes)
+
+    monkeypatch.setattr(listing.Walk, "fetch", fetch)
+    found = await pages(sessions, query, 20, lambda: Budget(candidates=30))
+    assert ids(found) == names[-1:]
+    assert len(found) >= 2
+    # A search of 32 blocks of 100 counts as 26 candidates or more: after two refills a page ends.
+    assert searches <= 3 * partitions * len(found)
+
+
+async def test_a_first_session_that_is_too_dear_is_refused_and_a_later_one_begins_the_next_page(sessions: Sessions) -> None:
+    cheap, dear = {"a": [[1]]}, {"a": [*([[0]] * 50), [1]]}
+    await fill(sessions, [cheap, cheap, dear, cheap])
+    query = Query(filter=Filter.parse(b'{"a":[[1]]}', LIMITS))
+    assert len(ids(await pages(sessions, query, 20, lambda: Budget(comparisons=102)))) == 4
+    first = await page(sessions, query, 20, budget=Budget(comparisons=50))
+    assert len(first.sessions) == 2
+    assert first.cursor is not None
+    query = replace(query, after=decode_cursor(first.cursor, 1))
+    with pytest.raises(FilterTooExpensive, match="comparing filter_by_configs with the arrays of a session"):
+        await page(sessions, query, 20, budget=Budget(comparisons=50))
+
+
+class Measuring(CountingLink):
+    """Notes the bytes of configs in the replies of each batch."""
+
+    @property
+    def read(self) -> list[int]:
+        sizes, size = [], 0
+        for command, reply in self.seen:
+            if command[0] == "TIME":
+                sizes.append(size)
+                size = 0
+            if command[0] == "HMGET" and command[2:] == FIELDS and reply[0] is not None:
+                size += len(reply[0])
+        return [*sizes[1:], size]
+
+
+@on_every_redis
+@pytest.mark.parametrize("partitions", [1, 3])
+@pytest.mark.parametrize("wanted", [None, b'{"kind":1}', b'{"nobody":{}}'])
+async def test_what_is_read_at_a_time_is_bounded_in_bytes(empty_redis: str, partitions: int, wanted: bytes | None) -> None:
+    link = Measuring.open(empty_redis, timeout=30)
+    sessions = Sessions(link, PROJECT, Limits(), partitions, 4)
+    large = 200_000
+    names = await pour(sessions, [{"kind": 1, "big": "x" * large}] * 40 + [{"kind": 1}] * 20)
+    query = Query(filter=None if wanted is None else Filter.parse(wanted, LIMITS))
+    link.seen.clear()
+    found = await pages(sessions, query, 60, Budget, max_bytes=1_000_000)
+    assert sorted(ids(found)) == (sorted(names) if wanted != b'{"nobody":{}}' else [])
+    assert all(fits(part, 1_000_000) for part in found)
+    assert max(link.read) <= max(READ_BYTES // partitions, large + 100)
+    link.seen.clear()
+    assert sum([len(batch) async for batch in all_matches(sessions, query)]) == len(ids(found))
+    assert 0 < max(link.read) <= READ_BYTES
+    await link.close()
+
+
+@pytest.mark.parametrize("partitions", [1, 3])
+async def test_a_page_of_small_sessions_takes_as_many_round_trips_as_ever(empty_redis: str, partitions: int) -> None:
+    link = CountingLink.open(empty_redis, timeout=30)
+    sessions = Sessions(link, PROJECT, Limits(), partitions)
+    await pour(sessions, [{"kind": 1}] * 300)
+    for wanted in (b'{"kind":1}', b""):
+        link.seen.clear()
+        assert len((await page(sessions, Query(filter=Filter.parse(wanted, LIMITS)), 20)).sessions) == 20
+        names = [command[0] for command, _ in link.seen if not isinstance(_, Exception)]
+        assert names.count("EVALSHA") + names.count("EVAL") == partitions
+        assert names.count("TIME") == partitions
+    await link.close()
+
+
+def used_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each slice is used up as soon as it begins."""
+    monkeypatch.setattr(time_slices, "SLICE", -1.0)
+
+
+async def test_a_scan_stops_when_its_client_is_gone(sessions: Sessions, monkeypatch: pytest.MonkeyPatch) -> None:
+    used_up(monkeypatch)
+    await pour(sessions, [{"n": number} for number in range(400)])
+    answers = iter([False] * 7)
+    examined = 0
+    matches = Filter.matches
+
+    def counted(self: Filter, configs: bytes, budget: Budget | None = None) -> bool:
+        nonlocal examined
+        examined += 1
+        return matches(self, configs, budget)
+
+    monkeypatch.setattr(Filter, "matches", counted)
+    time_slice = TimeSlice(is_client_gone=lambda: next(answers, True))
+    with pytest.raises(ClientGone):
+        await page(sessions, Query(filter=NOBODY), 200, time_slice=time_slice)
+    assert examined <= 7
+
+
+async def test_of_many_scans_one_continues_in_each_iteration_of_the_event_loop() -> None:
+    scheduler = Scheduler()
+    events: list[int] = []
+
+    async def scan(name: int) -> None:
+        time_slice = TimeSlice(scheduler)
+        for _ in range(5):
+            await time_slice.renew()
+            events.append(name)
+
+    async def iterations() -> None:
+        while True:
+            events.append(-1)
+            await asyncio.sleep(0)
+
+    counting = asyncio.create_task(iterations())
+    await asyncio.gather(*map(scan, range(8)))
+    counting.cancel()
+    slices = "".join("." if name < 0 else "x" for name in events).split(".")
+    assert max(map(len, slices)) == 1
+    assert [events.count(name) for name in range(8)] == [5] * 8
+
+
+async def test_a_slice_counts_the_computing_time_of_a_scan_and_not_its_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+    monkeypatch.setattr(time_slices, "monotonic", lambda: now)
+
+    async def wait() -> str:
+        nonlocal now
+        now += 1000
+        return "reply"
+
+    time_slice = TimeSlice()
+    now += SLICE * 0.9
+    assert await time_slice.pause(wait()) == "reply"
+    used_up = [time_slice.is_used_up]
+    now += SLICE * 0.2
+    used_up.append(time_slice.is_used_up)
+    await time_slice.renew()
+    used_up.append(time_slice.is_used_up)
+    assert used_up == [False, True, False]
+
+
+async def test_a_wait_for_redis_ends_a_scan_whose_client_is_gone_meanwhile() -> None:
+    time_slice = TimeSlice(is_client_gone=lambda: True)
+    with pytest.raises(ClientGone):
+        await time_slice.pause(asyncio.sleep(0))
