@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import repeat
+from math import ceil, floor
 from typing import Protocol
 
 from service.configs.budget import UNLIMITED, Budget, OutOfBudget
@@ -22,8 +23,7 @@ from service.errors import BadRequest, FilterTooExpensive
 from service.store import scripts
 from service.store.connection import Link, checked
 from service.store.keys import Partition
-from service.store.replies import WrongType
-from service.store.sessions import FIELDS, Session, Sessions, is_expired, microseconds, session_of
+from service.store.sessions import Session, Sessions, is_expired, microseconds, session_of
 from service.store.time_slices import TimeSlice
 
 FIND = scripts.load("find")
@@ -36,7 +36,6 @@ MEMBERS_PER_CANDIDATE = 120
 
 #: A serial that no session reaches; cursors with more are not ours.
 _SERIAL_MAX = 2**53
-_NO_FIELDS = [None] * len(FIELDS)
 
 
 class Filter(Protocol):
@@ -295,21 +294,23 @@ class Walk:
     with_expired: bool = False
     candidates: deque[Session] = field(default_factory=deque)
     done: bool = False
-    #: As Redis stores it: a score that somebody wrote by hand may be no serial.
+    #: Where the next candidates are read from: a serial as Redis stores it.
     _after: bytes | None = None
     _taken: int | None = None
 
     def __post_init__(self) -> None:
         """Begin at the page's position."""
-        self._taken = self.position
         self._after = None if self.position is None else b"%d" % self.position
+        self._taken = self.position
 
     @property
     def examined(self) -> int | None:
         """A serial such that all candidates up to it have been taken, and none behind it."""
         if self.candidates or self._after is None:
             return self._taken
-        return int(float(self._after))
+        # A score that somebody wrote by hand may be no serial: then the one before it.
+        score = min(max(float(self._after), 0), _SERIAL_MAX)
+        return ceil(score) if self.query.descending else floor(score)
 
     def take(self) -> Session:
         """The next candidate, which is examined now."""
@@ -322,14 +323,14 @@ class Walk:
 
         There may be none, although the walk is not done. Returns how many members of index sets were looked at.
         """
-        partition, after = self.partition, self._after
-        more, position, members, *flat = await FIND.run(
+        partition = self.partition
+        more, self._after, members, time, *found = await FIND.run(
             self.link,
             (partition.sessions,),
             (
                 partition.prefix,
                 partition.block_size,
-                "" if after is None else after,
+                "" if self._after is None else self._after,
                 int(self.query.descending),
                 wanted,
                 max_bytes,
@@ -338,31 +339,10 @@ class Walk:
             writes=False,
         )
         self.done = not more
-        self._after = position
-        self.candidates += await self._read(
-            [
-                (int(serial), name.decode(errors="replace"))
-                for serial, name in zip(flat[::2], flat[1::2], strict=True)
-                if serial.isdigit()  # else no session has it
-            ]
-        )
-        return int(members)
-
-    async def _read(self, candidates: Sequence[tuple[int, str]]) -> list[Session]:
-        if not candidates:
-            return []
-        replies = await self.link.batch(
-            [("TIME",), *(("HMGET", self.partition.session(session_id), *FIELDS) for _, session_id in candidates)],
-            at=self.partition.prefix,
-        )
-        # A session's key that is no hash is no session.
-        time, *replies = checked([_NO_FIELDS if isinstance(reply, WrongType) else reply for reply in replies])
         now = microseconds(time)
-        sessions = []
-        for (serial, session_id), fields in zip(candidates, replies, strict=True):
-            session = session_of(session_id, fields)
-            # It may be gone since, or gone and come again under the same id with another serial.
-            if session is None or session.serial != serial or (is_expired(fields, now) and not self.with_expired):
-                continue
-            sessions.append(session)
-        return sessions
+        for *fields, serial, name in found:
+            session = session_of(name.decode(errors="replace"), fields)
+            # What somebody damaged by hand is no candidate.
+            if session is not None and b"%d" % session.serial == serial and (self.with_expired or not is_expired(fields, now)):
+                self.candidates.append(session)
+        return int(members)

@@ -74,6 +74,7 @@ AMBIGUOUS = {
     "an authority without CONNECT": ("GET x:443 HTTP/1.1", [], b""),
     "an asterisk without OPTIONS": ("GET * HTTP/1.1", [], b""),
     "a host with a bracket": ("GET http://[::1/api/v1/ping HTTP/1.1", [], b""),
+    "a port that is no number": ("GET http://x:abc/ HTTP/1.1", [], b""),
     "a port that is none": ("GET http://x:99999/api/v1/ping HTTP/1.1", [], b""),
     "backslashes": ("GET \\api\\v1\\ping HTTP/1.1", [], b""),
     "raw UTF-8 in the target": ("GET /api/v1/user/\xc3\xa9/resources HTTP/1.1", [], b""),

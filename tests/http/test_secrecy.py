@@ -18,20 +18,28 @@ from tests.serving import Serving, request
 VALUE = "value-that-nobody-may-read"
 
 
+#: `session-configs` with a defect: what counts a user's sessions fails, and says of which user.
+PROGRAM = """
+import sys
+from service import cli
+from service.store.users import Users
+
+async def count_sessions(self, identifier):
+    raise LookupError(f"no {identifier}")
+
+Users.count_sessions = count_sessions
+sys.exit(cli.main())
+"""
+
+
 @pytest.fixture
 def logging(tmp_path: Path) -> Iterator[tuple[Serving, Api]]:
     flags = ["--workers", "1", "--access-log", "true", "--command-timeout", "0.2", "--client-timeout", "0.2"]
-    serving = Serving(tmp_path / "data", *flags, SCC_ROOT_TOKEN="root-of-the-tests").wait_ready()
+    serving = Serving(tmp_path / "data", *flags, program=("-c", PROGRAM), SCC_ROOT_TOKEN="root-of-the-tests").wait_ready()
     api = api_on(serving)
     yield serving, api
     api.close()
     serving.stop()
-
-
-def break_times(api: Api) -> None:
-    """Provoke a defect in every create: the last created_at is beyond what a time can be."""
-    with Redis.from_url(api.server.redis_url) as redis:
-        redis.hset("scc:{default.0}:state", "created_at", 10**18)
 
 
 def test_no_key_and_no_config_is_ever_logged(logging: tuple[Serving, Api]) -> None:
@@ -75,10 +83,12 @@ def test_no_key_and_no_config_is_ever_logged(logging: tuple[Serving, Api]) -> No
         assert 503 in everything()
     finally:
         kill(redis_pid, signal.SIGCONT)
-    break_times(api)
-    # What nobody expects is a defect, and logged with all that is known of it.
-    for configs in ({VALUE: VALUE}, {"a": {VALUE: 1}}):
-        status, answer = request("POST", f"{serving.base_url}/session", api.key, {"configs": configs})
+    # A key of another kind in the place of the session, and what nobody expects: a defect, with all that is known of it.
+    with Redis.from_url(api.server.redis_url) as redis:
+        redis.set(f"scc:{{default.0}}:session:{session_id}", VALUE)
+    for method, body in (("GET", None), ("PATCH", {"configs": {VALUE: VALUE}})):
+        assert request(method, f"{serving.base_url}{path}", api.key, body)[0] == 503
+        status, answer = request("GET", f"{serving.base_url}/user/alice/resources", api.key)
         assert (status, answer["reason"]) == (500, "internal")
     assert serving.stop() == 0
     told = serving.output + serving.errors
@@ -94,10 +104,10 @@ def test_a_key_in_a_path_is_masked_in_the_access_log_and_beside_a_traceback(logg
     for key in (api.key, encoded, encoded.replace("%", "%25"), api.key.replace("-", "%2D")):
         api.send("GET", f"/{key}/session")
         api.send("GET", f"/session/{key}")
-    break_times(api)
-    request("POST", f"{serving.base_url}/session", api.key, {"configs": {api.key: 1}})
+    assert request("GET", f"{serving.base_url}/user/{api.key}/resources", api.key)[0] == 500
     assert serving.stop() == 0
     assert "Traceback" in serving.errors
+    assert "LookupError: no sk-ac-***" in serving.errors
     assert serving.errors.count("GET /api/v1/sk-ac-*** 404 ") == 4
     assert serving.errors.count("GET /api/v1/session/sk-ac-*** 400 ") == 4
     assert [word for word in ("root-of-the-tests", "root%2Dof", encoded[-30:]) if word in serving.errors] == []
@@ -109,6 +119,8 @@ def test_what_is_refused_before_it_is_a_request_is_logged_with_its_sender_and_wi
     serving, api = logging
     refused = {
         400: head(api, "GET /api/v1/ping HTTP/1.1", f"X: {VALUE}\x00", f"Authorization : Bearer {api.key}"),
+        414: head(api, f"GET /api/v1/session?x={VALUE * 4000} HTTP/1.1"),
+        431: head(api, "GET /api/v1/ping HTTP/1.1", f"X: {VALUE * 400}"),
         408: f"GET /{VALUE} HTTP/1.1\r\nAuthorization: Bearer {api.key}\r\n".encode(),
     }
     for status, raw in refused.items():

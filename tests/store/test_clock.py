@@ -174,13 +174,13 @@ CLOCKS = {
     "store/listing.py": "which sessions of a page are expired: test_an_expired_session_is_there_again…",
     "store/lua/include/commit.lua": "all times of a write: the tests above",
     "store/lua/include/user.lua": "the order of users: test_users_are_in_the_order_of_their_creation…",
-    "store/lua/preflight.lua": "nothing: it tries the commands",
+    "store/lua/preflight.lua": "whether TIME is allowed, not what it says",
     "store/lua/take_rate.lua": "tests/store/test_rates.py: …_stops_a_key_for_one_interval_at_most",
-    "store/preflight.py": "nothing: it tries the commands",
+    "store/preflight.py": "as above",
     "store/projects.py": "a project's created_at, which nothing is compared with",
     "store/sessions.py": "whether a session is expired: test_an_expired_session_is_there_again…",
+    "store/upkeep/records.py": "the created_at that a damaged project record gets, as above",
     "store/sweep.py": "what is due, and the lease: tests/store/test_sweep.py: test_a_clock_that_stepped_back_stops_no_sweep",
-    "store/upkeep/records.py": "a repaired created_at of a project, which nothing is compared with",
 }
 
 _CLOCK = re.compile(r'"(?:TIME|PX|EX|P?EXPIRE(?:AT)?|P?TTL|PXAT|EXAT|GETEX|P?SETEX)"|time\.time\(|datetime\.now\(')

@@ -1,7 +1,7 @@
 """A listing equals a scan of all sessions by brute force: filters, users, orders, pages, changes between pages."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from random import Random
 from typing import Any
@@ -14,10 +14,8 @@ from service.configs.containment import Filter, contains, exact
 from service.configs.limits import Limits
 from service.errors import BadRequest
 from service.store.connection import Link
-from service.store.lane import Command
 from service.store.listing import Query, all_matches, decode_cursor, encode_cursor, page
 from service.store.sessions import Session, Sessions
-from service.store.topology import Place
 from tests.store.filling import PROJECT, TIMEOUT, add, document_of, fill, on_every_redis, opened, session_id
 from tests.unit import strategies
 from tests.unit.strategies import Spelled, part_of, spell
@@ -240,29 +238,6 @@ async def test_a_session_that_went_and_came_again_is_listed_once_at_its_new_plac
     right = [*names[:2], *names[3:], names[2]]
     assert await everything(sessions, Query(), 2) == right
     assert await everything(sessions, Query(filter=Filter.parse(b'{"a":1}', LIMITS)), 2) == right
-
-
-@pytest.mark.parametrize("wanted", [b"{}", b'{"a":1}'])
-async def test_a_session_that_goes_and_comes_again_while_it_is_read_is_not_listed_at_its_old_place(
-    sessions: Sessions, wanted: bytes, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    names = [session.id for session in await fill(sessions, [{"a": 1}] * 4)]
-    read = sessions.link.batch
-    replaced = False
-
-    async def batch(commands: Sequence[Command], *, writes: bool = False, at: Place | None = None) -> list[Any]:
-        nonlocal replaced
-        if not replaced:
-            replaced = True
-            await sessions.delete(names[1])
-            await add(sessions, 2, {"a": 1})
-        return await read(commands, writes=writes, at=at)
-
-    monkeypatch.setattr(sessions.link, "batch", batch)
-    query = Query(filter=Filter.parse(wanted, LIMITS))
-    first = [session.id for session in (await page(sessions, query, 20)).sessions]
-    assert first == [names[0], *names[2:]]
-    assert await everything(sessions, query) == [names[0], *names[2:], names[1]]
 
 
 def test_a_cursor_leads_back_to_the_serials_it_was_made_of() -> None:

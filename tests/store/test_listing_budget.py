@@ -1,6 +1,7 @@
 """Pages that end early: with any budget, all pages together are the list, on every number of partitions and in both orders."""
 
 import asyncio
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -15,7 +16,7 @@ from service.configs.limits import Limits
 from service.errors import ClientGone, FilterTooExpensive
 from service.store import listing, time_slices
 from service.store.connection import Link
-from service.store.listing import READ_BYTES, Page, Query, all_matches, decode_cursor, page
+from service.store.listing import FIND, READ_BYTES, Page, Query, all_matches, decode_cursor, page
 from service.store.sessions import FIELDS, Sessions
 from service.store.time_slices import SLICE, Scheduler, TimeSlice
 from tests.store.filling import PROJECT, CountingLink, fill, on_every_redis, pour
@@ -134,18 +135,15 @@ async def test_a_first_session_that_is_too_dear_is_refused_and_a_later_one_begin
 
 
 class Measuring(CountingLink):
-    """Notes the bytes of configs in the replies of each batch."""
+    """Notes the bytes of configs in each reply of find.lua."""
 
     @property
     def read(self) -> list[int]:
-        sizes, size = [], 0
-        for command, reply in self.seen:
-            if command[0] == "TIME":
-                sizes.append(size)
-                size = 0
-            if command[0] == "HMGET" and command[2:] == FIELDS and reply[0] is not None:
-                size += len(reply[0])
-        return [*sizes[1:], size]
+        return [
+            sum(len(session[0]) for session in reply[4:])
+            for command, reply in self.seen
+            if command[:2] == ("EVALSHA", FIND.sha) and not isinstance(reply, Exception)
+        ]
 
 
 @on_every_redis
@@ -169,17 +167,20 @@ async def test_what_is_read_at_a_time_is_bounded_in_bytes(empty_redis: str, part
 
 
 @pytest.mark.parametrize("partitions", [1, 3])
-async def test_a_page_of_small_sessions_takes_as_many_round_trips_as_ever(empty_redis: str, partitions: int) -> None:
+async def test_a_page_of_small_sessions_takes_one_round_trip_to_each_partition(empty_redis: str, partitions: int) -> None:
     link = CountingLink.open(empty_redis, timeout=30)
     sessions = Sessions(link, PROJECT, Limits(), partitions)
     await pour(sessions, [{"kind": 1}] * 300)
+    await link.call("SCRIPT", "LOAD", FIND.source)
     for wanted in (b'{"kind":1}', b""):
         link.seen.clear()
         assert len((await page(sessions, Query(filter=Filter.parse(wanted, LIMITS)), 20)).sessions) == 20
-        names = [command[0] for command, _ in link.seen if not isinstance(_, Exception)]
-        assert names.count("EVALSHA") + names.count("EVAL") == partitions
-        assert names.count("TIME") == partitions
+        assert [command[0] for command, _ in link.seen] == ["EVALSHA"] * partitions
     await link.close()
+
+
+def test_the_script_reads_the_fields_that_make_a_session() -> None:
+    assert re.findall(r'"(\w+)"', FIND.source.partition("local FIELDS = {")[2].partition("}")[0]) == list(FIELDS)
 
 
 def used_up(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,10 +4,12 @@ import asyncio
 
 import pytest
 
+from service.configs.containment import Filter
 from service.configs.limits import Limits
-from service.errors import NotFound, PreconditionFailed, TooLarge, Unreadable
+from service.errors import ConfigsTooLarge, NotFound, PreconditionFailed, TooLarge, Unreadable
 from service.store.conditions import Conditions, ETags
 from service.store.connection import Link
+from service.store.listing import Query, page
 from service.store.sessions import Sessions
 from service.store.upkeep.partition_check import Check
 from tests.store.filling import PROJECT, add, document_of, fill, keyspace, lapse, on_every_redis, only, opened, session_id
@@ -51,6 +53,25 @@ async def test_any_number_of_terms_comes_and_goes(sessions: Sessions, count: int
         after = await keyspace(sessions.link)
         assert {**after, state: 0} == {**both, state: 0}
     assert (await sessions.get(kept.id)).configs == kept.configs
+
+
+async def test_a_session_from_before_the_limit_on_terms_was_lower_is_read_listed_and_deleted(sessions: Sessions) -> None:
+    before = await keyspace(sessions.link)
+    ample = Limits(max_terms=5000)
+    many = {f"k{number}": number for number in range(1000)}
+    await Sessions(sessions.link, PROJECT, ample, 1, 4).create(
+        ONE, document_of(many, ample), user=None, disable_task_tracking=False
+    )
+    now = Sessions(sessions.link, PROJECT, Limits(), 1, 4)
+    held = await now.get(ONE)
+    query = Query(filter=Filter.parse(b'{"k999":999}', Limits()))
+    assert [session.id for session in (await page(now, query, 10)).sessions] == [ONE]
+    for change in ({"one": 1}, {"k0": None}):
+        with pytest.raises(ConfigsTooLarge, match="more than 512 index terms"):
+            await now.patch(ONE, document_of(change))
+    assert await now.get(ONE) == held
+    await now.delete(ONE)
+    assert {**await keyspace(sessions.link), now.all_partitions[0].state: 0} == {**before, now.all_partitions[0].state: 0}
 
 
 async def test_a_member_that_gets_its_first_terms_later_is_no_finding(sessions: Sessions) -> None:

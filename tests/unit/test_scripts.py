@@ -140,6 +140,8 @@ def test_python_hands_each_script_as_many_keys_and_arguments_as_its_header_names
     # `patch` builds its arguments beforehand, `delete` for one call and for many; the others are run many at once.
     assert checked >= {(name, kind) for name in NAMES for kind in ("KEYS", "ARGV")} - {
         ("patch", "ARGV"),
+        ("count", "KEYS"),
+        ("count", "ARGV"),
         ("delete", "KEYS"),
         ("delete", "ARGV"),
         ("adopt_session", "ARGV"),

@@ -1,4 +1,4 @@
--- find: the next sessions, in the order of their serials, that have all of the demanded terms. Reads only.
+-- find: the next sessions as they are, in the order of their serials, that have all of the demanded terms. Reads only.
 -- KEYS[1] sessions    zset of the partition, id -> serial
 -- ARGV[1] prefix      of the partition's keys
 -- ARGV[2] block_size  serials a block
@@ -7,13 +7,17 @@
 -- ARGV[5] wanted      candidates to return at most
 -- ARGV[6] max_bytes   bytes of configs of all candidates at most; the first candidate always fits
 -- ARGV[7] demands     two each: term, and the spill term that serves instead ("" for none); without any: all sessions
--- returns {1 if there may be more, else 0, serial to go on after, members looked at, serial, id, serial, id, …}
+-- returns {1 if there may be more, else 0, serial to go on after, members looked at, TIME, session, session, …}
+--         with each session as {the fields of its hash as FIELDS names them, its serial, its id}
 --
 -- First the blocks in which all terms occur, by one SINTER of the terms' `blocks:` sets. Then, block by block from `after`:
 -- where all sets are dense, windows of consecutive serials are probed with SMISMEMBER, which fills a page at once; else the
 -- block's sets are intersected. A call looks at a bounded number of blocks and members, then says where it stopped.
 -- include: batches
 
+local FIELDS = {
+  "configs", "revision", "user", "created_at", "updated_at", "disable_task_tracking", "serial", "expires_at",
+}
 local MAX_DEMANDS = 8   -- the rarest; a candidate is checked in full afterwards, so fewer demands only cost candidates
 local MAX_BLOCKS = 32
 local MAX_COST = 12000  -- members looked at, roughly 0.1 µs each
@@ -172,17 +176,21 @@ local function candidates(block, demands, needed)
   return found, to, true
 end
 
-local reply = { 1, "", 0 }
+local reply = { 1, "", 0, call("TIME") }
 local found_count, bytes, visited = 0, 0, 0
 
 -- Add a candidate to the reply, its serial as text; false where it is the last one, or does not fit any more.
 local function add(serial, id)
-  -- A key of another type is no session; whoever reads the candidates skips it.
-  local length = redis.pcall("HSTRLEN", prefix .. "session:" .. id, "configs")
-  bytes = bytes + (tonumber(length) or 0)
-  if found_count > 0 and bytes > max_bytes then return false end
-  found_count = found_count + 1
-  reply[2], reply[2 * found_count + 2], reply[2 * found_count + 3] = serial, serial, id
+  local stored = redis.pcall("HMGET", prefix .. "session:" .. id, unpack(FIELDS))
+  -- A key that is no hash is no session.
+  if not stored.err and stored[1] then
+    bytes = bytes + #stored[1]
+    if found_count > 0 and bytes > max_bytes then return false end
+    found_count = found_count + 1
+    stored[#FIELDS + 1], stored[#FIELDS + 2] = serial, id
+    reply[found_count + 4] = stored
+  end
+  reply[2] = serial
   return found_count < wanted
 end
 
@@ -208,7 +216,7 @@ local function all_sessions()
   for i = 1, #pairs_found, 2 do
     if not add(pairs_found[i + 1], pairs_found[i]) then return finish() end
   end
-  return complete()
+  return #pairs_found < 2 * wanted and complete() or finish()
 end
 
 local demands = read_demands()

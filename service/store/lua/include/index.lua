@@ -59,8 +59,8 @@ local function count_existing(keys, visit)
   each_batch(#keys, EXISTS_BATCH, function(first, last) visit(first, last, call("EXISTS", unpack(keys, first, last))) end)
 end
 
--- Takes `member` out of the sets `from` and adds it to the sets `to`. SMOVE does both in one command, and a write costs about as much
--- whatever it does; it adds nothing where `member` was not in the first set.
+-- Takes `member` out of the sets `from` and adds it to the sets `to`. SMOVE does both in one command, which also goes to the file and
+-- to replicas once; it adds nothing where `member` was not in the first set.
 local function move(member, from, to)
   local paired = math.min(#from, #to)
   for i = 1, paired do
