@@ -24,6 +24,7 @@
     ├── Overloaded              503  the worker has as much in hand as it may
     ├── StoreUnavailable        503  nothing was written
     │   ├── StoreFull           503  Redis is out of memory; nothing was written
+    │   ├── StoreEmpty          503  Redis has lost the store, or somebody has emptied it
     │   ├── WriteUncertain      503  a write that may or may not have happened
     │   └── NotReplicated       503  a write that has happened, but is not on as many replicas as promised
     ├── StoreDamaged            503  a key was overwritten by hand; `check --repair` rebuilds what follows from other keys
@@ -261,6 +262,19 @@ class StoreFull(StoreUnavailable):
 
     reason = "store_full"
     message = "the store is out of memory; try again later"
+
+
+class StoreEmpty(StoreUnavailable):
+    """Redis has no store any more: somebody emptied it, or it was restarted without its file. Nothing was written."""
+
+    reason = "store_empty"
+    message = "the store is empty: its data was removed or lost"
+
+    def __init__(self) -> None:
+        super().__init__(
+            diagnosis="Redis holds no store any more: it was emptied, or restarted without its file; "
+            "restore its data, or restart the servers to begin a new store"
+        )
 
 
 class WriteUncertain(StoreUnavailable):

@@ -13,6 +13,7 @@ from service.store.conditions import Conditions
 from service.store.connection import Link
 from service.store.projects import KeyRing, ProjectConfigs, Registry
 from service.store.rates import Rates
+from service.store.server_config import ConfigWatch
 from service.store.sessions import Project, Sessions
 from service.store.users import Users
 
@@ -33,6 +34,7 @@ class Worker:
     def __init__(self, settings: Settings, link: Link) -> None:
         self.settings = settings
         self.link = link
+        self.config_watch = ConfigWatch(link)
         self.load = Load(settings.max_in_flight)
         self.rates = _rates(settings, link)
         self.keys = KeyRing(Registry(link, settings.key_secret), self._store, settings.partitions)

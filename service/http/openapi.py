@@ -20,6 +20,8 @@ from service.errors import (
     RequestTimeout,
     ServiceError,
     SessionNotFound,
+    StoreEmpty,
+   
     StoreFull,
     StoreUnavailable,
     TooManyRequests,
@@ -39,7 +41,7 @@ Errors = tuple[type[ServiceError], ...]
 
 #: Errors that any path can be answered with; beside them any path that needs a key, and any that takes a body.
 _ALWAYS: Errors = (BadRequest, RequestTimeout, UriTooLong, HeadTooLarge, Overloaded)
-_WITH_KEY: Errors = (Unauthorized, TooManyRequests, StoreUnavailable, StoreFull, WriteUncertain, NotReplicated)
+_WITH_KEY: Errors = (Unauthorized, TooManyRequests, StoreUnavailable, StoreFull, StoreEmpty, WriteUncertain, NotReplicated)
 _WITH_BODY: Errors = (
     ConfigsTooLarge,
     BodyTooLarge,

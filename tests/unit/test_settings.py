@@ -30,6 +30,7 @@ SAMPLES: dict[str, tuple[str, object]] = {
     "redis_server": ("/usr/bin/redis-server", "/usr/bin/redis-server"),
     "root_token": ("xyz", "xyz"),
     "key_secret": ("hush", "hush"),
+    "replace_root_key": ("true", True),
     "partitions": ("16", 16),
     "min_replicas": ("1", 1),
     "start_timeout": ("5", 5.0),
