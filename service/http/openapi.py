@@ -21,7 +21,6 @@ from service.errors import (
     ServiceError,
     SessionNotFound,
     StoreEmpty,
-   
     StoreFull,
     StoreUnavailable,
     TooManyRequests,

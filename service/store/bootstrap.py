@@ -183,8 +183,5 @@ async def _refuse_other_servers(link: Link, partitions: int) -> None:
         # CLIENT LIST may be forbidden. Those servers then find the new record, and refuse to work on it.
         return
     if others:
-        number = min(others)
-        raise StartupError(
-            f"this Redis was emptied while servers with {number} partitions run on it; end them first, "
-            f"or start with {flag('partitions')} {number}"
-        )
+        option = f"{flag('partitions')} {min(others)}"
+        raise StartupError(f"this Redis was emptied while servers with {option} run on it; end them first, or start with {option}")

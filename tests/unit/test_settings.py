@@ -187,6 +187,11 @@ def test_a_boolean_is_true_in_the_usual_words(text: str) -> None:
     assert load(environment={"SCC_ACCESS_LOG": text}).access_log is True
 
 
+def test_the_flag_of_a_boolean_alone_means_true() -> None:
+    assert load(parser().parse_args(["--replace-root-key", "--port", "1"]), {}).replace_root_key is True
+    assert load(parser().parse_args(["--replace-root-key", "false"]), {}).replace_root_key is False
+
+
 @pytest.mark.parametrize("text", ["0", "false", "no", "off", "False"])
 def test_a_boolean_is_false_in_the_usual_words(text: str) -> None:
     assert load(environment={"SCC_ACCESS_LOG": text}).access_log is False
