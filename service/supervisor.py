@@ -146,7 +146,7 @@ def _watch(signals: Signals, workers: list[Worker], redis: EmbeddedRedis | None)
     now = time.monotonic()
     watched = [Watched(f"worker {number}", one.start, one.ended, now) for number, one in enumerate(workers, 1)]
     if redis is not None:
-        watched.append(Watched("the embedded Redis", redis.launch, redis.ended, now))
+        watched.append(Watched("the embedded Redis", redis.relaunch, redis.ended, now))
     while not signals.stops:
         now = time.monotonic()
         pause = min(one.look(now) for one in watched)

@@ -184,4 +184,6 @@ async def _refuse_other_servers(link: Link, partitions: int) -> None:
         return
     if others:
         option = f"{flag('partitions')} {min(others)}"
-        raise StartupError(f"this Redis was emptied while servers with {option} run on it; end them first, or start with {option}")
+        raise StartupError(
+            f"this Redis was emptied while servers with {option} run on it; end them first, or start with {option}"
+        )
