@@ -32,21 +32,24 @@ def run(arguments: Namespace, settings: Settings) -> int:  # noqa: ARG001 - the 
         raise StartupError(f"there is no append-only file in data directory {directory}")
     datadir.require_private(directory)
     with datadir.lock(directory):
-        sys.stdout.write(_repair(directory, path, choose_server(directory, settings.redis_server)) + "\n")
+        sys.stdout.write(_repair(path, choose_server(directory, settings.redis_server)) + "\n")
     return 0
 
 
-def _repair(directory: Path, path: Path, server: Server) -> str:
-    """Repair the append-only file, whose last part is `path`; returns what was done."""
-    target = data_format.check_target(directory)
-    if aof_tail.run_check(target, server).returncode == 0:
-        return f"{path} is not damaged"
+def _repair(path: Path, server: Server) -> str:
+    """Repair the last part of the append-only file, `path`; returns what was done.
+
+    Damage elsewhere cannot be repaired. The check is not given the manifest, which names all parts: that of Valkey 9 does not
+    recognise the base files that Valkey 9 writes.
+    """
+    if aof_tail.run_check(path, server).returncode == 0:
+        return f"{path} is not damaged; if Redis refuses to load its other files, restore a backup"
     size = path.stat().st_size
     try:
         copy = aof_tail.keep(path, "before-repair")
     except OSError as error:
         raise StartupError(f"{path} cannot be copied: {error.strerror}") from None
-    done = aof_tail.run_check(target, server, fix=True)
+    done = aof_tail.run_check(path, server, fix=True)
     if done.returncode != 0:
         lines = done.stdout.decode(errors="replace").strip().splitlines()[-_TAIL_LINES:]
         raise StartupError(f"{path} cannot be repaired: {' | '.join(lines)}")

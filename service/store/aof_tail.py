@@ -73,7 +73,7 @@ def whole_until(path: Path, server: Server) -> int | None:
 
 
 def run_check(path: Path, server: Server, *, fix: bool = False) -> subprocess.CompletedProcess[bytes]:
-    """Run the check of `server`'s program on an append-only file or a manifest; with `fix`, damage at the end is cut off.
+    """Run the check of `server`'s program on an append-only file; with `fix`, damage at the end is cut off.
 
     Raises:
         StartupError: it cannot be run.
@@ -118,8 +118,9 @@ def is_interrupted_write(file: BinaryIO, start: int, end: int) -> bool:
         name = _read_command(file, end)
         if name is None:
             return file.tell() == end
-        # A whole command is part of a transaction that was interrupted; another one begins or ends in no such.
-        if in_transaction == (name in (b"MULTI", b"EXEC")):
+        # A whole command belongs to a transaction that was interrupted.
+        belongs = name not in (b"MULTI", b"EXEC") if in_transaction else name == b"MULTI"
+        if not belongs:
             return False
         in_transaction = True
     return True

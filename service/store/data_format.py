@@ -136,12 +136,6 @@ def last_file(directory: Path) -> Path | None:
     return path if path.is_file() else None
 
 
-def check_target(directory: Path) -> Path:
-    """The file from which a server's check finds all parts of the append-only file."""
-    manifest = directory / _DIRECTORY / _MANIFEST
-    return manifest if manifest.exists() else directory / _FILE
-
-
 def files(directory: Path) -> list[Path]:
     """The files of a server, and the directory of some of them."""
     return [directory / RECORD, directory / _FILE, directory / _DIRECTORY, *(directory / _DIRECTORY).glob("*")]

@@ -133,7 +133,8 @@ def test_an_emptied_store_is_503_until_a_server_of_the_same_layout_makes_a_new_o
             # The server is still connected, and a server of another layout would take its store away.
             sentence = refused(serve(redis, "--partitions", "3"))
             assert sentence == (
-                "this Redis was emptied while servers with --partitions 1 run on it; end them first, or start with --partitions 1"
+                "this Redis was emptied while servers with --partitions 1 run on it; "
+                "end them first, or start with --partitions 1"
             )
         assert redis.ask("EXISTS", "scc:store", "scc:projects", "scc:sweep") == 0
         serve(redis).wait_ready()
