@@ -46,6 +46,9 @@ COMMANDS = {
     "repartition": Command(
         "repartition", "move a store to another number of partitions, while no server runs", reaches_server=False
     ),
+    "repair-aof": Command(
+        "repair_aof", "cut off the damaged end of the embedded Redis's file", connects=False, reaches_server=False
+    ),
     "health": Command(
         "health", "ask the server that these settings describe whether it runs", connects=False, reaches_server=False
     ),

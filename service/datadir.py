@@ -10,6 +10,7 @@ The embedded Redis keeps its socket, its log and its append-only file there too,
 import fcntl
 import os
 import secrets
+import stat
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +18,7 @@ from typing import BinaryIO
 
 from service.errors import StartupError
 from service.settings import Settings, variable
-from service.store import embedded
+from service.store import data_format, embedded
 
 LOCK, ROOT_TOKEN, KEY_SECRET = "lock", "root-token", "key-secret"
 
@@ -43,7 +44,32 @@ def create(path: Path) -> Path:
         raise StartupError(f"data directory {directory} cannot be made: {error.strerror}") from None
     if not os.access(directory, os.R_OK | os.W_OK | os.X_OK):
         raise StartupError(f"data directory {directory} cannot be read and written by this user")
+    require_private(directory)
     return directory
+
+
+def require_private(directory: Path) -> None:
+    """Make sure that nobody else can change what the server reads from its data directory.
+
+    Owned by root is as good as owned by this user: root may write everywhere. A volume that Kubernetes gives to a group
+    (`fsGroup`: owned by root, with the set-group-ID bit, and writable with all its files) may be written by that group.
+
+    Raises:
+        StartupError: the directory, or a file of ours in it, has another owner, or others may write to it.
+    """
+    volume = directory.stat()
+    trusted_group = volume.st_gid if volume.st_uid == 0 and volume.st_mode & stat.S_ISGID else None
+    own = [directory / name for name in (LOCK, ROOT_TOKEN, KEY_SECRET, embedded.LOG)]
+    for path in filter(Path.exists, [directory, *own, *data_format.files(directory)]):
+        status = path.stat()
+        if status.st_uid not in (0, os.geteuid()):
+            raise StartupError(
+                f"{path} belongs to user {status.st_uid}, and this process runs as user {os.geteuid()}: "
+                "run it as the owner, or change the owner with chown"
+            )
+        others = stat.S_IWOTH if status.st_gid == trusted_group else stat.S_IWOTH | stat.S_IWGRP
+        if status.st_mode & others:
+            raise StartupError(f"{path} can be written by other users; close it with `chmod go-w {path}`")
 
 
 def lock(directory: Path, patience: float = LOCK_PATIENCE) -> BinaryIO:

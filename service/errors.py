@@ -28,6 +28,7 @@
     │   ├── StoreFull           503  Redis is out of memory; nothing was written
     │   │   └── ProjectFull     503  the project has as many sessions or users as it may have; nothing was written
     │   ├── LayoutChanged       503  the store was moved to another number of partitions; nothing was written
+    │   ├── StoreEmpty          503  Redis has lost the store, or somebody has emptied it
     │   ├── WriteUncertain      503  a write that may or may not have happened
     │   ├── StoreDamaged        503  a key was overwritten by hand; `check --repair` rebuilds what follows from other keys
     │   │   └── StateIncomplete 503  a partition or project does not say whose it is; nothing was written
@@ -301,6 +302,19 @@ class LayoutChanged(StoreUnavailable):
     """The store has another number of partitions than the server was started with, or is being moved to one."""
 
     message = "the store has been moved to another number of partitions; try again shortly"
+
+
+class StoreEmpty(StoreUnavailable):
+    """Redis has no store any more: somebody emptied it, or it was restarted without its file. Nothing was written."""
+
+    reason = "store_empty"
+    message = "the store is empty: its data was removed or lost"
+
+    def __init__(self) -> None:
+        super().__init__(
+            diagnosis="Redis holds no store any more: it was emptied, or restarted without its file; "
+            "restore its data, or restart the servers to begin a new store"
+        )
 
 
 class WriteUncertain(StoreUnavailable):

@@ -75,6 +75,9 @@ class Settings(Limits):
     key_secret: str = field(
         default="", metadata={"help": "secret that keys are hashed with; the same for all servers of one Redis"}
     )
+    replace_root_key: bool = field(
+        default=False, metadata={"help": "revoke the root key of the store if root_token is another one; else refuse to start"}
+    )
     partitions: int = field(
         default=1, metadata={"help": "partitions of each project's sessions; fixed when a store is first used"}
     )
@@ -172,8 +175,10 @@ def add_flags(parser: ArgumentParser, names: Collection[str] = ()) -> None:
     for item in fields(Settings):
         if item.name in names or (not names and item.name not in SECRETS):
             text = f"{item.metadata['help']} [{variable(item.name)}]"
+            # A flag of a Boolean alone means true.
+            value: dict[str, Any] = {"nargs": "?", "const": "true"} if item.type is bool else {}
             # Without a default, so that a flag before an action is not overwritten by its absence after it.
-            parser.add_argument(flag(item.name), dest=item.name, metavar="VALUE", help=text, default=SUPPRESS)
+            parser.add_argument(flag(item.name), dest=item.name, metavar="VALUE", help=text, default=SUPPRESS, **value)
 
 
 def load(flags: Namespace | None = None, environment: Mapping[str, str] | None = None) -> Settings:

@@ -161,7 +161,7 @@ def _watch(signals: Signals, workers: list[Worker], redis: EmbeddedRedis | None)
     now = time.monotonic()
     watched = [Watched(one.name, one.start, one.ended, now) for one in workers]
     if redis is not None:
-        watched.append(Watched("the embedded Redis", redis.launch, redis.ended, now))
+        watched.append(Watched("the embedded Redis", redis.relaunch, redis.ended, now))
     while not signals.stops:
         now = time.monotonic()
         for worker in workers:

@@ -11,15 +11,15 @@ from service.store.sessions import Project, Sessions
 
 
 @asynccontextmanager
-async def registry(settings: Settings) -> AsyncIterator[Registry]:
-    """All projects of the store.
+async def registry(settings: Settings, *, writes: bool = True) -> AsyncIterator[Registry]:
+    """All projects of the store, for a command that `writes` to it or only reads it.
 
     Raises:
-        StartupError: it is being moved to another number of partitions.
+        StartupError: there is none, this release may not use it, or it is being moved to another number of partitions.
     """
     link = Link.open(settings.redis_url, timeout=settings.command_timeout, min_replicas=settings.min_replicas)
     try:
-        await layout.partitions_at_rest(link)
+        await layout.partitions_at_rest(link, writes=writes)
         yield Registry(link, settings.key_secret)
     finally:
         await link.close()
@@ -27,4 +27,4 @@ async def registry(settings: Settings) -> AsyncIterator[Registry]:
 
 async def sessions(link: Link, project: Project, settings: Settings) -> Sessions:
     """The sessions of `project`, as the store was laid out."""
-    return Sessions(link, project, settings, await layout.partitions_at_rest(link))
+    return Sessions(link, project, settings, await layout.partitions_at_rest(link, writes=False))

@@ -35,7 +35,7 @@ def run(arguments: Namespace, settings: Settings) -> int:
 
 
 async def _run(arguments: Namespace, settings: Settings) -> int:
-    async with _store.registry(settings) as registry:
+    async with _store.registry(settings, writes=arguments.repair) as registry:
         projects = [await registry.get(arguments.project)] if arguments.project else await registry.all()
         whole = not arguments.project
         return await check_projects(registry.link, projects, whole=whole, repair=arguments.repair)
@@ -43,7 +43,7 @@ async def _run(arguments: Namespace, settings: Settings) -> int:
 
 async def check_projects(link: Link, projects: Sequence[Project], *, whole: bool = True, repair: bool = False) -> int:
     """Check `projects`, print as `run` says, and return the exit status. With `whole`, they are all of the store's."""
-    stored = await layout.read(link)
+    stored = await layout.read(link, writes=repair)
     findings: list[Finding] = []
     total = await nodes.key_count(link) + await _session_count(link, projects, stored)
     with tqdm(total=total, desc="check", unit=" keys", file=sys.stderr, disable=None, mininterval=0.2) as bar:

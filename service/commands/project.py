@@ -33,7 +33,7 @@ def run(arguments: Namespace, settings: Settings) -> int:
 
 
 async def _run(arguments: Namespace, settings: Settings) -> None:
-    async with _store.registry(settings) as registry:
+    async with _store.registry(settings, writes=arguments.action != "list") as registry:
         match arguments.action:
             case "list":
                 for project in await registry.all():

@@ -50,6 +50,7 @@ def _redis(settings: Settings) -> Iterator[str]:
     directory = settings.data_dir.absolute()
     if not (directory / datadir.LOCK).exists():
         raise StartupError(f"there is no store in data directory {directory}")
+    datadir.require_private(directory)
     with datadir.lock(directory) as lock:
         # Without a limit on memory: a move needs more for a while, and must not stop half done.
         redis = EmbeddedRedis(

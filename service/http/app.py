@@ -75,12 +75,20 @@ async def _serve(settings: Settings, listener: socket.socket, supervision: Super
     for name in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(name, stop.set)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
-    link = Link.open(settings.redis_url, timeout=settings.command_timeout, min_replicas=settings.min_replicas)
-    dispatch = Dispatch(Worker(settings, link))
+    link = Link.open(
+        settings.redis_url,
+        timeout=settings.command_timeout,
+        min_replicas=settings.min_replicas,
+        partitions=settings.partitions,
+    )
+    worker = Worker(settings, link)
+    dispatch = Dispatch(worker)
     server = Server(dispatch, settings, Protocol)
     runner = web.ServerRunner(server, shutdown_timeout=settings.shutdown_timeout)
     await runner.setup()
-    sweeping = asyncio.create_task(Sweeper(link, settings.partitions).run())
+    background = [
+        asyncio.create_task(work) for work in (Sweeper(link, settings.partitions).run(), worker.config_watch.run())
+    ]
     try:
         site = web.SockSite(runner, listener, backlog=BACKLOG)
         await site.start()
@@ -90,8 +98,9 @@ async def _serve(settings: Settings, listener: socket.socket, supervision: Super
         await site.stop()
         await dispatch.drain(settings.shutdown_timeout)
     finally:
-        sweeping.cancel()
-        await asyncio.wait([sweeping])
+        for task in background:
+            task.cancel()
+        await asyncio.wait(background)
         await runner.cleanup()
         await link.close()
 

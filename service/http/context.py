@@ -14,6 +14,7 @@ from service.store.conditions import Conditions
 from service.store.connection import Link
 from service.store.projects import KeyRing, ProjectConfigs, Registry
 from service.store.rates import Rates
+from service.store.server_config import ConfigWatch
 from service.store.sessions import Project, Sessions
 from service.store.time_slices import Scheduler
 from service.store.users import Users
@@ -36,6 +37,7 @@ class Worker:
         self.settings = settings
         self.link = link
         self.admission = AdmissionControl(settings.max_in_flight)
+        self.config_watch = ConfigWatch(link)
         self.rates = _rates(settings, link)
         self.scans = Scheduler()
         self.keys = KeyRing(Registry(link, settings.key_secret), self._store, settings.partitions)

@@ -3,6 +3,7 @@
 A success is `{"code":0,"msg":"","data":…}`, an error `{"code":…,"msg":…,"reason":…,"error":…}`.
 """
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
 from math import ceil
@@ -36,6 +37,11 @@ def ok(data: bytes | None = None, *, status: int = 200, etag: str | None = None)
 def message(text: str) -> Answer:
     """A success that says something instead of carrying data."""
     return Answer(orjson.dumps({"code": 0, "msg": text}))
+
+
+def ready(warnings: Sequence[str]) -> Answer:
+    """The service can work; `warnings` are sentences for the operator."""
+    return Answer(orjson.dumps({"code": 0, "msg": "ok", "data": {"warnings": warnings}}))
 
 
 def not_modified(etag: str) -> Answer:

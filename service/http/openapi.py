@@ -22,6 +22,7 @@ from service.errors import (
     RequestTimeout,
     ServiceError,
     SessionNotFound,
+    StoreEmpty,
     StoreFull,
     StoreUnavailable,
     TooManyRequests,
@@ -41,7 +42,16 @@ Errors = tuple[type[ServiceError], ...]
 
 #: Errors that any path can be answered with; beside them any path that needs a key, and any that takes a body.
 _ALWAYS: Errors = (BadRequest, RequestTimeout, UriTooLong, HeadTooLarge, Overloaded)
-_WITH_KEY: Errors = (Unauthorized, TooManyRequests, StoreUnavailable, StoreFull, ProjectFull, WriteUncertain, NotReplicated)
+_WITH_KEY: Errors = (
+    Unauthorized,
+    TooManyRequests,
+    StoreUnavailable,
+    StoreFull,
+    ProjectFull,
+    StoreEmpty,
+    WriteUncertain,
+    NotReplicated,
+)
 _WITH_BODY: Errors = (
     ConfigsTooLarge,
     BodyTooLarge,

@@ -6,14 +6,22 @@ from importlib.metadata import version
 from typing import NamedTuple
 
 from service.configs.limits import Limits
-from service.errors import FilterTooExpensive, NotServed, SessionNotFound, StoreUnavailable, Unreadable, UserNotFound
+from service.errors import (
+    FilterTooExpensive,
+    NotServed,
+    SessionNotFound,
+    StoreEmpty,
+    StoreUnavailable,
+    Unreadable,
+    UserNotFound,
+)
 from service.http import openapi, schemas
 from service.http.answer import Answer
 from service.http.context import Call
 from service.http.handlers import health, project, sessions, users
 from service.http.openapi import Operation
 from service.http.router import BELOW
-from service.http.schemas import CONDITIONS, CURSOR, DONE, FILTER, IF_NONE_IN_USE, TIME_DESC, USER, data, ref, said
+from service.http.schemas import CONDITIONS, CURSOR, DONE, FILTER, IF_NONE_IN_USE, READY, TIME_DESC, USER, data, ref, said
 
 API = "/api/v1"
 #: Answered however busy the worker is.
@@ -63,8 +71,8 @@ ROUTES: tuple[Route, ...] = (
         id="health", summary="the process serves", answers={200: said("ok")}, key=False,
     )),
     Route("GET", "/ready", health.ready, Operation(
-        id="ready", summary="Redis can be reached and takes writes", answers={200: said("ok")}, errors=(StoreUnavailable,),
-        key=False,
+        id="ready", summary="Redis can be reached, takes writes, and holds the store", answers={200: READY},
+        errors=(StoreUnavailable, StoreEmpty), key=False,
     )),
     Route("GET", "/openapi.json", describe, Operation(
         id="describe", summary="this description", answers={200: {"type": "object"}}, key=False,

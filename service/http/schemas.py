@@ -174,6 +174,15 @@ def said(text: str) -> Schema:
 #: The envelope of a write that has nothing to tell.
 DONE = said("")
 
+#: The envelope of /ready: what an operator should know of Redis's configuration.
+READY = _closed(
+    {
+        "code": {"const": 0},
+        "msg": {"const": "ok"},
+        "data": _closed({"warnings": {"type": "array", "items": {"type": "string"}}}),
+    }
+)
+
 # Parameters
 
 

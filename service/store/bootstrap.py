@@ -5,17 +5,25 @@ import logging
 from collections.abc import Callable
 from time import monotonic
 
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 
 from service.errors import StartupError, StoreUnavailable
-from service.settings import Settings
-from service.store import causes, keys, layout, replies, urls
+from service.settings import Settings, flag
+from service.store import causes, keys, layout, nodes, replies, server_config, urls
 from service.store.connection import Link
 from service.store.preflight import preflight
 from service.store.projects import KEY_PREFIX, Registry, digest
+from service.store.sessions import Project
 
 DEFAULT_PROJECT = "default"
 ROOT_KEY = "root"
+
+#: Characters of a keyed hash that the store's record has: enough to compare, too few to find a key by.
+CHECK_LENGTH = 16
+
+_OTHER_ROOT_KEY = (
+    "this store has another root key; set root_token to that one, or revoke it and use this one with --replace-root-key"
+)
 
 #: Seconds between two attempts at the start, between two lines that say why it waits, and between two looks at `give_up`.
 RETRY_INTERVAL, LINE_INTERVAL, POLL = 0.5, 5.0, 0.1
@@ -87,12 +95,12 @@ async def _prepare(settings: Settings) -> None:
     link = Link.open(settings.redis_url, timeout=settings.command_timeout, min_replicas=settings.min_replicas)
     try:
         await preflight(link)
+        await check_configuration(link)
         await check_store(link, settings)
         registry = Registry(link, settings.key_secret)
         project = await registry.ensure(DEFAULT_PROJECT)
         await complete_states(link, registry)
-        key = await registry.add_key(project, KEY_PREFIX + settings.root_token, name=ROOT_KEY)
-        await registry.revoke_keys(project, name=ROOT_KEY, but=key)
+        await set_root_key(registry, project, KEY_PREFIX + settings.root_token, replace=settings.replace_root_key)
     except RedisError as error:
         raise StartupError(f"Redis refused: {error}") from error
     finally:
@@ -106,25 +114,85 @@ async def complete_states(link: Link, registry: Registry) -> None:
         await link.call("HSET", keys.STORE, "owners", 1, writes=True)
 
 
+async def check_configuration(link: Link) -> None:
+    """Log what is unwise in the configuration of Redis.
+
+    Raises:
+        StartupError: it may evict any key.
+    """
+    config = await server_config.read(link)
+    if config.evicts:
+        raise StartupError(config.eviction_problem)
+    for warning in config.warnings:
+        logger.warning("%s", warning)
+
+
+async def set_root_key(registry: Registry, project: Project, key: str, *, replace: bool) -> None:
+    """Let the root key `key` open `project`; with `replace`, any other root key is revoked.
+
+    Raises:
+        StartupError: the store has another root key, and it is not to be replaced.
+    """
+    known = digest(key, registry.secret)
+    check = known[:CHECK_LENGTH].encode()
+    if not replace and await registry.hashes(project, ROOT_KEY) - {known}:
+        raise StartupError(_OTHER_ROOT_KEY)
+    stored = await registry.link.call("HGET", keys.STORE, "root_key_check")
+    if stored != check and (replace or stored is None):
+        # Of servers that start on a new store together, the first decides. A store that is full takes no write.
+        await registry.link.call("HSET" if replace else "HSETNX", keys.STORE, "root_key_check", check, writes=True)
+        stored = await registry.link.call("HGET", keys.STORE, "root_key_check")
+    if stored != check:
+        raise StartupError(_OTHER_ROOT_KEY)
+    await registry.add_key(project, key, name=ROOT_KEY)
+    await registry.revoke_keys(project, name=ROOT_KEY, but=key)
+
+
 async def check_store(link: Link, settings: Settings) -> None:
     """Record in a new store how it is laid out; hold an old one to it.
 
     Raises:
-        StartupError: it was made with another layout, number of partitions, block size or key secret, or is being moved.
+        StartupError: it was made with another layout, number of partitions, block size or key secret, or is being moved; or
+            servers with another number of partitions still run on a store that was emptied.
     """
-    await layout.partitions_at_rest(link)
-    here = {
-        "layout": str(layout.LAYOUT),
+    if await layout.exists(link):
+        await layout.partitions_at_rest(link)
+    else:
+        await _refuse_other_servers(link, settings.partitions)
+    expected = {
         "partitions": str(settings.partitions),
         "block_size": str(keys.BLOCK_SIZE),
         # Not a key's hash: it tells a wrong secret at the start, where it would else be a 401 for every key.
-        "key_secret_check": digest("key secret check", settings.key_secret)[:16],
+        "key_secret_check": digest("key secret check", settings.key_secret)[:CHECK_LENGTH],
     }
-    await link.batch([("HSETNX", keys.STORE, name, value) for name, value in here.items()], writes=True)
-    stored = await link.call("HMGET", keys.STORE, *here)
-    for (name, value), found in zip(here.items(), stored, strict=True):
-        if found is None or found.decode() == value:
+    fields = layout.VERSIONS | expected
+    await link.batch([("HSETNX", keys.STORE, name, value) for name, value in fields.items()], writes=True)
+    # What another server wrote meanwhile counts as well.
+    await layout.partitions_at_rest(link)
+    stored = await link.call("HMGET", keys.STORE, *expected)
+    for (name, value), actual in zip(expected.items(), stored, strict=True):
+        if actual is None or actual.decode() == value:
             continue
         if name == "key_secret_check":
             raise StartupError("setting key_secret is not the secret that the keys in this store were hashed with")
-        raise StartupError(f"this store was made with {name} {found.decode()}, not {value}")
+        raise StartupError(f"this store was made with {name} {actual.decode()}, not {value}")
+
+
+async def _refuse_other_servers(link: Link, partitions: int) -> None:
+    """Leave an emptied store to the servers that still run on it, if their number of partitions is another one.
+
+    Raises:
+        StartupError: there are such servers.
+    """
+    try:
+        others = await nodes.partitions_of_servers(link) - {partitions}
+    except (ResponseError, StoreUnavailable) as error:
+        if isinstance(error, StoreUnavailable) and error.may_pass:
+            raise
+        # CLIENT LIST may be forbidden. Those servers then find the new record, and refuse to work on it.
+        return
+    if others:
+        option = f"{flag('partitions')} {min(others)}"
+        raise StartupError(
+            f"this Redis was emptied while servers with {option} run on it; end them first, or start with {option}"
+        )

@@ -21,6 +21,8 @@ from service.store.topology import One, Outcome, Place, Topology, Unknown, Way
 
 #: How the names of our connections begin in CLIENT LIST; those of one link have one name.
 NAME_PREFIX = "session-config-cache:"
+#: Begins the last part of the names of a server's connections, before its number of partitions.
+PARTITIONS_LABEL = "p"
 
 #: Keys looked at for one on every master: enough for a master that has a single slot of 16,384.
 MOST_KEYS_TRIED = 200_000
@@ -52,16 +54,16 @@ class Link:
         self._timeout = timeout
 
     @classmethod
-    def open(cls, url: str, *, timeout: float, min_replicas: int = 0) -> Self:
+    def open(cls, url: str, *, timeout: float, min_replicas: int = 0, partitions: int = 0) -> Self:
         """A way to the store at `url`, connected when first used; a command takes at most `timeout` seconds.
 
-        A write is answered once `min_replicas` replicas have it.
+        A write is answered once `min_replicas` replicas have it. A server names its `partitions`, for CLIENT LIST.
 
         Raises:
             StartupError: `url` is not one of a store.
         """
         address = urls.parse(url)
-        name = NAME_PREFIX + token_hex(4)
+        name = NAME_PREFIX + token_hex(4) + (f":{PARTITIONS_LABEL}{partitions}" if partitions else "")
         address.options["client_name"] = name
         link = cls(_TOPOLOGIES[address.kind](address, timeout=timeout, min_replicas=min_replicas), timeout=timeout)
         link.name = name

@@ -46,6 +46,7 @@ _OF_REDIS_ALONE = range(12, 80)
 _HEADER = re.compile(rb"(?:REDIS|VALKEY)(\d{3,4})")
 _HEADER_SIZE = 9
 _BASE = re.compile(r"^file (\S+) .*\btype b\b", re.MULTILINE)
+_INCREMENTAL = re.compile(r"^file (\S+) .*\btype i\b", re.MULTILINE)
 
 #: What a killed server leaves of a file that it was writing; each may be as large as the store.
 _TEMPORARY = ("temp-*.aof", "temp-*.rdb", "temp-*.manifest")
@@ -121,6 +122,23 @@ def examine(directory: Path) -> Data:
         return Data(Format(in_directory=True, rdb=rdb), record)
     rdb = _rdb_in(directory / _FILE)
     return Data(None if rdb is None else Format(in_directory=False, rdb=rdb), record)
+
+
+def last_file(directory: Path) -> Path | None:
+    """The append-only file that a server appends to; None where there is none."""
+    if not (directory / _DIRECTORY / _MANIFEST).exists():
+        path = directory / _FILE
+    else:
+        names = _INCREMENTAL.findall((directory / _DIRECTORY / _MANIFEST).read_text(encoding="utf-8", errors="replace"))
+        if not names:
+            return None
+        path = directory / _DIRECTORY / names[-1]
+    return path if path.is_file() else None
+
+
+def files(directory: Path) -> list[Path]:
+    """The files of a server, and the directory of some of them."""
+    return [directory / RECORD, directory / _FILE, directory / _DIRECTORY, *(directory / _DIRECTORY).glob("*")]
 
 
 def write_record(directory: Path, server: Server) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from service.errors import StartupError
 from service.lifetime import ending_with_this
 from service.settings import flag
-from service.store import data_format
+from service.store import aof_tail, data_format
 from service.store.binaries import Server, servers
 from service.store.server_socket import ServerSocket, ping, socket_path, url
 
@@ -41,6 +41,7 @@ dir .
 logfile {log}
 appendonly yes
 appendfsync {fsync}
+aof-load-truncated no
 save ""
 maxmemory {max_memory}
 maxmemory-policy noeviction
@@ -68,7 +69,7 @@ class EmbeddedRedis:
         self._fsync = fsync
         self._max_memory = max_memory
         self._keep_open = keep_open
-        self._server = _choose_server(self.directory, server)
+        self._server = choose_server(self.directory, server)
         self._process: subprocess.Popen[bytes] | None = None
         self._socket = ServerSocket(self.directory)
         self._is_restarting = False
@@ -130,14 +131,14 @@ class EmbeddedRedis:
         """Wait until it answers and its file is loaded, for as long as it lives; until `give_up()` at most.
 
         Raises:
-            StartupError: it ended; the message has the last lines of its log.
+            StartupError: it ended; the message has the last lines of its log, or says how its file is damaged.
         """
         started = time.monotonic()
         told = False
         while ping(self.directory) != "+PONG" and not give_up():
             self.restart_if_socket_is_lost()
             how = self.ended()
-            if how is not None and self._is_restarting:
+            if how is not None and (self._is_restarting or self._cut_off_refused_write()):
                 self.launch()
             elif how is not None:
                 raise StartupError(f"the embedded Redis ended: {how}")
@@ -145,6 +146,16 @@ class EmbeddedRedis:
                 logger.info("the embedded Redis is loading its file, see %s", self.directory / LOG)
                 told = True
             time.sleep(0.01 if not told else 0.2)
+
+    def relaunch(self) -> None:
+        """Start the process again after it ended; raises as `launch`, and where its file is damaged."""
+        self._cut_off_refused_write()
+        self.launch()
+
+    def _cut_off_refused_write(self) -> bool:
+        """Cut off an interrupted write where the process ended because it refused to load it; whether there was one."""
+        refused = self._process is not None and (self._process.poll() or 0) > 0
+        return refused and aof_tail.cut_off_interrupted_write(self.directory, self._server)
 
     def restart_if_socket_is_lost(self) -> None:
         """End it in order where nobody can connect any more because its socket was removed; the caller replaces what ended."""
@@ -193,7 +204,7 @@ class EmbeddedRedis:
         return f"the end of {self.directory / LOG}: " + " | ".join(told)
 
 
-def _choose_server(directory: Path, named: str) -> Server:
+def choose_server(directory: Path, named: str) -> Server:
     """The first server that can read what is in the data directory."""
     data = data_format.examine(directory)
     candidates = servers(named)

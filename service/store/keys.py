@@ -1,8 +1,8 @@
 """The map of the keyspace: every key this service uses is named here and nowhere else.
 
-    scc:store                              hash   layout, partitions, block size, check of the key secret, owners (1 where all
-                                                  states name their project and the partitions); while the store is being
-                                                  moved to another number of partitions: moving_to, _phase, _sessions
+    scc:store                              hash   layout, oldest_reader, oldest_writer (versions), partitions, block_size,
+                                                  key_secret_check, root_key_check (beginnings of hashes); while the store is
+                                                  being moved to another number of partitions: moving_to, _phase, _sessions
     scc:projects                           hash   slug → project id
     scc:sweep                              string there while a worker removes sessions whose lifetime is over
     scc:ready                              -      never there: deleting it shows whether Redis takes writes

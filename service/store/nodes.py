@@ -3,7 +3,7 @@
 import re
 from collections.abc import AsyncIterator, Callable
 
-from service.store.connection import NAME_PREFIX, Link
+from service.store.connection import NAME_PREFIX, PARTITIONS_LABEL, Link
 
 #: Keys looked at a call: what a scan may ask of a live Redis at once.
 SCAN_BATCH = 500
@@ -39,9 +39,25 @@ async def others_connected(link: Link) -> list[str]:
     Raises:
         redis.ResponseError: Redis does not tell.
     """
+    clients = await _clients(link)
+    return [client["addr"] for client in clients if client["name"] != link.name]
+
+
+async def partitions_of_servers(link: Link) -> set[int]:
+    """The numbers of partitions that the connected servers of this service were started with.
+
+    Raises:
+        redis.ResponseError: Redis does not tell.
+    """
+    labels = [client["name"].rpartition(":")[2] for client in await _clients(link)]
+    return {int(label[1:]) for label in labels if label[:1] == PARTITIONS_LABEL and label[1:].isdigit()}
+
+
+async def _clients(link: Link) -> list[dict[str, str]]:
+    """The connections of this service, as CLIENT LIST describes them."""
     lines = [line for listed in await link.everywhere("CLIENT", "LIST") for line in listed.decode().splitlines()]
     clients = [dict(pair.partition("=")[::2] for pair in line.split(" ")) for line in lines]
-    return [client["addr"] for client in clients if client["name"].startswith(NAME_PREFIX) and client["name"] != link.name]
+    return [client for client in clients if client["name"].startswith(NAME_PREFIX)]
 
 
 def escaped(text: str) -> str:

@@ -137,6 +137,15 @@ class Registry:
         wanted = [project.slug.encode(), project.id.encode(), name.encode()]
         return record == wanted and known.encode() in await self.link.call("SMEMBERS", keys.tokens_key(project.slug))
 
+    async def hashes(self, project: Project, name: str) -> set[str]:
+        """The hashes of the keys of `project` that are called `name`."""
+        named = set()
+        for member in await self.link.call("SMEMBERS", keys.tokens_key(project.slug)):
+            known = member.decode()
+            if await self.link.call("HGET", keys.token_key(known), "name") == name.encode():
+                named.add(known)
+        return named
+
     async def revoke_keys(self, project: Project, *, name: str | None = None, but: str | None = None) -> None:
         """Revoke all keys of `project`, or those called `name`, except the key `but`."""
         kept = digest(but, self.secret) if but else None
@@ -216,7 +225,8 @@ class KeyRing(Generic[Opened]):
 
         Raises:
             Unauthorized: it opens nothing.
-            StoreUnavailable: the store has been moved to another number of partitions, or is being moved.
+            StoreUnavailable: the store is empty, has been moved to another number of partitions, is being moved, or may only be
+                used by newer releases.
         """
         known = self._known.get(authorization)
         # The comparison takes the same time wherever the texts differ; Redis is asked by the keyed hash alone.
@@ -227,11 +237,12 @@ class KeyRing(Generic[Opened]):
             raise Unauthorized
         asked = time.monotonic()
         project = await self._registry.open(key)
+        # Asked as often as the key is: within KEY_TTL no worker works on a store that was emptied, that is being moved, or that
+        # only newer releases may use. It comes before the refusal: in an emptied store every key is unknown.
+        await layout.confirm(self._registry.link, self._partitions)
         if project is None:
             self._known.pop(authorization, None)
             raise Unauthorized
-        # Asked as often as the key is: within KEY_TTL no worker works on a store that is being moved, or was.
-        await layout.confirm(self._registry.link, self._partitions)
         if len(self._known) >= KEYS_REMEMBERED:
             self._known.clear()
         opened = self._opened(project)

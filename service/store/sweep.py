@@ -17,7 +17,7 @@ from random import uniform
 from redis.exceptions import ResponseError
 
 from service.errors import StateIncomplete, StoreFull, StoreUnavailable, Unauthorized
-from service.store import keys, scripts
+from service.store import keys, layout, scripts
 from service.store.connection import Link, checked
 from service.store.keys import BLOCK_SIZE, Owner, Partition, all_partitions
 from service.store.sessions import microseconds, portions
@@ -91,6 +91,8 @@ class Sweeper:
         while True:
             await asyncio.sleep(INTERVAL + uniform(-SPREAD, SPREAD))  # noqa: S311 - no secret
             try:
+                # Nothing is written to a store that this server may not work on.
+                await layout.confirm(self._link, self._partitions)
                 if await self._take_lease():
                     while await self.round():
                         await self._renew_lease()
@@ -98,7 +100,7 @@ class Sweeper:
             except Exception as error:
                 # Of an error that nobody expects its kind alone: its text may quote what is stored.
                 if not failed:
-                    why = (isinstance(error, StoreUnavailable) and error.diagnosis) or type(error).__name__
+                    why = str(error) if isinstance(error, StoreUnavailable) else type(error).__name__
                     log.warning("the sweep of expired sessions failed and is tried again: %s", why)
                 failed = True
 

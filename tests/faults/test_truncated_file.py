@@ -10,14 +10,16 @@ from typing import Any
 
 import pytest
 
+from service import datadir
 from service.configs.limits import Limits
 from service.store.connection import Link
 from service.store.embedded import EmbeddedRedis
 from service.store.sessions import Sessions
 from tests.faults.aftermath import KEY, TOKEN, hold
 from tests.faults.storm import storm
-from tests.serving import Start
+from tests.serving import Serving, Start, run_command, until
 from tests.store.filling import PROJECT, TIMEOUT, add, document_of, keyspace, opened, session_id, with_every_server
+from tests.support.redis_servers import BUNDLED
 
 BEGINNING = b"*1\r\n$5\r\nMULTI\r\n"
 CUTS = 6
@@ -36,6 +38,13 @@ def append_only_file(directory: Path) -> Path:
     """The file that Redis appends to; 7 and newer keep it in a directory of its own."""
     (path,) = directory.rglob("*.aof")
     return path
+
+
+def removed_from(directory: Path) -> list[Path]:
+    """The files in which is kept what was cut off."""
+    kept = list(directory.rglob("*.aof-removed-*"))
+    assert [path.stat().st_mode & 0o077 for path in kept] == [0] * len(kept)
+    return kept
 
 
 async def contents(directory: Path, server: str, write: Writing | None = None) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -77,7 +86,9 @@ async def test_a_cut_in_the_middle_of_a_write_undoes_it_whole(tmp_path: Path, na
         shutil.copytree(whole, cut)
         with append_only_file(cut).open("r+b") as file:
             file.truncate(at)
+        torn = append_only_file(cut).read_bytes()[start:]
         assert (await contents(cut, server))[0] == before, f"cut at {at} of {start} to {size}"
+        assert [path.read_bytes() for path in removed_from(cut)] == [torn] * (at > start)
         shutil.rmtree(cut)
     assert (await contents(whole, server))[0] == after
 
@@ -94,3 +105,93 @@ async def test_a_server_starts_on_a_short_file_and_lacks_only_the_tail(start: St
     lost = await hold(clients, start(SCC_ROOT_TOKEN=TOKEN), lost_after=-inf)
     assert lost < clients.counts.acknowledged / 2
     assert lost > 0 or missing == 1
+    assert len(removed_from(serving.data_dir)) == 1
+
+
+ZEROS = [1, 4096, 70_000]
+
+
+@with_every_server
+@pytest.mark.parametrize("zeros", ZEROS)
+async def test_zeros_at_the_end_are_cut_off_whether_a_write_is_whole_or_not(
+    tmp_path: Path, zeros: int, server: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    await contents(tmp_path, server, two_sessions)
+    before, after = await contents(tmp_path, server, WRITES["patch"])
+    path = append_only_file(tmp_path)
+    whole = path.read_bytes()
+    for written, kept, expected in ((whole, len(whole), after), (whole[:-9], whole.rindex(BEGINNING), before)):
+        path.write_bytes(written + bytes(zeros))
+        assert (await contents(tmp_path, server))[0] == expected
+        (removed,) = removed_from(tmp_path)
+        assert removed.read_bytes() == (written + bytes(zeros))[kept:]
+        size = len(written) + zeros - kept
+        assert caplog.messages[-1] == (
+            f"an unfinished write at the end of {path} was cut off; its {size} bytes are kept in {removed}"
+        )
+        removed.unlink()
+
+
+@with_every_server
+async def test_a_running_redis_that_ended_in_the_middle_of_a_write_starts_again(tmp_path: Path, server: str) -> None:
+    await contents(tmp_path, server, two_sessions)
+    path = append_only_file(tmp_path)
+    path.write_bytes(path.read_bytes() + BEGINNING)
+    redis = EmbeddedRedis(tmp_path, fsync="always", server=server)
+    redis.launch()
+    until(lambda: redis.ended() is not None, "the end of a Redis that refuses its file")
+    redis.relaunch()
+    try:
+        redis.wait()
+    finally:
+        redis.stop()
+    assert [kept.read_bytes() for kept in removed_from(tmp_path)] == [BEGINNING]
+
+
+@pytest.fixture
+async def damaged(tmp_path: Path) -> Path:
+    """A data directory whose file is damaged before its last write."""
+    directory = datadir.create(tmp_path / "data")
+    await contents(directory, BUNDLED.path, two_sessions)
+    path = append_only_file(directory)
+    content = path.read_bytes()
+    path.write_bytes(content[: content.rindex(BEGINNING)] + b"damage" + content[content.rindex(BEGINNING) :])
+    return directory
+
+
+def test_other_damage_ends_the_start_and_is_repaired_on_demand_alone(damaged: Path) -> None:
+    path = append_only_file(damaged)
+    content = path.read_bytes()
+    at = content.rindex(b"damage")
+    where = ("--data-dir", str(damaged), "--redis-server", BUNDLED.path)
+    refused = run_command("serve", "--port", "0", *where)
+    assert (refused.returncode, path.read_bytes()) == (1, content)
+    assert refused.stderr.splitlines()[-1] == (
+        f"{path} is damaged from byte {at:,} on; restore a backup, or run `session-configs repair-aof`, "
+        f"which cuts off its last {len(content) - at:,} bytes"
+    )
+    repaired = run_command("repair-aof", *where)
+    assert (repaired.returncode, path.read_bytes()) == (0, content[:at]), repaired.stderr
+    (copy,) = damaged.rglob("*-before-repair-*")
+    assert copy.read_bytes() == content
+    assert copy.stat().st_mode & 0o077 == 0
+    assert repaired.stdout == (
+        f"{len(content) - at:,} bytes were cut off the end of {path}; a copy of it as it was is in {copy}\n"
+    )
+    again = run_command("repair-aof", *where)
+    assert (again.returncode, again.stdout) == (
+        0, f"{path} is not damaged; if Redis refuses to load its other files, restore a backup\n",
+    )  # fmt: skip
+    assert list(damaged.rglob("*-before-repair-*")) == [copy]
+    started = Serving(damaged, "--workers", "1").wait_ready()
+    assert started.stop() == 0
+
+
+def test_no_file_is_repaired_under_a_running_server_or_where_there_is_none(start: Start, tmp_path: Path) -> None:
+    serving = start()
+    refused = run_command("repair-aof", "--data-dir", str(serving.data_dir))
+    assert (refused.returncode, refused.stderr) == (
+        1, f"data directory {serving.data_dir} is in use by another server\n",
+    )  # fmt: skip
+    refused = run_command("repair-aof", "--data-dir", str(tmp_path))
+    assert (refused.returncode, refused.stderr) == (1, f"there is no append-only file in data directory {tmp_path}\n")

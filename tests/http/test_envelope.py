@@ -11,7 +11,7 @@ ID = "0190d1f2-5a3b-4c6d-8e7f-001122334455"
 
 @pytest.mark.parametrize(("path", "prefix", "key", "body"), [
     ("/health", "", "", {"code": 0, "msg": "ok"}),
-    ("/ready", "", "", {"code": 0, "msg": "ok"}),
+    ("/ready", "", "", {"code": 0, "msg": "ok", "data": {"warnings": []}}),
     ("/ping", "/api/v1", "key", {"code": 0, "msg": "pong"}),
 ])  # fmt: skip
 def test_health_and_ready_need_no_key_and_ping_does(

@@ -1,5 +1,6 @@
 """Projects and their keys: what opens what, what is nowhere to be read, and that a deleted project leaves nothing."""
 
+import asyncio
 import time
 from dataclasses import replace
 from types import SimpleNamespace
@@ -10,12 +11,17 @@ import pytest
 from service.configs.limits import Limits
 from service.errors import BadRequest, NotFound, OutputError, StartupError, TooLarge, Unauthorized, Unreadable
 from service.settings import Settings
-from service.store import bootstrap, projects
+from service.store import bootstrap, layout, projects
 from service.store import keys as redis_keys
 from service.store.connection import Link
 from service.store.projects import KEY_TTL, KeyRing, ProjectConfigs, Registry
 from service.store.users import Users
 from tests.store.filling import add, document_of, keyspace, lapse, opened, session_id
+
+
+async def give_record(link: Link) -> None:
+    """The store's own record, without which no key is looked up."""
+    await link.call("HSET", redis_keys.STORE, "layout", layout.LAYOUT, "partitions", 1)
 
 
 @pytest.fixture
@@ -125,6 +131,7 @@ async def test_two_projects_know_nothing_of_each_other(registry: Registry) -> No
 
 async def test_a_key_ring_asks_redis_once_for_a_key_it_knows(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
     project, key = await registry.create("acme")
+    await give_record(registry.link)
     now = 1000.0
     monkeypatch.setattr(time, "monotonic", lambda: now)
     ring = KeyRing(registry, lambda project: project)
@@ -152,6 +159,7 @@ async def test_what_is_no_key_opens_nothing(registry: Registry, header: str) -> 
 async def test_a_key_ring_forgets_when_it_knows_too_many(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(projects, "KEYS_REMEMBERED", 2)
     project, _ = await registry.create("acme")
+    await give_record(registry.link)
     ring = KeyRing(registry, lambda project: project)
     for key in [await registry.add_key(project) for _ in range(5)]:
         assert await ring.open(f"Bearer {key}") == project
@@ -169,6 +177,12 @@ async def test_a_project_s_own_configs_are_merged_as_a_session_s_are(registry: R
             await configs.patch(document_of(refused))
     assert await configs.get() == b'{\n"b":[],\n"c":2\n}'
     assert await configs.patch(document_of({"b": None, "c": None})) == b"{}"
+    # A limit that was lowered refuses growth alone.
+    stricter = ProjectConfigs(await opened(registry.link, project, Limits(max_configs_bytes=10, max_keys=1)))
+    await configs.patch(document_of({"a": 1, "b": 2}))
+    assert await stricter.patch(document_of({"a": 3})) == b'{\n"a":3,\n"b":2\n}'
+    with pytest.raises(TooLarge):
+        await stricter.patch(document_of({"c": 3}))
     await registry.link.call("HSET", "scc:{acme}:project", "configs", "{oops")
     with pytest.raises(Unreadable):
         await configs.patch(document_of({"a": 1}))
@@ -183,14 +197,37 @@ async def test_a_store_is_made_ready_once_and_stays_so(registry: Registry, setti
     assert before["scc:store"][b"block_size"] == b"4096"
 
 
-async def test_a_new_root_token_takes_the_place_of_the_old_one_and_leaves_other_keys(
+async def test_a_new_root_token_replaces_the_old_one_where_that_is_wanted_and_leaves_other_keys(
     registry: Registry, settings: Settings
 ) -> None:
     await bootstrap._prepare(settings)
     project = await registry.get("default")
     other = await registry.add_key(project)
-    await bootstrap._prepare(replace(settings, root_token="new"))
+    before = await keyspace(registry.link)
+    with pytest.raises(StartupError, match=r"^this store has another root key;.* --replace-root-key$"):
+        await bootstrap._prepare(replace(settings, root_token="new"))
+    assert await keyspace(registry.link) == before
+    await bootstrap._prepare(replace(settings, root_token="new", replace_root_key=True))
     assert [await registry.open(key) for key in ("sk-ac-root", "sk-ac-new", other)] == [None, project, project]
+
+
+async def test_the_root_key_of_a_store_from_before_it_was_recorded_is_kept_as_well(
+    registry: Registry, settings: Settings
+) -> None:
+    await bootstrap._prepare(settings)
+    await registry.link.call("HDEL", redis_keys.STORE, "root_key_check")
+    with pytest.raises(StartupError, match=r"^this store has another root key"):
+        await bootstrap._prepare(replace(settings, root_token="new"))
+    await bootstrap._prepare(settings)
+    assert await registry.open("sk-ac-root") == await registry.get("default")
+
+
+async def test_of_two_first_servers_with_different_root_tokens_one_starts(registry: Registry, settings: Settings) -> None:
+    starts = [bootstrap._prepare(replace(settings, root_token=token)) for token in ("one", "two")]
+    outcomes = await asyncio.gather(*starts, return_exceptions=True)
+    assert [type(outcome) for outcome in outcomes if outcome] == [StartupError]
+    opened = [await registry.open(key) for key in ("sk-ac-one", "sk-ac-two")]
+    assert [project is None for project in opened] == [outcome is not None for outcome in outcomes]
 
 
 @pytest.mark.parametrize(
@@ -235,6 +272,7 @@ async def test_a_key_is_trusted_from_the_moment_when_it_was_asked_for(
     registry: Registry, link: Link, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     key = await registry.add_key(await registry.ensure("acme"))
+    await give_record(link)
     now = 0.0
     monkeypatch.setattr("service.store.projects.time", SimpleNamespace(monotonic=lambda: now))
     ring = KeyRing(registry, lambda project: project)

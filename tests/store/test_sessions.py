@@ -110,6 +110,28 @@ async def test_a_patch_may_reach_a_limit_and_not_pass_it(
         await sessions.patch(ONE, document_of({"b": None, **{f"k{number}": 1 for number in range(3)}}))
 
 
+OVER = {"a": "x" * 20, "b": [1, 2, 3], "c": 1}
+
+
+@pytest.mark.parametrize(
+    "limits", [Limits(max_configs_bytes=30), Limits(max_keys=2), Limits(max_terms=3)], ids=["bytes", "keys", "terms"]
+)
+async def test_a_patch_may_leave_or_shrink_what_lowered_limits_no_longer_allow(link: Link, limits: Limits) -> None:
+    await fill(Sessions(link, PROJECT, Limits(), 1, 4), [OVER])
+    sessions = Sessions(link, PROJECT, limits, 1, 4)
+    for same in ({}, {"c": 1}, {"c": 2}, {"a": "y" * 20}, {"b": [4, 5, 6]}):
+        await sessions.patch(ONE, document_of(same), ttl=60)
+    assert (await sessions.get(ONE)).revision == 6
+    before = await keyspace(link)
+    with pytest.raises(TooLarge):
+        await sessions.patch(ONE, document_of({"d": [1, 2]}))
+    assert await keyspace(link) == before
+    await sessions.patch(ONE, document_of({"a": "y", "b": [4, 5]}))
+    await sessions.patch(ONE, document_of({"b": None}))
+    check = Check(link, sessions.all_partitions[0])
+    assert [str(finding) async for finding in check.findings()] == []
+
+
 async def test_configs_over_the_limit_are_refused_before_redis_is_asked(link: Link) -> None:
     sessions = await opened(link, PROJECT, Limits(max_configs_bytes=20), 1, 4)
     with pytest.raises(TooLarge):

@@ -1,5 +1,6 @@
 """The data directory: its modes, its lock, its secrets, and the way to the server that runs on it."""
 
+import os
 import stat
 from pathlib import Path
 
@@ -24,6 +25,84 @@ def test_a_mounted_directory_keeps_its_mode(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     (tmp_path / "data").chmod(0o750)
     assert mode(datadir.create(tmp_path / "data")) == 0o750
+
+
+def file_in(directory: Path, name: str) -> Path:
+    path = directory / name
+    path.parent.mkdir(mode=0o755, exist_ok=True)
+    path.touch(mode=0o644)
+    return path
+
+
+NAMES = [
+    ".", "lock", "root-token", "key-secret", "redis.log", "redis-server.json", "appendonly.aof", "appendonlydir",
+    "appendonlydir/appendonly.aof.manifest", "appendonlydir/appendonly.aof.1.incr.aof",
+]  # fmt: skip
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Path:
+    """A data directory with a file of every kind; each may be read by everybody."""
+    directory = datadir.create(tmp_path / "data")
+    directory.chmod(0o755)
+    for name in NAMES:
+        if name not in (".", "appendonlydir"):
+            file_in(directory, name)
+    datadir.require_private(directory)
+    return directory
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("bit", [stat.S_IWGRP, stat.S_IWOTH], ids=["group", "others"])
+def test_what_others_can_write_is_refused(directory: Path, name: str, bit: int) -> None:
+    path = directory / name
+    path.chmod(mode(path) | bit)
+    with pytest.raises(StartupError) as caught:
+        datadir.create(directory)
+    assert str(caught.value) == f"{path} can be written by other users; close it with `chmod go-w {path}`"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_belongs_to_another_user_is_refused(directory: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    stranger, path = 12_345, directory / name
+    owner, real = os.geteuid(), Path.stat
+
+    def stat_with_stranger(self: Path, **options: bool) -> os.stat_result:
+        status = real(self, **options)
+        return os.stat_result((*status[:4], stranger if self == path else owner, *status[5:10]))
+
+    monkeypatch.setattr(Path, "stat", stat_with_stranger)
+    with pytest.raises(StartupError, match=f"^{path} belongs to user {stranger}, and this process runs as user {owner}: "):
+        datadir.create(directory)
+
+
+@pytest.mark.parametrize("owner", [0, 12_345])
+def test_a_group_may_write_to_the_volume_that_root_has_given_to_it(
+    directory: Path, monkeypatch: pytest.MonkeyPatch, owner: int
+) -> None:
+    for path in (directory, *directory.rglob("*")):
+        path.chmod(mode(path) | 0o060 | (stat.S_ISGID if path.is_dir() else 0))
+    monkeypatch.setattr(os, "geteuid", lambda: owner)
+    real = Path.stat
+
+    def owned(self: Path, **options: bool) -> os.stat_result:
+        status = real(self, **options)
+        return os.stat_result((*status[:4], owner, *status[5:10]))
+
+    monkeypatch.setattr(Path, "stat", owned)
+    if owner == 0:
+        datadir.require_private(directory)
+    else:
+        with pytest.raises(StartupError, match="can be written by other users"):
+            datadir.require_private(directory)
+
+
+def test_a_data_directory_may_be_a_link(directory: Path, tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(directory)
+    assert datadir.create(tmp_path / "link") == tmp_path / "link"
+    (directory / datadir.KEY_SECRET).chmod(0o666)
+    with pytest.raises(StartupError, match=f"^{tmp_path}/link/key-secret can be written by other users"):
+        datadir.create(tmp_path / "link")
 
 
 def test_a_path_that_is_a_file_is_refused(tmp_path: Path) -> None:

@@ -37,6 +37,7 @@ SAMPLES: dict[str, tuple[str, object]] = {
     "redis_server": ("/usr/bin/redis-server", "/usr/bin/redis-server"),
     "root_token": ("xyz", "xyz"),
     "key_secret": ("hush", "hush"),
+    "replace_root_key": ("true", True),
     "partitions": ("16", 16),
     "min_replicas": ("1", 1),
     "start_timeout": ("5", 5.0),
@@ -194,6 +195,11 @@ def test_the_defaults_are_those_of_the_contract() -> None:
 @pytest.mark.parametrize("text", ["1", "true", "yes", "on", "TRUE", "On"])
 def test_a_boolean_is_true_in_the_usual_words(text: str) -> None:
     assert load(environment={"SCC_ACCESS_LOG": text}).access_log is True
+
+
+def test_the_flag_of_a_boolean_alone_means_true() -> None:
+    assert load(parser().parse_args(["--replace-root-key", "--port", "1"]), {}).replace_root_key is True
+    assert load(parser().parse_args(["--replace-root-key", "false"]), {}).replace_root_key is False
 
 
 @pytest.mark.parametrize("text", ["0", "false", "no", "off", "False"])

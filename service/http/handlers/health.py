@@ -3,7 +3,7 @@
 from service.http import envelope
 from service.http.answer import Answer
 from service.http.context import Call
-from service.store import keys
+from service.store import keys, layout
 
 
 async def health(_: Call) -> Answer:
@@ -12,10 +12,12 @@ async def health(_: Call) -> Answer:
 
 
 async def ready(call: Call) -> Answer:
-    """GET /ready: Redis can be reached and takes writes; 503 while it does not."""
+    """GET /ready: Redis can be reached, takes writes, evicts nothing, and holds the store; 503 while that is not so."""
     # A replica, say of a name that has moved, answers PING and every read; it refuses to delete even what is not there.
     await call.worker.link.call("DEL", keys.READY)
-    return envelope.message("ok")
+    await layout.confirm(call.worker.link, call.settings.partitions)
+    call.worker.config_watch.require_no_eviction()
+    return envelope.ready(call.worker.config_watch.warnings)
 
 
 async def ping(_: Call) -> Answer:

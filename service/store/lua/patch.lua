@@ -6,9 +6,9 @@
 -- ARGV[4] partitions  of the request, likewise
 -- ARGV[5] conditions  of the request (see precondition.lua)
 -- ARGV[6] ttl         lifetime from now on in seconds, 0 for none, "" to leave it as it is
--- ARGV[7] max_bytes   of the configs after the merge
--- ARGV[8] max_keys    at the top, after the merge
--- ARGV[9] max_terms   after the merge
+-- ARGV[7] max_bytes   of the configs after the merge, unless they were as large before
+-- ARGV[8] max_keys    at the top, as above
+-- ARGV[9] max_terms   as above
 -- ARGV[10] members     three each: key as JSON, raw value ("" removes), terms as the session keeps them
 -- returns {"ok", revision, created_at, updated_at, configs} | {"not_found"} | {"precondition_failed", header} | {"unreadable"}
 --       | {"too_large"} | {"too_many_keys"} | {"too_many_terms"} | an error of ownership.lua
@@ -38,14 +38,15 @@ end
 
 local configs, key_count = merge(stored[1] == "null" and "{}" or stored[1], keys, values)
 local old_terms = {}
-local terms, lines = merge(stored[2] or "{}", keys, terms_of, old_terms)
+local terms = merge(stored[2] or "{}", keys, terms_of, old_terms)
 if not configs or not terms then return { "unreadable" } end
-if #configs > max_bytes then return { "too_large" } end
-if key_count > max_keys then return { "too_many_keys" } end
--- Counting tabs reads all of the terms, so it is only done where there could be too many.
+-- A session that was written under higher limits may stay as large as it is, or shrink: growth alone is refused.
+if #configs > max_bytes and #configs > #stored[1] then return { "too_large" } end
+if key_count > max_keys and key_count > count_members(stored[1]) then return { "too_many_keys" } end
+-- Counting terms reads all of them, so it is only done where there could be too many.
 if #terms > max_terms then
-  local _, tabs = string.gsub(terms, "\t", "")
-  if tabs + lines > max_terms then return { "too_many_terms" } end
+  local count = count_terms(terms)
+  if count > max_terms and count > count_terms(stored[2] or "{}") then return { "too_many_terms" } end
 end
 
 local had, has = {}, {}

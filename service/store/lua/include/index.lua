@@ -34,6 +34,12 @@ local function all_terms(text)
   return list
 end
 
+-- How many terms a session's `terms` field has; a member without any counts as one.
+local function count_terms(text)
+  local _, tabs = string.gsub(text, "\t", "")
+  return tabs + count_members(text)
+end
+
 -- The terms of `old` that are not in `new`, and the other way round.
 local function term_difference(old, new)
   local had, has, removed, added = {}, {}, {}, {}

@@ -54,6 +54,13 @@ local function members(text)
   end
 end
 
+-- How many members `text` has; as many as there are lines where they are members.
+local function count_members(text)
+  local count = 0
+  for _ in members(text) do count = count + 1 end
+  return count
+end
+
 -- Puts `count` pieces together. On Redis 7 a string in Lua costs a pass over all of its bytes, so a large text is made in as few
 -- steps as can be: the operator makes one string, table.concat several on its way.
 local function join(pieces, count)
