@@ -130,14 +130,17 @@ async def exists(link: Link) -> bool:
     return not (await _Record.load(link)).is_missing
 
 
-async def partitions_at_rest(link: Link, *, writes: bool = True) -> int:
+async def partitions_at_rest(link: Link, *, writes: bool = True, needs_record: bool = True) -> int:
     """How many partitions the store has, 1 where it does not say; for what `writes` to the store or only reads it.
+
+    Without a record there is no store, unless the caller is about to begin one and `needs_record` is false.
 
     Raises:
         StartupError: there is no store, this release may not use it, or it is being moved to another number of partitions.
     """
     record = await _Record.load(link)
-    _require_usable(record, writes=writes)
+    if needs_record or not record.is_missing:
+        _require_usable(record, writes=writes)
     if record.moving_to is not None:
         number = _text(record.moving_to)
         raise StartupError(f"this store is being moved to {number} partitions; `repartition {number}` finishes that")

@@ -72,7 +72,7 @@ class Registry:
             BadRequest: it had to be `new` and is not.
             StartupError: the store is being moved to another number of partitions.
         """
-        partitions = await layout.partitions_at_rest(self.link)
+        partitions = await layout.partitions_at_rest(self.link, needs_record=False)
         # Looked at first: a server must start on a store that is full and takes no more.
         is_there = not new and await self.link.call("HGET", keys.PROJECTS, slug) is not None
         is_new = not is_there and await self.link.call("HSETNX", keys.PROJECTS, slug, str(uuid4()), writes=True)
