@@ -8,12 +8,14 @@ import pytest
 from service import errors
 from service.errors import (
     ClientGone,
+    LayoutChanged,
     NotFound,
     OutputError,
     ProjectFull,
     ProjectNotFound,
     ServiceError,
     StartupError,
+    StateIncomplete,
     StoreDamaged,
     TooLarge,
     reasons,
@@ -81,7 +83,7 @@ def test_every_error_that_a_client_can_get_has_a_reason_of_its_own() -> None:
     inheriting = {each for each in all_errors() if "reason" not in vars(each)}
     assert inheriting == {
         ProjectNotFound, StartupError, OutputError,  # of commands only
-        StoreDamaged, ProjectFull,  # an unavailable and a full store
+        StoreDamaged, StateIncomplete, LayoutChanged, ProjectFull,  # an unavailable and a full store
         ClientGone,  # nobody reads it
     }  # fmt: skip
 

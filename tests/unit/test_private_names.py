@@ -54,6 +54,7 @@ ATTRIBUTES: dict[tuple[str, str], object] = {
     ("http/app.py", "_exit"): os,
     ("lifetime.py", "_exit"): os,
     ("http/handlers/sessions.py", "_replace"): Session,
+    ("store/ownership.py", "_asdict"): Session,
 }
 IMPORTS = {("http/receiver.py", "aiohttp.web_protocol._ErrInfo")}
 

@@ -81,7 +81,8 @@ class StoreCheck:
     async def _relocate(self, slug: str, finding: Finding) -> bool:
         number = int(finding.term.removeprefix(f"scc:{{{slug}.").removesuffix("}:"))
         found_in = Partition(slug, number, self.layout.block_size)
-        return await relocate(self.link, found_in, finding.id, self.layout.partitions)
+        target = Partition(slug, partition_number(finding.id, self.layout.partitions))
+        return await relocate(self.link, found_in, self._checks[target.prefix].partition, finding.id)
 
     async def _all_findings(self) -> AsyncIterator[Located]:
         """Every difference but those of projects that are listed again, or got a session back."""

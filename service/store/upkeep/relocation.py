@@ -7,9 +7,10 @@ completed by the next repair.
 
 from uuid import UUID
 
+from service.errors import LayoutChanged, StateIncomplete, Unauthorized
 from service.store import scripts
 from service.store.connection import Link
-from service.store.keys import Partition, partition_number
+from service.store.keys import Partition
 from service.store.replies import WrongType
 
 ADOPT_SESSION = scripts.load("adopt_session")
@@ -18,13 +19,12 @@ ADOPT_SESSION = scripts.load("adopt_session")
 MAX_FIELDS = 64
 
 
-async def relocate(link: Link, found_in: Partition, session_id: str, partitions: int) -> bool:
-    """Move a session from `found_in` to its own partition, where it is not listed or indexed yet.
+async def relocate(link: Link, found_in: Partition, target: Partition, session_id: str) -> bool:
+    """Move a session from `found_in` to `target`, where its id leads to; it is not listed or indexed there yet.
 
     Returns:
         Whether it was moved. It stays where it is if another session has its place, or if it cannot be read.
     """
-    target = Partition(found_in.slug, partition_number(session_id, partitions), found_in.block_size)
     old, new = found_in.session(session_id), target.session(session_id)
     if old == new or not _is_canonical(session_id):
         return False
@@ -32,8 +32,8 @@ async def relocate(link: Link, found_in: Partition, session_id: str, partitions:
         fields = await link.call("HGETALL", old)
         if not 0 < len(fields) <= 2 * MAX_FIELDS:
             return False
-        is_moved = bool(await ADOPT_SESSION.run(link, (new,), (*fields,)) or await link.call("HGETALL", new) == fields)
-    except WrongType:
+        is_moved = bool(await ADOPT_SESSION.run(link, (new, target.state), (*target.owner, *fields)) or await link.call("HGETALL", new) == fields)
+    except (WrongType, Unauthorized, LayoutChanged, StateIncomplete):
         return False
     if is_moved:
         await link.batch(
