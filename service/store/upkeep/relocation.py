@@ -32,7 +32,8 @@ async def relocate(link: Link, found_in: Partition, target: Partition, session_i
         fields = await link.call("HGETALL", old)
         if not 0 < len(fields) <= 2 * MAX_FIELDS:
             return False
-        is_moved = bool(await ADOPT_SESSION.run(link, (new, target.state), (*target.owner, *fields)) or await link.call("HGETALL", new) == fields)
+        is_made = await ADOPT_SESSION.run(link, (new, target.state), (*target.owner, *fields))
+        is_moved = bool(is_made or await link.call("HGETALL", new) == fields)
     except (WrongType, Unauthorized, LayoutChanged, StateIncomplete):
         return False
     if is_moved:
