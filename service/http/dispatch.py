@@ -81,7 +81,7 @@ class Dispatch:
         # By the decoded path, as routes are found: /%61pi/v1 leads to the API too. Unknown paths of the API need a key as well.
         # An escaped character takes three, so that more than this need not be decoded.
         if (unquote(path[: 3 * len(API)]) if "%" in path else path).startswith(API):
-            opened = await self._worker.keys.open(request.headers.get("Authorization", ""))
+            opened = await self._worker.keys.open(requests.authorization(request.headers))
             if self._rates is not None:
                 return await self._rated(request, path, raw_query, ticket, opened, self._rates)
         return await self._handled(request, path, raw_query, ticket, opened)

@@ -45,13 +45,14 @@ AT_ONCE = struct.pack("ii", 1, 0)
 class Protocol(Receiver):
     """One client's connection."""
 
-    __slots__ = ("_closed", "_kept_head", "_taken_from")
+    __slots__ = ("_closed", "_kept_head", "_untaken", "_waited_for")
 
     def __init__(self, server: Server, **kwargs: Any) -> None:  # noqa: ANN401 - aiohttp's signature
         super().__init__(server, **kwargs)
         self._closed: asyncio.Future[None] | None = None
         self._kept_head = 0  # what the last head takes: aiohttp keeps it until the next request
-        self._taken_from = 0  # bytes of an answer that the system had not taken when it was written
+        self._untaken = 0  # bytes of an answer, while a part of it waits; all of them are kept until the last is sent
+        self._waited_for = 0  # bytes that waited when it was written
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Take the connection, if there is room for it or room can be made."""
@@ -88,23 +89,22 @@ class Protocol(Receiver):
         """Bytes that the connection makes the worker keep."""
         if self.transport is None:
             return 0
-        unsent = self.transport.get_write_buffer_size() if self._taken_from else 0
-        return self._received_bytes() + self._kept_head + unsent
+        return self._received_bytes() + self._kept_head + self._untaken
 
     def pace(self) -> float | None:
         """Bytes a second that the client sends, or takes of its answer; None where nothing waits for it."""
         age = self._loop.time() - self._since
         if self.transport is None or age < GRACE:
             return None
-        if self._taken_from:
-            return (self._taken_from - self.transport.get_write_buffer_size()) / age
+        if self._untaken:
+            return (self._waited_for - self.transport.get_write_buffer_size()) / age
         if self._is_receiving:
             return self._received_bytes() / age
         return 0.0 if self.silent else None
 
     def cut_off(self) -> None:
         """Make room: the client is too slow."""
-        if self._taken_from:
+        if self._untaken:
             self._abort()
         elif self._is_receiving:
             self._refuse_rest()
@@ -173,10 +173,13 @@ class Protocol(Receiver):
             resp.keep_alive = False
         if not self._has_memory_for(request, resp):
             resp = self._last_answer(Overloaded(), request.headers)
-        transport.write(resp.render(with_body=request.method != "HEAD", http_1_0=request.version <= HttpVersion10))
+        answer = resp.render(with_body=request.method != "HEAD", http_1_0=request.version <= HttpVersion10)
+        transport.write(answer)
         # aiohttp keeps the answer until the next request, which may never come.
         resp.body = b""
-        if self._paused and not await self._taken(transport):
+        size = len(answer)
+        del answer
+        if self._paused and not await self._taken(transport, size):
             return resp, True
         if self._refused and not resp.keep_alive:
             await self._linger(transport)
@@ -205,10 +208,13 @@ class Protocol(Receiver):
         self._kept_head = cost if cost > COPIES * UNCOUNTED_BYTES else 0
         self._server.memory.count(self)
 
-    async def _taken(self, transport: asyncio.Transport) -> bool:
-        """Wait until the client has taken its answer. One that is slower than `LEAST_PACE` is cut off: False, as if it left."""
-        self._since = self._loop.time()
-        unsent = self._taken_from = transport.get_write_buffer_size()
+    async def _taken(self, transport: asyncio.Transport, size: int) -> bool:
+        """Wait until the client has taken its answer of `size` bytes; False where it is gone.
+
+        One that takes less than `LEAST_PACE` is cut off.
+        """
+        self._since, self._untaken = self._loop.time(), size
+        unsent = self._waited_for = transport.get_write_buffer_size()
         self._server.memory.count(self)
         while self._paused and self.transport is not None:
             try:
@@ -221,13 +227,13 @@ class Protocol(Receiver):
                 unsent, before = transport.get_write_buffer_size(), unsent
                 if before - unsent < LEAST_PACE * self._server.client_timeout:
                     self._abort()
-        self._taken_from = 0
+        self._untaken = 0
         self._server.memory.count(self)
         return self.transport is not None
 
     def _abort(self) -> None:
         """Close the connection and drop what the client has not taken, also what the system has of it already."""
-        self._taken_from = 0
+        self._untaken = 0
         if self.transport is not None:
             self.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, AT_ONCE)
             self.transport.abort()

@@ -11,7 +11,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
 from aiohttp.web_protocol import _ErrInfo
 
-from service.errors import HeadTooLarge, Overloaded, ServiceError
+from service.errors import BadRequest, HeadTooLarge, Overloaded, ServiceError
 from service.http.framing import complete_part
 from service.http.memory import (
     COPIES,
@@ -101,7 +101,7 @@ class Receiver(Connection, Holder):
                 self._feed(data[:end], ends_head=end > 0)
         if end == len(data) or self._refused:
             return
-        if self._buffer_paused or self._reading_paused:
+        if self._reading_paused or len(self._messages) >= self._max_msg_queue_size:
             self._rest = data[end:]
         else:
             self._feed(data[end:])
@@ -131,6 +131,8 @@ class Receiver(Connection, Holder):
         if received > self._server.limits.max_head_bytes:
             # By far the most heads are too small to be measured.
             self._measure_heads(complete)
+        if complete > 1 or self._messages[-1][1] is not EMPTY_PAYLOAD:
+            self._check_codings(complete)
         message, body = self._messages[-1]
         if not isinstance(message, _ErrInfo):
             self._body = body
@@ -147,6 +149,16 @@ class Receiver(Connection, Holder):
             message = self._messages[place][0]
             if not isinstance(message, _ErrInfo) and head_size(message.raw_headers) > self._server.limits.max_head_bytes:
                 self._refuse_from(place, self._head_too_large())
+                return
+
+    def _check_codings(self, complete: int) -> None:
+        """Refuse a body that is compressed on its way (RFC 9112, 7.2): aiohttp would hand it on as it is."""
+        for place in range(len(self._messages) - complete, len(self._messages)):
+            message = self._messages[place][0]
+            if isinstance(message, _ErrInfo) or not message.chunked:
+                continue
+            if message.headers["Transfer-Encoding"].strip().lower() != "chunked":
+                self._refuse_from(place, BadRequest("Transfer-Encoding can only be chunked"))
                 return
 
     def _head_too_large(self) -> HeadTooLarge:

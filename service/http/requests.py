@@ -50,6 +50,18 @@ def key(headers: Headers) -> str:
     return headers["Authorization"].partition(" ")[2]
 
 
+def authorization(headers: Headers) -> str:
+    """The value of the Authorization header, empty where there is none.
+
+    Raises:
+        BadRequest: there are several. A proxy may have checked another one than would be used here.
+    """
+    values = headers.getall("Authorization", ())
+    if len(values) > 1:
+        raise BadRequest("the request has more than one Authorization header")
+    return values[0] if values else ""
+
+
 def canonical_uuid(text: str) -> str | None:
     """The UUID that `text` spells (36 characters, 32 hex digits, urn:uuid: or braces), in lower case with hyphens."""
     return str(UUID(text.lower())) if _UUID.fullmatch(text) else None

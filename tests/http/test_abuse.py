@@ -121,7 +121,7 @@ CLEAR = {
     "an escape that is none": ("GET /api/v1/user/%zz/resources HTTP/1.1", NO_BODY, b"", 404),
     "a parameter of a segment": ("GET /api/v1/ping;x=y HTTP/1.1", NO_BODY, b"", 404),
     "a method that no route takes": ("PROPFIND /api/v1/session HTTP/1.1", NO_BODY, b"", 405),
-    "two keys": (PING, ["Authorization: Bearer sk-ac-other"], b"", 200),
+    "two keys": (PING, ["Authorization: Bearer sk-ac-other"], b"", 400),
     "a range": (PING, ["Range: bytes=0-1"], b"", 200),
     "128 headers": (PING, [f"X-{number}: y" for number in range(126)], b"", 200),
     "a header of 8,000 bytes": (PING, ["X: " + "y" * 8000], b"", 200),

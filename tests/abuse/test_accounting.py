@@ -1,0 +1,159 @@
+"""The sum of what clients hold ends at 0, whatever they do, and the slowest go first where it is too much."""
+
+import asyncio
+import random
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
+from typing import cast
+
+import pytest
+import uvloop
+from aiohttp import web
+
+from service.http.answer import Answer
+from service.http.framing import complete_part
+from service.http.memory import Holder, Memory, Unanswered
+from service.http.protocol import Protocol
+from service.http.server import Server
+from service.settings import Settings
+
+#: What a client sends in random order; every second one is only a part of a request.
+PARTS = [
+    b"GET /a HTTP/1.1\r\nHost: x\r\n\r\n",
+    b"GET /a HTTP/1.1\r\nHost: x\r\nX: ",
+    b"POST /b HTTP/1.1\r\nHost: x\r\nContent-Length: 5000\r\n\r\n" + b"x" * 5000,
+    b"POST /b HTTP/1.1\r\nHost: x\r\nContent-Length: 900000\r\n\r\n" + b"\r\n\r\n" * 1000,
+    b"POST /b HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n4\r\n\r\n\r\n\r\n0\r\n\r\n",
+    b"POST /b HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n4\r\n\r\n",
+    b"GET /large HTTP/1.1\r\nHost: x\r\n\r\n" * 40,
+    b"GET /a HTTP/1.1\r\nHost: x\r\n" + b"X: y\r\n" * 100 + b"\r\n",
+    b"rubbish\r\n\r\n",
+    b"GET /" + b"y" * 200_000,
+]
+
+
+async def dispatch(request: web.BaseRequest) -> Answer:
+    """Reads the body of every other POST, and gives a large answer where one is asked for."""
+    if request.method == "POST" and random.random() < 0.5:
+        with suppress(web.RequestPayloadError, ConnectionError):
+            await request.content.read()
+    return Answer(b"1" * 300_000 if request.path == "/large" else b"{}")
+
+
+@asynccontextmanager
+async def serving(**settings: float) -> AsyncIterator[tuple[Server, int]]:
+    """A server with no service behind it, and its port."""
+    server = Server(dispatch, replace(Settings(), **settings), Protocol)  # type: ignore[arg-type]  # numbers, all of them
+    listening = await asyncio.get_running_loop().create_server(cast("type[asyncio.Protocol]", server), "127.0.0.1", 0)
+    yield server, listening.sockets[0].getsockname()[1]
+    listening.close()
+    await server.shutdown(1)
+    await listening.wait_closed()
+
+
+async def client(port: int, source: random.Random) -> None:
+    """Connect, send some parts, each perhaps in two, take some of the answers, and go."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    with suppress(ConnectionError, TimeoutError):
+        for _ in range(source.randint(1, 4)):
+            part = source.choice(PARTS)
+            cut = source.randrange(len(part))
+            for piece in (part[:cut], part[cut:]):
+                writer.write(piece)
+                async with asyncio.timeout(0.2):
+                    await writer.drain()
+                await asyncio.sleep(0)
+        async with asyncio.timeout(0.01):
+            await reader.read(source.choice([1, 100, 1_000_000]))
+    if source.random() < 0.5:
+        writer.transport.abort()
+    else:
+        writer.close()
+    with suppress(ConnectionError):
+        await writer.wait_closed()
+
+
+class Recording(Memory):
+    """Knows the highest sum there was."""
+
+    highest = 0
+
+    def _set(self, holder: Holder, size: int) -> None:
+        super()._set(holder, size)
+        self.highest = max(self.highest, self.total)
+
+
+async def storm(seed: int) -> None:
+    source = random.Random(seed)
+    async with serving(max_buffered_bytes=2 * 1024 * 1024, client_timeout=0.3) as (server, port):
+        server.memory = recording = Recording(2 * 1024 * 1024)
+        for _ in range(10):
+            await asyncio.gather(*(client(port, source) for _ in range(20)))
+        while server.open_connections:  # noqa: ASYNC110 - the server says nothing of it
+            await asyncio.sleep(0.01)
+        assert server.memory.total == 0
+        assert server.memory.held == {}
+        assert recording.highest > 100_000
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("loop", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
+def test_the_sum_ends_at_0_after_connections_that_end_anyhow(seed: int, loop: object) -> None:
+    with asyncio.Runner(loop_factory=loop) as runner:  # type: ignore[arg-type]  # either of them
+        runner.run(asyncio.wait_for(storm(seed), 60))
+
+
+class Client(Holder):
+    """A connection that holds what a test says."""
+
+    def __init__(self, size: int, pace: float | None) -> None:
+        self.size, self._pace = size, pace
+
+    def holding(self) -> int:
+        return self.size
+
+    def pace(self) -> float | None:
+        return self._pace
+
+    def cut_off(self) -> None:
+        self.size = 0
+
+
+def test_the_slowest_make_room_and_of_equals_the_oldest() -> None:
+    memory = Memory(100)
+    quick, oldest, newest, steady, working = clients = [
+        Client(20, 1e9), Client(20, 0.0), Client(20, 0.0), Client(20, 100.0), Client(20, None),
+    ]  # fmt: skip
+    assert [memory.count(client) for client in clients] == [True] * 5
+    assert memory.has_room(15)
+    assert [client.size for client in clients] == [20, 0, 20, 20, 20]
+    assert memory.has_room(50)
+    assert [client.size for client in clients] == [20, 0, 0, 0, 20]
+    # Who takes his answer quickly, and who is being worked for, keeps what he has.
+    assert not memory.has_room(70)
+    assert (memory.total, [quick.size, working.size]) == (40, [20, 20])
+    for client in clients:
+        memory.forget(client)
+    assert (memory.total, memory.held) == (0, {})
+    assert (oldest.size, newest.size, steady.size) == (0, 0, 0)
+
+
+def test_bytes_of_requests_are_given_back_in_their_order() -> None:
+    unanswered = Unanswered()
+    for request, size in ((1, 10), (1, 5), (2, 7), (4, 100), (4, -20)):
+        unanswered.add(request, size)
+    totals = []
+    for request in range(6):
+        unanswered.answered(request)
+        totals.append(unanswered.total)
+    assert totals == [102, 87, 80, 80, 0, 0]
+
+
+@pytest.mark.parametrize(("before", "data", "end"), [
+    (b"", b"", 0), (b"", b"abc", 0), (b"", b"a\r\n\r\n", 5), (b"", b"a\r\n\r\nb\r\n", 5), (b"\r\n\r", b"\n", 1),
+    (b"a\r\n", b"\r\nGET", 2), (b"\r", b"\n\r\nGET", 3), (b"a\r\n", b"GET\r\n", 0), (b"\r\n\r", b"\nx\r\n\r\n", 6),
+    (b"a\r\n", b"\r", 0),
+])  # fmt: skip
+def test_a_part_is_complete_up_to_its_last_empty_line_also_one_that_began_before(before: bytes, data: bytes, end: int) -> None:
+    assert complete_part(before, data) == end
