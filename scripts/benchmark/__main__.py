@@ -13,7 +13,17 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from types import FrameType
 
-from scripts.benchmark import plot, report, rows_costs, rows_lists, rows_overload, rows_partitions, rows_requests, tools
+from scripts.benchmark import (
+    plot,
+    report,
+    rows_costs,
+    rows_lists,
+    rows_overload,
+    rows_owner,
+    rows_partitions,
+    rows_requests,
+    tools,
+)
 from scripts.benchmark.bench import Bench, Options
 from scripts.benchmark.machine import machine
 from scripts.benchmark.processes import remove
@@ -29,6 +39,7 @@ MEASURES: dict[str, Callable[[Bench], None]] = {
     "latency": rows_requests.latency,
     "webdis": rows_requests.webdis,
     "patch": rows_requests.patch,
+    "owner": rows_owner.owner,
     "post": rows_requests.post,
     "304": rows_requests.not_modified,
     "overload": rows_overload.overload,

@@ -18,8 +18,10 @@ from scripts.benchmark.peers import postgres as peer
 from scripts.benchmark.processes import Postgres
 from service.configs.document import document
 from service.configs.limits import Limits
+from service.store import ownership
 from service.store.connection import Link
-from service.store.keys import BLOCK_SIZE, Partition, partition_number
+from service.store.keys import Owner, Partition, all_partitions, partition_number
+from service.store.projects import Registry
 from service.store.sessions import CREATE
 
 PROCESSES = 2
@@ -34,12 +36,13 @@ Call = tuple[list[str], list[str | bytes | int]]
 
 def fill_redis(url: str, data: DataSet, label: str, partitions: int = 1) -> None:
     """Create all sessions of `data` in project `default` of the store at `url`, which has so many partitions."""
+    owner = asyncio.run(_owned(url, partitions))
     context = get_context("spawn")
     with (
         tqdm(total=data.total, desc=label, unit=" sessions", leave=False) as progress,
         ProcessPoolExecutor(PROCESSES, mp_context=context, initializer=_stand_back) as pool,
     ):
-        chunks = [pool.submit(_fill_chunk, url, data, first, partitions) for first in range(0, data.total, CHUNK)]
+        chunks = [pool.submit(_fill_chunk, url, data, first, owner) for first in range(0, data.total, CHUNK)]
         try:
             for chunk in as_completed(chunks):
                 progress.update(chunk.result())
@@ -53,10 +56,22 @@ def _stand_back() -> None:
     os.nice(10)  # Redis and its SLOWLOG come first
 
 
-def _fill_chunk(url: str, data: DataSet, first: int, partitions: int) -> int:
+async def _owned(url: str, partitions: int) -> Owner:
+    """Let the partitions be the project's, which no server may have created; returns their owner."""
+    link = Link.open(url, timeout=_TIMEOUT)
+    try:
+        owner = Owner((await Registry(link, "").ensure(_PROJECT)).id, partitions)
+        await ownership.record(link, all_partitions(_PROJECT, owner, partitions))
+        return owner
+    finally:
+        await link.close()
+
+
+def _fill_chunk(url: str, data: DataSet, first: int, owner: Owner) -> int:
     last = min(first + CHUNK, data.total)
+    partitions = all_partitions(_PROJECT, owner, owner.partitions)
     calls = [
-        _create_call(Partition(_PROJECT, partition_number(session_id, partitions)), session_id, orjson.dumps(configs))
+        _create_call(partitions[partition_number(session_id, owner.partitions)], session_id, orjson.dumps(configs))
         for session_id, configs in data.sessions(first, last)
     ]
     asyncio.run(_send(url, calls))
@@ -68,8 +83,7 @@ def _create_call(partition: Partition, session_id: str, raw: bytes) -> Call:
     # By the names in the script's header, so that another order there changes nothing here.
     keys = {"session": partition.session(session_id), "sessions": partition.sessions, "state": partition.state}
     arguments: dict[str, str | bytes | int] = {
-        "prefix": partition.prefix,
-        "block_size": BLOCK_SIZE,
+        **dict(zip(("prefix", "block_size", *Owner._fields), partition.arguments, strict=True)),
         "id": session_id,
         "configs": stored.configs,
         "terms": stored.terms,

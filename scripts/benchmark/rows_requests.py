@@ -95,7 +95,7 @@ def _wait_for(bench: Bench, origin: load.Origin, path: str, body: bytes) -> None
     raise Failed("webdis does not answer")
 
 
-def _document(number: int) -> dict[str, object]:
+def settings_document(number: int) -> dict[str, object]:
     """20 keys, as settings are: texts, numbers, flags."""
     kinds: tuple[object, ...] = (f"value {number}", number, number / 10, number % 2 == 0)
     return {f"setting_{key:02}": kinds[key % len(kinds)] for key in range(20)}
@@ -108,7 +108,7 @@ def patch(bench: Bench) -> None:
     connections = [bench.connection(one.origin), bench.connection(peer.origin)]
     for number, session_id in enumerate(ids):
         for connection in connections:
-            connection.good(create_request(_document(number), session_id=session_id))
+            connection.good(create_request(settings_document(number), session_id=session_id))
     # Each session comes twice in a turn, with other values: every PATCH changes both keys and their terms. As with most
     # settings, many sessions share a value.
     changes = [

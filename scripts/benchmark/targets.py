@@ -32,8 +32,8 @@ class Row:
 
 #: What `--only` takes, in the order in which it runs.
 GROUPS = (
-    *("get", "latency", "webdis", "patch", "post", "304", "overload", "footprint", "hold", "listing", "growth", "memory"),
-    *("p99", "partitions"),
+    *("get", "latency", "webdis", "patch", "owner", "post", "304", "overload", "footprint", "hold", "listing", "growth"),
+    *("memory", "p99", "partitions"),
 )
 
 _GET = "GET configs, 64 connections, 1 worker, key checked"
@@ -71,6 +71,14 @@ ROWS = (
         _PATCH,
         "Postgres peer, atomic UPDATE",
         at_least=3.0,
+    ),
+    Row(
+        "owner",
+        "owner",
+        "PATCH / without its comparison",
+        f"{_PATCH}, in µs",
+        "the same, less what comparing whose keys they are adds to its script",
+        at_most=1.03,
     ),
     Row("post/bare", "post", "POST / bare aiohttp", _POST, "bare aiohttp", at_least=0.35),
     Row("post/postgres", "post", "POST / Postgres", _POST, "Postgres peer", at_least=1.5),
