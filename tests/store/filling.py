@@ -9,6 +9,7 @@ import pytest
 
 from service.configs.document import Document, document
 from service.configs.limits import Limits
+from service.store import keys, layout
 from service.store.conditions import Conditions, ETags
 from service.store.connection import Link
 from service.store.lane import Command
@@ -43,6 +44,11 @@ def document_of(configs: object, limits: Limits | None = None) -> Document:
 def only(*tags: str) -> Conditions:
     """If-Match with these ETags."""
     return Conditions(ETags(frozenset(tags)))
+
+
+async def give_record(link: Link) -> None:
+    """The store's own record, without which a server neither looks up keys nor sweeps."""
+    await link.call("HSET", keys.STORE, "layout", layout.LAYOUT, "partitions", 1)
 
 
 async def add(sessions: Sessions, number: int, configs: object, user: str | None = None) -> Session:

@@ -18,7 +18,18 @@ from service.store.projects import Registry
 from service.store.sessions import Sessions
 from service.store.sweep import EXPIRE, Sweeper
 from service.store.topology import Place
-from tests.store.filling import PROJECT, TIMEOUT, CountingLink, add, document_of, keyspace, lapse, on_every_redis, session_id
+from tests.store.filling import (
+    PROJECT,
+    TIMEOUT,
+    CountingLink,
+    add,
+    document_of,
+    give_record,
+    keyspace,
+    lapse,
+    on_every_redis,
+    session_id,
+)
 
 BLOCK = 4
 
@@ -178,8 +189,9 @@ async def test_damage_in_one_partition_keeps_no_other_from_being_swept(
 
 
 @pytest.fixture
-def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A sweep that hardly pauses."""
+async def hasty(link: Link, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A sweep that hardly pauses, on a store with a record."""
+    await give_record(link)
     monkeypatch.setattr(sweep, "INTERVAL", 0.01)
     monkeypatch.setattr(sweep, "SPREAD", 0.005)
     monkeypatch.setattr(sweep, "LEASE", 1)
@@ -227,7 +239,7 @@ async def test_one_worker_at_a_time_has_the_sweep(counting: CountingLink) -> Non
         return len(counting.seen) >= 5
 
     await until(has_tried)
-    assert {command[0] for command, _ in counting.seen} == {"SET"}
+    assert {command[0] for command, _ in counting.seen} == {"HMGET", "SET"}
     await counting.call("DEL", keys.SWEEP)
 
     async def swept() -> bool:
