@@ -9,7 +9,7 @@ import pytest
 
 from service.configs.document import Document, document
 from service.configs.limits import Limits
-from service.store import ownership, sweep
+from service.store import keys, layout, ownership, sweep
 from service.store.conditions import Conditions, ETags
 from service.store.connection import Link
 from service.store.keys import BLOCK_SIZE, project_key
@@ -60,6 +60,11 @@ async def own(sessions: Sessions) -> None:
     """Let partitions and record say that they are the project's."""
     await ownership.record(sessions.link, sessions.all_partitions)
     await sessions.link.call("HSET", project_key(sessions.project.slug), "id", sessions.project.id, writes=True)
+
+
+async def give_record(link: Link) -> None:
+    """The store's own record, without which a server neither looks up keys nor sweeps."""
+    await link.call("HSET", keys.STORE, "layout", layout.LAYOUT, "partitions", 1)
 
 
 async def add(sessions: Sessions, number: int, configs: object, user: str | None = None) -> Session:

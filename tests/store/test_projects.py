@@ -11,17 +11,12 @@ import pytest
 from service.configs.limits import Limits
 from service.errors import BadRequest, NotFound, OutputError, StartupError, TooLarge, Unauthorized, Unreadable
 from service.settings import Settings
-from service.store import bootstrap, layout, projects
+from service.store import bootstrap, projects
 from service.store import keys as redis_keys
 from service.store.connection import Link
 from service.store.projects import KEY_TTL, KeyRing, ProjectConfigs, Registry
 from service.store.users import Users
-from tests.store.filling import add, document_of, keyspace, lapse, opened, session_id
-
-
-async def give_record(link: Link) -> None:
-    """The store's own record, without which no key is looked up."""
-    await link.call("HSET", redis_keys.STORE, "layout", layout.LAYOUT, "partitions", 1)
+from tests.store.filling import add, document_of, give_record, keyspace, lapse, opened, session_id
 
 
 @pytest.fixture

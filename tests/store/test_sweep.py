@@ -25,6 +25,7 @@ from tests.store.filling import (
     CountingLink,
     add,
     document_of,
+    give_record,
     keyspace,
     lapse,
     on_every_redis,
@@ -196,8 +197,9 @@ async def test_damage_in_one_partition_keeps_no_other_from_being_swept(
 
 
 @pytest.fixture
-def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A sweep that hardly pauses."""
+async def hasty(link: Link, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A sweep that hardly pauses, on a store with a record."""
+    await give_record(link)
     monkeypatch.setattr(sweep, "INTERVAL", 0.01)
     monkeypatch.setattr(sweep, "SPREAD", 0.005)
     monkeypatch.setattr(sweep, "LEASE", 1)
@@ -246,7 +248,7 @@ async def test_one_worker_at_a_time_has_the_sweep(counting: CountingLink, monkey
         return len(counting.seen) >= 10
 
     await until(has_tried)
-    assert {command[0] for command, _ in counting.seen} == {"SET", "PTTL"}
+    assert {command[0] for command, _ in counting.seen} == {"HMGET", "SET", "PTTL"}
     await counting.call("DEL", keys.SWEEP)
 
     async def swept() -> bool:
