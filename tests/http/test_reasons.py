@@ -6,7 +6,16 @@ from typing import Any
 import pytest
 
 from service import errors
-from service.errors import NotFound, ProjectNotFound, ServiceError, StartupError, TooLarge, reasons
+from service.errors import (
+    LayoutChanged,
+    NotFound,
+    ProjectNotFound,
+    ServiceError,
+    StartupError,
+    StateIncomplete,
+    TooLarge,
+    reasons,
+)
 from tests.api import Api
 from tests.serving import request
 
@@ -68,7 +77,8 @@ def test_every_error_that_a_client_can_get_has_a_reason_of_its_own() -> None:
     assert sorted(word for of_status in reasons().values() for word in of_status) == sorted(words)
     assert set(words) <= CONTRACT
     inheriting = {each for each in all_errors() if "reason" not in vars(each)}
-    assert inheriting == {ProjectNotFound, StartupError}  # of commands only
+    # Of commands only; and those that a client treats as what they are a kind of.
+    assert inheriting == {ProjectNotFound, StartupError, LayoutChanged, StateIncomplete}
 
 
 def test_the_description_lists_every_reason_and_those_of_each_status(api: Api) -> None:
