@@ -303,7 +303,7 @@ async def test_no_failure_ends_the_sweep_and_the_first_of_several_is_told_withou
 
     await until(swept)
     assert [record.getMessage() for record in caplog.records] == [
-        "the sweep of expired sessions failed and is tried again: StoreUnavailable"
+        "the sweep of expired sessions failed and is tried again: the store is not available; try again shortly"
     ]
     # After a round that went well the next failure is news again.
     before = rounds
