@@ -7,24 +7,16 @@ import pytest
 
 from service import errors
 from service.errors import (
-<<<<<<< HEAD
     ClientGone,
     LayoutChanged,
     NotFound,
     OutputError,
     ProjectFull,
-=======
-    LayoutChanged,
-    NotFound,
->>>>>>> recheck
     ProjectNotFound,
     ServiceError,
     StartupError,
     StateIncomplete,
-<<<<<<< HEAD
     StoreDamaged,
-=======
->>>>>>> recheck
     TooLarge,
     reasons,
 )
@@ -89,16 +81,11 @@ def test_every_error_that_a_client_can_get_has_a_reason_of_its_own() -> None:
     assert sorted(word for of_status in reasons().values() for word in of_status) == sorted(words)
     assert set(words) <= CONTRACT
     inheriting = {each for each in all_errors() if "reason" not in vars(each)}
-<<<<<<< HEAD
     assert inheriting == {
         ProjectNotFound, StartupError, OutputError,  # of commands only
         StoreDamaged, StateIncomplete, LayoutChanged, ProjectFull,  # an unavailable and a full store
         ClientGone,  # nobody reads it
     }  # fmt: skip
-=======
-    # Of commands only; and those that a client treats as what they are a kind of.
-    assert inheriting == {ProjectNotFound, StartupError, LayoutChanged, StateIncomplete}
->>>>>>> recheck
 
 
 def test_the_description_lists_every_reason_and_those_of_each_status(api: Api) -> None:
