@@ -131,7 +131,7 @@ class Receiver(Connection, Holder):
         if received > self._server.limits.max_head_bytes:
             # By far the most heads are too small to be measured.
             self._measure_heads(complete)
-        if complete > 1 or self._messages[-1][1] is not EMPTY_PAYLOAD:
+        if not self._refused and (complete > 1 or self._messages[-1][1] is not EMPTY_PAYLOAD):
             self._check_codings(complete)
         message, body = self._messages[-1]
         if not isinstance(message, _ErrInfo):
