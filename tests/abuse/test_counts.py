@@ -10,7 +10,18 @@ from service.store.connection import Link
 from service.store.sessions import Sessions
 from service.store.sweep import EXPIRE
 from service.store.users import COUNT, MAX_DUE, Users
-from tests.store.filling import PROJECT, TIMEOUT, CountingLink, add, keyspace, lapse, on_every_redis, session_id, sweep_all
+from tests.store.filling import (
+    PROJECT,
+    TIMEOUT,
+    CountingLink,
+    add,
+    keyspace,
+    lapse,
+    on_every_redis,
+    opened,
+    session_id,
+    sweep_all,
+)
 
 
 @pytest.fixture
@@ -22,7 +33,7 @@ async def counting(empty_redis: str) -> AsyncIterator[CountingLink]:
 
 async def fill(link: Link, partitions: int, living: int, expired: int) -> Sessions:
     """Alice's sessions, bob's and nobody's in turn; `expired` of alice's and of bob's wait for the sweep."""
-    sessions = Sessions(link, PROJECT, Limits(), partitions, 4)
+    sessions = await opened(link, PROJECT, Limits(), partitions, 4)
     for number in range(3 * (living + expired)):
         await add(sessions, number, {"n": number}, ("alice", "bob", None)[number % 3])
         if number >= 3 * living:

@@ -118,7 +118,7 @@ async def test_the_sweep_writes_nothing_where_its_server_may_not_work(
         leases.append(condition)
         return False
 
-    monkeypatch.setattr(sweeper, "_lease", lease)
+    monkeypatch.setattr(sweeper, "_take_lease", lease)
     confirm, confirmations = layout.confirm, 0
 
     async def counted(*arguments: object) -> None:

@@ -19,7 +19,7 @@ from service.store.connection import Link
 from service.store.listing import FIND, READ_BYTES, Page, Query, all_matches, decode_cursor, page
 from service.store.sessions import FIELDS, Sessions
 from service.store.time_slices import SLICE, Scheduler, TimeSlice
-from tests.store.filling import PROJECT, CountingLink, fill, on_every_redis, pour
+from tests.store.filling import PROJECT, CountingLink, fill, on_every_redis, opened, pour
 from tests.store.test_listing import LIMITS, World, everything, few, with_store
 from tests.unit import strategies
 
@@ -87,7 +87,7 @@ def fits(part: Page, most: int) -> bool:
 async def test_a_page_on_which_nothing_matches_ends_empty_with_a_cursor_behind_what_it_examined(
     link: Link, partitions: int, descending: bool
 ) -> None:
-    sessions = Sessions(link, PROJECT, LIMITS, partitions, 4)
+    sessions = await opened(link, PROJECT, LIMITS, partitions, 4)
     last = {"nobody": {"x": 1}}
     await pour(sessions, [last, *[{"n": number} for number in range(60)], last])
     query = Query(filter=NOBODY, descending=descending)
@@ -100,7 +100,7 @@ async def test_a_page_on_which_nothing_matches_ends_empty_with_a_cursor_behind_w
 async def test_a_search_of_the_index_for_nothing_is_work_that_ends_a_page(
     link: Link, partitions: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sessions = Sessions(link, PROJECT, LIMITS, partitions, 4)
+    sessions = await opened(link, PROJECT, LIMITS, partitions, 4)
     # Two terms that occur in each block, and only at the end in one session.
     halves = [{"even": 1} if number % 2 else {"odd": 1} for number in range(1200)]
     names = await pour(sessions, [*halves, {"even": 1, "odd": 1}])
@@ -151,7 +151,7 @@ class Measuring(CountingLink):
 @pytest.mark.parametrize("wanted", [None, b'{"kind":1}', b'{"nobody":{}}'])
 async def test_what_is_read_at_a_time_is_bounded_in_bytes(empty_redis: str, partitions: int, wanted: bytes | None) -> None:
     link = Measuring.open(empty_redis, timeout=30)
-    sessions = Sessions(link, PROJECT, Limits(), partitions, 4)
+    sessions = await opened(link, PROJECT, Limits(), partitions, 4)
     large = 200_000
     names = await pour(sessions, [{"kind": 1, "big": "x" * large}] * 40 + [{"kind": 1}] * 20)
     query = Query(filter=None if wanted is None else Filter.parse(wanted, LIMITS))
@@ -169,7 +169,7 @@ async def test_what_is_read_at_a_time_is_bounded_in_bytes(empty_redis: str, part
 @pytest.mark.parametrize("partitions", [1, 3])
 async def test_a_page_of_small_sessions_takes_one_round_trip_to_each_partition(empty_redis: str, partitions: int) -> None:
     link = CountingLink.open(empty_redis, timeout=30)
-    sessions = Sessions(link, PROJECT, Limits(), partitions)
+    sessions = await opened(link, PROJECT, Limits(), partitions)
     await pour(sessions, [{"kind": 1}] * 300)
     await link.call("SCRIPT", "LOAD", FIND.source)
     for wanted in (b'{"kind":1}', b""):
