@@ -4,6 +4,7 @@ import pytest
 
 from service.errors import NotFound
 from service.store import session_ttl
+from service.store.keys import PROJECTS
 from service.store.listing import Query, page
 from service.store.projects import ProjectConfigs
 from service.store.sessions import Sessions
