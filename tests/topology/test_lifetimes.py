@@ -4,8 +4,9 @@ import pytest
 
 from service.errors import NotFound
 from service.store import session_ttl
+from service.store.keys import PROJECTS
 from service.store.listing import Query, page
-from service.store.projects import ProjectConfigs, Registry
+from service.store.projects import ProjectConfigs
 from service.store.sessions import Sessions
 from service.store.sweep import Sweeper
 from service.store.upkeep.partition_check import Check
@@ -17,7 +18,7 @@ COUNT = 60
 
 async def test_sessions_expire_and_are_swept_on_all_nodes(sessions: Sessions) -> None:
     link = sessions.link
-    await Registry(link, "").ensure(sessions.project.slug)
+    await link.call("HSET", PROJECTS, sessions.project.slug, sessions.project.id)
     await ProjectConfigs(sessions).patch(document_of({"session_ttl": 5000}))
     made = [await add(sessions, number, {"a": 1, "n": number}, "alice") for number in range(COUNT)]
     assert all(session.expires_at == session.updated_at + 5_000_000_000 for session in made)
