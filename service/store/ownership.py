@@ -10,6 +10,7 @@ anything else:
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 from service.errors import LayoutChanged, StateIncomplete, Unauthorized
 from service.store.connection import Link, checked
@@ -25,13 +26,18 @@ BATCH = 500
 
 async def record(link: Link, partitions: Sequence[Partition]) -> None:
     """Write the owner of each partition into its state."""
-    await _write(link, [("HSET", each.state, *_fields(each)) for each in partitions])
+    await _run(link, [("HSET", each.state, *_fields(each)) for each in partitions], writes=True)
 
 
 async def complete(link: Link, partitions: Sequence[Partition]) -> None:
-    """As `record`, where a state does not name an owner; one that is named stays."""
+    """As `record`, where a state does not name an owner; one that is named stays.
+
+    Looked at first: a server must start on a store that is full and takes no write.
+    """
     pairs = [(each.state, name, value) for each in partitions for name, value in each.owner._asdict().items()]
-    await _write(link, [("HSETNX", *pair) for pair in pairs])
+    stored = await _run(link, [("HGET", state, name) for state, name, _ in pairs])
+    missing = [pair for pair, value in zip(pairs, stored, strict=True) if value is None]
+    await _run(link, [("HSETNX", *pair) for pair in missing], writes=True)
 
 
 async def confirm(link: Link, partition: Partition) -> None:
@@ -55,6 +61,8 @@ def _fields(partition: Partition) -> tuple[str | int, ...]:
     return tuple(part for pair in partition.owner._asdict().items() for part in pair)
 
 
-async def _write(link: Link, commands: Sequence[Command]) -> None:
+async def _run(link: Link, commands: Sequence[Command], *, writes: bool = False) -> list[Any]:
+    replies: list[Any] = []
     for first in range(0, len(commands), BATCH):
-        checked(await link.batch(commands[first : first + BATCH], writes=True))
+        replies += checked(await link.batch(commands[first : first + BATCH], writes=writes))
+    return replies
