@@ -66,10 +66,10 @@ async def test_a_session_from_before_the_limit_on_terms_was_lower_is_read_listed
     held = await now.get(ONE)
     query = Query(filter=Filter.parse(b'{"k999":999}', Limits()))
     assert [session.id for session in (await page(now, query, 10)).sessions] == [ONE]
-    for change in ({"one": 1}, {"k0": None}):
-        with pytest.raises(ConfigsTooLarge, match="more than 512 index terms"):
-            await now.patch(ONE, document_of(change))
+    with pytest.raises(ConfigsTooLarge, match="more than 512 index terms"):
+        await now.patch(ONE, document_of({"one": 1}))
     assert await now.get(ONE) == held
+    await now.patch(ONE, document_of({"k0": None}))
     await now.delete(ONE)
     assert {**await keyspace(sessions.link), now.all_partitions[0].state: 0} == {**before, now.all_partitions[0].state: 0}
 
@@ -117,7 +117,7 @@ OVER = {"a": "x" * 20, "b": [1, 2, 3], "c": 1}
     "limits", [Limits(max_configs_bytes=30), Limits(max_keys=2), Limits(max_terms=3)], ids=["bytes", "keys", "terms"]
 )
 async def test_a_patch_may_leave_or_shrink_what_lowered_limits_no_longer_allow(link: Link, limits: Limits) -> None:
-    await fill(Sessions(link, PROJECT, Limits(), 1, 4), [OVER])
+    await fill(await opened(link, PROJECT, Limits(), 1, 4), [OVER])
     sessions = Sessions(link, PROJECT, limits, 1, 4)
     for same in ({}, {"c": 1}, {"c": 2}, {"a": "y" * 20}, {"b": [4, 5, 6]}):
         await sessions.patch(ONE, document_of(same), ttl=60)
