@@ -1,5 +1,6 @@
 """What a handler gets: the request, what it asks for, and the store of the project that its key opened."""
 
+import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import ceil
@@ -12,6 +13,7 @@ from service.http.admission import AdmissionControl, Ticket
 from service.settings import Settings
 from service.store.conditions import Conditions
 from service.store.connection import Link
+from service.store.listing import LARGE_LISTS
 from service.store.projects import KeyRing, ProjectConfigs, Registry
 from service.store.rates import Rates
 from service.store.server_config import ConfigWatch
@@ -40,6 +42,7 @@ class Worker:
         self.config_watch = ConfigWatch(link)
         self.rates = _rates(settings, link)
         self.scans = Scheduler()
+        self.large_lists = asyncio.Semaphore(LARGE_LISTS)
         self.keys = KeyRing(Registry(link, settings.key_secret), self._store, settings.partitions)
 
     def _store(self, project: Project) -> Store:

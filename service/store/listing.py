@@ -31,6 +31,11 @@ FIND = scripts.load("find")
 #: Most candidates that are read in one round trip, and most bytes of configs that one list reads in it, over all partitions.
 BATCH_MAX, READ_BYTES = 256, 2 * 1024 * 1024
 
+#: As `READ_BYTES`, for a list that is not large: one whose page has less than half of this as yet.
+SMALL_READ_BYTES = 256 * 1024
+#: Large lists that a worker works at: what all of its lists have in memory has a bound.
+LARGE_LISTS = 4
+
 #: Members of index sets that a search looks at in about the time that a candidate takes.
 MEMBERS_PER_CANDIDATE = 120
 
@@ -116,14 +121,25 @@ async def page(
     max_bytes: int = UNLIMITED,
     budget: Budget | None = None,
     time_slice: TimeSlice | None = None,
+    large_lists: asyncio.Semaphore | None = None,
 ) -> Page:
     """The next sessions that `query` asks for: `limit` at most, with `max_bytes` of configs at most, or a single larger one.
+
+    A large page waits for its turn at `large_lists`, without which there is no bound on their number.
 
     Raises:
         FilterTooExpensive: the first candidate alone costs more comparisons than `budget` allows.
         ClientGone: `time_slice` says so.
     """
     scan = Scan(sessions, query, await _beginning(sessions, query), budget or Budget(), time_slice or TimeSlice())
+    turn = LargeTurn(large_lists)
+    try:
+        return await _filled(scan, limit, max_bytes, turn)
+    finally:
+        turn.release()
+
+
+async def _filled(scan: "Scan", limit: int, max_bytes: int, turn: "LargeTurn") -> Page:
     items: list[Session] = []
     size = 0
     await scan.start(limit + 1)  # one more than the page holds shows whether there is a next
@@ -134,8 +150,31 @@ async def page(
                 return Page(items, encode_cursor([walk.position for walk in scan.walks]))
             items.append(session)
             walk.position = session.serial
+        if size >= SMALL_READ_BYTES // 2:
+            await turn.acquire()
+            scan.read_bytes = READ_BYTES
         if not await scan.proceed():
             return Page(items, None if scan.is_complete else encode_cursor([walk.examined for walk in scan.walks]))
+
+
+class LargeTurn:
+    """The turn of one large list, taken once."""
+
+    def __init__(self, large_lists: asyncio.Semaphore | None) -> None:
+        self._large_lists = large_lists
+        self._is_taken = False
+
+    async def acquire(self) -> None:
+        """Wait for the turn, unless it is taken already."""
+        if self._large_lists is not None and not self._is_taken:
+            await self._large_lists.acquire()
+            self._is_taken = True
+
+    def release(self) -> None:
+        """Give it back, if it was taken."""
+        if self._large_lists is not None and self._is_taken:
+            self._large_lists.release()
+            self._is_taken = False
 
 
 class Scan:
@@ -150,6 +189,8 @@ class Scan:
         ]
         #: Whether every candidate has been examined.
         self.is_complete = False
+        #: Most bytes of configs to read in the next round trip.
+        self.read_bytes = SMALL_READ_BYTES
         self._query = query
         self._budget = budget
         self._time_slice = time_slice
@@ -226,7 +267,7 @@ class Scan:
     async def _fetch(self, walks: Sequence["Walk"]) -> int:
         """Read candidates of `walks`; returns how many members of index sets were looked at."""
         self._batch = max(1, min(self._batch, BATCH_MAX, self._budget.candidates))
-        max_bytes = READ_BYTES // len(self.walks)
+        max_bytes = self.read_bytes // len(self.walks)
         fetches = asyncio.gather(*(walk.fetch(self._batch, max_bytes) for walk in walks))
         members = sum(await self._time_slice.pause(fetches))
         self._order = self._in_order()

@@ -81,7 +81,13 @@ async def list_page(call: Call) -> Answer:
     )
     time_slice = TimeSlice(call.worker.scans, client_check(call.request))
     page = await listing.page(
-        store, query, limit, max_bytes=limits.max_page_bytes, budget=budget, time_slice=time_slice
+        store,
+        query,
+        limit,
+        max_bytes=limits.max_page_bytes,
+        budget=budget,
+        time_slice=time_slice,
+        large_lists=call.worker.large_lists,
     )
     items = [_item(session, store.project.id, limits) for session in page.sessions]
     return envelope.ok(envelope.list_json(items, page.cursor))
