@@ -1,6 +1,6 @@
 """Sessions of one project: create, read, replace, patch, delete, copy. Each write is one script."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -14,6 +14,7 @@ from service.store import scripts
 from service.store.conditions import UNCONDITIONAL, Conditions, failure
 from service.store.connection import Link, checked
 from service.store.keys import BLOCK_SIZE, Owner, Partition, all_partitions, partition_number
+from service.store.portions import portions
 from service.store.verify import verify_session
 
 CREATE = scripts.load("create")
@@ -21,9 +22,6 @@ REPLACE = scripts.load("replace")
 PATCH = scripts.load("patch")
 DELETE = scripts.load("delete")
 
-#: Sessions that are removed in one round trip, and the bytes of terms that they have together. Redis works off all that one
-#: connection has sent before it looks at another.
-REMOVED, REMOVED_BYTES = 100, 2 * 1024
 
 #: The fields of a session's hash that make a `Session`, in the order in which scripts return them.
 FIELDS = ("configs", "revision", "user", "created_at", "updated_at", "disable_task_tracking", "serial", "expires_at")
@@ -146,27 +144,6 @@ def _matching(session_id: str, fields: Sequence[Any], now: int, conditions: Cond
 def user_field(user: str | None) -> str:
     """A user's identifier as a session's hash holds it: a JSON string, or empty for no user."""
     return "" if user is None else orjson.dumps(user).decode()
-
-
-async def portions(link: Link, named: Sequence[tuple[str, str]]) -> AsyncIterator[list[str]]:
-    """The ids of sessions to be removed (each with its key), in portions that do not keep Redis from others for long.
-
-    A session of many terms is a portion of its own; what has no size shows when it is removed.
-    """
-    portion: list[str] = []
-    total = 0
-    for first in range(0, len(named), REMOVED):
-        batch = named[first : first + REMOVED]
-        sizes = await link.batch([("HSTRLEN", key, "terms") for _, key in batch])
-        for (session_id, _), answer in zip(batch, sizes, strict=True):
-            size = 0 if isinstance(answer, Exception) else answer
-            if portion and (total + size > REMOVED_BYTES or len(portion) == REMOVED):
-                yield portion
-                portion, total = [], 0
-            portion.append(session_id)
-            total += size
-    if portion:
-        yield portion
 
 
 class Sessions:

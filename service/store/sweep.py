@@ -20,7 +20,8 @@ from service.errors import StateIncomplete, StoreFull, StoreUnavailable, Unautho
 from service.store import keys, layout, scripts
 from service.store.connection import Link, checked
 from service.store.keys import BLOCK_SIZE, Owner, Partition, all_partitions
-from service.store.sessions import microseconds, portions
+from service.store.portions import portions
+from service.store.sessions import microseconds
 
 EXPIRE = scripts.load("expire")
 

@@ -45,4 +45,4 @@ def test_the_typescript_sdk_works_unchanged(node: str, api: Api) -> None:
         check=False,
     )
     assert run.returncode == 0, run.stdout + run.stderr
-    assert run.stdout.splitlines()[-1] == "all 9 steps hold"
+    assert run.stdout.splitlines()[-1] == "all 10 steps hold"

@@ -11,7 +11,7 @@ from redis.exceptions import ResponseError
 from service.configs.limits import Limits
 from service.errors import StoreUnavailable
 from service.store import keys, sweep
-from service.store import sessions as store_sessions
+from service.store import portions as store_portions
 from service.store.connection import Link
 from service.store.keys import Partition
 from service.store.lane import Command
@@ -150,10 +150,10 @@ async def test_what_is_removed_in_one_round_trip_is_bounded_by_its_terms(
         async def batch(self, commands: list[Command]) -> list[int | Exception]:
             return [sizes[int(str(key))] for _, key, _ in commands]
 
-    monkeypatch.setattr(store_sessions, "REMOVED_BYTES", 100)
+    monkeypatch.setattr(store_portions, "REMOVED_BYTES", 100)
     names = [session_id(number) for number in range(len(sizes))]
     named = [(name, str(number)) for number, name in enumerate(names)]
-    actual = [portion async for portion in store_sessions.portions(cast("Any", Sizes()), named)]
+    actual = [portion async for portion in store_portions.portions(cast("Any", Sizes()), named)]
     assert [len(portion) for portion in actual] == expected
     assert [name for portion in actual for name in portion] == names
 
@@ -183,7 +183,7 @@ async def test_a_session_that_a_hand_has_damaged_goes_with_what_is_known_of_it(s
 async def test_damage_in_one_partition_keeps_no_other_from_being_swept(
     link: Link, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(store_sessions, "REMOVED_BYTES", 60)
+    monkeypatch.setattr(store_portions, "REMOVED_BYTES", 60)
     for slug in ("a", "b", "c"):
         await project(link, slug, 1, 5)
     partition = Partition("b", 0, BLOCK)
