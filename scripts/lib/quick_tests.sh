@@ -15,9 +15,9 @@ quick_tests_on_others() {
         venv=$root/.venv-3.$minor
         PYTHON=$python ensure_venv test
         echo "Quick tests on Python 3.$minor"
-        "$venv/bin/python" -m pytest --numprocesses auto --dist loadgroup "${quick[@]}"
+        "$venv/bin/python" -m pytest --numprocesses "$(test_processes)" --dist loadgroup "${quick[@]}"
         # Only Pythons before 3.13 have a package of Redis 6.2, the oldest that the store supports.
-        if [ "$minor" -lt 13 ]; then "$venv/bin/python" -m pytest --numprocesses auto tests/store -k redis-6.2; fi
+        if [ "$minor" -lt 13 ]; then "$venv/bin/python" -m pytest --numprocesses "$(test_processes)" tests/store -k redis-6.2; fi
         ran="$ran 3.$minor.$((10#${version:4}))"
     done
     echo "All tests ran on Python $full, the quick ones on:${ran:- no other}"
@@ -34,5 +34,5 @@ quick_tests_at_lower_bounds() {
     LOCKED='' PIP_CONSTRAINT=$constraints PYTHON=$python ensure_venv test
     rm "$constraints"
     echo "Quick tests on Python 3.$((10#${version:2:2})) with every dependency at its lower bound"
-    "$venv/bin/python" -m pytest --numprocesses auto --dist loadgroup "${quick[@]}"
+    "$venv/bin/python" -m pytest --numprocesses "$(test_processes)" --dist loadgroup "${quick[@]}"
 }

@@ -92,3 +92,8 @@ ensure_venv() {
     install "$extra"
     echo "$installed${extra:+$extra }" >"$stamp"
 }
+
+# Two test processes for each core: most of what the tests do is waiting, for servers to start and for time to pass.
+test_processes() {
+    "$venv/bin/python" -c 'import os; print(2 * (os.cpu_count() or 1))'
+}
