@@ -50,8 +50,12 @@ async def eventually(holds: Callable[[], object], what: str) -> None:
 
 
 def clean_environment(**variables: str) -> dict[str, str]:
-    """The environment without any setting of ours, and `variables`."""
-    return {name: value for name, value in os.environ.items() if not name.startswith("SCC_")} | variables
+    """The environment without any setting of ours, and `variables`.
+
+    Tests name their server: a redis-server on PATH must not take the place of the bundled one.
+    """
+    others = {name: value for name, value in os.environ.items() if not name.startswith("SCC_")}
+    return others | {"SCC_REDIS_SERVER": BUNDLED.path} | variables
 
 
 def run_command(*words: str, **variables: str) -> subprocess.CompletedProcess[str]:
@@ -78,8 +82,7 @@ class Serving:
         self._redis_url = variables.get("SCC_REDIS_URL", "")
         self._output, self._errors = (data_dir.with_name(f"{data_dir.name}.{kind}") for kind in ("out", "err"))
         command = [sys.executable, *program, "serve", "--port", "0", "--data-dir", str(data_dir), *flags]
-        # Tests name their server: a redis-server on PATH must not take the place of the bundled one.
-        environment = clean_environment(**{"SCC_REDIS_SERVER": BUNDLED.path} | variables)
+        environment = clean_environment(**variables)
         with self._output.open("w", encoding="utf-8") as output, self._errors.open("w", encoding="utf-8") as errors:
             self.process = subprocess.Popen(
                 command, env=environment, stdout=output, stderr=errors, start_new_session=True
