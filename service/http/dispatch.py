@@ -126,6 +126,7 @@ class Dispatch:
             answer = await self._handled(request, path, raw_query, ticket, opened)
         except ServiceError as error:
             answer = envelope.failure(error)
+            _free(error)
         answer.headers += envelope.rate_headers(rates, allowance)
         return answer
 
@@ -148,7 +149,10 @@ def _free(error: BaseException | None) -> None:
 
     An exception is often part of a cycle (a stream keeps the one that broke it off), and the collector of cycles runs rarely.
     """
-    while error is not None:
-        traceback.clear_frames(error.__traceback__)
-        error.__traceback__ = None
-        error = error.__context__
+    errors = [error]
+    while errors:
+        error = errors.pop()
+        if error is not None and error.__traceback__ is not None:
+            traceback.clear_frames(error.__traceback__)
+            error.__traceback__ = None
+            errors += (error.__cause__, error.__context__)

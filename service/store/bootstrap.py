@@ -10,7 +10,7 @@ from redis.exceptions import RedisError, ResponseError
 from service.errors import StartupError, StoreUnavailable
 from service.settings import Settings, flag
 from service.store import causes, keys, layout, nodes, replies, server_config, urls
-from service.store.connection import Link
+from service.store.connection import Link, checked
 from service.store.preflight import preflight
 from service.store.projects import KEY_PREFIX, Registry, digest
 from service.store.sessions import Project
@@ -99,19 +99,13 @@ async def _prepare(settings: Settings) -> None:
         await check_store(link, settings)
         registry = Registry(link, settings.key_secret)
         project = await registry.ensure(DEFAULT_PROJECT)
-        await complete_states(link, registry)
+        # States of earlier releases do not name their owner, nor do those of projects that one creates meanwhile.
+        await registry.complete_states()
         await set_root_key(registry, project, KEY_PREFIX + settings.root_token, replace=settings.replace_root_key)
     except RedisError as error:
         raise StartupError(f"Redis refused: {error}") from error
     finally:
         await link.close()
-
-
-async def complete_states(link: Link, registry: Registry) -> None:
-    """Let every partition's state name its owner, once in the life of a store: states of earlier versions do not."""
-    if await link.call("HGET", keys.STORE, "owners") is None:
-        await registry.complete_states()
-        await link.call("HSET", keys.STORE, "owners", 1, writes=True)
 
 
 async def check_configuration(link: Link) -> None:
@@ -155,7 +149,8 @@ async def check_store(link: Link, settings: Settings) -> None:
         StartupError: it was made with another layout, number of partitions, block size or key secret, or is being moved; or
             servers with another number of partitions still run on a store that was emptied.
     """
-    if await layout.exists(link):
+    is_new = not await layout.exists(link)
+    if not is_new:
         await layout.partitions_at_rest(link)
     else:
         await _refuse_other_servers(link, settings.partitions)
@@ -166,7 +161,9 @@ async def check_store(link: Link, settings: Settings) -> None:
         "key_secret_check": digest("key secret check", settings.key_secret)[:CHECK_LENGTH],
     }
     fields = layout.VERSIONS | expected
-    await link.batch([("HSETNX", keys.STORE, name, value) for name, value in fields.items()], writes=True)
+    replies = await link.batch([("HSETNX", keys.STORE, name, value) for name, value in fields.items()], writes=True)
+    if is_new:
+        checked(replies)  # an old store may be full, and has these fields
     # What another server wrote meanwhile counts as well.
     await layout.partitions_at_rest(link)
     stored = await link.call("HMGET", keys.STORE, *expected)

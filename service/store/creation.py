@@ -1,7 +1,15 @@
 """Creating sessions: the steps that keep every session's user listed, whatever crashes, and leave no user behind."""
 
 from service.configs.document import NULL, Document, check_size
-from service.errors import LayoutChanged, PreconditionFailed, StateIncomplete, StoreFull, Unauthorized
+from service.errors import (
+    LayoutChanged,
+    PreconditionFailed,
+    SessionNotFound,
+    StateIncomplete,
+    StoreFull,
+    Unauthorized,
+    Unreadable,
+)
 from service.store.conditions import UNCONDITIONAL, Conditions
 from service.store.sessions import Session
 from service.store.users import Users
@@ -47,7 +55,7 @@ async def create_session(
             ttl=ttl,
             conditions=conditions,
         )
-    except (PreconditionFailed, Unauthorized, LayoutChanged, StateIncomplete, StoreFull):
+    except (PreconditionFailed, SessionNotFound, Unreadable, Unauthorized, LayoutChanged, StateIncomplete, StoreFull):
         await _withdraw(users, user, expected)
         raise
     if not created:

@@ -130,9 +130,8 @@ def last_file(directory: Path) -> Path | None:
         path = directory / _FILE
     else:
         names = _INCREMENTAL.findall((directory / _DIRECTORY / _MANIFEST).read_text(encoding="utf-8", errors="replace"))
-        if not names:
-            return None
-        path = directory / _DIRECTORY / names[-1]
+        # Without one, a newer server has just taken over the single file of Redis 6.2 as its base file.
+        path = directory / _DIRECTORY / names[-1] if names else _base_file(directory)
     return path if path.is_file() else None
 
 

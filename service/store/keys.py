@@ -172,6 +172,15 @@ def split(key: str) -> tuple[str, str, str]:
     return prefix + brace, kind, rest
 
 
+def is_text(name: bytes) -> bool:
+    """Whether a name from Redis is UTF-8, as all of ours are."""
+    try:
+        name.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
 def partition_number(session_id: str, partitions: int) -> int:
     """Partition of a session, from its canonical id."""
     return crc32(session_id.encode()) % partitions

@@ -137,7 +137,13 @@ class Lane(asyncio.Protocol):
             self._ticking = True
             self._heard = now
             self._loop.call_later(self._timeout / TICKS, self._tick)
-        return await entry.future
+        future = entry.future
+        del entry, packed
+        try:
+            return await future
+        finally:
+            # Else an error would hold this frame, which holds the future, which holds the error: a cycle, with the bytes in it.
+            del future
 
     def close(self) -> None:
         """Close the connection; calls in flight fail."""

@@ -24,7 +24,7 @@ from service.errors import (
 )
 from service.store import keys, layout, ownership, scripts, session_ttl
 from service.store.connection import Link, checked
-from service.store.keys import Owner, all_partitions
+from service.store.keys import Owner, all_partitions, is_text
 from service.store.listing import Query, all_matches
 from service.store.sessions import Project, Sessions
 
@@ -113,10 +113,11 @@ class Registry:
         return Project(slug, project_id.decode())
 
     async def all(self) -> list[Project]:
-        """Every project, by name."""
+        """Every project, by name; a name that is not UTF-8 was written by hand, and is none."""
         flat = await self.link.call("HGETALL", keys.PROJECTS)
         pairs = zip(flat[::2], flat[1::2], strict=True)
-        return sorted((Project(slug.decode(), name.decode()) for slug, name in pairs), key=lambda each: each.slug)
+        projects = (Project(slug.decode(), name.decode()) for slug, name in pairs if is_text(slug) and is_text(name))
+        return sorted(projects, key=lambda each: each.slug)
 
     async def add_key(self, project: Project, key: str | None = None, *, name: str = "key") -> str:
         """Let `key`, or a new one, open `project`; returns the key."""

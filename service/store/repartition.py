@@ -26,9 +26,10 @@ from redis.exceptions import ResponseError
 from service.errors import ServiceError, StartupError, StoreUnavailable
 from service.store import keys, layout, nodes, ownership, scripts, session_ttl
 from service.store.connection import Link
-from service.store.keys import DERIVED, Owner, Partition, all_partitions, partition_number, split
+from service.store.keys import DERIVED, Owner, Partition, all_partitions, is_text, partition_number, split
 from service.store.lane import Command
 from service.store.layout import Move
+from service.store.verify import readable
 
 NUMBER = scripts.load("number")
 
@@ -199,6 +200,8 @@ class _Work:
             derived: list[Command] = []
             sessions = []
             for name in names:
+                if not is_text(name):
+                    raise StartupError(f"{readable(name)} is no key of this service; delete it, and run this again")
                 prefix, kind, session_id = split(name.decode())
                 here = known.get(prefix)
                 if here is not None and kind == "session":

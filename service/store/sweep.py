@@ -19,7 +19,7 @@ from redis.exceptions import ResponseError
 from service.errors import StateIncomplete, StoreFull, StoreUnavailable, Unauthorized
 from service.store import keys, layout, scripts
 from service.store.connection import Link, checked
-from service.store.keys import BLOCK_SIZE, Owner, Partition, all_partitions
+from service.store.keys import BLOCK_SIZE, Owner, Partition, all_partitions, is_text
 from service.store.portions import portions
 from service.store.sessions import microseconds
 
@@ -56,7 +56,8 @@ async def due(link: Link, partition: Partition) -> list[str]:
         await link.batch([("TIME",), ("ZRANGE", partition.expiring, 0, BATCH - 1, "WITHSCORES")], at=partition.prefix)
     )
     now = microseconds(clock)
-    return [name.decode() for name, expires_at in zip(flat[::2], flat[1::2], strict=True) if float(expires_at) <= now]
+    names = [name for name, expires_at in zip(flat[::2], flat[1::2], strict=True) if float(expires_at) <= now]
+    return [name.decode() for name in names if is_text(name)]  # another one was written by hand; check removes it
 
 
 async def expire(link: Link, partition: Partition, session_ids: Sequence[str]) -> int:
@@ -159,6 +160,7 @@ class Sweeper:
         return [
             partition
             for slug, project_id in zip(flat[::2], flat[1::2], strict=True)
+            if is_text(slug) and is_text(project_id)
             for partition in all_partitions(
                 slug.decode(), Owner(project_id.decode(), self._partitions), self._partitions, self._block_size
             )

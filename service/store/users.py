@@ -185,18 +185,20 @@ class Users:
             WriteUncertain: Redis is away, and some of it may have been deleted.
         """
         link, blocks = self.sessions.link, [each.blocks(user_term(identifier)) for each in self.sessions.all_partitions]
-        begun = False
+        is_begun = False
         try:
             async for batch in listing.all_matches(self.sessions, Query(user=identifier), with_expired=True):
-                begun = begun or bool(batch)
+                is_begun = is_begun or bool(batch)
                 await self.sessions.delete_many([session.id for session in batch], user=identifier)
-            begun = True
             self._known.discard(identifier)
             await DELETE_USER.run(link, self._keys, (self._project.id, identifier))
+            is_begun = True
             if any(checked(await link.batch([("EXISTS", key) for key in blocks]))):
                 await self.register(identifier)
         except StoreUnavailable as error:
-            raise WriteUncertain if begun else error from error
+            if is_begun:
+                raise WriteUncertain from error
+            raise
 
 
 def encode_cursor(created_at: int) -> str:

@@ -112,15 +112,6 @@ def readable(name: bytes) -> str:
     return name.decode(errors="backslashreplace")
 
 
-def is_text(name: bytes) -> bool:
-    """Whether a name from Redis is UTF-8, as all of ours are."""
-    try:
-        name.decode()
-    except UnicodeDecodeError:
-        return False
-    return True
-
-
 def is_number(text: bytes | None, maximum: int) -> bool:
     """Whether a stored field is an integer from 0 to `maximum`, in digits."""
     return text is not None and text.isdigit() and len(text) <= len(str(maximum)) and int(text) <= maximum

@@ -41,7 +41,8 @@ async def test_a_full_disk_refuses_writes_and_answers_reads(start: Start, server
         assert clients.counts.acknowledged == before
         limit_files(redis_of(serving), -1)
         await clients.reach("acknowledged", 100)
-    assert clients.counts.reads_refused == clients.counts.uncertain == 0
+    # A create with a new user is three writes, and the disk may become full between them: once for each client.
+    assert (clients.counts.reads_refused, clients.counts.uncertain <= 6) == (0, True)
     assert await hold(clients, serving) == 0
     # The file is whole again: what could not be written when it was full has been since.
     os.kill(redis_of(serving), signal.SIGKILL)

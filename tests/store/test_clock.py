@@ -171,7 +171,8 @@ async def test_users_are_in_the_order_of_their_creation_after_a_step_back(users:
 #: Every place where a clock that can step is read, or Redis is given a time: what it decides there, and the test that steps it.
 CLOCKS = {
     "http/answer.py": "the Date header: the time of now, whatever it was before",
-    "store/listing.py": "which sessions of a page are expired: test_an_expired_session_is_there_again…",
+    "store/aof_tail.py": "the name of a file, which nothing is compared with",
+    "store/lua/find.lua": "which sessions of a page are expired: test_an_expired_session_is_there_again…",
     "store/lua/include/commit.lua": "all times of a write: the tests above",
     "store/lua/include/user.lua": "the order of users: test_users_are_in_the_order_of_their_creation…",
     "store/lua/preflight.lua": "whether TIME is allowed, not what it says",

@@ -7,8 +7,10 @@ from contextlib import asynccontextmanager
 import pytest
 
 from service.configs.limits import Limits
+from service.errors import NotReplicated
 from service.store.cluster import slot_of
 from service.store.connection import Link
+from service.store.sessions import Sessions
 from tests.serving import until
 from tests.store.filling import PROJECT, opened
 from tests.topology.load import Load
@@ -26,7 +28,7 @@ async def load_on(url: str, *, partitions: int, min_replicas: int, seconds: floa
     """Clients at work on a store; after them, all that was acknowledged is there, and the index is right."""
     link = Link.open(url, timeout=seconds, min_replicas=min_replicas)
     try:
-        async with Load(await opened(link, PROJECT, Limits(), partitions, 64), clients=24) as load:
+        async with Load(await replicated(link, partitions), clients=24) as load:
             await load.undisturbed()
             yield load
         assert set(load.failures) <= MAY_FAIL
@@ -34,6 +36,16 @@ async def load_on(url: str, *, partitions: int, min_replicas: int, seconds: floa
         assert await findings(load.sessions) == []
     finally:
         await link.close()
+
+
+async def replicated(link: Link, partitions: int) -> Sessions:
+    """The sessions of the project, once as many replicas as are needed are connected."""
+    async with asyncio.timeout(TIMEOUT):
+        while True:
+            try:
+                return await opened(link, PROJECT, Limits(), partitions, 64)
+            except NotReplicated:
+                await asyncio.sleep(0.1)
 
 
 @pytest.fixture(params=["killed", "frozen"])

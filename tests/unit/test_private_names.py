@@ -34,7 +34,7 @@ ATTRIBUTES: dict[tuple[str, str], object] = {
     ("http/protocol.py", "_message"): web.BaseRequest,
     ("http/protocol.py", "_paused"): RequestHandler,
     ("http/protocol.py", "_request_count"): RequestHandler,
-    ("http/receiver.py", "_buffer_paused"): RequestHandler,
+    ("http/receiver.py", "_max_msg_queue_size"): RequestHandler,
     ("http/receiver.py", "_loop"): RequestHandler,
     ("http/receiver.py", "_messages"): RequestHandler,
     ("http/receiver.py", "_parser"): RequestHandler,

@@ -181,8 +181,10 @@ local found_count, bytes, visited = 0, 0, 0
 
 -- Add a candidate to the reply, its serial as text; false where it is the last one, or does not fit any more.
 local function add(serial, id)
-  local stored = redis.pcall("HMGET", prefix .. "session:" .. id, unpack(FIELDS))
-  -- A key that is no hash is no session.
+  local key = prefix .. "session:" .. id
+  local stored = redis.pcall("HMGET", key, unpack(FIELDS))
+  -- A key that is no hash is no session. Any other error ends the call: on a slot that moves, sessions would be missing else.
+  if stored.err and not string.find(stored.err, "WRONGTYPE", 1, true) then redis.call("HMGET", key, unpack(FIELDS)) end
   if not stored.err and stored[1] then
     bytes = bytes + #stored[1]
     if found_count > 0 and bytes > max_bytes then return false end

@@ -62,7 +62,7 @@ local removed, added = term_difference(had, has)
 local revision, updated_at = commit({
   operation = "patch", session = session, prefix = prefix, block_size = block_size, serial = tonumber(stored[4]),
   revision = tonumber(stored[3]), not_before = tonumber(stored[6]), fields = { "configs", configs, "terms", terms },
-  expires_at = lifetime(ttl),
+  expires_at = lifetime(ttl), had_expiry = stored[7],
   before = stored[1], keys = keys, removed = removed, added = added,
 })
 return { "ok", revision, stored[5], updated_at, configs }

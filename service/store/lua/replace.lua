@@ -34,7 +34,7 @@ if stored[2] ~= terms then removed, added = term_difference(all_terms(stored[2] 
 local revision, updated_at = commit({
   operation = "replace", session = session, prefix = prefix, block_size = block_size, serial = tonumber(stored[4]),
   revision = tonumber(stored[3]), not_before = tonumber(stored[6]), fields = { "configs", configs, "terms", terms },
-  expires_at = lifetime(ttl),
+  expires_at = lifetime(ttl), had_expiry = stored[7],
   before = stored[1], removed = removed, added = added,
 })
 return { "ok", revision, stored[5], updated_at }

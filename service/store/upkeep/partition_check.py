@@ -19,7 +19,7 @@ import orjson
 from service.errors import StateIncomplete, Unauthorized
 from service.store import keys, nodes, scripts, session_ttl
 from service.store.connection import Link, checked
-from service.store.keys import Partition, partition_number
+from service.store.keys import Partition, is_text, partition_number
 from service.store.lane import Command
 from service.store.replies import WrongType
 from service.store.upkeep.block import Block
@@ -31,7 +31,6 @@ from service.store.verify import (
     expected_index,
     is_complete,
     is_number,
-    is_text,
     readable,
     verify_session,
     verify_set,

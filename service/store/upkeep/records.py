@@ -11,11 +11,12 @@ from service.configs.document import is_stored_form
 from service.configs.lifetime import LAST_MOMENT
 from service.store import keys
 from service.store.connection import Link, checked
+from service.store.keys import is_text
 from service.store.lane import Command
 from service.store.replies import WrongType
 from service.store.sessions import Project
 from service.store.upkeep import partition_check
-from service.store.verify import MAX_INTEGER, Finding, is_number, is_text, readable, verify_type
+from service.store.verify import MAX_INTEGER, Finding, is_number, readable, verify_type
 
 _FIELDS = ("id", "created_at", "configs", "configs_revision")
 #: Keys read a round trip.

@@ -19,7 +19,8 @@ end
 
 -- Whether a write that sets fields can make the session larger than it was.
 local function grows(write)
-  return write.operation == "create" or #write.added > 0 or #write.fields[2] > #write.before or (write.expires_at or "") ~= ""
+  local gets_expiry = (write.expires_at or "") ~= "" and not write.had_expiry
+  return write.operation == "create" or #write.added > 0 or #write.fields[2] > #write.before or gets_expiry
 end
 
 -- commit(write): write.operation   its name
@@ -30,6 +31,7 @@ end
 --                write.fields      fields of the session to set, configs first; nil removes the session
 --                write.removed, write.added  terms
 --                write.expires_at  when the session's lifetime ends (microseconds, as text), "" for never, nil to leave it as it is
+--                write.had_expiry  whether the session's lifetime had an end before
 --                write.before, write.keys    the configs before and the keys that change in them (nil: all); with operation
 --                                            they are what a record of changes is made of
 -- Returns the new revision and updated_at, as they are stored. Fails, and nothing is written, where a key is out of reach; so what
