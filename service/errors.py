@@ -22,6 +22,7 @@
     ├── FilterTooExpensive      422  one session alone costs more comparisons than a list may make
     ├── TooManyRequests         429  the key has used up its rate
     ├── HeadTooLarge            431
+    ├── NotServed               501  a call of the API that is not about session configs
     ├── Overloaded              503  the worker has as much in hand as it may
     │   └── ClientGone          503  the client has disconnected; nobody reads the answer
     ├── StoreUnavailable        503  nothing was written

@@ -175,6 +175,7 @@ async def verify_session(
                 int(repair),
                 *suspects,
             ),
+            writes=repair,
         )
         if reply[0] == b"changed":
             continue
@@ -198,6 +199,7 @@ async def verify_set(
             link,
             (partition.sessions,),
             (*partition.arguments, block, term, int(repair), *serials[first : first + SERIALS_BATCH]),
+            writes=repair,
         )
         for kind, serial in zip(reply[::2], reply[1::2], strict=True):
             orphan = Finding("orphan", readable(serial), term)
@@ -210,7 +212,7 @@ async def verify_type(link: Link, key: str, expected: str, *, derived: bool = Fa
 
     One of another type is deleted with `repair`, if it is `derived`: what belongs there follows from other keys.
     """
-    actual = await VERIFY_TYPE.run(link, (key,), (expected, int(derived and repair)))
+    actual = await VERIFY_TYPE.run(link, (key,), (expected, int(derived and repair)), writes=derived and repair)
     return [Finding("type", key, f"{actual.decode()}, not {expected}", repairable=derived)] if actual else []
 
 

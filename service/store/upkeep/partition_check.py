@@ -172,7 +172,8 @@ class Check:
     async def _verify_state(self, *, repair: bool) -> list[str]:
         partition = self.partition
         arguments = (partition.prefix, *partition.owner, int(repair))
-        return [kind.decode() for kind in await VERIFY_STATE.run(self.link, (partition.state, partition.sessions), arguments)]
+        kinds = await VERIFY_STATE.run(self.link, (partition.state, partition.sessions), arguments, writes=repair)
+        return [kind.decode() for kind in kinds]
 
     async def _blocks(self) -> AsyncIterator[Block]:
         """The sessions in the order of their serials, gathered into blocks."""
