@@ -249,8 +249,4 @@ class Operator:
     async def _findings(self, project: Project) -> list[Finding]:
         settings = Settings()
         sessions = Sessions(self._link, project, settings, settings.partitions)
-        return [
-            finding
-            for partition in sessions.all_partitions
-            async for finding in Check(self._link, partition).findings()
-        ]
+        return [finding for partition in sessions.all_partitions async for finding in Check(self._link, partition).findings()]

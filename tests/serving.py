@@ -84,9 +84,7 @@ class Serving:
         command = [sys.executable, *program, "serve", "--port", "0", "--data-dir", str(data_dir), *flags]
         environment = clean_environment(**variables)
         with self._output.open("w", encoding="utf-8") as output, self._errors.open("w", encoding="utf-8") as errors:
-            self.process = subprocess.Popen(
-                command, env=environment, stdout=output, stderr=errors, start_new_session=True
-            )
+            self.process = subprocess.Popen(command, env=environment, stdout=output, stderr=errors, start_new_session=True)
 
     @property
     def output(self) -> str:

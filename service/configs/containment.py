@@ -165,9 +165,7 @@ class Filter:
         return True
 
     @staticmethod
-    def _member_holds(
-        configs: bytes, start: bytes, value: object, spelling: bytes | None, budget: Budget
-    ) -> bool:
+    def _member_holds(configs: bytes, start: bytes, value: object, spelling: bytes | None, budget: Budget) -> bool:
         at = configs.find(start)
         if at < 0:
             return False

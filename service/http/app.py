@@ -86,9 +86,7 @@ async def _serve(settings: Settings, listener: socket.socket, supervision: Super
     server = Server(dispatch, settings, Protocol)
     runner = web.ServerRunner(server, shutdown_timeout=settings.shutdown_timeout)
     await runner.setup()
-    background = [
-        asyncio.create_task(work) for work in (Sweeper(link, settings.partitions).run(), worker.config_watch.run())
-    ]
+    background = [asyncio.create_task(work) for work in (Sweeper(link, settings.partitions).run(), worker.config_watch.run())]
     try:
         site = web.SockSite(runner, listener, backlog=BACKLOG)
         await site.start()

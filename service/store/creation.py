@@ -70,9 +70,7 @@ async def _withdraw(users: Users, user: str | None, expected: int | None) -> Non
         await users.withdraw(user, expected)
 
 
-async def copy_session(
-    users: Users, session_id: str, new_id: str, conditions: Conditions = UNCONDITIONAL
-) -> Session:
+async def copy_session(users: Users, session_id: str, new_id: str, conditions: Conditions = UNCONDITIONAL) -> Session:
     """Copy a session as `Sessions.copy` does; a user who was deleted meanwhile is registered again.
 
     Raises:

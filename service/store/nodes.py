@@ -14,9 +14,7 @@ async def key_count(link: Link) -> int:
     return sum(await link.everywhere("DBSIZE"))
 
 
-async def scan(
-    link: Link, match: str, progress: Callable[[int], object] = lambda _: None
-) -> AsyncIterator[list[bytes]]:
+async def scan(link: Link, match: str, progress: Callable[[int], object] = lambda _: None) -> AsyncIterator[list[bytes]]:
     """The keys that `match`, some at a time: all that are there from beginning to end, some of them twice.
 
     `progress` is called with the number of keys just passed, whether they match or not: `key_count` in all.

@@ -146,9 +146,7 @@ class Users:
         """At most `limit` users after `after`, in the order of created_at, and the cursor to the next page."""
         command, first, last = ("ZREVRANGEBYSCORE", "+inf", "-inf") if descending else ("ZRANGEBYSCORE", "-inf", "+inf")
         start = first if after is None else f"({after}"
-        flat = await self.sessions.link.call(
-            command, self._key, start, last, "WITHSCORES", "LIMIT", 0, limit + 1
-        )
+        flat = await self.sessions.link.call(command, self._key, start, last, "WITHSCORES", "LIMIT", 0, limit + 1)
         users = [User(name.decode(errors="replace"), int(float(at))) for name, at in zip(flat[::2], flat[1::2], strict=True)]
         if len(users) > limit:
             return users[:limit], encode_cursor(users[limit - 1].created_at)
@@ -164,9 +162,7 @@ class Users:
         """
         link, term = self.sessions.link, user_term(identifier)
         partitions = self.sessions.all_partitions
-        calls = [
-            ((partition.expiring,), (partition.prefix, partition.block_size, term, MAX_DUE)) for partition in partitions
-        ]
+        calls = [((partition.expiring,), (partition.prefix, partition.block_size, term, MAX_DUE)) for partition in partitions]
         known, counts = await asyncio.gather(
             link.call("ZSCORE", self._key, identifier), COUNT.run_many(link, calls, writes=False)
         )

@@ -223,9 +223,7 @@ NOT_SERVED: list[tuple[str, str, dict[str, Any]]] = [
 
 
 @pytest.mark.parametrize(("call", "start", "named"), NOT_SERVED, ids=[call for call, _, _ in NOT_SERVED])
-async def test_a_call_that_is_not_part_of_this_service_says_so(
-    sdk: Sdk, call: str, start: str, named: dict[str, Any]
-) -> None:
+async def test_a_call_that_is_not_part_of_this_service_says_so(sdk: Sdk, call: str, start: str, named: dict[str, Any]) -> None:
     session = await done(sdk.sessions.create(user="alice@acontext.io"))
     with pytest.raises(APIError) as error:
         await returns_nothing(getattr(sdk.sessions, call)(session.id, **named))

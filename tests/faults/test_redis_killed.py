@@ -62,10 +62,13 @@ async def test_with_everysec_at_most_the_write_delay_is_missing(start: Start) ->
 def redis_with_flags(directory: Path, flags: Path) -> str:
     """A redis-server that takes what stands in the file `flags` when it starts; its path."""
     wrapper = directory / "redis-server"
-    wrapper.write_text(f"""#!/bin/sh
+    wrapper.write_text(
+        f"""#!/bin/sh
 [ "$1" = --version ] && exec {BUNDLED.path} --version
 exec {BUNDLED.path} "$@" $(cat {flags})
-""", encoding="utf-8")
+""",
+        encoding="utf-8",
+    )
     wrapper.chmod(0o755)
     return str(wrapper)
 

@@ -89,18 +89,14 @@ def test_if_none_match_on_a_session_that_is_not_there_is_404(api: Api) -> None:
 
 @writes
 @pytest.mark.parametrize("form", ["{0}", "*", '"x", {0}', '{0},W/"x"', ' "x" ,{0} , "y"'])
-def test_if_match_that_holds_lets_the_write_through(
-    api: Api, write: Request, form: str
-) -> None:
+def test_if_match_that_holds_lets_the_write_through(api: Api, write: Request, form: str) -> None:
     session_id = api.new({"a": 1})
     write(api, session_id, 200, {"If-Match": form.format(api.get(session_id).etag)})
 
 
 @writes
 @pytest.mark.parametrize("form", ['"x"', "W/{0}", "{stale}", '"x", "y"', '""', '"*"', "W/{0}, {stale}", '"{bare},{bare}"'])
-def test_if_match_that_does_not_hold_is_412_and_changes_nothing(
-    api: Api, write: Request, form: str
-) -> None:
+def test_if_match_that_does_not_hold_is_412_and_changes_nothing(api: Api, write: Request, form: str) -> None:
     session_id = api.new({"a": 1})
     stale = api.get(session_id).etag
     current = api.patch(session_id, {}).etag
@@ -119,9 +115,7 @@ def test_if_match_over_several_lines_is_one_list(api: Api, write: Request) -> No
 
 
 @writes
-def test_without_a_session_if_match_is_412_and_without_if_match_404(
-    api: Api, other: Api, write: Request
-) -> None:
+def test_without_a_session_if_match_is_412_and_without_if_match_404(api: Api, other: Api, write: Request) -> None:
     for session_id in (str(uuid4()), other.new()):
         for header in ("*", '"x"', '"1-1"'):
             write(api, session_id, 412, {"If-Match": header})
@@ -156,9 +150,7 @@ def test_a_bad_body_is_400_whatever_the_condition(api: Api) -> None:
 # Every route of one session, the two conditions together.
 
 REQUESTS: dict[str, Request] = WRITES | {
-    "copy": lambda api, session_id, status, headers: api.call(
-        "POST", f"/session/{session_id}/copy", None, status, headers
-    ),
+    "copy": lambda api, session_id, status, headers: api.call("POST", f"/session/{session_id}/copy", None, status, headers),
     "GET": lambda api, session_id, status, headers: api.get(session_id, status, headers),
 }
 every_request = pytest.mark.parametrize("name", REQUESTS)
@@ -199,9 +191,7 @@ def test_both_conditions_are_checked_in_the_order_of_the_rfc(
 
 @every_request
 @pytest.mark.parametrize("weak", ["W/{0}", '"x", W/{0}'])
-def test_a_weak_etag_matches_for_if_none_match_only(
-    api: Api, name: str, weak: str
-) -> None:
+def test_a_weak_etag_matches_for_if_none_match_only(api: Api, name: str, weak: str) -> None:
     session_id = api.new({"a": 1})
     header = weak.format(api.get(session_id).etag)
     REQUESTS[name](api, session_id, 412, {"If-Match": header})
@@ -212,9 +202,7 @@ def test_a_weak_etag_matches_for_if_none_match_only(
 @every_request
 @pytest.mark.parametrize("sent", MALFORMED)
 @pytest.mark.parametrize("header", ["If-Match", "If-None-Match"])
-def test_either_condition_where_it_is_malformed_is_400_on_every_route(
-    api: Api, name: str, header: str, sent: str
-) -> None:
+def test_either_condition_where_it_is_malformed_is_400_on_every_route(api: Api, name: str, header: str, sent: str) -> None:
     session_id = api.new({"a": 1})
     answer = REQUESTS[name](api, session_id, 400, {header: sent or " "})
     assert answer.msg == f"{header} must be * or ETags in double quotes"
@@ -222,9 +210,7 @@ def test_either_condition_where_it_is_malformed_is_400_on_every_route(
 
 
 @every_request
-def test_without_a_session_if_match_is_412_and_if_none_match_alone_404_on_every_route(
-    api: Api, other: Api, name: str
-) -> None:
+def test_without_a_session_if_match_is_412_and_if_none_match_alone_404_on_every_route(api: Api, other: Api, name: str) -> None:
     for session_id in (str(uuid4()), other.new()):
         for if_match, if_none_match in product(("", "*", '"x"', '"1-1"'), repeat=2):
             headers = {"If-Match": if_match, "If-None-Match": if_none_match}

@@ -12,6 +12,7 @@ from tests.serving import Serving
 
 CONFIGS_BYTES, BODY_BYTES, NESTING, KEYS, TERMS = 256 * 1024, 1024 * 1024, 64, 1024, 512
 
+
 @pytest.fixture(scope="module")
 def roomy(serve: Callable[..., Serving]) -> Iterator[Api]:
     """A server that allows as many index terms as keys; with fewer, the limit on keys is never met."""

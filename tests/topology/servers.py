@@ -263,8 +263,9 @@ class Sentinels:
                 f"sentinel monitor {self.NAME} {HOST} {first.port} 2\n"
                 f"sentinel down-after-milliseconds {self.NAME} {death}\n"
                 f"sentinel failover-timeout {self.NAME} {5 * death}\n"
-                f"sentinel parallel-syncs {self.NAME} 2\n"
-            , encoding="utf-8")
+                f"sentinel parallel-syncs {self.NAME} 2\n",
+                encoding="utf-8",
+            )
             self.sentinels.append(Server(directory, binary, (str(config), "--sentinel")))
         self.wait_whole()
 

@@ -64,9 +64,7 @@ def test_the_program_has_one_name(words: list[str], expected: str, capsys: pytes
         ["project", "create", "\udcff"],
     ],
 )
-def test_an_argument_that_is_not_utf_8_is_one_line_and_status_1(
-    words: list[str], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_an_argument_that_is_not_utf_8_is_one_line_and_status_1(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(words) == 1
     out, err = capsys.readouterr()
     assert out == ""
@@ -79,9 +77,7 @@ def test_an_argument_that_is_not_utf_8_is_one_line_and_status_1(
     "words",
     [["project", "--data-dir", "{}", "list"], ["project", "list", "--data-dir", "{}"], ["project", "list", "--data-dir={}"]],
 )
-def test_flags_stand_before_or_after_an_action(
-    words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_flags_stand_before_or_after_an_action(words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main([word.format(tmp_path) for word in words]) == 1
     assert f"no server runs on data directory {tmp_path};" in capsys.readouterr().err
 

@@ -163,7 +163,7 @@ def test_a_private_attribute_in_use_exists_in_the_library_installed(path: str, n
     [(Connection, RequestHandler), (Receiver, RequestHandler), (Protocol, RequestHandler), (Server, web.Server)],
 )
 def test_no_private_name_of_ours_is_one_of_the_class_inherited_from(ours: type, base: type) -> None:
-    (node,) = (ast.parse(inspect.getsource(ours)).body)
+    (node,) = ast.parse(inspect.getsource(ours)).body
     assert isinstance(node, ast.ClassDef)
     assert {name for name in defined_by(node) if has(base, name)} == set()
 
