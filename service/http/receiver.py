@@ -93,7 +93,7 @@ class Receiver(Connection, Holder):
         if self._rest:
             self._feed(b"")
             data, self._rest = self._rest + data, b""
-            end = 0
+            self._before, end = data[-3:], 0
         else:
             end = complete_part(self._before, data)
             self._before = (self._before + data[-3:])[-3:]
