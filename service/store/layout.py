@@ -161,7 +161,7 @@ async def confirm(link: Link, partitions: int) -> None:
         raise StoreEmpty
     problem = record.version_problem(writes=True)
     if problem is not None:
-        raise StoreUnavailable(diagnosis=problem, may_pass=False)
+        raise StoreUnavailable(problem, may_pass=False)
     if record.moving_to is not None:
         raise LayoutChanged("the sessions are being moved to another number of partitions")
     if record.partitions is not None and record.partitions != b"%d" % partitions:
