@@ -42,7 +42,7 @@ COMMANDS = {
     "serve": Command("serve", "run the server until SIGTERM or Ctrl-C", connects=False, reaches_server=False),
     "project": Command("project", "create, list and delete projects, and change their keys", needs_key_secret=True),
     "find": Command("find", "find sessions by what their configs contain"),
-    "check": Command("check", "compare the index with the stored configs, and mend it with --repair"),
+    "check": Command("check", "compare the index with the stored configs, and repair it with --repair"),
     "repartition": Command(
         "repartition", "move a store to another number of partitions, while no server runs", reaches_server=False
     ),

@@ -22,11 +22,11 @@ from tests.store.model import index_from_documents, index_in
 COUNT = 6
 
 
-async def findings(sessions: Sessions, *, mend: bool = False) -> list[str]:
+async def findings(sessions: Sessions, *, repair: bool = False) -> list[str]:
     """What a check of every partition says, in the form `kind id term`."""
     found = []
     for partition in sessions.all_partitions:
-        async for finding in Check(sessions.link, partition, mend).findings():
+        async for finding in Check(sessions.link, partition, repair).findings():
             assert str(finding)
             found.append(" ".join(part for part in (finding.kind, finding.id, finding.term) if part))
     return sorted(found)
@@ -210,7 +210,7 @@ async def test_a_check_names_damage_changes_nothing_and_mends_it_where_asked(fil
     assert await findings(filled) == sorted(said)
     assert await keyspace(filled.link) == damaged
 
-    assert await findings(filled, mend=True) != []
+    assert await findings(filled, repair=True) != []
     assert await findings(filled) == []
     mended = await keyspace(filled.link)
     partition = filled.all_partitions[0]
@@ -238,9 +238,9 @@ async def test_configs_that_cannot_be_read_are_reported_and_not_lost(filled: Ses
     stale = [f"stale {TWO} {term}" for term in ("a=1", "c.d[]=2", "own=2")]
     unreadable = f"unreadable {TWO} {problem}"
     assert await findings(filled) == sorted([unreadable, f"terms {TWO}", *stale])
-    assert unreadable in await findings(filled, mend=True)
+    assert unreadable in await findings(filled, repair=True)
     # Nothing but that is left to say, as often as it is asked; and the text is still there for whoever knows better.
-    assert await findings(filled, mend=True) == [unreadable]
+    assert await findings(filled, repair=True) == [unreadable]
     assert {line.split()[0] for line in await findings(filled)} <= BEYOND_REPAIR
     assert await filled.link.call("HGET", session(TWO), "configs") == configs.encode()
 
@@ -258,7 +258,7 @@ async def test_a_patch_on_unreadable_configs_is_refused_and_a_put_heals_them(fil
             await filled.patch(TWO, document_of({"b": 2}))
         assert await filled.link.call("HGET", session(TWO), "configs") == configs.encode()
         await filled.replace(TWO, document_of({"b": 2}))
-    assert [line for line in await findings(filled, mend=True) if line.startswith("unreadable")] == []
+    assert [line for line in await findings(filled, repair=True) if line.startswith("unreadable")] == []
     assert await findings(filled) == []
 
 
@@ -280,7 +280,7 @@ async def test_a_patch_takes_in_what_a_hand_has_written(filled: Sessions, edited
     written = await filled.patch(TWO, document_of({"own": 7}))
     assert written.configs == merged
     assert (await filled.get(TWO)).configs == merged
-    await findings(filled, mend=True)
+    await findings(filled, repair=True)
     assert await findings(filled) == []
 
 
@@ -298,8 +298,8 @@ async def test_a_hash_damaged_beyond_its_configs_is_named_and_takes_no_other_wit
     filled: Sessions, field: str, value: str | None
 ) -> None:
     await filled.link.call(*(("HDEL", session(TWO), field) if value is None else ("HSET", session(TWO), field, value)))
-    for mend in (False, True, True):
-        assert f"incomplete {TWO}" in await findings(filled, mend=mend)
+    for repair in (False, True, True):
+        assert f"incomplete {TWO}" in await findings(filled, repair=repair)
     others = [session_id(number) for number in range(1, COUNT + 1) if number != 2]
     if value != "-1":
         with pytest.raises(Unreadable):
@@ -319,7 +319,7 @@ async def test_a_hash_damaged_beyond_its_configs_is_named_and_takes_no_other_wit
                 await filled.delete(TWO)
             assert await keyspace(filled.link) == before
     assert b'"own":2' in await filled.link.call("HGET", session(TWO), "configs")
-    assert [line for line in await findings(filled, mend=True) if "incomplete" not in line] == []
+    assert [line for line in await findings(filled, repair=True) if "incomplete" not in line] == []
 
 
 async def test_a_session_gone_while_it_is_looked_at_is_no_finding(filled: Sessions) -> None:

@@ -18,8 +18,8 @@ WRITERS, CHECKS, SESSIONS = 6, 8, 30
 
 
 @on_every_redis
-@pytest.mark.parametrize("mend", [False, True])
-async def test_a_check_beside_writers_reports_nothing(empty_redis: str, mend: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("repair", [False, True])
+async def test_a_check_beside_writers_reports_nothing(empty_redis: str, repair: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     link = Link.open(empty_redis, timeout=TIMEOUT)
     sessions = await opened(link, PROJECT, Limits(), 1, 4)
     users, done = Users(sessions), asyncio.Event()
@@ -60,7 +60,7 @@ async def test_a_check_beside_writers_reports_nothing(empty_redis: str, mend: bo
     async def check() -> list[str]:
         found = []
         for _ in range(CHECKS):
-            found += [str(each) async for each in Check(link, sessions.all_partitions[0], mend).findings()]
+            found += [str(each) async for each in Check(link, sessions.all_partitions[0], repair).findings()]
             await asyncio.sleep(UNDER_WAY)
         done.set()
         return found

@@ -90,16 +90,16 @@ async def test_a_check_finds_a_partition_that_was_not_told_and_tells_it(
     await link.call("HSET", first.state, "session_ttl", 70)
     await link.call("HDEL", third.state, "session_ttl", "session_ttl_revision")
 
-    async def findings(*, mend: bool) -> list[str]:
+    async def findings(*, repair: bool) -> list[str]:
         return [
             str(found)
             for partition in sessions.all_partitions
-            async for found in Check(link, partition, mend).findings()
+            async for found in Check(link, partition, repair).findings()
         ]
 
     wrong = [f"partition {number}: its session_ttl is not what the project's configs say" for number in (0, 2)]
-    assert await findings(mend=False) == await findings(mend=True) == wrong
-    assert await findings(mend=False) == []
+    assert await findings(repair=False) == await findings(repair=True) == wrong
+    assert await findings(repair=False) == []
     for partition in (first, second, third):
         assert await link.call("HGET", partition.state, "session_ttl") == b"50"
 

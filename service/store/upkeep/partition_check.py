@@ -6,8 +6,6 @@ store is live meanwhile, so what looks wrong is only a suspicion until one scrip
 """
 
 import asyncio
-from array import array
-from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import suppress
@@ -23,6 +21,7 @@ from service.store.keys import Partition, is_text, partition_number
 from service.store.lane import Command
 from service.store.replies import WrongType
 from service.store.upkeep.block import Block
+from service.store.upkeep.covered_sets import CoveredSets
 from service.store.upkeep.numbering import Numbered, Numbering, listed_sessions, renumber
 from service.store.verify import (
     MAX_INTEGER,
@@ -47,26 +46,18 @@ SETS_BATCH = 50
 UNDER_WAY = 2.0
 
 _FIELDS = ("configs", "terms", "user", "expires_at", *NUMBERS)
-_HASH_MASK = 2**64 - 1
-
-
-def _hash(term: str) -> int:
-    return hash(term) & _HASH_MASK
 
 
 @dataclass
 class Check:
-    """A check of one partition of `partitions`. `progress` is called with the number of sessions or keys just read.
-
-    Invariant: after `walk`, `_covered` has, by block, the sorted hashes of the terms whose sets were compared: 8 bytes a set.
-    """
+    """A check of one partition of `partitions`. `progress` is called with the number of sessions or keys just read."""
 
     link: Link
     partition: Partition
     repair: bool = False
     progress: Callable[[int], object] = lambda _: None
     partitions: int | None = None
-    _covered: dict[int, "array[int]"] = field(default_factory=dict)
+    _covered: CoveredSets = field(default_factory=CoveredSets)
     _unknown_users: dict[bytes, tuple[str, bytes]] = field(default_factory=dict)
     _numbering: Numbering = field(default_factory=Numbering)
     #: Sessions to verify once more, when all keys of the wrong type are gone.
@@ -121,7 +112,7 @@ class Check:
             by_kind[kind].append(rest)
         async for finding in self._check_sessions(by_kind["session"]):
             yield finding
-        async for finding in self._check_sets([name for name in by_kind["index"] if not self._is_covered(name)]):
+        async for finding in self._check_sets([name for name in by_kind["index"] if name not in self._covered]):
             yield finding
         async for finding in self._check_blocks_lists(by_kind["blocks"]):
             yield finding
@@ -245,7 +236,7 @@ class Check:
 
     async def _compare_sets(self, block: Block) -> AsyncIterator[Finding]:
         terms = list(block.expected)
-        self._cover(block)
+        self._covered.add(block.number, terms)
         for first in range(0, len(terms), SETS_BATCH):
             batch = terms[first : first + SETS_BATCH]
             commands: list[Command] = []
@@ -263,21 +254,6 @@ class Check:
                             yield finding
                 if self.repair or not any(isinstance(reply, WrongType) for reply in (members, is_listed)):
                     block.compare(term, *_readable([members, is_listed]))
-
-    def _cover(self, block: Block) -> None:
-        hashes = sorted([*self._covered.get(block.number, ()), *map(_hash, block.expected)])
-        self._covered[block.number] = array("Q", hashes)
-
-    def _is_covered(self, name: str) -> bool:
-        number, _, term = name.partition(":")
-        hashes = (
-            self._covered.get(int(number)) if number.isascii() and number.isdigit() and str(int(number)) == number else None
-        )
-        if hashes is None:
-            return False
-        wanted = _hash(term)
-        place = bisect_left(hashes, wanted)
-        return place < len(hashes) and hashes[place] == wanted
 
     async def _verify(self, session_id: str, suspects: Iterable[str] = ()) -> AsyncIterator[Finding]:
         """Verify a session; with a key of the wrong type among those of its index, that key, and the session later."""
