@@ -7,7 +7,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,17 @@ class Server:
     data_dir: Path
     redis_url: str
     pid: int
+
+
+@contextmanager
+def logging_nothing(server: Server) -> Iterator[None]:
+    """What happens inside makes the server log nothing: no traceback, no key, no configs."""
+    log = server.data_dir.with_name(f"{server.data_dir.name}.err")
+    before = log.stat().st_size
+    yield
+    with log.open("rb") as file:
+        file.seek(before)
+        assert file.read() == b""
 
 
 def until(holds: Callable[[], object], what: str) -> None:
