@@ -3,7 +3,7 @@
 import sys
 from typing import NoReturn
 
-from service import streams
+from service.process import streams
 
 
 def main() -> NoReturn:

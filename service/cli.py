@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from dataclasses import fields
 from typing import NamedTuple, Protocol, cast
 
-from service import __version__, streams
+from service import __version__
 from service.errors import BadRequest, OutputError, ServiceError
+from service.process import streams
 from service.settings import CONNECTION, Settings, add_flags, decoded, flag, load
 
 PROGRAM = "session-configs"
@@ -119,9 +120,9 @@ def _settings(command: Command, arguments: Namespace) -> Settings:
     settings = load(arguments)
     if not command.reaches_server:
         return settings
-    from service import datadir
+    from service.process import data_dir
 
-    return datadir.running(settings, needs_key_secret=command.needs_key_secret)
+    return data_dir.running(settings, needs_key_secret=command.needs_key_secret)
 
 
 def _split(words: list[str]) -> tuple[list[str], list[str]]:

@@ -1,41 +1,41 @@
 """The tree of errors: each knows the HTTP status, the reason (a word for programs) and the sentence it is answered with.
 
-    ServiceError                500  never meant for a client; a defect
-    ├── BadRequest              400
-    ├── Unauthorized            401
-    ├── NotFound                404  only its subclasses are raised
-    │   ├── SessionNotFound     404
-    │   ├── UserNotFound        404
-    │   ├── RouteNotFound       404
-    │   └── ProjectNotFound          on the command line only
-    ├── MethodNotAllowed        405
-    ├── RequestTimeout          408  the client was too slow with its request
-    ├── Unreadable              409  the stored configs were damaged by hand
-    ├── PreconditionFailed      412
-    ├── TooLarge                413  only its subclasses are raised
-    │   ├── ConfigsTooLarge     413
-    │   └── BodyTooLarge        413
-    ├── UriTooLong              414
-    ├── UnsupportedMediaType    415
-    ├── UnsupportedContentCoding 415
-    ├── ExpectationFailed       417
-    ├── FilterTooExpensive      422  one session alone costs more comparisons than a list may make
-    ├── TooManyRequests         429  the key has used up its rate
-    ├── HeadTooLarge            431
-    ├── NotServed               501  a call of the API that is not about session configs
-    ├── Overloaded              503  the worker has as much in hand as it may
-    │   └── ClientGone          503  the client has disconnected; nobody reads the answer
-    ├── StoreUnavailable        503  nothing was written
-    │   ├── StoreFull           503  Redis is out of memory; nothing was written
-    │   │   └── ProjectFull     503  the project has as many sessions or users as it may have; nothing was written
-    │   ├── LayoutChanged       503  the store was moved to another number of partitions; nothing was written
-    │   ├── StoreEmpty          503  Redis has lost the store, or somebody has emptied it
-    │   ├── WriteUncertain      503  a write that may or may not have happened
-    │   ├── StoreDamaged        503  a key was overwritten by hand; `check --repair` rebuilds what follows from other keys
-    │   │   └── StateIncomplete 503  a partition or project does not say whose it is; nothing was written
-    │   └── NotReplicated       503  a write that has happened, but is not on as many replicas as promised
-    ├── OutputError                  the command line ends with the sentence and status 1
-    └── StartupError                 the same
+ServiceError                500  never meant for a client; a defect
+├── BadRequest              400
+├── Unauthorized            401
+├── NotFound                404  only its subclasses are raised
+│   ├── SessionNotFound     404
+│   ├── UserNotFound        404
+│   ├── RouteNotFound       404
+│   └── ProjectNotFound          on the command line only
+├── MethodNotAllowed        405
+├── RequestTimeout          408  the client was too slow with its request
+├── Unreadable              409  the stored configs were damaged by hand
+├── PreconditionFailed      412
+├── TooLarge                413  only its subclasses are raised
+│   ├── ConfigsTooLarge     413
+│   └── BodyTooLarge        413
+├── UriTooLong              414
+├── UnsupportedMediaType    415
+├── UnsupportedContentCoding 415
+├── ExpectationFailed       417
+├── FilterTooExpensive      422  one session alone costs more comparisons than a list may make
+├── TooManyRequests         429  the key has used up its rate
+├── HeadTooLarge            431
+├── NotServed               501  a call of the API that is not about session configs
+├── Overloaded              503  the worker has as much in hand as it may
+│   └── ClientGone          503  the client has disconnected; nobody reads the answer
+├── StoreUnavailable        503  nothing was written
+│   ├── StoreFull           503  Redis is out of memory; nothing was written
+│   │   └── ProjectFull     503  the project has as many sessions or users as it may have; nothing was written
+│   ├── LayoutChanged       503  the store was moved to another number of partitions; nothing was written
+│   ├── StoreEmpty          503  Redis has lost the store, or somebody has emptied it
+│   ├── WriteUncertain      503  a write that may or may not have happened
+│   ├── StoreDamaged        503  a key was overwritten by hand; `check --repair` rebuilds what follows from other keys
+│   │   └── StateIncomplete 503  a partition or project does not say whose it is; nothing was written
+│   └── NotReplicated       503  a write that has happened, but is not on as many replicas as promised
+├── OutputError                  the command line ends with the sentence and status 1
+└── StartupError                 the same
 """
 
 from collections.abc import Iterable, Iterator

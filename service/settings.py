@@ -16,7 +16,7 @@ from typing import Any
 
 from service.configs.limits import Limits
 from service.errors import StartupError
-from service.memory import MIN_MEMORY, default_max_memory
+from service.process.memory import MIN_MEMORY, default_max_memory
 
 FSYNC_POLICIES = ("always", "everysec", "no")
 TRUE, FALSE = ("1", "true", "yes", "on"), ("0", "false", "no", "off")
@@ -54,14 +54,10 @@ class Settings(Limits):
     data_dir: Path = field(
         default=Path(".data"), metadata={"help": "directory of the embedded Redis, the made-up key and the key secret"}
     )
-    fsync: str = field(
-        default="everysec", metadata={"help": "when the embedded Redis syncs its file: always, everysec or no"}
-    )
+    fsync: str = field(default="everysec", metadata={"help": "when the embedded Redis syncs its file: always, everysec or no"})
     max_memory: int = field(
         default_factory=default_max_memory,
-        metadata={
-            "help": "bytes of data in the embedded Redis, beyond it 503; 0: no limit; two fifths of memory unless set"
-        },
+        metadata={"help": "bytes of data in the embedded Redis, beyond it 503; 0: no limit; two fifths of memory unless set"},
     )
     redis_server: str = field(
         default="",

@@ -1,16 +1,18 @@
 """Shared fixtures: a real Redis and a real server, one of each a test process. Where they cannot start, tests fail."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 from redis import Redis
 
-from service.store.embedded import EmbeddedRedis
-from tests.api import Api, Operator
-from tests.serving import Server, Serving, Start
+from service.process.embedded_redis import EmbeddedRedis
+from service.redis_client.client import Link
+from tests.support.filling import TIMEOUT
+from tests.support.http import Api, Operator
 from tests.support.redis_servers import BUNDLED_ONLY
+from tests.support.server import Server, Serving, Start
 
 pytest_plugins = ["tests.support.used_servers"]
 
@@ -35,6 +37,13 @@ def empty_redis(redis_url: str) -> str:
     with Redis.from_url(redis_url) as client:
         client.flushall()
     return redis_url
+
+
+@pytest.fixture
+async def link(empty_redis: str) -> AsyncIterator[Link]:
+    link = Link.open(empty_redis, timeout=TIMEOUT)
+    yield link
+    await link.close()
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from redis import Redis
 from scripts.benchmark.load import Origin
 from scripts.benchmark.processes import KEY
 from scripts.lib.program import ROOT, Failed, Program, environment
-from service.store.binaries import find_server
+from service.process.redis_binaries import find_server
 
 MASTERS = 3
 #: A node's bus port is its port plus 10,000; both lie below the ports that systems give to connections.
@@ -83,9 +83,7 @@ class LocalCluster:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._stack.__exit__(kind, error, trace)
 
     @property

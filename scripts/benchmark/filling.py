@@ -18,8 +18,8 @@ from scripts.benchmark.peers import postgres as peer
 from scripts.benchmark.processes import Postgres
 from service.configs.document import document
 from service.configs.limits import Limits
+from service.redis_client.client import Link
 from service.store import ownership
-from service.store.connection import Link
 from service.store.keys import Owner, Partition, all_partitions, partition_number
 from service.store.projects import Registry
 from service.store.sessions import CREATE

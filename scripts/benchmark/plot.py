@@ -11,8 +11,7 @@ from scripts.benchmark.statistics import Cell, Result
 _WIDTH, _LEFT, _RIGHT, _LINE = 900, 300, 130, 24
 _MET, _MISSED, _OURS, _THEIRS = "#2e7d4f", "#c0392b", "#2e7d4f", "#8a94a6"
 _STYLE = (
-    "text{font:13px system-ui,sans-serif;fill:#24292f}.head{font-weight:600;font-size:15px}"
-    ".small{font-size:11px;fill:#57606a}"
+    "text{font:13px system-ui,sans-serif;fill:#24292f}.head{font-weight:600;font-size:15px}.small{font-size:11px;fill:#57606a}"
 )
 
 

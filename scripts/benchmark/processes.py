@@ -16,8 +16,8 @@ from scripts.benchmark import tools
 from scripts.benchmark.load import Answer, Origin
 from scripts.benchmark.peers import postgres as postgres_peer
 from scripts.lib.program import ROOT, Program, environment
-from service.store import embedded
-from service.store.binaries import SERVER_NAMES, find_server
+from service.process import embedded_redis
+from service.process.redis_binaries import SERVER_NAMES, find_server
 
 KEY = postgres_peer.KEY
 
@@ -89,7 +89,7 @@ class Service(Program):
         command = [sys.executable, "-m", "service", "serve", "--port", "0", "--workers", str(workers), "--data-dir", str(data)]
         super().__init__(home, command, cwd=ROOT, env=environment(SCC_ROOT_TOKEN=KEY.removeprefix("sk-ac-")))
         self.origin: Origin = ("127.0.0.1", int(self.printed(r"ready at http://[^:]+:(\d+)[^\n]*\nkey")))
-        self.redis = RedisSide(embedded.socket_path(data))
+        self.redis = RedisSide(embedded_redis.socket_path(data))
         self.redis.watch()
 
     def workers(self) -> list[int]:

@@ -53,9 +53,7 @@ def _quiet(bench: Bench, connection: Connection, session_id: str) -> None:
         "POST": creates,
         "DELETE": [delete_request(one) for one in ids],
         "PUT": [put_request(session_id, _values(number)) for number in range(REPEATS)],
-        "PATCH of 500 keys": [
-            patch_request(session_id, _values(100 + number, _KEYS // _CHANGED)) for number in range(REPEATS)
-        ],
+        "PATCH of 500 keys": [patch_request(session_id, _values(100 + number, _KEYS // _CHANGED)) for number in range(REPEATS)],
     }
     for name, requests in writes.items():
         bench.quiet_hold(bench.one, f"{name}, 250 KiB, 500 keys", connection, requests)
@@ -114,9 +112,7 @@ def _first_answer(service: Service) -> None:
 def _memory(pid: int) -> tuple[float, float]:
     """Memory of a process that is its own, and all that is mapped into it, in MB."""
     rollup = Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="utf-8")
-    kilobytes = {
-        name: int(value) for name, value in re.findall(r"^(\w+): +(\d+) kB", rollup, re.MULTILINE)
-    }
+    kilobytes = {name: int(value) for name, value in re.findall(r"^(\w+): +(\d+) kB", rollup, re.MULTILINE)}
     return (kilobytes["Private_Clean"] + kilobytes["Private_Dirty"]) / 1000, kilobytes["Rss"] / 1000
 
 

@@ -142,9 +142,7 @@ def growth(bench: Bench) -> None:
         for size, connection in connections.items():
             sides[_key(wanted, descending, size)] = partial(connection.p50, request, seconds=bench.options.list_seconds / 2)
     measured = bench.rounds("lists of growing stores", sides)
-    full = {
-        (wanted.name, descending): _is_full(connections[SMALLEST], wanted, descending) for wanted, descending in lists
-    }
+    full = {(wanted.name, descending): _is_full(connections[SMALLEST], wanted, descending) for wanted, descending in lists}
     bench.details["growth"] = [
         {
             "filter": wanted.name,
@@ -156,9 +154,7 @@ def growth(bench: Bench) -> None:
     ]
     grown = {
         f"{wanted.name}, {'newest' if descending else 'oldest'} first": median(
-            ratios(
-                measured[_key(wanted, descending, bench.options.sessions)], measured[_key(wanted, descending, SMALLEST)]
-            )
+            ratios(measured[_key(wanted, descending, bench.options.sessions)], measured[_key(wanted, descending, SMALLEST)])
         )
         for wanted, descending in lists
         if full[wanted.name, descending]

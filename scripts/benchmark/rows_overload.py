@@ -24,9 +24,7 @@ def overload(bench: Bench) -> None:
         return peak
 
     def overloaded() -> float:
-        seen = load.open_loop(
-            one.origin, lists, rate=TIMES * peak, connections=OPEN_CONNECTIONS, seconds=2 * seconds
-        )
+        seen = load.open_loop(one.origin, lists, rate=TIMES * peak, connections=OPEN_CONNECTIONS, seconds=2 * seconds)
         latencies.append(seen.p99 / 1000)
         # What was in hand at the end is none of the next round's business.
         while bench.connection(one.origin).ask(load.request("GET", path, key=KEY)).status != 200:

@@ -12,9 +12,9 @@ from scripts.benchmark.statistics import Result
 from scripts.lib.program import Failed
 from service.configs.document import document
 from service.configs.limits import Limits
+from service.redis_client.multiplexer import Command
 from service.store import keys
 from service.store.keys import Owner, Partition
-from service.store.lane import Command
 from service.store.sessions import PATCH
 
 _CALLS, _BATCHES = 500, 40  # calls a batch, batches of a side a round

@@ -81,11 +81,7 @@ def partitions(bench: Bench) -> None:
         read = {side.count: side.read_a_page() for side in sides}
         measured = bench.rounds(
             "partitions",
-            {
-                f"{what} {side.count}": getattr(side, what)
-                for what in ("page", "few", "get", "patch")
-                for side in sides
-            },
+            {f"{what} {side.count}": getattr(side, what) for what in ("page", "few", "get", "patch") for side in sides},
         )
     rows = []
     for side in sides:

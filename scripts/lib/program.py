@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 from typing import Any, Self
 
-from service.lifetime import ending_with_this
+from service.process.parent_death import ending_with_this
 
 ROOT = Path(__file__).parents[2]
 

@@ -5,7 +5,7 @@ Source: `cliFormatReplyRaw`, `cliFormatReply` and `cliSendCommand` in redis-cli.
 
 from collections.abc import Sequence
 
-from service.store.raw_command import Reply
+from service.commands._raw_command import Reply
 
 #: Commands whose replies are reports, lines already: redis-cli adds no newline. Their first words, and how many they have.
 _ANY_NUMBER = range(1, 1_000_000)

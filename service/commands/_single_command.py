@@ -7,11 +7,10 @@ from collections.abc import Sequence
 from itertools import pairwise, takewhile
 from typing import NamedTuple
 
-from service.commands import _raw_reply
+from service.commands import _raw_command, _raw_reply
 from service.errors import StartupError, StoreUnavailable
+from service.redis_client.client import Link
 from service.settings import Settings
-from service.store import raw_command
-from service.store.connection import Link
 
 #: The options of redis-cli that are understood. Replies are always printed raw.
 RAW, EXIT_STATUS, STDIN = "--raw", "-e", "-x"
@@ -73,12 +72,12 @@ def run(command: SingleCommand, settings: Settings) -> int:
     return 0
 
 
-async def _reply(words: Sequence[bytes], settings: Settings) -> raw_command.Reply:
+async def _reply(words: Sequence[bytes], settings: Settings) -> _raw_command.Reply:
     link = Link.open(settings.redis_url, timeout=settings.command_timeout)
     try:
-        return await raw_command.run(link, words)
+        return await _raw_command.run(link, words)
     except StoreUnavailable as error:
-        raise StartupError(raw_command.describe(error, settings.command_timeout)) from error
+        raise StartupError(_raw_command.describe(error, settings.command_timeout)) from error
     finally:
         await link.close()
 

@@ -3,9 +3,9 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+from service.redis_client.client import Link
 from service.settings import Settings
-from service.store import layout
-from service.store.connection import Link
+from service.store import manifest
 from service.store.projects import Registry
 from service.store.sessions import Project, Sessions
 
@@ -19,7 +19,7 @@ async def registry(settings: Settings, *, writes: bool = True) -> AsyncIterator[
     """
     link = Link.open(settings.redis_url, timeout=settings.command_timeout, min_replicas=settings.min_replicas)
     try:
-        await layout.partitions_at_rest(link, writes=writes)
+        await manifest.partitions_at_rest(link, writes=writes)
         yield Registry(link, settings.key_secret)
     finally:
         await link.close()
@@ -27,4 +27,4 @@ async def registry(settings: Settings, *, writes: bool = True) -> AsyncIterator[
 
 async def sessions(link: Link, project: Project, settings: Settings) -> Sessions:
     """The sessions of `project`, as the store was laid out."""
-    return Sessions(link, project, settings, await layout.partitions_at_rest(link, writes=False))
+    return Sessions(link, project, settings, await manifest.partitions_at_rest(link, writes=False))

@@ -8,9 +8,10 @@ from collections.abc import Sequence
 from tqdm import tqdm
 
 from service.commands import _store
+from service.redis_client import admin
+from service.redis_client.client import Link
 from service.settings import Settings
-from service.store import layout, nodes
-from service.store.connection import Link
+from service.store import manifest
 from service.store.keys import Partition
 from service.store.sessions import Project
 from service.store.upkeep.check import StoreCheck
@@ -43,9 +44,9 @@ async def _run(arguments: Namespace, settings: Settings) -> int:
 
 async def check_projects(link: Link, projects: Sequence[Project], *, whole: bool = True, repair: bool = False) -> int:
     """Check `projects`, print as `run` says, and return the exit status. With `whole`, they are all of the store's."""
-    stored = await layout.read(link, writes=repair)
+    stored = await manifest.read(link, writes=repair)
     findings: list[Finding] = []
-    total = await nodes.key_count(link) + await _session_count(link, projects, stored)
+    total = await admin.key_count(link) + await _session_count(link, projects, stored)
     with tqdm(total=total, desc="check", unit=" keys", file=sys.stderr, disable=None, mininterval=0.2) as bar:
         check = StoreCheck(link, projects, stored, whole, repair, bar.update)
         async for slug, finding in check.findings():
@@ -63,7 +64,7 @@ def summary(projects: int, differences: int, repaired: int | None) -> str:
     return text if repaired is None or not differences else f"{text}, {repaired} repaired"
 
 
-async def _session_count(link: Link, projects: Sequence[Project], stored: layout.Layout) -> int:
+async def _session_count(link: Link, projects: Sequence[Project], stored: manifest.Layout) -> int:
     """How many sessions are listed, as far as the lists can be read: what the progress bar has to go through."""
     partitions = [Partition(project.slug, number) for project in projects for number in range(stored.partitions)]
     total = 0

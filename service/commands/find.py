@@ -6,13 +6,13 @@ from argparse import ArgumentParser, Namespace
 
 from service.commands import _store
 from service.configs.containment import Filter
-from service.configs.typed import TypedTerms
+from service.configs.term_query import TypedTerms
 from service.errors import BadRequest
 from service.settings import Settings
 from service.store import listing
-from service.store.bootstrap import DEFAULT_PROJECT
 from service.store.listing import Query
 from service.store.sessions import Sessions
+from service.store.upkeep.bootstrap import DEFAULT_PROJECT
 
 
 def add_arguments(parser: ArgumentParser) -> None:

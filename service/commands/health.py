@@ -5,7 +5,7 @@ import sys
 from argparse import ArgumentParser, Namespace
 
 from service.errors import StartupError
-from service.listeners import reachable
+from service.process.listeners import reachable
 from service.settings import Settings, add_flags, flag, variable
 
 #: Seconds; the Dockerfile gives the whole check 3.

@@ -7,8 +7,8 @@ from argparse import ArgumentParser, Namespace
 from service.commands import _store
 from service.errors import BadRequest, OutputError
 from service.settings import CONNECTION, Settings, add_flags
-from service.store.bootstrap import DEFAULT_PROJECT
 from service.store.projects import KEY_TTL, Registry
+from service.store.upkeep.bootstrap import DEFAULT_PROJECT
 
 
 def add_arguments(parser: ArgumentParser) -> None:

@@ -5,13 +5,14 @@ import os
 from argparse import REMAINDER, ArgumentParser, Namespace
 from typing import NoReturn
 
-from service import datadir
 from service.commands import _single_command
+from service.process import data_dir
+from service.process.redis_binaries import find_cli
+from service.redis_client import url
+from service.redis_client.client import Link
+from service.redis_client.url import Address
 from service.settings import Settings
-from service.store import keys, urls
-from service.store.binaries import find_cli
-from service.store.connection import Link
-from service.store.urls import Address
+from service.store import keys
 
 #: What redis-cli calls the options of TLS.
 _TLS = {"ssl_ca_certs": "--cacert", "ssl_ca_path": "--cacertdir", "ssl_certfile": "--cert", "ssl_keyfile": "--key"}
@@ -35,7 +36,7 @@ def run(arguments: Namespace, settings: Settings) -> int:
         StartupError: no server runs on the data directory, or redis-cli is needed and there is none.
         StoreUnavailable: no Sentinel tells which server is the master, or no node of the cluster answers.
     """
-    settings = datadir.running(settings)
+    settings = data_dir.running(settings)
     program = find_cli(settings.redis_server)
     if program is not None:
         _become(program, arguments.rest, settings)
@@ -44,7 +45,7 @@ def run(arguments: Namespace, settings: Settings) -> int:
 
 def _become(program: str, arguments: list[str], settings: Settings) -> NoReturn:
     """Replace this process by redis-cli."""
-    address = urls.parse(settings.redis_url)
+    address = url.parse(settings.redis_url)
     command = [program, *_server(address, settings), *_options(address), *arguments]
     # In the environment, because everybody may read a command line.
     password = {"REDISCLI_AUTH": address.options["password"]} if "password" in address.options else {}
@@ -61,7 +62,7 @@ def _server(address: Address, settings: Settings) -> list[str]:
     return ["-h", host, "-p", str(port)]
 
 
-async def _first(settings: Settings) -> urls.Endpoint:
+async def _first(settings: Settings) -> url.Endpoint:
     """The master, or the node of a cluster that has the store's own record."""
     link = Link.open(settings.redis_url, timeout=settings.command_timeout)
     try:

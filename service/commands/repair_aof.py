@@ -4,12 +4,11 @@ import sys
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
-from service import datadir
 from service.errors import StartupError
+from service.process import aof_format, aof_tail, data_dir
+from service.process.embedded_redis import choose_server
+from service.process.redis_binaries import Server
 from service.settings import Settings, add_flags
-from service.store import aof_tail, data_format
-from service.store.binaries import Server
-from service.store.embedded import choose_server
 
 #: Lines at the end of the output of the check that say what it could not do.
 _TAIL_LINES = 3
@@ -27,11 +26,11 @@ def run(arguments: Namespace, settings: Settings) -> int:  # noqa: ARG001 - the 
         StartupError: a server runs on the data directory, there is no such file, or it cannot be repaired.
     """
     directory = settings.data_dir.absolute()
-    path = data_format.last_file(directory)
+    path = aof_format.last_file(directory)
     if path is None:
         raise StartupError(f"there is no append-only file in data directory {directory}")
-    datadir.require_private(directory)
-    with datadir.lock(directory):
+    data_dir.require_private(directory)
+    with data_dir.lock(directory):
         sys.stdout.write(_repair(path, choose_server(directory, settings.redis_server)) + "\n")
     return 0
 

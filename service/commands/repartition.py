@@ -9,14 +9,14 @@ from dataclasses import replace
 
 from tqdm import tqdm
 
-from service import datadir
 from service.commands.check import check_projects
 from service.errors import StartupError, StoreUnavailable
+from service.process import data_dir
+from service.process.embedded_redis import EmbeddedRedis
+from service.redis_client.client import Link
 from service.settings import Settings, flag
-from service.store.connection import Link
-from service.store.embedded import EmbeddedRedis
 from service.store.projects import KEY_TTL, Registry
-from service.store.repartition import repartition
+from service.store.upkeep.repartition import repartition
 
 #: Seconds that Redis may take: nobody else waits for it.
 PATIENCE = 10.0
@@ -48,14 +48,12 @@ def _redis(settings: Settings) -> Iterator[str]:
         yield settings.redis_url
         return
     directory = settings.data_dir.absolute()
-    if not (directory / datadir.LOCK).exists():
+    if not (directory / data_dir.LOCK).exists():
         raise StartupError(f"there is no store in data directory {directory}")
-    datadir.require_private(directory)
-    with datadir.lock(directory) as lock:
+    data_dir.require_private(directory)
+    with data_dir.lock(directory) as lock:
         # Without a limit on memory: a move needs more for a while, and must not stop half done.
-        redis = EmbeddedRedis(
-            directory, fsync=settings.fsync, server=settings.redis_server, keep_open=(lock.fileno(),)
-        )
+        redis = EmbeddedRedis(directory, fsync=settings.fsync, server=settings.redis_server, keep_open=(lock.fileno(),))
         try:
             redis.launch()
             redis.wait()

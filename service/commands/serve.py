@@ -3,7 +3,7 @@
 import logging
 from argparse import ArgumentParser, Namespace
 
-from service import logs, supervisor
+from service.process import logs, supervisor
 from service.settings import Settings, add_flags, warnings
 
 logger = logging.getLogger(__name__)

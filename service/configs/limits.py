@@ -21,9 +21,7 @@ class Limits:
     max_sessions: int = field(default=0, metadata={"help": "most sessions of a project; beyond it 503; 0: no limit"})
     max_users: int = field(default=0, metadata={"help": "most users of a project; beyond it 503; 0: no limit"})
     max_user_bytes: int = field(default=256, metadata={"help": "longest user identifier, in bytes"})
-    max_filter_values: int = field(
-        default=128, metadata={"help": "most values, containers included, in one filter_by_configs"}
-    )
+    max_filter_values: int = field(default=128, metadata={"help": "most values, containers included, in one filter_by_configs"})
     max_page_bytes: int = field(
         default=4 * 1024 * 1024, metadata={"help": "most bytes of configs in one page of a list; one session always fits"}
     )

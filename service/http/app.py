@@ -11,18 +11,18 @@ from dataclasses import replace
 import uvloop
 from aiohttp import web
 
-from service import logs
-from service.children import STOP_SIGNALS, Supervision
-from service.heartbeat import INTERVAL
-from service.http.context import Worker
-from service.http.dispatch import Dispatch
-from service.http.protocol import Protocol
-from service.http.server import Server
-from service.listeners import has_waiting
-from service.open_files import raise_limit
+from service.http.server.connections import Server
+from service.http.server.context import Worker
+from service.http.server.dispatch import Dispatch
+from service.http.server.protocol import Protocol
+from service.process import logs
+from service.process.heartbeat import INTERVAL
+from service.process.listeners import has_waiting
+from service.process.open_files import raise_limit
+from service.process.workers import STOP_SIGNALS, Supervision
+from service.redis_client.client import Link
 from service.settings import Settings
-from service.store.connection import Link
-from service.store.sweep import Sweeper
+from service.store.upkeep.sweeper import Sweeper
 
 #: New objects after which Python looks for cycles; a request leaves none behind.
 GC_THRESHOLD = 20_000

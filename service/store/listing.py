@@ -20,8 +20,8 @@ from typing import Protocol
 from service.configs.budget import UNLIMITED, Budget, OutOfBudget
 from service.configs.terms import Alternatives, user_term
 from service.errors import BadRequest, FilterTooExpensive
+from service.redis_client.client import Link, checked
 from service.store import scripts
-from service.store.connection import Link, checked
 from service.store.keys import Partition
 from service.store.sessions import Session, Sessions, is_expired, microseconds, session_of
 from service.store.time_slices import TimeSlice

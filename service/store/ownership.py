@@ -13,9 +13,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from service.errors import LayoutChanged, StateIncomplete, Unauthorized
-from service.store.connection import Link, checked
+from service.redis_client.client import Link, checked
+from service.redis_client.multiplexer import Command
 from service.store.keys import Partition
-from service.store.lane import Command
 
 #: A `project_id` and a number of `partitions` that no request has.
 DELETED, MOVING = "deleted", 0

@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator, Sequence
 
-from service.store.connection import Link
+from service.redis_client.client import Link
 
 #: Sessions that are removed in one round trip, and the bytes of terms that they have together. Redis works off all that one
 #: connection has sent before it looks at another.

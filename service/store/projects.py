@@ -12,7 +12,7 @@ from uuid import uuid4
 import orjson
 
 from service.configs.document import Document
-from service.configs.lifetime import ttl_of
+from service.configs.ttl import ttl_of
 from service.errors import (
     BadRequest,
     ConfigsTooLarge,
@@ -22,8 +22,8 @@ from service.errors import (
     Unreadable,
     WriteUncertain,
 )
-from service.store import keys, layout, ownership, scripts, session_ttl
-from service.store.connection import Link, checked
+from service.redis_client.client import Link, checked
+from service.store import default_ttl, keys, manifest, ownership, scripts
 from service.store.keys import Owner, all_partitions, is_text
 from service.store.listing import Query, all_matches
 from service.store.sessions import Project, Sessions
@@ -38,7 +38,7 @@ KEY_MAX = 256
 #: Keys that a worker remembers at most.
 KEYS_REMEMBERED = 10_000
 
-_TTL_KEY = orjson.dumps(session_ttl.NAME)
+_TTL_KEY = orjson.dumps(default_ttl.NAME)
 _SLUG = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 
 
@@ -72,7 +72,7 @@ class Registry:
             BadRequest: it had to be `new` and is not.
             StartupError: the store is being moved to another number of partitions.
         """
-        partitions = await layout.partitions_at_rest(self.link, needs_record=False)
+        partitions = await manifest.partitions_at_rest(self.link, needs_record=False)
         # Looked at first: a server must start on a store that is full and takes no more.
         is_there = not new and await self.link.call("HGET", keys.PROJECTS, slug) is not None
         is_new = not is_there and await self.link.call("HSETNX", keys.PROJECTS, slug, str(uuid4()), writes=True)
@@ -95,11 +95,9 @@ class Registry:
 
     async def complete_states(self) -> None:
         """Let the state of every partition of every project name its owner: states written by earlier versions do not."""
-        partitions = await layout.partitions_at_rest(self.link)
+        partitions = await manifest.partitions_at_rest(self.link)
         for project in await self.all():
-            await ownership.complete(
-                self.link, all_partitions(project.slug, Owner(project.id, partitions), partitions)
-            )
+            await ownership.complete(self.link, all_partitions(project.slug, Owner(project.id, partitions), partitions))
 
     async def get(self, slug: str) -> Project:
         """The project `slug`.
@@ -240,7 +238,7 @@ class KeyRing(Generic[Opened]):
         project = await self._registry.open(key)
         # Asked as often as the key is: within KEY_TTL no worker works on a store that was emptied, that is being moved, or that
         # only newer releases may use. It comes before the refusal: in an emptied store every key is unknown.
-        await layout.confirm(self._registry.link, self._partitions)
+        await manifest.confirm(self._registry.link, self._partitions)
         if project is None:
             self._known.pop(authorization, None)
             raise Unauthorized
@@ -282,12 +280,8 @@ class ProjectConfigs:
             ConfigsTooLarge: the result would be over a limit; nothing was changed.
             Unreadable: a hand has made the stored configs unreadable.
         """
-        members = [
-            part
-            for member in changes.members
-            for part in (member.key, b"" if member.is_null else member.value)
-        ]
-        ttls = [ttl_of(orjson.loads(member.value), session_ttl.NAME) for member in changes.members if member.key == _TTL_KEY]
+        members = [part for member in changes.members for part in (member.key, b"" if member.is_null else member.value)]
+        ttls = [ttl_of(orjson.loads(member.value), default_ttl.NAME) for member in changes.members if member.key == _TTL_KEY]
         if ttls:
             # The record does not know of partitions: none would learn of a change that is made while they are moved.
             await ownership.confirm(self.sessions.link, self.sessions.all_partitions[0])
@@ -313,7 +307,7 @@ class ProjectConfigs:
 
     async def _tell(self, revision: int, ttl: int) -> None:
         try:
-            await session_ttl.tell(self.sessions.link, self.sessions.all_partitions, revision, ttl)
+            await default_ttl.tell(self.sessions.link, self.sessions.all_partitions, revision, ttl)
         except StoreUnavailable as error:
             # The configs are changed already.
             raise WriteUncertain from error

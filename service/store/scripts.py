@@ -11,10 +11,9 @@ from dataclasses import dataclass
 from importlib import resources
 from typing import Any
 
-from redis.exceptions import NoScriptError
-
-from service.store.connection import Link, checked
-from service.store.lane import Command
+from service.redis_client.client import Link, checked
+from service.redis_client.errors import NoScriptError
+from service.redis_client.multiplexer import Command
 
 _INCLUDE = re.compile(r"^-- include: (\w+)\n", re.MULTILINE)
 _PARAMETER = re.compile(r"^-- (KEYS|ARGV)\[(\d+)\] (\w+)", re.MULTILINE)
@@ -38,9 +37,7 @@ class Script:
         """The command that runs this script, and makes it known to the server that runs it."""
         return ("EVAL", self.source, len(keys), *keys, *arguments)
 
-    async def run(
-        self, link: Link, keys: Sequence[str], arguments: Sequence[str | bytes | int], *, writes: bool = True
-    ) -> Any:  # noqa: ANN401 - each script has its own reply
+    async def run(self, link: Link, keys: Sequence[str], arguments: Sequence[str | bytes | int], *, writes: bool = True) -> Any:  # noqa: ANN401 - each script has its own reply
         """Run the script. Raises as `Link.call` does."""
         try:
             return await link.call(*self.command(keys, arguments), writes=writes)

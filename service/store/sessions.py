@@ -7,12 +7,12 @@ from typing import Any, NamedTuple
 import orjson
 
 from service.configs.document import EMPTY, NULL, Document, check_size
-from service.configs.lifetime import LAST_MOMENT
 from service.configs.limits import Limits
+from service.configs.ttl import LAST_MOMENT
 from service.errors import ConfigsTooLarge, ProjectFull, SessionNotFound, Unreadable
+from service.redis_client.client import Link, checked
 from service.store import scripts
 from service.store.conditions import UNCONDITIONAL, Conditions, failure
-from service.store.connection import Link, checked
 from service.store.keys import BLOCK_SIZE, Owner, Partition, all_partitions, partition_number
 from service.store.portions import portions
 from service.store.verify import verify_session
@@ -157,9 +157,7 @@ class Sessions:
     store has another number of partitions now; StateIncomplete where its state does not say. Nothing was written then.
     """
 
-    def __init__(
-        self, link: Link, project: Project, limits: Limits, partitions: int = 1, block_size: int = BLOCK_SIZE
-    ) -> None:
+    def __init__(self, link: Link, project: Project, limits: Limits, partitions: int = 1, block_size: int = BLOCK_SIZE) -> None:
         """`partitions` and `block_size` are those with which the store was first used."""
         self.link = link
         self.project = project
@@ -339,9 +337,7 @@ class Sessions:
         async for some in portions(self.link, named):
             await DELETE.run_many(self.link, [self._delete_call(session_id, UNCONDITIONAL, user) for session_id in some])
 
-    def _delete_call(
-        self, session_id: str, conditions: Conditions, user: str
-    ) -> tuple[tuple[str, ...], tuple[str | int, ...]]:
+    def _delete_call(self, session_id: str, conditions: Conditions, user: str) -> tuple[tuple[str, ...], tuple[str | int, ...]]:
         partition = self.partition(session_id)
         return (
             (partition.session(session_id), partition.sessions),
@@ -363,9 +359,7 @@ class Sessions:
         source = _matching(session_id, fields, now, conditions)
         if conditions.excludes(source.etag):
             raise failure("If-None-Match")
-        new, _ = await self._create(
-            new_id, source.configs, terms or EMPTY, source.user, source.disable_task_tracking, None
-        )
+        new, _ = await self._create(new_id, source.configs, terms or EMPTY, source.user, source.disable_task_tracking, None)
         return new
 
 

@@ -23,8 +23,8 @@ from service.errors import (
     UserNotFound,
     WriteUncertain,
 )
+from service.redis_client.client import checked
 from service.store import keys, listing, scripts
-from service.store.connection import checked
 from service.store.listing import Query
 from service.store.sessions import Project, Sessions
 

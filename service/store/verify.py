@@ -10,13 +10,13 @@ from dataclasses import dataclass
 import orjson
 
 from service.configs.document import EMPTY, NULL, document, parse
-from service.configs.lifetime import LAST_MOMENT
 from service.configs.limits import Limits
+from service.configs.ttl import LAST_MOMENT
 from service.errors import BadRequest
+from service.redis_client.client import Link
+from service.redis_client.replies import WrongType
 from service.store import scripts
-from service.store.connection import Link
 from service.store.keys import Partition
-from service.store.replies import WrongType
 
 VERIFY_SESSION = scripts.load("verify_session")
 VERIFY_SET = scripts.load("verify_set")

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.serving import Server, logging_nothing
+from tests.support.server import Server, logging_nothing
 
 
 @pytest.fixture(autouse=True)

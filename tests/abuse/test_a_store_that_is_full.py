@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from redis import Redis
 
-from tests.api import JSON, Answer, Api, Operator, user_path
-from tests.serving import Server, Serving, until
+from tests.support.http import JSON, Answer, Api, Operator, user_path
+from tests.support.server import Server, Serving, until
 
 MAX_MEMORY = 12_000_000
 LARGE = {"k": "x" * 200_000, "small": 1}

@@ -11,11 +11,11 @@ import pytest
 import uvloop
 from aiohttp import web
 
-from service.http.answer import Answer
-from service.http.framing import complete_part
-from service.http.memory import Holder, Memory, Unanswered
-from service.http.protocol import Protocol
-from service.http.server import Server
+from service.http.server.connections import Server
+from service.http.server.framing import complete_part
+from service.http.server.memory import Holder, Memory, Unanswered
+from service.http.server.protocol import Protocol
+from service.http.server.response import Answer
 from service.settings import Settings
 
 #: What a client sends in random order; every second one is only a part of a request.

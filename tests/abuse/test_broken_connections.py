@@ -6,7 +6,7 @@ from contextlib import ExitStack
 import pytest
 
 from tests.abuse.worker_memory import MIB, NOISE, Victim, memory_grown, reset, send, victim
-from tests.raw import answer_on, head
+from tests.support.raw_http import answer_on, head
 
 POST = "POST /api/v1/session HTTP/1.1"
 LIST = "GET /api/v1/session?limit=200 HTTP/1.1"

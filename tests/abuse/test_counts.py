@@ -5,12 +5,12 @@ from collections.abc import AsyncIterator
 import pytest
 
 from service.configs.limits import Limits
+from service.redis_client.client import Link
 from service.store import users
-from service.store.connection import Link
 from service.store.sessions import Sessions
-from service.store.sweep import EXPIRE
+from service.store.upkeep.sweeper import EXPIRE
 from service.store.users import COUNT, MAX_DUE, Users
-from tests.store.filling import (
+from tests.support.filling import (
     PROJECT,
     TIMEOUT,
     CountingLink,

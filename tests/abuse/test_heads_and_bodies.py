@@ -8,7 +8,7 @@ from contextlib import ExitStack, suppress
 import pytest
 
 from tests.abuse.worker_memory import MIB, NOISE, Victim, memory_grown, send, victim
-from tests.raw import answer_on, answers_in, head
+from tests.support.raw_http import answer_on, answers_in, head
 
 POST = "POST /api/v1/session HTTP/1.1"
 PING = "GET /api/v1/ping HTTP/1.1"

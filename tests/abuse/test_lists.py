@@ -11,13 +11,13 @@ from urllib.parse import quote
 import pytest
 from redis import Redis
 
+from service.redis_client.client import Link
 from service.settings import Settings
-from service.store.connection import Link
 from service.store.sessions import Sessions
-from tests.api import Api, Operator
-from tests.raw import connect, conversation, head
-from tests.serving import PATIENCE
-from tests.store.filling import pour
+from tests.support.filling import pour
+from tests.support.http import Api, Operator
+from tests.support.raw_http import connect, conversation, head
+from tests.support.server import PATIENCE
 
 LIMITS = Settings()
 #: An array of arrays that nearly fills a session.

@@ -11,10 +11,10 @@ from uuid import uuid4
 
 import pytest
 
-from service.http.admission import CONCURRENCY
-from tests.api import Api, Operator
-from tests.raw import connect, conversation, head
-from tests.serving import PATIENCE, Serving, until
+from service.http.server.admission import CONCURRENCY
+from tests.support.http import Api, Operator
+from tests.support.raw_http import connect, conversation, head
+from tests.support.server import PATIENCE, Serving, until
 
 #: Requests of the attacker, and what a worker may have in hand.
 FLOOD, IN_FLIGHT = 400, 500

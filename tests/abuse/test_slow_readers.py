@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from tests.abuse.worker_memory import MIB, NOISE, Victim, victim
-from tests.raw import answer_on, answers_in, head
-from tests.serving import until
+from tests.support.raw_http import answer_on, answers_in, head
+from tests.support.server import until
 
 LIST = "GET /api/v1/session?limit=200 HTTP/1.1"
 #: Bytes that the small server keeps for its clients.

@@ -2,7 +2,7 @@
 
 from redis import Redis
 
-from tests.api import Api
+from tests.support.http import Api
 
 USERS, PAGE = 30_000, 200
 #: Bytes of a page of users, at most.

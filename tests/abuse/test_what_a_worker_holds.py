@@ -5,7 +5,7 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from tests.abuse.worker_memory import MIB, Victim, victim
-from tests.raw import answer_on, head
+from tests.support.raw_http import answer_on, head
 
 #: Bytes that a worker may have in memory with the default limits.
 BOUND = 256 * MIB

@@ -6,8 +6,8 @@ import pytest
 from redis import Redis
 
 from service.configs.limits import Limits
-from tests.api import Api, Operator
-from tests.serving import Serving
+from tests.support.http import Api, Operator
+from tests.support.server import Serving
 
 MAX_TERMS = Limits().max_terms
 #: Commands of the script that changes every term of a session: two sets a term, and a few that look before it writes.

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from tests.api import Api, api_on
-from tests.serving import Serving
+from tests.support.http import Api, api_on
+from tests.support.server import Serving
 
 MIB = 1024 * 1024
 #: What a worker's memory may grow by from one round of an attack to the next where it keeps nothing: noise of the allocator.

@@ -9,7 +9,7 @@ from uuid import uuid4
 import aiohttp
 import pytest
 
-from tests.api import Api, Operator
+from tests.support.http import Api, Operator
 
 CLIENTS, PATCHES = 64, 50
 RACERS, ROUNDS = 16, 40
@@ -22,9 +22,7 @@ class Client:
     def __init__(self, http: aiohttp.ClientSession) -> None:
         self._http = http
 
-    async def call(
-        self, method: str, path: str, body: object = None, if_match: str = ""
-    ) -> tuple[int, Any, str]:
+    async def call(self, method: str, path: str, body: object = None, if_match: str = "") -> tuple[int, Any, str]:
         """Status, data and ETag of an answer."""
         headers = {"If-Match": if_match} if if_match else {}
         async with self._http.request(method, f"/api/v1{path}", json=body, headers=headers) as response:

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from service.store.binaries import SERVER_NAMES, bundled_server, servers
-from service.store.data_format import RECORD, examine
-from service.store.embedded import socket_path
-from tests.serving import Serving, request, run_command, until
+from service.process.aof_format import RECORD, examine
+from service.process.embedded_redis import socket_path
+from service.process.redis_binaries import SERVER_NAMES, bundled_server, servers
+from tests.support.server import Serving, request, run_command, until
 
 TOKEN = "root-of-the-tests"
 KEY = f"sk-ac-{TOKEN}"

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.serving import PATIENCE, Serving, Start, clean_environment, request, run_command, until
+from tests.support.server import PATIENCE, Serving, Start, clean_environment, request, run_command, until
 
 ROOT = Path(__file__).parents[2]
 TOKEN = "an-environment-test"

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.acceptance.test_processes import answers, half_sent, key_of
-from tests.serving import Serving, alive, until
+from tests.support.server import Serving, alive, until
 
 #: Seconds; the limits of these tests.
 ABORT, KILL = 4.0, 0.5
@@ -20,8 +20,9 @@ ABORT, KILL = 4.0, 0.5
 #: `session-configs` with such limits. On SIGUSR1 a worker hangs in a C function that holds the GIL.
 PROGRAM = f"""
 import signal, sys
-from service import cli, supervisor
-from service.heartbeat import Limits
+from service import cli
+from service.process import supervisor
+from service.process.heartbeat import Limits
 
 serve = supervisor.serve
 
@@ -100,9 +101,10 @@ def test_workers_that_drain_or_were_stopped_together_with_their_supervisor_are_l
 #: As the service on a system that does not tell a child of its parent's death.
 WITHOUT_SIGNAL = """
 import sys
-from service import children, cli
+from service import cli
+from service.process import workers
 
-children.end_with = lambda *_: None
+workers.end_with = lambda *_: None
 sys.exit(cli.main())
 """
 

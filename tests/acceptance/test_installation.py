@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from service import __version__
-from tests.serving import PATIENCE, clean_environment
+from tests.support.server import PATIENCE, clean_environment
 
 ROOT = Path(__file__).parents[2]
 DOCKERFILE = (ROOT / "Dockerfile").read_text(encoding="utf-8")

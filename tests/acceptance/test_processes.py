@@ -13,8 +13,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from service.children import SAME_STOP
-from tests.serving import Serving, Start, alive, request, run_command, until
+from service.process.workers import SAME_STOP
+from tests.support.server import Serving, Start, alive, request, run_command, until
 
 
 def key_of(serving: Serving) -> str:
@@ -49,9 +49,7 @@ def test_what_the_first_start_prints_can_be_pasted(start: Start) -> None:
     assert f"curl -H 'Authorization: Bearer {key}' {serving.base_url}/session" in lines
     assert request("GET", f"{serving.base_url}/session", key)[0] == 200
     sdk = next(line for line in lines if "AcontextClient(" in line)
-    said = subprocess.run(
-        [sys.executable, "-c", f"{sdk}\nprint(client.ping())"], capture_output=True, text=True, check=True
-    )
+    said = subprocess.run([sys.executable, "-c", f"{sdk}\nprint(client.ping())"], capture_output=True, text=True, check=True)
     assert said.stdout == "pong\n"
 
 
@@ -169,7 +167,9 @@ def half_sent(serving: Serving, key: str) -> tuple[http.client.HTTPConnection, b
     connection = http.client.HTTPConnection(urlsplit(serving.origin).netloc, timeout=60)
     connection.putrequest("POST", "/api/v1/session")
     for name, value in (
-        ("Authorization", f"Bearer {key}"), ("Content-Type", "application/json"), ("Content-Length", str(len(body))),
+        ("Authorization", f"Bearer {key}"),
+        ("Content-Type", "application/json"),
+        ("Content-Length", str(len(body))),
         ("Expect", "100-continue"),
     ):
         connection.putheader(name, value)

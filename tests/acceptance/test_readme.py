@@ -12,7 +12,7 @@ import pytest
 
 from service.errors import reasons
 from service.settings import Settings, flag, variable
-from tests.serving import PATIENCE, Serving, clean_environment
+from tests.support.server import PATIENCE, Serving, clean_environment
 
 README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
 EXAMPLE = re.compile(r"^```(sh|python)\n(.*?)^```\n(?:```text\n(.*?)^```\n)?", re.MULTILINE | re.DOTALL)
@@ -63,9 +63,7 @@ def test_every_example_prints_what_stands_below_it(serving: Serving, tmp_path: P
             assignments += "".join(re.findall(r"^[A-Z]+=.*\n", code, re.MULTILINE))
         else:
             command = [sys.executable, "-c", f"KEY = {KEY!r}\n{code}"]
-        done = subprocess.run(
-            command, env=environment, capture_output=True, text=True, timeout=PATIENCE, check=False
-        )
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=PATIENCE, check=False)
         assert done.returncode == 0, f"{code}\n{done.stderr}"
         assert printed, f"nothing is said of what this prints:\n{code}"
         assert pattern(printed).fullmatch(done.stdout.strip()), f"{code}\nprinted\n{done.stdout}\nnot\n{printed}"

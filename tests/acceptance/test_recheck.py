@@ -11,7 +11,7 @@ from uuid import UUID
 from redis import Redis
 from redis.exceptions import RedisError
 
-from tests.serving import PATIENCE, Serving, clean_environment, request, run_command, until
+from tests.support.server import PATIENCE, Serving, clean_environment, request, run_command, until
 
 KEY = "sk-ac-root-of-the-tests"
 #: Sessions; one partition holds them all, three do not put all of them into the first.

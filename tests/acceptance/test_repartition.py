@@ -9,7 +9,7 @@ from uuid import UUID
 from redis import Redis
 from redis.exceptions import RedisError
 
-from tests.serving import PATIENCE, Serving, clean_environment, request, run_command, until
+from tests.support.server import PATIENCE, Serving, clean_environment, request, run_command, until
 
 KEY = "sk-ac-root-of-the-tests"
 COUNT = 30
@@ -87,8 +87,7 @@ def test_a_store_is_moved_offline_and_through_kills(tmp_path: Path) -> None:
     moved = move(directory, 3)
     assert moved.returncode == 0, moved.stderr
     assert moved.stdout == (
-        f"{COUNT} sessions are in 3 partitions; start servers with --partitions 3\n"
-        "1 project checked: no differences\n"
+        f"{COUNT} sessions are in 3 partitions; start servers with --partitions 3\n1 project checked: no differences\n"
     )
 
     refused = run_command("serve", "--data-dir", str(directory), "--port", "0", SCC_ROOT_TOKEN="root-of-the-tests")

@@ -8,9 +8,9 @@ import pytest
 from redis import Redis
 from redis.exceptions import NoPermissionError
 
-from tests.serving import Serving, request, run_command
-from tests.store.filling import with_every_server
-from tests.topology.servers import HOST, Server
+from tests.support.filling import with_every_server
+from tests.support.server import Serving, request, run_command
+from tests.support.topology_servers import HOST, Server
 
 README = Path(__file__).parents[2] / "README.md"
 KEY = "sk-ac-root"

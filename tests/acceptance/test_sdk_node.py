@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.api import Api
-from tests.serving import PATIENCE
+from tests.support.http import Api
+from tests.support.server import PATIENCE
 
 HERE = Path(__file__).parent
 NAME = "@acontext/acontext"

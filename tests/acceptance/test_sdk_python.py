@@ -11,7 +11,7 @@ from acontext.errors import APIError
 from acontext.event import TextEvent
 from acontext.resources.sessions import SessionsAPI
 
-from tests.api import REASONS, Api
+from tests.support.http import REASONS, Api
 
 Sdk = AcontextClient | AcontextAsyncClient
 T = TypeVar("T")

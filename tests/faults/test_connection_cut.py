@@ -8,16 +8,16 @@ import pytest
 
 from service.configs.limits import Limits
 from service.errors import NotFound, StoreUnavailable, WriteUncertain
+from service.redis_client.client import Link
 from service.store import listing
-from service.store.connection import Link
 from service.store.listing import Query
 from service.store.sessions import Sessions
 from service.store.users import Users
-from tests.faults.aftermath import KEY, LENIENT, TOKEN, hold
-from tests.faults.proxy import Proxy, proxy
-from tests.faults.storm import Storm, storm
-from tests.serving import Start
-from tests.store.filling import PROJECT, TIMEOUT, add, document_of, fill, opened, session_id
+from tests.support.aftermath import KEY, LENIENT, TOKEN, hold
+from tests.support.filling import PROJECT, TIMEOUT, add, document_of, fill, opened, session_id
+from tests.support.proxy import Proxy, proxy
+from tests.support.server import Start
+from tests.support.workload import Storm, storm
 
 #: How long a command may take where the fault lasts longer, in seconds.
 COMMAND_TIMEOUT = 0.5

@@ -8,11 +8,11 @@ import os
 import resource
 import signal
 
-from tests.faults.aftermath import KEY, LENIENT, TOKEN, hold
-from tests.faults.storm import storm
 from tests.faults.test_truncated_file import append_only_file
-from tests.serving import Serving, Start, eventually
-from tests.store.filling import with_every_server
+from tests.support.aftermath import KEY, LENIENT, TOKEN, hold
+from tests.support.filling import with_every_server
+from tests.support.server import Serving, Start, eventually
+from tests.support.workload import storm
 
 #: Bytes that the file can still grow.
 ROOM = 20_000

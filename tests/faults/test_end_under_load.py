@@ -6,10 +6,10 @@ import signal
 
 import pytest
 
-from tests.faults.aftermath import KEY, LENIENT, TOKEN, hold
-from tests.faults.client import PREFIX
-from tests.faults.storm import Storm, storm
-from tests.serving import PATIENCE, Serving, Start, eventually
+from tests.support.aftermath import KEY, LENIENT, TOKEN, hold
+from tests.support.http_client import PREFIX
+from tests.support.server import PATIENCE, Serving, Start, eventually
+from tests.support.workload import Storm, storm
 
 
 @pytest.mark.parametrize("fresh", [False, True], ids=["kept alive", "a connection each"])

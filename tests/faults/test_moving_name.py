@@ -9,12 +9,12 @@ from typing import NamedTuple
 import pytest
 
 from service.errors import StoreUnavailable
-from service.store import topology, urls
-from service.store.connection import Link
-from tests.faults.proxy import Proxy
-from tests.serving import Serving, eventually, request
-from tests.store.filling import with_every_server
-from tests.topology.servers import HOST, Server
+from service.redis_client import topology, url
+from service.redis_client.client import Link
+from tests.support.filling import with_every_server
+from tests.support.proxy import Proxy
+from tests.support.server import Serving, eventually, request
+from tests.support.topology_servers import HOST, Server
 
 TIMEOUT = 10.0
 COUNT = 'return redis.call("INCR", KEYS[1])'
@@ -175,7 +175,7 @@ async def test_a_write_that_is_paused_and_then_refused_is_made_at_the_new_master
 async def test_a_late_refusal_of_a_replaced_server_replaces_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
     # Otherwise one demotion would make many connections.
     monkeypatch.setattr(topology, "FIRST_BACKOFF", 0.0)
-    one = topology.One(urls.parse("redis://127.0.0.1:1"), timeout=1.0, min_replicas=0)
+    one = topology.One(url.parse("redis://127.0.0.1:1"), timeout=1.0, min_replicas=0)
     old = one.way((), None)
     one._reconnect(old)
     new = one.way((), None)

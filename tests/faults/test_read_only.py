@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from service.store.embedded import EmbeddedRedis
+from service.process.embedded_redis import EmbeddedRedis
 from tests.acceptance.test_processes import configs_of, create, key_of
 from tests.faults.test_disk_full import limit_files, redis_of
 from tests.faults.test_truncated_file import append_only_file
-from tests.serving import Serving, Start, request, until
+from tests.support.server import Serving, Start, request, until
 
 
 @contextmanager

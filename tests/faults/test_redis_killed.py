@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.aftermath import KEY, TOKEN, hold
-from tests.faults.storm import Storm, storm
-from tests.serving import Serving, Start, eventually
-from tests.store.filling import with_every_server
+from tests.support.aftermath import KEY, TOKEN, hold
+from tests.support.filling import with_every_server
 from tests.support.redis_servers import BUNDLED
+from tests.support.server import Serving, Start, eventually
+from tests.support.workload import Storm, storm
 
 #: Seconds. With `everysec` a write is answered before it is given to the kernel while a sync of the file is under way; Redis
 #: waits for that 2 s at most, and looks again once a turn of its clock.

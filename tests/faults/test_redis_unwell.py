@@ -11,11 +11,11 @@ from redis import Redis
 from redis.exceptions import ResponseError
 
 from service.store.sessions import Project
-from tests.api import Api
-from tests.faults.aftermath import KEY, LENIENT, TOKEN, hold
-from tests.faults.storm import Storm, storm
-from tests.serving import Serving, Start
-from tests.store.filling import with_every_server
+from tests.support.aftermath import KEY, LENIENT, TOKEN, hold
+from tests.support.filling import with_every_server
+from tests.support.http import Api
+from tests.support.server import Serving, Start
+from tests.support.workload import Storm, storm
 
 #: Seconds that a command may take.
 COMMAND_TIMEOUT = 0.5

@@ -10,16 +10,16 @@ from typing import Any
 
 import pytest
 
-from service import datadir
 from service.configs.limits import Limits
-from service.store.connection import Link
-from service.store.embedded import EmbeddedRedis
+from service.process import data_dir
+from service.process.embedded_redis import EmbeddedRedis
+from service.redis_client.client import Link
 from service.store.sessions import Sessions
-from tests.faults.aftermath import KEY, TOKEN, hold
-from tests.faults.storm import storm
-from tests.serving import Serving, Start, run_command, until
-from tests.store.filling import PROJECT, TIMEOUT, add, document_of, keyspace, opened, session_id, with_every_server
+from tests.support.aftermath import KEY, TOKEN, hold
+from tests.support.filling import PROJECT, TIMEOUT, add, document_of, keyspace, opened, session_id, with_every_server
 from tests.support.redis_servers import BUNDLED
+from tests.support.server import Serving, Start, run_command, until
+from tests.support.workload import storm
 
 BEGINNING = b"*1\r\n$5\r\nMULTI\r\n"
 CUTS = 6
@@ -151,7 +151,7 @@ async def test_a_running_redis_that_ended_in_the_middle_of_a_write_starts_again(
 @pytest.fixture
 async def damaged(tmp_path: Path) -> Path:
     """A data directory whose file is damaged before its last write."""
-    directory = datadir.create(tmp_path / "data")
+    directory = data_dir.create(tmp_path / "data")
     await contents(directory, BUNDLED.path, two_sessions)
     path = append_only_file(directory)
     content = path.read_bytes()

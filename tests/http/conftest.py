@@ -4,8 +4,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from tests.api import Api, Operator
-from tests.serving import Server, Serving, logging_nothing
+from tests.support.http import Api, Operator
+from tests.support.server import Server, Serving, logging_nothing
 
 
 @pytest.fixture

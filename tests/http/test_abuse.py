@@ -9,8 +9,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.api import Api
-from tests.raw import conversation, head
+from tests.support.http import Api
+from tests.support.raw_http import conversation, head
 
 POST = "POST /api/v1/session HTTP/1.1"
 PING = "GET /api/v1/ping HTTP/1.1"
@@ -177,8 +177,35 @@ SEEDS = (
     lambda api: head(api, "PATCH /api/v1/project/configs HTTP/1.1", "Content-Length: 7", "If-Match: *") + b'{"a":1}',
     lambda api: head(api, "GET /api/v1/user/a%2Fb/resources HTTP/1.1", "Connection: keep-alive") + head(api, PING),
 )
-INTERESTING = [b"\r\n", b"\n", b"\r", b"\x00", b" ", b":", b"\t", b"%", b"%00", b'"', b"{", b"[" * 100, b"\xff", b"\xc3", b"/",
-               b"9" * 30, b"chunked", b"Content-Length: 3\r\n", b"0", b"..", b"?", b"&", b"=", b",", b";", b"-", b"\xed\xa0"]
+INTERESTING = [
+    b"\r\n",
+    b"\n",
+    b"\r",
+    b"\x00",
+    b" ",
+    b":",
+    b"\t",
+    b"%",
+    b"%00",
+    b'"',
+    b"{",
+    b"[" * 100,
+    b"\xff",
+    b"\xc3",
+    b"/",
+    b"9" * 30,
+    b"chunked",
+    b"Content-Length: 3\r\n",
+    b"0",
+    b"..",
+    b"?",
+    b"&",
+    b"=",
+    b",",
+    b";",
+    b"-",
+    b"\xed\xa0",
+]
 
 
 def mutated(source: random.Random, sent: bytes) -> bytes:

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from tests.api import Api, Operator
+from tests.support.http import Api, Operator
 
 PATHS = ["/ping", "/session", "/session/nope", "/user/ls", "/project/configs", "/nope", ""]
 

@@ -8,8 +8,8 @@ from urllib.parse import quote_from_bytes
 
 import pytest
 
-from tests.api import Api
 from tests.http.test_bodies import NOT_JSON
+from tests.support.http import Api
 
 RICH = (
     '{"a":{"é":[1,-2.5e3,true,false,null,""],"b\\n\\u00e9":{"c":"\\ud83d\\ude00 \\"x\\" \\\\"}},'

@@ -4,7 +4,7 @@ import gzip
 
 import pytest
 
-from tests.api import JSON, Api
+from tests.support.http import JSON, Api
 
 CREATE = b'{"configs":{"a":1}}'
 

@@ -7,9 +7,9 @@ from uuid import uuid4
 
 import pytest
 
-from service.http.routes import API, ROUTES, Route
-from tests.api import Answer, Api
-from tests.raw import conversation, head
+from service.http.api.routes import API, ROUTES, Route
+from tests.support.http import Answer, Api
+from tests.support.raw_http import conversation, head
 
 #: A request for one session, of which a status is expected, with headers.
 Request = Callable[[Api, str, int, dict[str, str]], Answer]

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.api import Api
+from tests.support.http import Api
 
 START = {"a": 1, "b": {"x": 1, "y": None}, "c": None}
 

@@ -5,8 +5,8 @@ import zlib
 
 import pytest
 
-from tests.api import JSON, Api
-from tests.raw import answers_in, connect, conversation, head
+from tests.support.http import JSON, Api
+from tests.support.raw_http import answers_in, connect, conversation, head
 
 CREATE = b'{"configs":{"a":1}}'
 GZIP = gzip.compress(CREATE, mtime=0)

@@ -2,7 +2,7 @@
 
 from redis import Redis
 
-from tests.api import Api
+from tests.support.http import Api
 
 
 def test_a_list_over_an_index_key_of_the_wrong_type_is_503(api: Api) -> None:

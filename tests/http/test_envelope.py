@@ -1,10 +1,10 @@
-"""What all routes share: the envelope (held by `tests.api.check_envelope` on every answer), request ids, routing."""
+"""What all routes share: the envelope (held by `tests.support.http.check_envelope` on every answer), request ids, routing."""
 
 import http.client
 
 import pytest
 
-from tests.api import Api
+from tests.support.http import Api
 
 ID = "0190d1f2-5a3b-4c6d-8e7f-001122334455"
 

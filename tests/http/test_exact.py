@@ -9,8 +9,8 @@ from typing import Any
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.api import Answer, Api
-from tests.unit.strategies import Spelled, keys, known_documents, objects, spell, spelled_objects, values
+from tests.support.http import Answer, Api
+from tests.support.strategies import Spelled, keys, known_documents, objects, spell, spelled_objects, values
 
 EXACT = json.JSONDecoder(parse_float=Decimal)
 
@@ -155,8 +155,9 @@ def test_any_spelling_of_an_object_comes_back_with_its_values(api: Api, sent: Sp
 def test_a_session_is_found_by_each_of_its_members(api: Api, configs: dict[str, Any], at: int) -> None:
     session_id = send(api, "POST", "/session", spell(configs)).data["id"]
     key = list(configs)[at % len(configs)]
-    found = api.call("GET", "/session", query={"filter_by_configs": spell({key: configs[key]}), "time_desc": "true",
-    "limit": 1})
+    found = api.call(
+        "GET", "/session", query={"filter_by_configs": spell({key: configs[key]}), "time_desc": "true", "limit": 1}
+    )
     assert [session["id"] for session in found.data["items"]] == [session_id]
 
 

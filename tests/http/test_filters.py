@@ -5,7 +5,7 @@ from urllib.parse import quote
 
 import pytest
 
-from tests.api import Api
+from tests.support.http import Api
 
 MAX_NESTING, MAX_VALUES = 64, 128
 

@@ -14,10 +14,10 @@ from hypothesis import HealthCheck, given, settings
 from schemathesis import Case, GenerationMode
 from schemathesis.specs.openapi import checks
 
-from service.http.routes import ROUTES, Route
-from tests.api import Api
-from tests.description import description
-from tests.serving import PATIENCE
+from service.http.api.routes import ROUTES, Route
+from tests.support.http import Api
+from tests.support.openapi import description
+from tests.support.server import PATIENCE
 
 #: What schemathesis is to expect otherwise than it would: conditions fail, limits are 413, a cursor is one that a list gave,
 #: an empty parameter is one that is not there, and DELETE of the user "ls" is no operation of the list of users.
@@ -41,9 +41,7 @@ EXCLUDED = [checks.unsupported_method, checks.allow_header_conformance, checks.i
 
 AnyCase = Case[Any]
 
-EXAMPLES = settings(
-    max_examples=25, deadline=None, database=None, derandomize=True, suppress_health_check=list(HealthCheck)
-)
+EXAMPLES = settings(max_examples=25, deadline=None, database=None, derandomize=True, suppress_health_check=list(HealthCheck))
 MODES = pytest.mark.parametrize("mode", [GenerationMode.POSITIVE, GenerationMode.NEGATIVE], ids=lambda mode: mode.value)
 #: What takes nothing leaves nothing to vary.
 TAKING = [route for route in ROUTES if "{" in route.path or route.operation.parameters or route.operation.body]
@@ -51,9 +49,7 @@ TAKING = [route for route in ROUTES if "{" in route.path or route.operation.para
 
 @cache
 def schema(origin: str) -> Any:  # noqa: ANN401 - schemathesis's own
-    return schemathesis.openapi.from_dict(
-        description(origin).document, config=schemathesis.Config.from_dict(EXPECTED)
-    )
+    return schemathesis.openapi.from_dict(description(origin).document, config=schemathesis.Config.from_dict(EXPECTED))
 
 
 def operation(api: Api, route: Route) -> Any:  # noqa: ANN401 - schemathesis's own

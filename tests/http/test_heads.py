@@ -7,9 +7,9 @@ from urllib.parse import quote
 
 import pytest
 
-from tests.api import Api, api_on
-from tests.raw import answers_in, connect, conversation, head
-from tests.serving import PATIENCE, Serving
+from tests.support.http import Api, api_on
+from tests.support.raw_http import answers_in, connect, conversation, head
+from tests.support.server import PATIENCE, Serving
 
 LINE, HEAD, FIELD, FIELDS = 64 * 1024, 32 * 1024, 8190, 128
 PING = "GET /api/v1/ping HTTP/1.1"

@@ -15,8 +15,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from redis import Redis
 
-from service.http.routes import API, ROUTES
-from tests.api import Answer, Api, user_path
+from service.http.api.routes import API, ROUTES
+from tests.support.http import Answer, Api, user_path
 
 USERS = ["alice", "bob/..", "*"]
 

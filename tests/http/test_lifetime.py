@@ -7,9 +7,9 @@ from uuid import uuid4
 
 import pytest
 
-from tests.api import Answer, Api, Operator
 from tests.http.test_create import TIME
-from tests.serving import until
+from tests.support.http import Answer, Api, Operator
+from tests.support.server import until
 
 MOST = 315_360_000
 #: What is no lifetime, as JSON.
@@ -111,9 +111,7 @@ def test_the_project_s_default_is_for_sessions_created_without_another(api: Api,
     assert [api.create()["expires_at"] for _ in range(8)] == [None] * 8
 
 
-def test_at_its_end_a_session_is_gone_for_every_verb_and_in_the_end_from_the_store(
-    api: Api, operator: Operator
-) -> None:
+def test_at_its_end_a_session_is_gone_for_every_verb_and_in_the_end_from_the_store(api: Api, operator: Operator) -> None:
     kept = api.create(user="alice", configs={"a": 1})
     created = api.call("POST", "/session", {"user": "alice", "configs": {"a": 1, "only": "here"}, "ttl": 1}, 201)
     session, etag = created.data, created.etag

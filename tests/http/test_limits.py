@@ -7,8 +7,8 @@ from uuid import uuid4
 
 import pytest
 
-from tests.api import JSON, Api, api_on
-from tests.serving import Serving
+from tests.support.http import JSON, Api, api_on
+from tests.support.server import Serving
 
 CONFIGS_BYTES, BODY_BYTES, NESTING, KEYS, TERMS = 256 * 1024, 1024 * 1024, 64, 1024, 512
 

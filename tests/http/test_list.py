@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.api import Api, Operator
+from tests.support.http import Api, Operator
 
 
 def encode(text: str) -> str:

@@ -5,8 +5,8 @@ import time
 
 import pytest
 
-from tests.api import Api
-from tests.raw import connect, exchange, head
+from tests.support.http import Api
+from tests.support.raw_http import connect, exchange, head
 
 NOT_HTTP = "the request is not valid HTTP"
 NO_METHOD = "the request is not valid HTTP: it must start with a method such as GET, in capitals"

@@ -4,8 +4,8 @@ import re
 
 import pytest
 
-from tests.api import JSON, Api
-from tests.raw import connect, head
+from tests.support.http import JSON, Api
+from tests.support.raw_http import connect, head
 
 ID = "0190d1f2-5a3b-4c6d-8e7f-001122334455"
 SESSION = f"/session/{ID}"

@@ -1,4 +1,4 @@
-"""The description at /openapi.json: made from the table of routes, held to every answer of every test here by `tests.api`."""
+"""The description at /openapi.json: made from the table of routes, and compared with every response of these tests."""
 
 import json
 from typing import Any
@@ -7,11 +7,11 @@ import jsonschema_rs
 import pytest
 import schemathesis
 
-from service.http import openapi, routes
+from service.http.api import openapi, routes
 from service.settings import Settings
-from tests.api import Api
-from tests.description import Description, description
-from tests.serving import request
+from tests.support.http import Api
+from tests.support.openapi import Description, description
+from tests.support.server import request
 
 ID = "0190d1f2-5a3b-4c6d-8e7f-001122334455"
 TABLE = {(route.method, route.path) for route in routes.ROUTES}

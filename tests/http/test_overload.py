@@ -9,10 +9,10 @@ from os import kill
 
 import pytest
 
-from service.http.admission import CONCURRENCY
-from tests.api import Api, api_on
-from tests.raw import answer_on, connect, conversation, head
-from tests.serving import PATIENCE, Serving, until
+from service.http.server.admission import CONCURRENCY
+from tests.support.http import Api, api_on
+from tests.support.raw_http import answer_on, connect, conversation, head
+from tests.support.server import PATIENCE, Serving, until
 
 #: More than it works at, so that some wait for their turn.
 IN_FLIGHT, BEYOND = CONCURRENCY + 36, 50

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from tests.api import Api
+from tests.support.http import Api
 
 PATH = "/project/configs"
 

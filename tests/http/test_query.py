@@ -5,11 +5,11 @@ from urllib.parse import quote
 
 import pytest
 
-from service.http.query import MAX_NAME, MAX_PAIRS
-from service.http.routes import API, ROUTES, Route
-from tests.api import Api
-from tests.raw import conversation, head
-from tests.serving import request
+from service.http.api.routes import API, ROUTES, Route
+from service.http.server.query import MAX_NAME, MAX_PAIRS
+from tests.support.http import Api
+from tests.support.raw_http import conversation, head
+from tests.support.server import request
 
 LIST_TAKES = "this path takes cursor, filter_by_configs, limit, time_desc, user"
 BELOW_API = [route for route in ROUTES if route.path.startswith(API)]

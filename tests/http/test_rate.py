@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator
 import pytest
 from redis import Redis
 
-from tests.api import Answer, Api, Operator
-from tests.serving import Serving, request
+from tests.support.http import Answer, Api, Operator
+from tests.support.server import Serving, request
 
 #: At this rate nothing comes back while a test runs: a request every 100 seconds.
 RATE, BURST = 0.01, 12

@@ -1,4 +1,4 @@
-"""`reason`: the word by which programs tell errors apart, on every error (held by `tests.api`), and in the description."""
+"""`reason`, the word by which programs tell errors apart: on every error (`tests.support.http`), and in the description."""
 
 import inspect
 from typing import Any
@@ -20,8 +20,8 @@ from service.errors import (
     TooLarge,
     reasons,
 )
-from tests.api import Api
-from tests.serving import request
+from tests.support.http import Api
+from tests.support.server import request
 
 ID = "0190d1f2-5a3b-4c6d-8e7f-001122334455"
 CONFIGS = f"/session/{ID}/configs"

@@ -9,8 +9,8 @@ from contextlib import ExitStack, closing
 import pytest
 
 from service.store.projects import KEY_TTL
-from tests.api import Answer, Api, Operator
-from tests.raw import answer_on, connect, head
+from tests.support.http import Answer, Api, Operator
+from tests.support.raw_http import answer_on, connect, head
 
 #: Every route that takes a body: method, path and body; `{id}` is a session that is there.
 ROUTES = {

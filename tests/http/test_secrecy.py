@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from redis import Redis
 
-from tests.api import Api, api_on
-from tests.raw import conversation, exchange, head
-from tests.serving import Serving, request
+from tests.support.http import Api, api_on
+from tests.support.raw_http import conversation, exchange, head
+from tests.support.server import Serving, request
 
 #: Stands in values, keys, filters and broken bodies.
 VALUE = "value-that-nobody-may-read"

@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from service.http.protocol import EXTRA_CONNECTIONS
-from tests.api import Api, api_on
-from tests.raw import answer_on, answers_in, connect, conversation, head
-from tests.serving import PATIENCE, Serving, until
+from service.http.server.protocol import EXTRA_CONNECTIONS
+from tests.support.http import Api, api_on
+from tests.support.raw_http import answer_on, answers_in, connect, conversation, head
+from tests.support.server import PATIENCE, Serving, until
 
 POST = "POST /api/v1/session HTTP/1.1"
 PING = "GET /api/v1/ping HTTP/1.1"

@@ -6,7 +6,7 @@ from uuid import UUID, uuid4, uuid5
 
 import pytest
 
-from tests.api import JSON, Api, user_path
+from tests.support.http import JSON, Api, user_path
 
 NAMES = [
     "alice", "alice@example.com", "a/b", "/", "//", "a/b/resources", "/resources", "%2F", "%252F", "%25", "%", "%zz", "a%2",

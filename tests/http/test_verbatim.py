@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.api import Api
+from tests.support.http import Api
 
 NUMBERS = (
     b'{"int40":1234567890123456789012345678901234567890,"one":1.0,"e":1e2,"E":1E+2,"minus":-0.0,"zero":0.0,"tiny":1e-400,'

@@ -1,28 +1,19 @@
 """Fixtures of the store's tests: a link to a Redis with nothing in it, and small ways to fill a store."""
 
-from collections.abc import AsyncIterator
-
 import pytest
 
 from service.configs.limits import Limits
-from service.store import repartition
-from service.store.connection import Link
+from service.redis_client.client import Link
 from service.store.sessions import Project, Sessions
+from service.store.upkeep import repartition
 from service.store.users import Users
-from tests.store.filling import PROJECT, TIMEOUT, opened
-from tests.store.moves import Keyspace, small_store
+from tests.support.filling import PROJECT, opened
+from tests.support.moves import Keyspace, small_store
 
 
 @pytest.fixture
 def project() -> Project:
     return PROJECT
-
-
-@pytest.fixture
-async def link(empty_redis: str) -> AsyncIterator[Link]:
-    link = Link.open(empty_redis, timeout=TIMEOUT)
-    yield link
-    await link.close()
 
 
 @pytest.fixture

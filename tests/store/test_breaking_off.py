@@ -8,14 +8,14 @@ import pytest
 
 from service.configs.limits import Limits
 from service.errors import StoreUnavailable, WriteUncertain
-from service.store.connection import Link
+from service.redis_client.client import Link
+from service.redis_client.multiplexer import Command
 from service.store.creation import copy_session, create_session
-from service.store.lane import Command
 from service.store.scripts import Script
 from service.store.sessions import Session, Sessions
 from service.store.upkeep.partition_check import Check
 from service.store.users import Users
-from tests.store.filling import PROJECT, TIMEOUT, add, document_of, keyspace, opened, own, session_id
+from tests.support.filling import PROJECT, TIMEOUT, add, document_of, keyspace, opened, own, session_id
 
 
 async def create_for(user: str, users: Users, number: int = 9) -> tuple[Session, bool]:

@@ -16,10 +16,10 @@ from service.errors import NotFound, PreconditionFailed
 from service.store import listing
 from service.store.listing import Query
 from service.store.sessions import Session, Sessions
-from service.store.sweep import Sweeper
 from service.store.upkeep.partition_check import Check
+from service.store.upkeep.sweeper import Sweeper
 from service.store.users import Users
-from tests.store.filling import add, document_of, lapse, on_every_redis, only, own, session_id
+from tests.support.filling import add, document_of, lapse, on_every_redis, only, own, session_id
 
 #: Microseconds; a clock that was set right once may step by years.
 YEAR = 365 * 24 * 3600 * 1_000_000
@@ -176,12 +176,12 @@ CLOCKS = {
     "store/lua/include/commit.lua": "all times of a write: the tests above",
     "store/lua/include/user.lua": "the order of users: test_users_are_in_the_order_of_their_creation…",
     "store/lua/preflight.lua": "whether TIME is allowed, not what it says",
-    "store/lua/take_rate.lua": "tests/store/test_rates.py: …_stops_a_key_for_one_interval_at_most",
+    "store/lua/take_rate.lua": "tests/store/test_rate_limit.py: …_stops_a_key_for_one_interval_at_most",
     "store/preflight.py": "as above",
     "store/projects.py": "a project's created_at, which nothing is compared with",
     "store/sessions.py": "whether a session is expired: test_an_expired_session_is_there_again…",
     "store/upkeep/records.py": "the created_at that a damaged project record gets, as above",
-    "store/sweep.py": "what is due, and the lease: tests/store/test_sweep.py: test_a_clock_that_stepped_back_stops_no_sweep",
+    "store/sweep.py": "what is due, and the lease: tests/store/test_sweeper.py: test_a_clock_that_stepped_back_stops_no_sweep",
 }
 
 _CLOCK = re.compile(r'"(?:TIME|PX|EX|P?EXPIRE(?:AT)?|P?TTL|PXAT|EXAT|GETEX|P?SETEX)"|time\.time\(|datetime\.now\(')

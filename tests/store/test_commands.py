@@ -11,13 +11,13 @@ from service import cli
 from service.commands import project as project_command
 from service.commands import repartition as repartition_command
 from service.configs.limits import Limits
-from service.store import repartition
-from service.store.connection import Link
+from service.redis_client.client import Link
 from service.store.keys import BLOCK_SIZE, STORE, Partition, partition_number
-from service.store.layout import LAYOUT
+from service.store.manifest import LAYOUT
 from service.store.projects import Registry
 from service.store.sessions import Sessions
-from tests.store.filling import TIMEOUT, add, keyspace, lapse, session_id
+from service.store.upkeep import repartition
+from tests.support.filling import TIMEOUT, add, keyspace, lapse, session_id
 
 WIDE = {f"k{number}": number for number in range(80)}
 #: The configs of sessions 1, 2, 3 …, and who they belong to.
@@ -329,9 +329,7 @@ def test_a_project_lives_from_create_to_delete(run: Run, empty_redis: str, monke
         (("delete", "default"), "project default belongs to the root key and stays"),
     ],
 )
-def test_a_mistake_with_a_project_is_told_in_one_line(
-    run: Run, empty_redis: str, words: tuple[str, ...], message: str
-) -> None:
+def test_a_mistake_with_a_project_is_told_in_one_line(run: Run, empty_redis: str, words: tuple[str, ...], message: str) -> None:
     on_store(empty_redis, fill_default)
     before = on_store(empty_redis, keyspace)
     assert run("project", *words) == (1, "", message + "\n")

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 import pytest
 
 from service.configs.limits import Limits
-from service.store.connection import Link
+from service.redis_client.client import Link
 from service.store.creation import create_session
 from service.store.keys import expected_users_key, users_key
 from service.store.users import Users
-from tests.store.filling import PROJECT, document_of, on_every_redis, opened, session_id
+from tests.support.filling import PROJECT, document_of, on_every_redis, opened, session_id
 
 pytestmark = on_every_redis
 

@@ -7,7 +7,7 @@ from itertools import product
 import pytest
 
 from service.errors import NotFound, Unreadable
-from service.store.connection import Link
+from service.redis_client.client import Link
 from service.store.keys import users_key
 from service.store.listing import Query, page
 from service.store.sessions import Sessions
@@ -15,8 +15,8 @@ from service.store.upkeep import partition_check
 from service.store.upkeep.partition_check import Check
 from service.store.users import Users
 from service.store.verify import BEYOND_REPAIR
-from tests.store.filling import PROJECT, add, document_of, fill, keyspace, on_every_redis, session_id
-from tests.store.model import index_from_documents, index_in
+from tests.support.filling import PROJECT, add, document_of, fill, keyspace, on_every_redis, session_id
+from tests.support.model import index_from_documents, index_in
 
 #: Sessions 1 to 6 in blocks of four serials: 1 to 3, then 4 to 6. All have a=1; each has a term of its own and a user.
 COUNT = 6
@@ -337,9 +337,7 @@ async def test_a_session_gone_while_it_is_looked_at_is_no_finding(filled: Sessio
     assert found == []
 
 
-async def test_a_user_who_is_about_to_be_registered_is_no_finding(
-    filled: Sessions, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_user_who_is_about_to_be_registered_is_no_finding(filled: Sessions, monkeypatch: pytest.MonkeyPatch) -> None:
     await filled.create(session_id(7), document_of({}), user="bob", disable_task_tracking=False)
 
     async def meanwhile(seconds: float) -> None:

@@ -7,19 +7,19 @@ from typing import Any
 
 import pytest
 
-from service.configs.lifetime import LAST_MOMENT, TTL_MAX
 from service.configs.limits import Limits
+from service.configs.ttl import LAST_MOMENT, TTL_MAX
 from service.errors import NotFound, PreconditionFailed, Unreadable
-from service.store import sweep
+from service.redis_client.client import Link
 from service.store.conditions import UNCONDITIONAL, Conditions, ETags
-from service.store.connection import Link
 from service.store.keys import project_key
 from service.store.listing import Query, all_matches, page
 from service.store.projects import ProjectConfigs
 from service.store.sessions import FIELDS, Sessions, microseconds
+from service.store.upkeep import sweeper
 from service.store.upkeep.partition_check import Check
 from service.store.users import Users
-from tests.store.filling import (
+from tests.support.filling import (
     PROJECT,
     TIMEOUT,
     CountingLink,
@@ -35,7 +35,7 @@ from tests.store.filling import (
     session_id,
     sweep_all,
 )
-from tests.store.model import index_from_documents, index_in
+from tests.support.model import index_from_documents, index_in
 
 ONE, TWO, THREE, FOUR = map(session_id, (1, 2, 3, 4))
 SECOND = 1_000_000
@@ -217,7 +217,7 @@ async def test_writers_sweepers_and_ends_of_lifetimes_at_once_leave_the_store_wh
     second = Link.open(empty_redis, timeout=TIMEOUT)
     etags: list[tuple[str, str]] = []
     done = asyncio.Event()
-    monkeypatch.setattr(sweep, "BATCH", 3)
+    monkeypatch.setattr(sweeper, "BATCH", 3)
 
     async def write(seed: int) -> None:
         random = Random(seed)
@@ -263,16 +263,14 @@ async def test_what_was_extended_or_created_anew_since_the_sweep_looked_stays(se
     await fill(sessions, [{"a": 1}] * 4)
     for name in (ONE, TWO, THREE, FOUR):
         await lapse(sessions, name)
-    due = await sweep.due(sessions.link, partition)
+    due = await sweeper.due(sessions.link, partition)
     assert due == [ONE, TWO, THREE, FOUR]
     # One comes anew, and one was extended in time, of which the sweep's look knew nothing.
     new, _ = await sessions.create(ONE, document_of({"a": 1}), user=None, disable_task_tracking=False)
     later = await clock(sessions.link) + 1000 * SECOND
-    await sessions.link.batch(
-        [("HSET", partition.session(TWO), "expires_at", later), ("ZADD", partition.expiring, later, TWO)]
-    )
+    await sessions.link.batch([("HSET", partition.session(TWO), "expires_at", later), ("ZADD", partition.expiring, later, TWO)])
     # Two sweeps that looked at the same time.
-    done = await asyncio.gather(*(sweep.expire(sessions.link, partition, due) for _ in range(2)))
+    done = await asyncio.gather(*(sweeper.expire(sessions.link, partition, due) for _ in range(2)))
     assert sum(done) >= 2
     assert await sessions.get(ONE) == new
     assert (await sessions.get(TWO)).expires_at == later

@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 from service.configs.containment import Filter, contains, exact
 from service.configs.limits import Limits
 from service.errors import BadRequest
-from service.store.connection import Link
+from service.redis_client.client import Link
 from service.store.listing import Query, all_matches, decode_cursor, encode_cursor, page
 from service.store.sessions import Session, Sessions
-from tests.store.filling import PROJECT, TIMEOUT, add, document_of, fill, on_every_redis, opened, session_id
-from tests.unit import strategies
-from tests.unit.strategies import Spelled, part_of, spell
+from tests.support import strategies
+from tests.support.filling import PROJECT, TIMEOUT, add, document_of, fill, on_every_redis, opened, session_id
+from tests.support.strategies import Spelled, part_of, spell
 
 #: Generous, so that every filter drawn is let in.
 LIMITS = Limits(max_filter_values=100_000)

@@ -14,14 +14,14 @@ from service.configs.budget import UNLIMITED, Budget
 from service.configs.containment import Filter
 from service.configs.limits import Limits
 from service.errors import ClientGone, FilterTooExpensive
+from service.redis_client.client import Link
 from service.store import listing, time_slices
-from service.store.connection import Link
 from service.store.listing import FIND, READ_BYTES, Page, Query, all_matches, decode_cursor, page
 from service.store.sessions import FIELDS, Sessions
 from service.store.time_slices import SLICE, Scheduler, TimeSlice
-from tests.store.filling import PROJECT, CountingLink, fill, on_every_redis, opened, pour
 from tests.store.test_listing import LIMITS, World, everything, few, with_store
-from tests.unit import strategies
+from tests.support import strategies
+from tests.support.filling import PROJECT, CountingLink, fill, on_every_redis, opened, pour
 
 #: No index narrows it.
 NOBODY = Filter.parse(b'{"nobody":{}}', LIMITS)

@@ -11,10 +11,10 @@ import pytest
 
 from service.configs.containment import Filter
 from service.configs.limits import Limits
+from service.redis_client.topology import Place, Topology
 from service.store.listing import BATCH_MAX, FIND, Query, all_matches, decode_cursor, page
-from service.store.topology import Place, Topology
-from tests.store.filling import PROJECT, TIMEOUT, CountingLink, document_of, fill, on_every_redis, opened, pour
 from tests.store.test_listing import everything
+from tests.support.filling import PROJECT, TIMEOUT, CountingLink, document_of, fill, on_every_redis, opened, pour
 
 #: As `find.lua` has them.
 MAX_DEMANDS, MAX_BLOCKS, MAX_COST, PROBE_COST, WINDOW_MIN = 8, 32, 12000, 3, 32

@@ -8,11 +8,11 @@ import pytest
 
 from service.configs.limits import Limits
 from service.errors import NotFound
-from service.store.connection import Link
+from service.redis_client.client import Link
 from service.store.upkeep.partition_check import UNDER_WAY, Check
 from service.store.users import Users
-from tests.store.filling import PROJECT, TIMEOUT, document_of, keyspace, on_every_redis, opened, session_id
-from tests.store.model import index_from_documents, index_in
+from tests.support.filling import PROJECT, TIMEOUT, document_of, keyspace, on_every_redis, opened, session_id
+from tests.support.model import index_from_documents, index_in
 
 WRITERS, CHECKS, SESSIONS = 6, 8, 30
 

@@ -6,10 +6,10 @@ import pytest
 
 from service.configs.containment import Filter
 from service.configs.limits import Limits
+from service.redis_client.client import Link
 from service.store import scripts
-from service.store.connection import Link
 from service.store.listing import Query, all_matches, page
-from tests.store.filling import PROJECT, on_every_redis, opened, pour
+from tests.support.filling import PROJECT, on_every_redis, opened, pour
 
 #: Lua's `unpack` fails from 8,000 values on, less what is on the stack already.
 BLOCKS = 8_100

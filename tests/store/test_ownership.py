@@ -7,17 +7,29 @@ import pytest
 
 from service.configs.limits import Limits
 from service.errors import LayoutChanged, ServiceError, StateIncomplete, StoreUnavailable, Unauthorized, WriteUncertain
-from service.store import layout, ownership, repartition, session_ttl
-from service.store.connection import Link
+from service.redis_client.client import Link
+from service.store import default_ttl, manifest, ownership
 from service.store.creation import create_session
 from service.store.keys import PROJECTS, STORE, project_key, users_key
 from service.store.projects import ProjectConfigs, Registry
 from service.store.sessions import Sessions
+from service.store.upkeep import repartition
 from service.store.upkeep.check import StoreCheck
 from service.store.upkeep.numbering import RENUMBER
 from service.store.users import Users
 from service.store.verify import verify_session, verify_set
-from tests.store.filling import PROJECT, add, document_of, keyspace, lapse, on_every_redis, opened, own, session_id, sweep_all
+from tests.support.filling import (
+    PROJECT,
+    add,
+    document_of,
+    keyspace,
+    lapse,
+    on_every_redis,
+    opened,
+    own,
+    session_id,
+    sweep_all,
+)
 
 ONE, TWO, NEW = session_id(1), session_id(2), session_id(9)
 
@@ -46,7 +58,7 @@ ON_A_PARTITION: dict[str, Operation] = {
     "delete of many": lambda sessions: sessions.delete_many([ONE, NEW]),
     "delete of a user": lambda sessions: Users(sessions).delete("alice"),
     "sweep": lambda sessions: sweep_all(sessions),
-    "change of the default lifetime": lambda sessions: session_ttl.tell(sessions.link, sessions.all_partitions, 5, 50),
+    "change of the default lifetime": lambda sessions: default_ttl.tell(sessions.link, sessions.all_partitions, 5, 50),
     "patch of the project": lambda sessions: ProjectConfigs(sessions).patch(document_of({"session_ttl": 50})),
 }
 #: What writes to the project's own keys.
@@ -278,7 +290,7 @@ async def test_states_of_an_earlier_version_get_an_owner_and_keep_the_one_they_h
 
 
 async def stored(link: Link, partitions: int) -> Sessions:
-    await link.call("HSET", STORE, "layout", layout.LAYOUT, "partitions", partitions, "block_size", 4)
+    await link.call("HSET", STORE, "layout", manifest.LAYOUT, "partitions", partitions, "block_size", 4)
     project, _ = await Registry(link, "a secret").create("acme")
     return Sessions(link, project, Limits(), partitions, 4)
 
@@ -327,7 +339,7 @@ async def test_a_move_loses_nothing_that_a_server_acknowledges_meanwhile(
         assert (await new.get(name)).configs == configs
     assert LayoutChanged in refusals
     assert refusals <= {LayoutChanged, StateIncomplete}
-    located = StoreCheck(link, [old.project], await layout.read(link))
+    located = StoreCheck(link, [old.project], await manifest.read(link))
     assert [str(finding) async for _, finding in located.findings()] == []
     for number in (1, 200):
         await new.create(session_id(number), document_of({"b": 1}), user=None, disable_task_tracking=False)

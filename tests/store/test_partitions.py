@@ -9,14 +9,14 @@ from typing import Any
 import pytest
 
 from service.configs.limits import Limits
+from service.redis_client.multiplexer import Command
+from service.redis_client.topology import Place, Topology
 from service.store.keys import partition_number
-from service.store.lane import Command
 from service.store.listing import Query, decode_cursor, page
-from service.store.topology import Place, Topology
 from service.store.users import Users
-from tests.store.filling import PROJECT, TIMEOUT, CountingLink, add, opened, pour, session_id
 from tests.store.test_listing import everything
 from tests.store.test_listing_cost import parse
+from tests.support.filling import PROJECT, TIMEOUT, CountingLink, add, opened, pour, session_id
 
 #: Turns of the event loop after which nobody has anything more to ask before the answers come.
 QUIET = 20
@@ -35,9 +35,7 @@ class RoundsLink(CountingLink):
         async with self._together():
             return await super().call(*command, writes=writes, at=at)
 
-    async def batch(
-        self, commands: Sequence[Command], *, writes: bool = False, at: Place | None = None
-    ) -> list[Any]:
+    async def batch(self, commands: Sequence[Command], *, writes: bool = False, at: Place | None = None) -> list[Any]:
         async with self._together():
             return await super().batch(commands, writes=writes, at=at)
 

@@ -10,13 +10,14 @@ import pytest
 
 from service.configs.limits import Limits
 from service.errors import BadRequest, NotFound, OutputError, StartupError, TooLarge, Unauthorized, Unreadable
+from service.redis_client.client import Link
 from service.settings import Settings
-from service.store import bootstrap, projects
 from service.store import keys as redis_keys
-from service.store.connection import Link
+from service.store import projects
 from service.store.projects import KEY_TTL, KeyRing, ProjectConfigs, Registry
+from service.store.upkeep import bootstrap
 from service.store.users import Users
-from tests.store.filling import add, document_of, give_record, keyspace, lapse, opened, session_id
+from tests.support.filling import add, document_of, give_record, keyspace, lapse, opened, session_id
 
 
 @pytest.fixture

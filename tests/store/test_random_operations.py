@@ -2,9 +2,9 @@
 
 import pytest
 
-from service.store.connection import Link
-from tests.store.filling import TIMEOUT, on_every_redis
-from tests.store.machine import try_out
+from service.redis_client.client import Link
+from tests.support.filling import TIMEOUT, on_every_redis
+from tests.support.machine import try_out
 
 
 @on_every_redis

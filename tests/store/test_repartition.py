@@ -10,18 +10,19 @@ from hypothesis import strategies as st
 
 from service.configs.containment import Filter
 from service.errors import BadRequest
-from service.store import nodes, repartition
-from service.store.connection import Link
+from service.redis_client import admin
+from service.redis_client.client import Link
 from service.store.keys import PROJECTS, STORE
 from service.store.listing import Query, decode_cursor, page
 from service.store.projects import ProjectConfigs
 from service.store.sessions import Project, Session, Sessions
+from service.store.upkeep import repartition
 from service.store.upkeep.partition_check import Check
 from service.store.users import Users
-from tests.store.filling import PROJECT, TIMEOUT, add, document_of, keyspace, lapse, on_every_redis, own, session_id
-from tests.store.machine import LIMITS, WEIGHTS, Configs, Machine
-from tests.store.moves import BLOCK_SIZE, FragileLink, Interrupted, Keyspace, after_move, record, restore
-from tests.unit.strategies import any_configs
+from tests.support.filling import PROJECT, TIMEOUT, add, document_of, keyspace, lapse, on_every_redis, own, session_id
+from tests.support.machine import LIMITS, WEIGHTS, Configs, Machine
+from tests.support.moves import BLOCK_SIZE, FragileLink, Interrupted, Keyspace, after_move, record, restore
+from tests.support.strategies import any_configs
 
 OTHER = Project("other", "id of other")
 USERS = (None, "alice", 'b"ob')
@@ -34,7 +35,7 @@ def small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(repartition, "SESSIONS_BATCH", 3)
     monkeypatch.setattr(repartition, "CALLS_BATCH", 2)
     monkeypatch.setattr(repartition, "COMMANDS_BATCH", 5)
-    monkeypatch.setattr(nodes, "SCAN_BATCH", 20)
+    monkeypatch.setattr(admin, "SCAN_BATCH", 20)
 
 
 async def move(link: Link, partitions: int) -> repartition.Moved | None:
@@ -113,7 +114,7 @@ def test_a_store_goes_on_after_a_move_as_if_it_had_always_been_so(redis_url: str
         finally:
             await link.close()
 
-    # As `tests.store.machine.try_out`.
+    # As `tests.support.machine.try_out`.
     @settings(max_examples=4, deadline=None, phases=(Phase.explicit, Phase.reuse, Phase.generate))
     @given(st.lists(any_configs(), min_size=1, max_size=4), st.integers(0, 2**32))
     def run(kinds: list[Configs], seed: int) -> None:
@@ -228,9 +229,7 @@ async def fragile(empty_redis: str) -> AsyncIterator[FragileLink]:
 
 
 @pytest.mark.parametrize(("before", "after"), [(1, 3), (4, 3), (3, 1)])
-async def test_killed_at_any_moment_a_move_is_finished_by_the_next_one(
-    fragile: FragileLink, before: int, after: int
-) -> None:
+async def test_killed_at_any_moment_a_move_is_finished_by_the_next_one(fragile: FragileLink, before: int, after: int) -> None:
     held = await filled(fragile, before, 9)
     expected = after_move(held, after)
     random = Random(before)

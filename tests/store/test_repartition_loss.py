@@ -8,14 +8,16 @@ import pytest
 
 from service.configs.limits import Limits
 from service.errors import StoreUnavailable
-from service.store import layout, nodes, repartition
-from service.store.connection import Link
+from service.redis_client import admin
+from service.redis_client.client import Link
+from service.redis_client.multiplexer import Command
+from service.store import manifest
 from service.store.keys import Owner, Partition, partition_number
-from service.store.lane import Command
-from service.store.layout import Move
-from service.store.repartition import MOVE, NUMBER, NUMBERING
-from tests.store.filling import PROJECT, TIMEOUT, add, keyspace, opened, session_id
-from tests.store.moves import BLOCK_SIZE, COUNT, STRAY, Keyspace, after_move, home, move, restore
+from service.store.manifest import Move
+from service.store.upkeep import repartition
+from service.store.upkeep.repartition import MOVE, NUMBER, NUMBERING
+from tests.support.filling import PROJECT, TIMEOUT, add, keyspace, opened, session_id
+from tests.support.moves import BLOCK_SIZE, COUNT, STRAY, Keyspace, after_move, home, move, restore
 
 pytestmark = pytest.mark.usefixtures("impatient_move")
 
@@ -59,9 +61,7 @@ async def test_an_original_goes_only_when_its_copy_has_settled(
     assert await keyspace(link) == after_move(held, 2)
 
 
-async def test_an_original_stays_where_its_copy_is_lost(
-    link: Link, held: Keyspace, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_an_original_stays_where_its_copy_is_lost(link: Link, held: Keyspace, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Clock(monkeypatch)
     clock.happen = lambda: link.call("DEL", home(STRAY, 2))
     with pytest.raises(StoreUnavailable):
@@ -97,45 +97,39 @@ async def test_a_node_that_falls_back_behind_what_it_answered_is_numbered_again(
     assert await keyspace(link) == after_move(held, 2)
 
 
-async def test_ids_that_a_node_has_lost_are_gathered_again(
-    link: Link, held: Keyspace, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    note = layout.note
+async def test_ids_that_a_node_has_lost_are_gathered_again(link: Link, held: Keyspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    note = manifest.note
 
     async def stop(link: Link, move: Move) -> None:
         if move.phase == NUMBERING:
             raise StoreUnavailable
         await note(link, move)
 
-    monkeypatch.setattr(layout, "note", stop)
+    monkeypatch.setattr(manifest, "note", stop)
     with pytest.raises(StoreUnavailable):
         await move(link, 3)
-    monkeypatch.setattr(layout, "note", note)
+    monkeypatch.setattr(manifest, "note", note)
     assert await link.call("DEL", *(Partition(PROJECT.slug, number).order for number in range(3))) == 3
     await move(link, 3)
     assert await keyspace(link) == after_move(held, 3)
 
 
-async def test_a_scan_may_name_a_key_as_often_as_it_likes(
-    link: Link, held: Keyspace, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    scan = nodes.scan
+async def test_a_scan_may_name_a_key_as_often_as_it_likes(link: Link, held: Keyspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    scan = admin.scan
 
     async def twice(link: Link, match: str) -> AsyncIterator[list[bytes]]:
         async for names in scan(link, match):
             yield names + names
             yield names
 
-    monkeypatch.setattr(nodes, "scan", twice)
+    monkeypatch.setattr(admin, "scan", twice)
     monkeypatch.setattr(repartition, "SESSIONS_BATCH", 5)
     await move(link, 2)
     assert await keyspace(link) == after_move(held, 2)
 
 
-async def test_what_a_scan_has_missed_is_found_by_another(
-    link: Link, held: Keyspace, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    scan = nodes.scan
+async def test_what_a_scan_has_missed_is_found_by_another(link: Link, held: Keyspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    scan = admin.scan
     scans = 0
 
     async def misses(link: Link, match: str) -> AsyncIterator[list[bytes]]:
@@ -144,14 +138,14 @@ async def test_what_a_scan_has_missed_is_found_by_another(
         async for names in scan(link, match):
             yield [name for place, name in enumerate(sorted(names)) if place % 3 < scans]
 
-    monkeypatch.setattr(nodes, "scan", misses)
+    monkeypatch.setattr(admin, "scan", misses)
     await move(link, 2)
     assert scans == 3
     assert await keyspace(link) == after_move(held, 2)
 
 
 async def test_a_full_redis_stops_a_move_and_it_goes_on_when_there_is_room(link: Link, held: Keyspace) -> None:
-    await layout.note(link, Move(2, MOVE, COUNT))
+    await manifest.note(link, Move(2, MOVE, COUNT))
     await link.call("CONFIG", "SET", "maxmemory", 1)
     try:
         for _ in range(2):

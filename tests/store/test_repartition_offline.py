@@ -7,15 +7,16 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from service.errors import StartupError, StoreUnavailable
+from service.redis_client.client import Link
 from service.settings import Settings
-from service.store import bootstrap, layout, repartition
-from service.store.connection import Link
+from service.store import manifest
 from service.store.keys import STORE
-from service.store.layout import Move
+from service.store.manifest import Move
 from service.store.projects import KEY_TTL, KeyRing, Registry
-from service.store.repartition import CLOSE, MOVE
-from tests.store.filling import TIMEOUT, keyspace, on_every_redis
-from tests.store.moves import COUNT, Keyspace, after_move, move
+from service.store.upkeep import bootstrap, repartition
+from service.store.upkeep.repartition import CLOSE, MOVE
+from tests.support.filling import TIMEOUT, keyspace, on_every_redis
+from tests.support.moves import COUNT, Keyspace, after_move, move
 
 pytestmark = pytest.mark.usefixtures("impatient_move")
 
@@ -47,10 +48,8 @@ async def test_where_somebody_is_connected_a_move_does_not_begin(
     assert await keyspace(link) == after_move(held, 2)
 
 
-async def test_where_somebody_is_connected_a_move_is_not_finished_either(
-    link: Link, held: Keyspace, redis_url: str
-) -> None:
-    await layout.note(link, Move(2, MOVE, COUNT))
+async def test_where_somebody_is_connected_a_move_is_not_finished_either(link: Link, held: Keyspace, redis_url: str) -> None:
+    await manifest.note(link, Move(2, MOVE, COUNT))
     before = await keyspace(link)
     other = Link.open(redis_url, timeout=TIMEOUT)
     await other.call("PING")

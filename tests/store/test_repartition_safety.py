@@ -4,22 +4,22 @@ import pytest
 
 from service.configs.limits import Limits
 from service.errors import StartupError
-from service.store import layout
-from service.store.connection import Link
+from service.redis_client.client import Link
+from service.store import manifest
 from service.store.keys import STORE
-from service.store.layout import Move
-from service.store.repartition import CLOSE, MOVE, NUMBERING
+from service.store.manifest import Move
 from service.store.sessions import Sessions
 from service.store.upkeep.partition_check import Check
-from tests.store.filling import PROJECT, keyspace, session_id
-from tests.store.moves import BLOCK_SIZE, COUNT, STRAY, Keyspace, after_move, home, move
+from service.store.upkeep.repartition import CLOSE, MOVE, NUMBERING
+from tests.support.filling import PROJECT, keyspace, session_id
+from tests.support.moves import BLOCK_SIZE, COUNT, STRAY, Keyspace, after_move, home, move
 
 pytestmark = pytest.mark.usefixtures("impatient_move")
 
 
 async def test_a_move_to_another_number_than_the_one_that_is_under_way_is_refused(link: Link, held: Keyspace) -> None:
     for phase in (CLOSE, MOVE, NUMBERING):
-        await layout.note(link, Move(3, phase))
+        await manifest.note(link, Move(3, phase))
         before = await keyspace(link)
         for partitions in (1, 2):
             with pytest.raises(StartupError, match="this store is being moved to 3 partitions; finish that first"):

@@ -7,12 +7,23 @@ import pytest
 from service.configs.containment import Filter
 from service.configs.limits import Limits
 from service.errors import ConfigsTooLarge, NotFound, PreconditionFailed, TooLarge, Unreadable
+from service.redis_client.client import Link
 from service.store.conditions import Conditions, ETags
-from service.store.connection import Link
 from service.store.listing import Query, page
 from service.store.sessions import Sessions
 from service.store.upkeep.partition_check import Check
-from tests.store.filling import PROJECT, add, document_of, fill, keyspace, lapse, on_every_redis, only, opened, session_id
+from tests.support.filling import (
+    PROJECT,
+    add,
+    document_of,
+    fill,
+    keyspace,
+    lapse,
+    on_every_redis,
+    only,
+    opened,
+    session_id,
+)
 
 ONE, TWO, THREE = map(session_id, (1, 2, 3))
 

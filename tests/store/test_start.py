@@ -16,11 +16,12 @@ from redis import Redis
 
 from service.errors import StartupError
 from service.settings import Settings
-from service.store import bootstrap, keys
-from tests.serving import Serving, request, until
-from tests.store.filling import with_every_server
-from tests.store.test_tls import CERTIFICATE
-from tests.topology.servers import _IN_MEMORY, HOST, Server
+from service.store import keys
+from service.store.upkeep import bootstrap
+from tests.redis_client.test_tls import CERTIFICATE
+from tests.support.filling import with_every_server
+from tests.support.server import Serving, request, until
+from tests.support.topology_servers import _IN_MEMORY, HOST, Server
 
 #: What no sentence and no log may show.
 PASSWORD = "hunter2"

@@ -11,21 +11,21 @@ from hypothesis import strategies as st
 
 from service.configs.containment import Filter
 from service.configs.limits import Limits
-from service.store import layout
-from service.store.connection import Link
+from service.redis_client.client import Link
+from service.redis_client.multiplexer import Command
+from service.redis_client.replies import WrongType
+from service.store import manifest
 from service.store.keys import PROJECTS, STORE
-from service.store.lane import Command
-from service.store.layout import LAYOUT
 from service.store.listing import Query, page
+from service.store.manifest import LAYOUT
 from service.store.projects import Registry
-from service.store.replies import WrongType
 from service.store.sessions import Sessions
 from service.store.upkeep import partition_check
 from service.store.upkeep.check import StoreCheck
 from service.store.upkeep.numbering import Numbered, misnumbered
 from service.store.verify import Finding
-from tests.store.filling import TIMEOUT, CountingLink, add, document_of, keyspace, on_every_redis, session_id
-from tests.store.model import index_from_documents, index_in
+from tests.support.filling import TIMEOUT, CountingLink, add, document_of, keyspace, on_every_redis, session_id
+from tests.support.model import index_from_documents, index_in
 
 BLOCK_SIZE, COUNT = 4, 9
 ONE, TWO = session_id(1), session_id(2)
@@ -51,7 +51,7 @@ async def small_store(link: Link, partitions: int = 1) -> Sessions:
 
 
 async def check(link: Link, *, repair: bool = False, only: str = "") -> list[tuple[str, Finding]]:
-    registry, stored = Registry(link, "secret"), await layout.read(link)
+    registry, stored = Registry(link, "secret"), await manifest.read(link)
     projects = [await registry.get(only)] if only else await registry.all()
     found = [each async for each in StoreCheck(link, projects, stored, not only, repair).findings()]
     assert all(str(finding) for _, finding in found)
@@ -247,7 +247,7 @@ async def test_keys_are_scanned_once_for_any_number_of_projects_with_progress_ov
     total, link.seen = await link.call("DBSIZE"), []
     passed: list[int] = []
     projects = await Registry(link, "secret").all()
-    async for _ in StoreCheck(link, projects, await layout.read(link), progress=passed.append).findings():
+    async for _ in StoreCheck(link, projects, await manifest.read(link), progress=passed.append).findings():
         raise AssertionError("nothing is wrong")
     scans = [command for command, _ in link.seen if command[0] == "SCAN"]
     assert len([command for command in scans if command[1] == 0]) == 1

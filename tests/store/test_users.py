@@ -7,12 +7,12 @@ import pytest
 
 from service.configs.limits import Limits
 from service.errors import BadRequest, SessionNotFound, UserNotFound
-from service.store.connection import Link
+from service.redis_client.client import Link
 from service.store.keys import project_key, users_key
 from service.store.sessions import Project, Sessions
 from service.store.upkeep.partition_check import Check
 from service.store.users import Users, check_identifier, decode_cursor, encode_cursor, user_id
-from tests.store.filling import PROJECT, add, document_of, fill, keyspace, on_every_redis, opened, session_id
+from tests.support.filling import PROJECT, add, document_of, fill, keyspace, on_every_redis, opened, session_id
 
 
 async def names(users: Users, *, descending: bool = False) -> list[str]:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from service.store.binaries import bundled_server, machine_path
+from service.process.redis_binaries import bundled_server, machine_path
 
 #: Major and minor version. CI has the Redis of Debian 12; the store supports 6.2.
 Version = tuple[int, int]

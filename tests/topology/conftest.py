@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 
 from service.configs.limits import Limits
-from service.store.connection import Link
+from service.redis_client.client import Link
 from service.store.sessions import Sessions
-from tests.store.filling import PROJECT, TIMEOUT, opened
+from tests.support.filling import PROJECT, TIMEOUT, opened
 from tests.support.redis_servers import BUNDLED, BUNDLED_ONLY, NEWEST_AND_OLDEST
-from tests.topology.servers import QUICK_DEATH, Cluster, Sentinels
+from tests.support.topology_servers import QUICK_DEATH, Cluster, Sentinels
 
 HERE = Path(__file__).parent
 

@@ -8,13 +8,13 @@ import pytest
 
 from service.configs.limits import Limits
 from service.errors import NotReplicated
-from service.store.cluster import slot_of
-from service.store.connection import Link
+from service.redis_client.client import Link
+from service.redis_client.cluster import slot_of
 from service.store.sessions import Sessions
-from tests.serving import until
-from tests.store.filling import PROJECT, opened
-from tests.topology.load import Load
-from tests.topology.servers import Cluster, Sentinels
+from tests.support.filling import PROJECT, opened
+from tests.support.server import until
+from tests.support.topology_load import Load
+from tests.support.topology_servers import Cluster, Sentinels
 from tests.topology.test_moving_slots import findings
 
 #: As the service has it unless told otherwise; and longer than it takes to replace a master.
@@ -93,9 +93,7 @@ async def test_a_planned_failover_of_a_cluster_is_not_noticed(cluster: Cluster) 
     assert load.failures == []
 
 
-async def test_a_planned_failover_by_sentinels_loses_no_write_that_all_replicas_have(
-    breakable_sentinels: Sentinels
-) -> None:
+async def test_a_planned_failover_by_sentinels_loses_no_write_that_all_replicas_have(breakable_sentinels: Sentinels) -> None:
     sentinels = breakable_sentinels
     async with load_on(sentinels.url, partitions=1, min_replicas=2) as load:
         old = sentinels.master()

@@ -3,15 +3,15 @@
 import pytest
 
 from service.errors import NotFound
-from service.store import session_ttl
+from service.store import default_ttl
 from service.store.keys import PROJECTS
 from service.store.listing import Query, page
 from service.store.projects import ProjectConfigs
 from service.store.sessions import Sessions
-from service.store.sweep import Sweeper
 from service.store.upkeep.partition_check import Check
+from service.store.upkeep.sweeper import Sweeper
 from service.store.users import Users
-from tests.store.filling import add, document_of, keyspace, lapse, session_id
+from tests.support.filling import add, document_of, keyspace, lapse, session_id
 
 COUNT = 60
 
@@ -23,7 +23,7 @@ async def test_sessions_expire_and_are_swept_on_all_nodes(sessions: Sessions) ->
     made = [await add(sessions, number, {"a": 1, "n": number}, "alice") for number in range(COUNT)]
     assert all(session.expires_at == session.updated_at + 5_000_000_000 for session in made)
     for partition in sessions.all_partitions:
-        assert await session_ttl.is_told(link, partition)
+        assert await default_ttl.is_told(link, partition)
     over = [session_id(number) for number in range(0, COUNT, 2)]
     for name in over:
         await lapse(sessions, name)

@@ -11,12 +11,13 @@ from redis.exceptions import ResponseError
 
 from service.configs.limits import Limits
 from service.errors import NotFound, NotReplicated, StartupError, StoreFull, StoreUnavailable, WriteUncertain
+from service.redis_client import node
+from service.redis_client.client import Link
 from service.settings import Settings
-from service.store import bootstrap, node
-from service.store.connection import Link
 from service.store.sessions import Sessions
-from tests.store.filling import PROJECT, add, document_of, opened, session_id
-from tests.topology.servers import HOST, Sentinels, Server
+from service.store.upkeep import bootstrap
+from tests.support.filling import PROJECT, add, document_of, opened, session_id
+from tests.support.topology_servers import HOST, Sentinels, Server
 
 ONE = session_id(1)
 
@@ -163,9 +164,7 @@ async def test_a_connection_that_breaks_while_a_group_waits_leaves_it_uncertain(
 
 async def test_what_waits_for_its_group_is_bounded(link: Link, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(node, "MAX_COMMANDS", 8)
-    results = await asyncio.gather(
-        *(link.call("INCR", "n", writes=True) for _ in range(20)), return_exceptions=True
-    )
+    results = await asyncio.gather(*(link.call("INCR", "n", writes=True) for _ in range(20)), return_exceptions=True)
     assert results[:8] == list(range(1, 9))
     assert [type(result) for result in results[8:]] == [StoreUnavailable] * 12
     assert await link.call("INCR", "n", writes=True) == 9
@@ -173,7 +172,11 @@ async def test_what_waits_for_its_group_is_bounded(link: Link, monkeypatch: pyte
 
 async def test_a_server_whose_promise_cannot_be_kept_does_not_start(master: Server) -> None:
     settings = Settings(
-        redis_url=f"redis://{HOST}:{master.port}", root_token="x", key_secret="y", min_replicas=3, command_timeout=2.0,
+        redis_url=f"redis://{HOST}:{master.port}",
+        root_token="x",
+        key_secret="y",
+        min_replicas=3,
+        command_timeout=2.0,
         start_timeout=0.0,
     )
     with pytest.raises(StartupError, match="fewer replicas than min_replicas acknowledge a write"):

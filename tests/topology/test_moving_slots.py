@@ -7,16 +7,16 @@ from random import Random
 from service.configs.containment import Filter
 from service.configs.limits import Limits
 from service.errors import StoreUnavailable
-from service.store import sweep
-from service.store.cluster import slot_of
-from service.store.connection import Link
+from service.redis_client.client import Link
+from service.redis_client.cluster import slot_of
 from service.store.listing import Query, page
 from service.store.sessions import Sessions
+from service.store.upkeep import sweeper
 from service.store.upkeep.partition_check import Check
-from tests.store.filling import PROJECT, TIMEOUT, add, document_of, fill, keyspace, lapse, opened, session_id
+from tests.support.filling import PROJECT, TIMEOUT, add, document_of, fill, keyspace, lapse, opened, session_id
+from tests.support.topology_load import Load
+from tests.support.topology_servers import Cluster, Server
 from tests.topology.conftest import on_every_cluster
-from tests.topology.load import Load
-from tests.topology.servers import Cluster, Server
 
 #: Seconds for calls that are to fail.
 SHORT = 0.3
@@ -35,7 +35,7 @@ WRITES: dict[str, Callable[[Sessions], Awaitable[object]]] = {
     "copy": lambda sessions: sessions.copy(ONE, OTHER),
     "create in the place of a session that is over": lambda sessions: add(sessions, 7, {"a": 1}),
     "patch that gives a lifetime": lambda sessions: sessions.patch(TWO, document_of({}), ttl=50),
-    "expire": lambda sessions: sweep.expire(sessions.link, sessions.all_partitions[0], [OVER]),
+    "expire": lambda sessions: sweeper.expire(sessions.link, sessions.all_partitions[0], [OVER]),
 }
 
 
@@ -67,9 +67,7 @@ async def listed(sessions: Sessions) -> list[str]:
 
 async def findings(sessions: Sessions) -> list[str]:
     return [
-        str(finding)
-        for partition in sessions.all_partitions
-        async for finding in Check(sessions.link, partition).findings()
+        str(finding) for partition in sessions.all_partitions async for finding in Check(sessions.link, partition).findings()
     ]
 
 
@@ -110,9 +108,7 @@ async def test_calls_that_meet_a_moving_slot_wait_for_it_and_then_succeed(cluste
     for number, keep in enumerate((0, 5, 1000)):
         move = Move(cluster, sessions)
         move.move(move.keys[keep:])
-        waiting = [
-            asyncio.create_task(sessions.patch(session_id(each), document_of({"n": number}))) for each in range(1, 7)
-        ]
+        waiting = [asyncio.create_task(sessions.patch(session_id(each), document_of({"n": number}))) for each in range(1, 7)]
         listing = asyncio.create_task(listed(sessions))
         # Each has met the slot on its way once at least.
         assert await sessions.get(ONE)

@@ -2,11 +2,11 @@
 
 import pytest
 
-from service.store.connection import Link
+from service.redis_client.client import Link
 from tests.store import test_listing
-from tests.store.filling import TIMEOUT
-from tests.store.machine import try_out
-from tests.topology.servers import Cluster, Sentinels
+from tests.support.filling import TIMEOUT
+from tests.support.machine import try_out
+from tests.support.topology_servers import Cluster, Sentinels
 
 
 def test_after_any_operations_on_a_cluster_the_store_is_what_the_model_says(cluster: Cluster) -> None:
@@ -14,9 +14,7 @@ def test_after_any_operations_on_a_cluster_the_store_is_what_the_model_says(clus
 
 
 def test_and_so_it_is_behind_sentinels_with_replicas_that_must_have_every_write(sentinels: Sentinels) -> None:
-    try_out(
-        lambda: Link.open(sentinels.url, timeout=TIMEOUT, min_replicas=2), partitions=1, block_size=4, examples=5, steps=40
-    )
+    try_out(lambda: Link.open(sentinels.url, timeout=TIMEOUT, min_replicas=2), partitions=1, block_size=4, examples=5, steps=40)
 
 
 @pytest.mark.parametrize("partitions", [1, 16, 64])

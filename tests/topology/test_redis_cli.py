@@ -1,10 +1,10 @@
 """`redis-cli` without a redis-cli on PATH: a single command finds its node of a cluster, and the master behind Sentinels."""
 
+from service.redis_client.cluster import slot_of
 from service.store import keys
-from service.store.cluster import slot_of
-from tests.serving import run_command
+from tests.support.server import run_command
+from tests.support.topology_servers import Cluster, Sentinels
 from tests.topology.conftest import on_every_cluster
-from tests.topology.servers import Cluster, Sentinels
 
 
 def redis_cli(url: str, *words: str) -> str:

@@ -3,14 +3,14 @@
 import pytest
 
 from service.configs.limits import Limits
-from service.store import repartition
-from service.store.connection import Link
+from service.redis_client.client import Link
 from service.store.sessions import Sessions
+from service.store.upkeep import repartition
 from service.store.upkeep.partition_check import Check
-from tests.store.filling import PROJECT, TIMEOUT, add, keyspace, opened
-from tests.store.moves import BLOCK_SIZE, after_move, record
+from tests.support.filling import PROJECT, TIMEOUT, add, keyspace, opened
+from tests.support.moves import BLOCK_SIZE, after_move, record
+from tests.support.topology_servers import Cluster
 from tests.topology.conftest import on_every_cluster
-from tests.topology.servers import Cluster
 
 
 @on_every_cluster

@@ -3,8 +3,8 @@
 import pytest
 
 from service.errors import StoreUnavailable
-from service.store.connection import Link
-from tests.topology.servers import HOST, Sentinels
+from service.redis_client.client import Link
+from tests.support.topology_servers import HOST, Sentinels
 
 SHORT = 0.5  # seconds
 

@@ -7,9 +7,9 @@ import pytest
 
 from service.store.keys import Partition, partition_number
 from tests.acceptance.test_sdk_python import *  # noqa: F403 - the suite, run here on other stores
-from tests.api import Operator
-from tests.serving import Server, Serving, request, run_command
-from tests.topology.servers import Cluster, Sentinels
+from tests.support.http import Operator
+from tests.support.server import Server, Serving, request, run_command
+from tests.support.topology_servers import Cluster, Sentinels
 
 SETTINGS = {"SCC_ROOT_TOKEN": "root-of-the-tests", "SCC_KEY_SECRET": "test-secret", "SCC_MIN_REPLICAS": "1"}
 

@@ -5,10 +5,11 @@ import asyncio
 import pytest
 
 from service.errors import StartupError
+from service.redis_client.client import Link
 from service.settings import Settings
-from service.store import bootstrap, keys
-from service.store.connection import Link
-from tests.topology.servers import HOST, Cluster, Sentinels
+from service.store import keys
+from service.store.upkeep import bootstrap
+from tests.support.topology_servers import HOST, Cluster, Sentinels
 
 
 def settings_for(url: str) -> Settings:

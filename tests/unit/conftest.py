@@ -6,9 +6,9 @@ import psycopg
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.support.postgres import Postgres
 from tests.support.postgres_server import postgres_server
 from tests.support.used_servers import USED
-from tests.unit.postgres import Postgres
 
 # A loaded machine must not change a verdict.
 settings.register_profile("unit", deadline=None, max_examples=200, suppress_health_check=[HealthCheck.too_slow])

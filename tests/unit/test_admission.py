@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from service.errors import Overloaded
-from service.http.admission import CONCURRENCY, AdmissionControl, Ticket
-from service.http.protocol import Protocol
-from service.http.server import LONGEST_PAUSE, REFUSALS, Server
+from service.http.server.admission import CONCURRENCY, AdmissionControl, Ticket
+from service.http.server.connections import LONGEST_PAUSE, REFUSALS, Server
+from service.http.server.protocol import Protocol
 from service.settings import Settings
 
 PROJECTS = ("acme", "bolt", "core", "")
@@ -322,7 +322,7 @@ async def test_refusals_have_a_rate_of_their_own_however_many_there_are(monkeypa
         await over.wait()
 
     server = Server(cast("Any", Namespace()), Settings(), Protocol)
-    monkeypatch.setattr("service.http.server.asyncio.sleep", sleep)
+    monkeypatch.setattr("service.http.server.connections.asyncio.sleep", sleep)
     count = int(REFUSALS * LONGEST_PAUSE) + 10
     tasks = [asyncio.create_task(server.pause()) for _ in range(count)]
     while len(pauses) < count:

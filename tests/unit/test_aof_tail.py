@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.store.aof_tail import is_interrupted_write
+from service.process.aof_tail import is_interrupted_write
 
 
 def command(*words: bytes) -> bytes:

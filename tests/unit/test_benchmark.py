@@ -14,7 +14,7 @@ from scripts.benchmark.statistics import Cell, Hold, Result, merged
 from scripts.benchmark.targets import BY_NAME, GROUPS, ROWS
 from service.configs import containment
 from service.configs.limits import Limits
-from tests.store.filling import document_of
+from tests.support.filling import document_of
 
 TOTAL = 20_000
 

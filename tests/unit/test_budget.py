@@ -11,7 +11,7 @@ from service.configs import containment
 from service.configs.budget import UNLIMITED, Budget, OutOfBudget
 from service.configs.containment import Filter, contains, exact
 from service.configs.limits import Limits
-from tests.unit.strategies import Spelled, cases
+from tests.support.strategies import Spelled, cases
 
 
 def test_the_first_candidate_is_granted_whatever_its_size() -> None:

@@ -13,8 +13,8 @@ from service.configs.containment import Filter, contains, exact
 from service.configs.document import document, parse
 from service.configs.limits import Limits
 from service.errors import BadRequest
-from tests.unit.postgres import Postgres
-from tests.unit.strategies import Spelled, cases, known_documents, part_of, spell
+from tests.support.postgres import Postgres
+from tests.support.strategies import Spelled, cases, known_documents, part_of, spell
 
 LIMITS = Limits()
 #: For filters as long as the configs.

@@ -19,7 +19,7 @@ from service.configs.containment import Filter, exact
 from service.configs.document import EMPTY, NULL, Document, check_size, document, is_stored_form, member_span, parse
 from service.configs.limits import Limits
 from service.errors import BadRequest, TooLarge
-from tests.unit.strategies import Spelled, known_documents, spell, spelled_objects
+from tests.support.strategies import Spelled, known_documents, spell, spelled_objects
 
 LIMITS = Limits()
 NESTING = LIMITS.max_nesting

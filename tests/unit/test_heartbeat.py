@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from service.heartbeat import INTERVAL, Heartbeat, Limits, Verdict, Watchdog
+from service.process.heartbeat import INTERVAL, Heartbeat, Limits, Verdict, Watchdog
 
 LIMITS = Limits(abort=10.0, kill=2.0, start=60.0)
 ALIVE, ABORT, KILL = Verdict.ALIVE, Verdict.ABORT, Verdict.KILL
@@ -75,7 +75,7 @@ def test_the_counter_is_never_0_again() -> None:
 #: In a process of its own: one with threads, as pytest's may be, must not fork.
 FORKED = """
 import os
-from service.heartbeat import Heartbeat
+from service.process.heartbeat import Heartbeat
 
 heartbeat = Heartbeat()
 pid = os.fork()

@@ -15,13 +15,16 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("service.__main__",),
     ("service.cli",),
     ("service.commands",),
-    ("service.supervisor",),
-    ("service.http", "service.datadir", "service.children", "service.listeners"),
+    ("service.process.supervisor",),
+    ("service.http",),
+    ("service.store.upkeep",),
     ("service.store",),
+    ("service.redis_client",),
+    ("service.process",),
     ("service.settings",),
     ("service.configs",),
-    ("service.logs", "service.memory", "service.streams", "service.open_files"),
-    ("service.errors", "service.heartbeat", "service.lifetime", "service"),
+    ("service.process.memory",),
+    ("service.errors", "service"),
 )
 
 #: Packages of others, and the only place that may import each.
@@ -29,7 +32,8 @@ HOMES = {
     "aiohttp": "service.http",
     "multidict": "service.http",
     "uvloop": "service.http",
-    "redis": "service.store",
+    "redis": "service.redis_client",
+    "hiredis": "service.redis_client",
     "msgspec": "service.configs",
 }
 
@@ -74,14 +78,15 @@ OURS = {name: {module for module in found if inside(module, "service")} for name
 
 
 def layer_of(module: str) -> int:
-    """Number of the layer of a module of ours, from the top."""
-    found = [
-        number
+    """Number of the layer of a module of ours, from the top: that of the longest name which it is inside of."""
+    layers = {
+        package: number
         for number, layer in enumerate(LAYERS)
-        if any(inside(module, package) if package != "service" else module == package for package in layer)
-    ]
-    assert len(found) == 1, f"{module} stands in no layer, or in several"
-    return found[0]
+        for package in layer
+        if module == package or (package != "service" and inside(module, package))
+    }
+    assert layers, f"{module} stands in no layer"
+    return layers[max(layers, key=len)]
 
 
 def test_the_modules_are_read_and_their_imports_are_found() -> None:

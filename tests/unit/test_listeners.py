@@ -5,7 +5,7 @@ import socket
 import pytest
 
 from service.errors import StartupError
-from service.listeners import open_listeners, origin
+from service.process.listeners import open_listeners, origin
 
 
 def close(listeners: list[socket.socket]) -> None:
@@ -50,7 +50,12 @@ def test_an_address_that_is_not_ours_is_refused() -> None:
 
 @pytest.mark.parametrize(
     ("host", "start"),
-    [("127.0.0.1", "http://127.0.0.1:"), ("::1", "http://[::1]:"), ("0.0.0.0", "http://127.0.0.1:"), ("localhost", "http://127.")],  # noqa: S104 - closed at once
+    [
+        ("127.0.0.1", "http://127.0.0.1:"),
+        ("::1", "http://[::1]:"),
+        ("0.0.0.0", "http://127.0.0.1:"),  # noqa: S104 - closed after the test
+        ("localhost", "http://127."),
+    ],
 )
 def test_the_origin_is_one_that_this_machine_can_call(host: str, start: str) -> None:
     listeners = open_listeners(host, 0, 1)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.logs import MaskingFormatter, masked
+from service.process.logs import MaskingFormatter, masked
 
 SECRET = "Zq7-_x"
 KEY = f"sk-ac-{SECRET}"

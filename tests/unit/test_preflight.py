@@ -6,7 +6,7 @@ from importlib import resources
 from pathlib import Path
 
 import service
-from service.store import preflight
+from service.store.upkeep import preflight
 
 LUA = Path(str(resources.files("service.store"))) / "lua"
 SOURCES = {path.stem: re.sub(r"--.*", "", path.read_text(encoding="utf-8")) for path in LUA.rglob("*.lua")}

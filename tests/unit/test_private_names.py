@@ -17,46 +17,46 @@ from aiohttp.web_protocol import RequestHandler
 from redis.asyncio.connection import AbstractConnection
 
 import service
-from service.http.protocol import Protocol
-from service.http.receiver import Receiver
-from service.http.server import Connection, Server
+from service.http.server.connections import Connection, Server
+from service.http.server.protocol import Protocol
+from service.http.server.receiver import Receiver
 from service.store.sessions import Session
 
 ROOT = Path(service.__file__).parent
 
 #: Where each name stands, and which object has it. `AbstractConnection` is redis-py's, the others are aiohttp's.
 ATTRIBUTES: dict[tuple[str, str], object] = {
-    ("http/protocol.py", "_drain_helper"): RequestHandler,
-    ("http/protocol.py", "_drain_waiter"): RequestHandler,
-    ("http/protocol.py", "_finish"): web.BaseRequest,
-    ("http/protocol.py", "_lingering_time"): RequestHandler,
-    ("http/protocol.py", "_loop"): RequestHandler,
-    ("http/protocol.py", "_message"): web.BaseRequest,
-    ("http/protocol.py", "_paused"): RequestHandler,
-    ("http/protocol.py", "_request_count"): RequestHandler,
-    ("http/receiver.py", "_max_msg_queue_size"): RequestHandler,
-    ("http/receiver.py", "_loop"): RequestHandler,
-    ("http/receiver.py", "_messages"): RequestHandler,
-    ("http/receiver.py", "_parser"): RequestHandler,
-    ("http/receiver.py", "_reading_paused"): RequestHandler,
-    ("http/receiver.py", "_request_count"): RequestHandler,
-    ("http/receiver.py", "_waiter"): RequestHandler,
-    ("http/server.py", "_connections"): web.Server,
-    ("http/server.py", "_kwargs"): web.Server,
-    ("http/server.py", "_loop"): RequestHandler,
-    ("http/server.py", "_next_keepalive_close_time"): RequestHandler,
-    ("http/server.py", "_request_count"): RequestHandler,
-    ("http/server.py", "_waiter"): RequestHandler,
-    ("store/lane.py", "_reader"): AbstractConnection,
-    ("store/lane.py", "_writer"): AbstractConnection,
+    ("http/server/protocol.py", "_drain_helper"): RequestHandler,
+    ("http/server/protocol.py", "_drain_waiter"): RequestHandler,
+    ("http/server/protocol.py", "_finish"): web.BaseRequest,
+    ("http/server/protocol.py", "_lingering_time"): RequestHandler,
+    ("http/server/protocol.py", "_loop"): RequestHandler,
+    ("http/server/protocol.py", "_message"): web.BaseRequest,
+    ("http/server/protocol.py", "_paused"): RequestHandler,
+    ("http/server/protocol.py", "_request_count"): RequestHandler,
+    ("http/server/receiver.py", "_max_msg_queue_size"): RequestHandler,
+    ("http/server/receiver.py", "_loop"): RequestHandler,
+    ("http/server/receiver.py", "_messages"): RequestHandler,
+    ("http/server/receiver.py", "_parser"): RequestHandler,
+    ("http/server/receiver.py", "_reading_paused"): RequestHandler,
+    ("http/server/receiver.py", "_request_count"): RequestHandler,
+    ("http/server/receiver.py", "_waiter"): RequestHandler,
+    ("http/server/connections.py", "_connections"): web.Server,
+    ("http/server/connections.py", "_kwargs"): web.Server,
+    ("http/server/connections.py", "_loop"): RequestHandler,
+    ("http/server/connections.py", "_next_keepalive_close_time"): RequestHandler,
+    ("http/server/connections.py", "_request_count"): RequestHandler,
+    ("http/server/connections.py", "_waiter"): RequestHandler,
+    ("redis_client/multiplexer.py", "_reader"): AbstractConnection,
+    ("redis_client/multiplexer.py", "_writer"): AbstractConnection,
     # Public in all but name: documented by Python.
-    ("children.py", "_exit"): os,
+    ("process/workers.py", "_exit"): os,
     ("http/app.py", "_exit"): os,
-    ("lifetime.py", "_exit"): os,
-    ("http/handlers/sessions.py", "_replace"): Session,
+    ("process/parent_death.py", "_exit"): os,
+    ("http/api/sessions.py", "_replace"): Session,
     ("store/ownership.py", "_asdict"): Session,
 }
-IMPORTS = {("http/receiver.py", "aiohttp.web_protocol._ErrInfo")}
+IMPORTS = {("http/server/receiver.py", "aiohttp.web_protocol._ErrInfo")}
 
 
 def is_private(name: str) -> bool:

@@ -1,10 +1,10 @@
-"""The machine of `tests/store/machine.py` on fakeredis: fast, and no claim about Redis."""
+"""The machine of `tests/support/machine.py` on fakeredis: fast, and no claim about Redis."""
 
 import fakeredis
 import pytest
 
-from tests.store.fake_link import FakeLink
-from tests.store.machine import try_out
+from tests.support.fake_client import FakeLink
+from tests.support.machine import try_out
 
 
 @pytest.mark.parametrize(("partitions", "block_size"), [(1, 4), (3, 16)])

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from service import children
-from service.children import SAME_STOP, Signals
+from service.process import workers
+from service.process.workers import SAME_STOP, Signals
 
 
 class Clock:
@@ -23,13 +23,13 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    monkeypatch.setattr(children, "time", clock)
+    monkeypatch.setattr(workers, "time", clock)
     return clock
 
 
 @pytest.fixture
 def signals() -> Iterator[Signals]:
-    before = {number: signal.getsignal(number) for number in (*children.STOP_SIGNALS, signal.SIGCHLD)}
+    before = {number: signal.getsignal(number) for number in (*workers.STOP_SIGNALS, signal.SIGCHLD)}
     with Signals() as signals:
         yield signals
     for number, handler in before.items():

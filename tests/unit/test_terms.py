@@ -13,7 +13,7 @@ from service.configs.containment import Filter, contains
 from service.configs.document import document, parse
 from service.configs.limits import Limits
 from service.configs.terms import SPILL_LIMIT, Alternatives, filter_demands, member_terms, spill_term, user_term
-from tests.unit.strategies import (
+from tests.support.strategies import (
     Spelled,
     cases,
     keys,

@@ -10,8 +10,8 @@ from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
-from service.store import nodes
-from service.store.connection import Link
+from service.redis_client import admin
+from service.redis_client.client import Link
 from service.store.keys import (
     DERIVED,
     PARTITION_KINDS,
@@ -23,7 +23,7 @@ from service.store.keys import (
     all_partitions,
     partition_number,
 )
-from service.store.layout import Layout
+from service.store.manifest import Layout
 from service.store.sessions import Project
 from service.store.upkeep import partition_check, records
 from service.store.upkeep.partition_check import Check
@@ -88,7 +88,7 @@ class StoreCheck:
         """Every difference but those of projects that are listed again, or got a session back."""
         async for located in self._check_projects():
             yield located
-        async for names in nodes.scan(self.link, self._pattern(), self.progress):
+        async for names in admin.scan(self.link, self._pattern(), self.progress):
             async for located in self._claim(names):
                 yield located
         async for located in self._check_unlisted():
@@ -101,7 +101,7 @@ class StoreCheck:
         """What SCAN is asked to match; of several projects the rest is sorted out later."""
         if self.whole or len(self.projects) != 1:
             return "scc:*"
-        return f"scc:{{{nodes.escaped(self.projects[0].slug)}[.}}]*"
+        return f"scc:{{{admin.escaped(self.projects[0].slug)}[.}}]*"
 
     async def _check_projects(self) -> AsyncIterator[Located]:
         for project in self.projects:

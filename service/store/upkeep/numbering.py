@@ -10,11 +10,11 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from service.configs.lifetime import LAST_MOMENT
+from service.configs.ttl import LAST_MOMENT
+from service.redis_client.client import Link
+from service.redis_client.replies import WrongType
 from service.store import scripts
-from service.store.connection import Link
 from service.store.keys import Partition
-from service.store.replies import WrongType
 from service.store.verify import MAX_INTEGER, Finding, is_number, verify_types
 
 RENUMBER = scripts.load("renumber")

@@ -15,11 +15,12 @@ from typing import Any
 import orjson
 
 from service.errors import StateIncomplete, Unauthorized
-from service.store import keys, nodes, scripts, session_ttl
-from service.store.connection import Link, checked
+from service.redis_client import admin
+from service.redis_client.client import Link, checked
+from service.redis_client.multiplexer import Command
+from service.redis_client.replies import WrongType
+from service.store import default_ttl, keys, scripts
 from service.store.keys import Partition, is_text, partition_number
-from service.store.lane import Command
-from service.store.replies import WrongType
 from service.store.upkeep.block import Block
 from service.store.upkeep.covered_sets import CoveredSets
 from service.store.upkeep.numbering import Numbered, Numbering, listed_sessions, renumber
@@ -73,7 +74,7 @@ class Check:
         """Every difference in this partition alone, confirmed."""
         async for finding in self.walk():
             yield finding
-        async for names in nodes.scan(self.link, f"{self.partition.prefix}*", self.progress):
+        async for names in admin.scan(self.link, f"{self.partition.prefix}*", self.progress):
             parsed = [keys.split(name.decode(errors="surrogateescape")) for name in names]
             async for finding in self.look_at([(kind, rest) for _, kind, rest in parsed]):
                 yield finding
@@ -311,7 +312,7 @@ class Check:
         """Sessions that should expire and that the walk cannot meet."""
         cursor = b"0"
         while True:
-            cursor, flat = await self.link.call("ZSCAN", self.partition.expiring, cursor, "COUNT", nodes.SCAN_BATCH)
+            cursor, flat = await self.link.call("ZSCAN", self.partition.expiring, cursor, "COUNT", admin.SCAN_BATCH)
             scores = checked(await self.link.batch([("ZSCORE", self.partition.sessions, name) for name in flat[::2]]))
             for name, score in zip(flat[::2], scores, strict=True):
                 if not is_text(name):
@@ -326,14 +327,14 @@ class Check:
 
     async def _check_default(self) -> AsyncIterator[Finding]:
         try:
-            if await session_ttl.is_told(self.link, self.partition):
+            if await default_ttl.is_told(self.link, self.partition):
                 return
             # A change is told to the partitions after it was made.
             await asyncio.sleep(UNDER_WAY)
-            if not await session_ttl.is_told(self.link, self.partition):
+            if not await default_ttl.is_told(self.link, self.partition):
                 yield Finding("default", str(self.partition.number))
                 if self.repair:
-                    await session_ttl.tell_again(self.link, self.partition)
+                    await default_ttl.tell_again(self.link, self.partition)
         except (WrongType, StateIncomplete, Unauthorized):
             return  # The check of the project, or of the state, has reported it.
 

@@ -8,12 +8,12 @@ from uuid import UUID
 import orjson
 
 from service.configs.document import is_stored_form
-from service.configs.lifetime import LAST_MOMENT
+from service.configs.ttl import LAST_MOMENT
+from service.redis_client.client import Link, checked
+from service.redis_client.multiplexer import Command
+from service.redis_client.replies import WrongType
 from service.store import keys
-from service.store.connection import Link, checked
 from service.store.keys import is_text
-from service.store.lane import Command
-from service.store.replies import WrongType
 from service.store.sessions import Project
 from service.store.upkeep import partition_check
 from service.store.verify import MAX_INTEGER, Finding, is_number, readable, verify_type

@@ -8,10 +8,10 @@ completed by the next repair.
 from uuid import UUID
 
 from service.errors import LayoutChanged, StateIncomplete, Unauthorized
+from service.redis_client.client import Link
+from service.redis_client.replies import WrongType
 from service.store import scripts
-from service.store.connection import Link
 from service.store.keys import Partition
-from service.store.replies import WrongType
 
 ADOPT_SESSION = scripts.load("adopt_session")
 

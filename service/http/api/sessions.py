@@ -1,0 +1,152 @@
+"""Sessions and their configs."""
+
+from uuid import uuid4
+
+from service.configs.budget import Budget
+from service.configs.containment import Filter
+from service.configs.document import NULL, Document, is_stored_form, parse
+from service.configs.limits import Limits
+from service.errors import BadRequest, Unreadable
+from service.http.api import parsing, representations
+from service.http.server.context import Call
+from service.http.server.protocol import client_check
+from service.http.server.response import Answer
+from service.store import creation, listing
+from service.store.conditions import Conditions
+from service.store.sessions import Session
+from service.store.time_slices import TimeSlice
+from service.store.users import check_identifier
+
+DEFAULT_LIMIT, MAX_LIMIT = 20, 200
+
+
+async def create(call: Call) -> Answer:
+    """POST /session."""
+    limits = call.settings
+    _check_create_condition(call.conditions)
+    body = await parsing.json_body(call)
+    user = body.text("user") or None
+    if user is not None:
+        check_identifier(user, limits)
+    wanted = body.text("use_uuid") or ""
+    new_id = parsing.canonical_uuid(wanted) if wanted else str(uuid4())
+    if new_id is None:
+        raise BadRequest("invalid UUID format for use_uuid")
+    document, flag, ttl = body.configs(limits, required=False), body.flag("disable_task_tracking"), body.ttl()
+    del body  # The parsed values take many times the memory of their bytes, and the store may keep this waiting.
+    session, created = await creation.create_session(
+        call.store.users,
+        new_id,
+        document,
+        user=user,
+        disable_task_tracking=flag,
+        ttl=ttl,
+        may_exist=bool(wanted),
+        conditions=call.conditions,
+    )
+    return _answer(call, session, status=201 if created else 200)
+
+
+def _check_create_condition(conditions: Conditions) -> None:
+    """If-None-Match may only ask that no session has the id yet: which state one has is no matter of POST /session."""
+    if conditions.if_none_match is not None and not conditions.if_none_match.any:
+        raise BadRequest("If-None-Match must be * on POST /session")
+
+
+async def get(call: Call) -> Answer:
+    """GET /session/{session_id} and GET /session/{session_id}/configs."""
+    session = await call.store.sessions.get(parsing.session_id(call.parameter), call.conditions)
+    if call.conditions.excludes(session.etag):
+        return representations.not_modified(session.etag)
+    return _answer(call, session)
+
+
+async def list_page(call: Call) -> Answer:
+    """GET /session."""
+    limits, parameters = call.settings, call.query
+    limit = parsing.whole_number(parameters, "limit", default=DEFAULT_LIMIT, least=1, most=MAX_LIMIT)
+    store = call.store.sessions
+    cursor = parameters.get("cursor")
+    user = parameters.get("user") or None
+    query = listing.Query(
+        user=user,
+        filter=Filter.parse(parameters.get("filter_by_configs", "").encode(), limits),
+        descending=parsing.boolean(parameters, "time_desc"),
+        after=listing.decode_cursor(cursor, store.partitions) if cursor else None,
+    )
+    budget = Budget(
+        candidates=limits.max_list_candidates,
+        max_bytes=limits.max_list_bytes,
+        comparisons=limits.max_list_comparisons,
+    )
+    time_slice = TimeSlice(call.worker.scans, client_check(call.request))
+    page = await listing.page(
+        store,
+        query,
+        limit,
+        max_bytes=limits.max_page_bytes,
+        budget=budget,
+        time_slice=time_slice,
+        large_lists=call.worker.large_lists,
+    )
+    items = [_item(session, store.project.id, limits) for session in page.sessions]
+    return representations.ok(representations.list_json(items, page.cursor))
+
+
+async def replace(call: Call) -> Answer:
+    """PUT /session/{session_id}/configs."""
+    session_id, document, ttl = await _write(call)
+    written = await call.store.sessions.replace(session_id, document, conditions=call.conditions, ttl=ttl)
+    return representations.ok(etag=written.etag)
+
+
+async def patch(call: Call) -> Answer:
+    """PATCH /session/{session_id}/configs."""
+    session_id, document, ttl = await _write(call)
+    written = await call.store.sessions.patch(session_id, document, conditions=call.conditions, ttl=ttl)
+    return representations.ok(b'{"configs":%b}' % written.configs, etag=written.etag)
+
+
+async def delete(call: Call) -> Answer:
+    """DELETE /session/{session_id}."""
+    await call.store.sessions.delete(parsing.session_id(call.parameter), conditions=call.conditions)
+    return representations.ok()
+
+
+async def copy(call: Call) -> Answer:
+    """POST /session/{session_id}/copy."""
+    session_id = parsing.session_id(call.parameter)
+    new = await creation.copy_session(call.store.users, session_id, str(uuid4()), call.conditions)
+    data = b'{"old_session_id":"%b","new_session_id":"%b"}' % (session_id.encode(), new.id.encode())
+    return representations.ok(data, etag=new.etag)
+
+
+async def _write(call: Call) -> tuple[str, Document, int | None]:
+    session_id = parsing.session_id(call.parameter)
+    limits = call.settings
+    body = await parsing.json_body(call)
+    document = body.configs(limits, required=True)
+    assert document is not None  # noqa: S101 - required
+    return session_id, document, body.ttl()
+
+
+def _answer(call: Call, session: Session, *, status: int = 200) -> Answer:
+    if not _readable(session, call.settings):
+        raise Unreadable
+    return representations.ok(representations.session_json(session, call.store.project.id), status=status, etag=session.etag)
+
+
+def _item(session: Session, project_id: str, limits: Limits) -> bytes:
+    # One damaged session must not take the list with it.
+    shown = session if _readable(session, limits) else session._replace(configs=NULL)
+    return representations.session_json(shown, project_id)
+
+
+def _readable(session: Session, limits: Limits) -> bool:
+    """Whether the configs can go into an answer as they are; only a hand can have made them otherwise."""
+    if is_stored_form(session.configs):
+        return True
+    try:
+        return isinstance(parse(session.configs, max_nesting=limits.max_nesting), dict)
+    except BadRequest:
+        return False

@@ -1,1 +1,0 @@
-"""The handlers, one file a resource: parse, call the store, answer."""

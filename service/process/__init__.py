@@ -1,0 +1,1 @@
+"""The processes of a server: the supervisor, its workers, the embedded Redis, the data directory and what the system limits."""

@@ -1,0 +1,207 @@
+"""Which server can read the append-only file of a data directory.
+
+Redis before 7.0 keeps one file, `appendonly.aof`. Redis 7.0 and Valkey keep a directory, `appendonlydir`, whose manifest names
+a base file and the files of later writes; they take over a single file at their start. A base file is an RDB file (or plain
+commands, where 6.2 never rewrote its file), and its first nine bytes say which: `REDIS0010`, `VALKEY080`. The files of later
+writes are plain commands, which every server reads.
+
+Which format a version writes is in `_RDB_VERSIONS` (RDB_VERSION in the sources of Redis and Valkey). Tried in both directions
+with Redis 6.2.14, 7.0.15, 8.2.3 and Valkey 9.1.2:
+
+    written by          can be read by
+    Redis 6.2           all
+    Redis 7.0           Redis 7.0 and newer, Valkey; 6.2 would start empty
+    Redis 7.4 and 8     Redis 7.4 and newer only
+    Valkey 9            Valkey 9 and newer only
+
+A newer server that opens a directory keeps the older base file until it rewrites it, at a time of its own; so the base file
+decides. The record (`redis-server.json`: kind and version of the server that was last started on the directory) is for the
+messages, and decides where a base file is missing or newer than this table.
+"""
+
+import json
+import logging
+import os
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+from service.process.redis_binaries import Server, Version
+
+logger = logging.getLogger(__name__)
+
+RECORD = "redis-server.json"
+
+_FILE, _DIRECTORY = "appendonly.aof", "appendonlydir"
+_MANIFEST = "appendonly.aof.manifest"
+
+#: Version of the RDB format that a server writes, from this version of the server on; the newest first.
+_RDB_VERSIONS: dict[str, tuple[tuple[Version, int], ...]] = {
+    "Redis": (((7, 4), 12), ((7, 2), 11), ((7, 0), 10), ((6, 2), 9)),
+    "Valkey": (((9, 0), 80), ((7, 2), 11)),
+}
+#: RDB versions that Redis alone writes and Valkey refuses. From 80 on they are Valkey's, under its own name.
+_OF_REDIS_ALONE = range(12, 80)
+
+_HEADER = re.compile(rb"(?:REDIS|VALKEY)(\d{3,4})")
+_HEADER_SIZE = 9
+_BASE = re.compile(r"^file (\S+) .*\btype b\b", re.MULTILINE)
+_INCREMENTAL = re.compile(r"^file (\S+) .*\btype i\b", re.MULTILINE)
+
+#: What a killed server leaves of a file that it was writing; each may be as large as the store.
+_TEMPORARY = ("temp-*.aof", "temp-*.rdb", "temp-*.manifest")
+
+
+class Format(NamedTuple):
+    """How an append-only file is stored: in a directory or as a single file, and the RDB version of its base file.
+
+    `rdb` is 0 where the base file is plain commands.
+    """
+
+    in_directory: bool
+    rdb: int
+
+
+class Record(NamedTuple):
+    """The server that was last started on a data directory."""
+
+    kind: str
+    version: Version
+
+
+class Data(NamedTuple):
+    """What is known of a data directory; `format` is None where no server has written yet."""
+
+    format: Format | None
+    record: Record | None
+
+    def is_readable_by(self, server: Server) -> bool:
+        """Whether `server` loads all of it. Where this says yes in error, the server refuses the file and changes nothing."""
+        if self.format is None:
+            return True
+        if self.format.in_directory and server.version < (7, 0):
+            return False
+        rdb = self.format.rdb
+        if self._is_unknown:
+            return server.kind == _author(rdb) and server.version >= self._oldest_author
+        return rdb <= _rdb_version(server) and not (server.kind == "Valkey" and rdb in _OF_REDIS_ALONE)
+
+    @property
+    def needs(self) -> str:
+        """The servers that can read it, in words."""
+        oldest = [self._oldest_reader(kind) for kind in _RDB_VERSIONS]
+        return " or ".join(server.name for server in oldest if server is not None) + ", or newer"
+
+    @property
+    def _is_unknown(self) -> bool:
+        return self.format is not None and self.format.rdb > _RDB_VERSIONS[_author(self.format.rdb)][0][1]
+
+    @property
+    def _oldest_author(self) -> Version:
+        """The oldest version that may have written an RDB version beyond the table."""
+        assert self.format is not None  # noqa: S101 - for the type checker
+        kind = _author(self.format.rdb)
+        newest_known = _RDB_VERSIONS[kind][0][0]
+        return max(newest_known, self.record.version) if self.record and self.record.kind == kind else newest_known
+
+    def _oldest_reader(self, kind: str) -> Server | None:
+        versions = [version for version, _ in reversed(_RDB_VERSIONS[kind])]
+        if self._is_unknown:
+            versions = [self._oldest_author]
+        known = (Server("", kind, version) for version in versions)
+        return next((server for server in known if self.is_readable_by(server)), None)
+
+
+def examine(directory: Path) -> Data:
+    """What the files in a data directory say about the servers that can read it."""
+    record = _read_record(directory)
+    if (directory / _DIRECTORY).exists():
+        rdb = _rdb_in(_base_file(directory))
+        if rdb is None:
+            rdb = _rdb_version(Server("", *record)) if record is not None else 0
+        return Data(Format(in_directory=True, rdb=rdb), record)
+    rdb = _rdb_in(directory / _FILE)
+    return Data(None if rdb is None else Format(in_directory=False, rdb=rdb), record)
+
+
+def last_file(directory: Path) -> Path | None:
+    """The append-only file that a server appends to; None where there is none."""
+    if not (directory / _DIRECTORY / _MANIFEST).exists():
+        path = directory / _FILE
+    else:
+        names = _INCREMENTAL.findall((directory / _DIRECTORY / _MANIFEST).read_text(encoding="utf-8", errors="replace"))
+        # Without one, a newer server has just taken over the single file of Redis 6.2 as its base file.
+        path = directory / _DIRECTORY / names[-1] if names else _base_file(directory)
+    return path if path.is_file() else None
+
+
+def files(directory: Path) -> list[Path]:
+    """The files of a server, and the directory of some of them."""
+    return [directory / RECORD, directory / _FILE, directory / _DIRECTORY, *(directory / _DIRECTORY).glob("*")]
+
+
+def write_record(directory: Path, server: Server) -> None:
+    """Record that `server` is started on the directory; it may rewrite the file in its own format from now on."""
+    record = Record(server.kind, server.version)
+    if _read_record(directory) == record:
+        return
+    draft = directory / f".{RECORD}.new"
+    text = json.dumps({"kind": record.kind, "version": ".".join(map(str, record.version))})
+    try:
+        with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
+            file.write(text + "\n")
+        draft.replace(directory / RECORD)
+    except OSError as error:
+        # The base file says the same; a full disk must not keep the store from being read.
+        logger.warning("%s cannot be written: %s", directory / RECORD, error.strerror)
+
+
+def remove_temporary_files(directory: Path) -> None:
+    """Remove the unfinished files of killed servers; the caller has locked the directory, and no server runs on it."""
+    for place in (directory, directory / _DIRECTORY):
+        for path in (path for pattern in _TEMPORARY for path in place.glob(pattern)):
+            try:
+                path.unlink()
+            except OSError as error:
+                logger.warning("%s cannot be removed: %s", path, error.strerror)
+
+
+def _rdb_version(server: Server) -> int:
+    """The RDB version that a server writes; a server newer than the table counts as the newest in it."""
+    return next((rdb for oldest, rdb in _RDB_VERSIONS[server.kind] if server.version >= oldest), 0)
+
+
+def _author(rdb: int) -> str:
+    return "Redis" if rdb < _OF_REDIS_ALONE.stop else "Valkey"
+
+
+def _base_file(directory: Path) -> Path:
+    """The base file that the manifest names, also in the moment in which a server takes over the single file of 6.2."""
+    try:
+        base = _BASE.search((directory / _DIRECTORY / _MANIFEST).read_text(encoding="utf-8", errors="replace"))
+    except OSError:
+        base = None
+    name = base[1] if base else _FILE
+    path = directory / _DIRECTORY / name
+    return path if path.exists() else directory / name
+
+
+def _rdb_in(path: Path) -> int | None:
+    """The RDB version of a base file, 0 where it is plain commands; None where it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            header = _HEADER.match(file.read(_HEADER_SIZE))
+    except OSError:
+        return None
+    return int(header[1]) if header else 0
+
+
+def _read_record(directory: Path) -> Record | None:
+    """None where there is no record, or it is not one of ours."""
+    try:
+        fields = json.loads((directory / RECORD).read_text(encoding="utf-8"))
+        major, minor = map(int, fields["version"].split("."))
+        kind = fields["kind"]
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        return None
+    return Record(kind, (major, minor)) if kind in _RDB_VERSIONS else None

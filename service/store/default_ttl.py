@@ -1,0 +1,69 @@
+"""The default lifetime of a project's sessions: `session_ttl` in the project's own configs.
+
+A session is created by one script on the keys of one partition, and the project's record is none of those. So every partition's
+`state` has the value too, with the revision of the configs that say so: of two changes at once the later one stays, here as
+there. A change of the configs is answered when every partition knows of it.
+"""
+
+from collections.abc import Sequence
+
+import orjson
+
+from service.configs.ttl import ttl_of
+from service.errors import BadRequest
+from service.redis_client.client import Link, checked
+from service.store import keys, scripts
+from service.store.keys import Partition
+
+SET_SESSION_TTL = scripts.load("set_session_ttl")
+
+NAME = "session_ttl"
+
+
+def default_ttl(configs: bytes | None) -> int:
+    """The default lifetime in seconds that a project's stored configs ask for; 0 for none, or where a hand wrote nonsense."""
+    try:
+        values = orjson.loads(configs or b"{}")
+        return ttl_of(values.get(NAME), NAME) if isinstance(values, dict) else 0
+    except (orjson.JSONDecodeError, BadRequest):
+        return 0
+
+
+async def tell(link: Link, partitions: Sequence[Partition], revision: int, ttl: int) -> None:
+    """Let `partitions` know the default lifetime that the configs of `revision` ask for."""
+    await SET_SESSION_TTL.run_many(link, [((each.state,), (*each.owner, revision, ttl or "")) for each in partitions])
+
+
+async def is_told(link: Link, partition: Partition) -> bool:
+    """Whether `partition` knows what the project's configs ask for, and would learn of a change of them."""
+    project = keys.project_key(partition.slug)
+    (ttl, known), (configs, revision) = checked(
+        await link.batch(
+            [
+                ("HMGET", partition.state, NAME, "session_ttl_revision"),
+                ("HMGET", project, "configs", "configs_revision"),
+            ]
+        )
+    )
+    is_readable = known is None or known.isdigit()
+    is_current = is_readable and _revision(known) <= _revision(revision)
+    return is_current and (ttl or b"0") == b"%d" % default_ttl(configs)
+
+
+def _revision(text: bytes | None) -> int:
+    """A revision as it is stored, 0 where there is none or it cannot be read."""
+    return int(text) if text is not None and text.isdigit() else 0
+
+
+async def tell_again(link: Link, partition: Partition) -> None:
+    """Let `partition` know what the project's configs ask for, whatever it knows."""
+    project = keys.project_key(partition.slug)
+    known = _revision(await link.call("HGET", partition.state, "session_ttl_revision"))
+    # In this order: a change that comes between is read, and told again under its own, later revision.
+    revision, configs = checked(
+        await link.batch([("HINCRBY", project, "configs_revision", 1), ("HGET", project, "configs")], writes=True)
+    )
+    if known >= revision:
+        # A revision that was lost: the next ones must be above what partitions know.
+        revision = await link.call("HINCRBY", project, "configs_revision", known - revision + 1, writes=True)
+    await tell(link, [partition], revision, default_ttl(configs))

@@ -1,0 +1,196 @@
+"""What must be in the store before the first request: its own record, the default project, and the root key."""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from time import monotonic
+
+from service.errors import StartupError, StoreUnavailable
+from service.redis_client import admin, diagnosis, replies, url
+from service.redis_client.client import Link, checked
+from service.redis_client.errors import RedisError, ResponseError
+from service.settings import Settings, flag
+from service.store import keys, manifest
+from service.store.projects import KEY_PREFIX, Registry, digest
+from service.store.sessions import Project
+from service.store.upkeep import server_config
+from service.store.upkeep.preflight import preflight
+
+DEFAULT_PROJECT = "default"
+ROOT_KEY = "root"
+
+#: Characters of a keyed hash that the store's record has: enough to compare, too few to find a key by.
+CHECK_LENGTH = 16
+
+_OTHER_ROOT_KEY = (
+    "this store has another root key; set root_token to that one, or revoke it and use this one with --replace-root-key"
+)
+
+#: Seconds between two attempts at the start, between two lines that say why it waits, and between two looks at `give_up`.
+RETRY_INTERVAL, LINE_INTERVAL, POLL = 0.5, 5.0, 0.1
+
+logger = logging.getLogger(__name__)
+
+
+def prepare(settings: Settings, give_up: Callable[[], bool] = lambda: False) -> None:
+    """Make the store ready for `settings`, whose redis_url, root_token and key_secret are set.
+
+    A Redis that cannot be reached or is not ready yet is waited for, `start_timeout` seconds at most; a refusal that waiting
+    does not change (password, rights, TLS …) ends the wait. `give_up` is called about ten times a second; once it returns
+    true, this returns without having done its work.
+
+    Raises:
+        StartupError: Redis cannot be used, and the message tells why; or the store was made with other settings.
+    """
+    asyncio.run(_prepare_or_give_up(settings, give_up))
+
+
+async def _prepare_or_give_up(settings: Settings, give_up: Callable[[], bool]) -> None:
+    work = asyncio.create_task(_wait_and_prepare(settings))
+    while not work.done() and not give_up():
+        await asyncio.wait([work], timeout=POLL)
+    if not work.done():
+        work.cancel()
+        await asyncio.wait([work])
+        return
+    work.result()
+
+
+async def _wait_and_prepare(settings: Settings) -> None:
+    deadline = monotonic() + settings.start_timeout
+    next_line = 0.0
+    while True:
+        try:
+            await _prepare(settings)
+        except StoreUnavailable as error:
+            sentence = _sentence(error, settings)
+            now = monotonic()
+            if not error.may_pass or now >= deadline:
+                raise StartupError(sentence) from error
+            if now >= next_line:
+                logger.warning("waiting for Redis, %.0f s at most: %s", deadline - now, sentence)
+                next_line = now + LINE_INTERVAL
+            await asyncio.sleep(min(RETRY_INTERVAL, deadline - now))
+        else:
+            return
+
+
+def _sentence(error: StoreUnavailable, settings: Settings) -> str:
+    """Why Redis cannot be used, with what the URL adds to it."""
+    address = url.parse(settings.redis_url)
+    if address.tls and error.diagnosis == diagnosis.NO_CONNECTION.sentence:
+        # A server without TLS takes the greeting for the beginning of a command, and waits for the rest.
+        return f"{error.diagnosis}; if the server does not speak TLS, write redis:// in place of rediss://"
+    if address.kind == "one" and error.diagnosis == replies.CLUSTER_DOWN.sentence:
+        return f"{error.diagnosis}; redis_url leads to one of its nodes, write redis+cluster:// in place of redis://"
+    return str(error)
+
+
+async def _prepare(settings: Settings) -> None:
+    """Make the store ready, if Redis is.
+
+    Raises:
+        StoreUnavailable: it is not.
+        StartupError: as `prepare`.
+    """
+    link = Link.open(settings.redis_url, timeout=settings.command_timeout, min_replicas=settings.min_replicas)
+    try:
+        await preflight(link)
+        await check_configuration(link)
+        await check_store(link, settings)
+        registry = Registry(link, settings.key_secret)
+        project = await registry.ensure(DEFAULT_PROJECT)
+        # States of earlier releases do not name their owner, nor do those of projects that one creates meanwhile.
+        await registry.complete_states()
+        await set_root_key(registry, project, KEY_PREFIX + settings.root_token, replace=settings.replace_root_key)
+    except RedisError as error:
+        raise StartupError(f"Redis refused: {error}") from error
+    finally:
+        await link.close()
+
+
+async def check_configuration(link: Link) -> None:
+    """Log what is unwise in the configuration of Redis.
+
+    Raises:
+        StartupError: it may evict any key.
+    """
+    config = await server_config.read(link)
+    if config.evicts:
+        raise StartupError(config.eviction_problem)
+    for warning in config.warnings:
+        logger.warning("%s", warning)
+
+
+async def set_root_key(registry: Registry, project: Project, key: str, *, replace: bool) -> None:
+    """Let the root key `key` open `project`; with `replace`, any other root key is revoked.
+
+    Raises:
+        StartupError: the store has another root key, and it is not to be replaced.
+    """
+    known = digest(key, registry.secret)
+    check = known[:CHECK_LENGTH].encode()
+    if not replace and await registry.hashes(project, ROOT_KEY) - {known}:
+        raise StartupError(_OTHER_ROOT_KEY)
+    stored = await registry.link.call("HGET", keys.STORE, "root_key_check")
+    if stored != check and (replace or stored is None):
+        # Of servers that start on a new store together, the first decides. A store that is full takes no write.
+        await registry.link.call("HSET" if replace else "HSETNX", keys.STORE, "root_key_check", check, writes=True)
+        stored = await registry.link.call("HGET", keys.STORE, "root_key_check")
+    if stored != check:
+        raise StartupError(_OTHER_ROOT_KEY)
+    await registry.add_key(project, key, name=ROOT_KEY)
+    await registry.revoke_keys(project, name=ROOT_KEY, but=key)
+
+
+async def check_store(link: Link, settings: Settings) -> None:
+    """Record in a new store how it is laid out; hold an old one to it.
+
+    Raises:
+        StartupError: it was made with another layout, number of partitions, block size or key secret, or is being moved; or
+            servers with another number of partitions still run on a store that was emptied.
+    """
+    is_new = not await manifest.exists(link)
+    if not is_new:
+        await manifest.partitions_at_rest(link)
+    else:
+        await _refuse_other_servers(link, settings.partitions)
+    expected = {
+        "partitions": str(settings.partitions),
+        "block_size": str(keys.BLOCK_SIZE),
+        # Not a key's hash: it tells a wrong secret at the start, where it would else be a 401 for every key.
+        "key_secret_check": digest("key secret check", settings.key_secret)[:CHECK_LENGTH],
+    }
+    fields = manifest.VERSIONS | expected
+    replies = await link.batch([("HSETNX", keys.STORE, name, value) for name, value in fields.items()], writes=True)
+    if is_new:
+        checked(replies)  # an old store may be full, and has these fields
+    # What another server wrote meanwhile counts as well.
+    await manifest.partitions_at_rest(link)
+    stored = await link.call("HMGET", keys.STORE, *expected)
+    for (name, value), actual in zip(expected.items(), stored, strict=True):
+        if actual is None or actual.decode() == value:
+            continue
+        if name == "key_secret_check":
+            raise StartupError("setting key_secret is not the secret that the keys in this store were hashed with")
+        raise StartupError(f"this store was made with {name} {actual.decode()}, not {value}")
+
+
+async def _refuse_other_servers(link: Link, partitions: int) -> None:
+    """Leave an emptied store to the servers that still run on it, if their number of partitions is another one.
+
+    Raises:
+        StartupError: there are such servers.
+    """
+    try:
+        others = await admin.partitions_of_servers(link) - {partitions}
+    except (ResponseError, StoreUnavailable) as error:
+        if isinstance(error, StoreUnavailable) and error.may_pass:
+            raise
+        # CLIENT LIST may be forbidden. Those servers then find the new record, and refuse to work on it.
+        return
+    if others:
+        option = f"{flag('partitions')} {min(others)}"
+        raise StartupError(
+            f"this Redis was emptied while servers with {option} run on it; end them first, or start with {option}"
+        )

@@ -1,0 +1,94 @@
+"""What the start tries: every command that the service needs while it serves, as it sends it, on keys that are removed again.
+
+A right that is missing, or a command that was renamed or is too new for the server, must not be met in the middle of a write.
+"""
+
+import re
+from contextlib import suppress
+
+from service.errors import StartupError, StoreFull, StoreUnavailable
+from service.redis_client import replies
+from service.redis_client.client import Link
+from service.redis_client.errors import NoScriptError, ResponseError
+from service.redis_client.multiplexer import Command
+from service.redis_client.replies import Cause
+from service.store import keys, scripts
+
+PREFLIGHT = scripts.load("preflight")
+
+#: The oldest Redis that has every command which the scripts use.
+OLDEST = (6, 2)
+OTHER_REFUSAL = Cause("Redis refuses commands that are needed", may_pass=False)
+_VERSION = re.compile(rb"^redis_version:(\d+)\.(\d+)", re.MULTILINE)
+
+
+def _commands(prefix: str) -> list[Command]:
+    """Every command that a worker sends without a script, in an order in which each finds a key of its type, or none."""
+    hash_, set_, zset, text = (prefix + kind for kind in ("hash", "set", "zset", "string"))
+    return [
+        ("TIME",), ("HSET", hash_, "field", "1"),
+        ("HSETNX", hash_, "field", "1"), ("HINCRBY", hash_, "number", 1), ("HSTRLEN", hash_, "field"),
+        ("HGET", hash_, "field"), ("HMGET", hash_, "field", "number"), ("HGETALL", hash_), ("HSCAN", hash_, 0),
+        ("HDEL", hash_, "field"),
+        ("SADD", set_, 1), ("SMEMBERS", set_), ("SREM", set_, 1),
+        ("ZSCORE", zset, "member"), ("ZRANGE", zset, 0, 0, "WITHSCORES"), ("ZRANGEBYSCORE", zset, "-inf", "+inf"),
+        ("ZREVRANGEBYSCORE", zset, "+inf", "-inf"), ("ZREM", zset, "member"),
+        ("SET", text, "", "PX", 1000, "NX"), ("PTTL", text), ("EXISTS", text), ("UNLINK", text),
+        ("DEL", hash_, set_, zset, text),
+    ]  # fmt: skip
+
+
+async def preflight(link: Link) -> None:
+    """Try all of it on every master.
+
+    Raises:
+        StartupError: a server is too old, or a right or a command is missing; the message names it.
+        StoreUnavailable: Redis cannot be used for another reason.
+    """
+    for prefix in await link.key_on_every_master(keys.preflight_prefix):
+        await _check_version(link, prefix)
+        await _try_scripts(link, prefix)
+        await _try_commands(link, prefix)
+
+
+async def _check_version(link: Link, prefix: str) -> None:
+    try:
+        version = _VERSION.search(await link.call("INFO", "server", at=prefix))
+    except (ResponseError, StoreUnavailable) as error:
+        if isinstance(error, StoreUnavailable) and error.may_pass:
+            raise
+        return  # INFO may be forbidden; a command that is missing is found all the same
+    if version is not None and (int(version[1]), int(version[2])) < OLDEST:
+        raise StartupError(f"Redis is {version[1].decode()}.{version[2].decode()}; 6.2 or newer is needed")
+
+
+async def _try_scripts(link: Link, prefix: str) -> None:
+    names = [prefix + kind for kind in PREFLIGHT.keys]
+    # Scripts are run by EVALSHA, and by EVAL where the server does not know them yet: both are needed.
+    with suppress(NoScriptError):
+        await link.call(*PREFLIGHT.command(names, [prefix]))
+    reply = await link.call(*PREFLIGHT.loading(names, [prefix]))
+    refused: dict[str, Cause] = {}
+    for command, text in zip(reply[::2], reply[1::2], strict=True):
+        refused[command.decode()] = replies.refusal(text.decode(errors="replace")) or OTHER_REFUSAL
+    _raise_for(refused, " in scripts")
+
+
+async def _try_commands(link: Link, prefix: str) -> None:
+    commands = _commands(prefix)
+    refused: dict[str, Cause] = {}
+    for command, outcome in zip(commands, await link.batch(commands, at=prefix), strict=True):
+        # A store that is full works, but for writes that need memory; the scripts have shown whether it may write.
+        if isinstance(outcome, StoreUnavailable) and not isinstance(outcome, StoreFull):
+            refused[str(command[0])] = Cause(outcome.diagnosis, outcome.may_pass)
+    _raise_for(refused)
+
+
+def _raise_for(refused: dict[str, Cause], where: str = "") -> None:
+    """Raise the error for the commands that were refused, by their names."""
+    for cause in refused.values():
+        if cause.may_pass:
+            raise StoreUnavailable(diagnosis=cause.sentence)
+    if refused:
+        reason = next(iter(refused.values())).sentence.partition(": ")[0]  # without the name of a command
+        raise StartupError(f"{reason}: {', '.join(refused)}{where}")

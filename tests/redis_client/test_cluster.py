@@ -1,0 +1,239 @@
+"""A cluster whose nodes answer what a test wants: redirections, refusals, gaps and lies, all met or told within the time."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+
+import hiredis
+import pytest
+from redis.exceptions import ResponseError
+
+from service.errors import StoreUnavailable
+from service.redis_client.client import Link
+from service.redis_client.cluster import Cluster, slot_of
+
+TIMEOUT = 1.0
+SLOTS = 16384
+
+Words = list[bytes]
+
+
+class Node:
+    """A server that answers CLUSTER SLOTS with `map`, and the rest as `answer` says; `seen` are the other commands."""
+
+    def __init__(self) -> None:
+        self.port = 0
+        self.map = b"*0\r\n"
+        self.answer: Callable[[Words], bytes] = lambda words: b"$%d\r\n%b\r\n" % (len(words[-1]), words[-1])
+        self.seen: list[Words] = []
+        #: Set once a connection has ended.
+        self.left = asyncio.Event()
+        self._writers: list[asyncio.StreamWriter] = []
+
+    async def start(self) -> None:
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self.port = self._server.sockets[0].getsockname()[1]
+
+    def stop(self) -> None:
+        self._server.close()
+        for writer in self._writers:
+            writer.close()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._writers.append(writer)
+        parser = hiredis.Reader()
+        while data := await reader.read(65536):
+            parser.feed(data)
+            while (words := parser.gets()) is not False:
+                if words[0] in (b"CLIENT", b"HELLO"):
+                    writer.write(b"+OK\r\n")
+                elif words[0] == b"CLUSTER":
+                    writer.write(self.map)
+                else:
+                    self.seen.append(words)
+                    writer.write(self.answer(words))
+        writer.close()
+        self.left.set()
+
+
+def mapped(*ranges: tuple[int, int, Node], host: bytes = b"127.0.0.1") -> bytes:
+    """A reply to CLUSTER SLOTS."""
+    lines = [b"*%d\r\n" % len(ranges)]
+    for first, last, node in ranges:
+        lines.append(b"*3\r\n:%d\r\n:%d\r\n*2\r\n$%d\r\n%b\r\n:%d\r\n" % (first, last, len(host), host, node.port))
+    return b"".join(lines)
+
+
+@pytest.fixture
+async def nodes() -> AsyncIterator[tuple[Node, Node]]:
+    """Two nodes; the first has all slots."""
+    pair = Node(), Node()
+    for node in pair:
+        await node.start()
+    for node in pair:
+        node.map = mapped((0, SLOTS - 1, pair[0]))
+    yield pair
+    for node in pair:
+        node.stop()
+
+
+@pytest.fixture
+async def link(nodes: tuple[Node, Node]) -> AsyncIterator[Link]:
+    link = Link.open(f"redis+cluster://127.0.0.1:{nodes[0].port}", timeout=TIMEOUT)
+    yield link
+    await link.close()
+    await asyncio.sleep(0)
+
+
+def moved(node: Node, key: str, host: str = "127.0.0.1") -> bytes:
+    return f"-MOVED {slot_of(('GET', key), None)} {host}:{node.port}\r\n".encode()
+
+
+async def test_keys_of_one_tag_share_a_slot_and_scripts_go_by_their_first_key() -> None:
+    assert slot_of(("GET", "foo"), None) == 12182  # as the specification of Redis Cluster has it
+    assert slot_of(("GET", b"scc:{acme.0}:sessions"), None) == slot_of(("GET", "scc:{acme.0}:session:x"), None)
+    assert slot_of(("EVALSHA", "sha", 2, "foo", "bar"), None) == slot_of(("GET", "foo"), None)
+    assert slot_of(("TIME",), "foo") == 12182
+    assert slot_of(("TIME",), 7) == 7
+
+
+async def test_a_host_that_is_not_named_is_that_of_the_node_that_answered(nodes: tuple[Node, Node], link: Link) -> None:
+    first, second = nodes
+    first.map = mapped((0, SLOTS - 1, first), host=b"")
+    first.answer = lambda words: moved(second, words[1].decode(), host="")
+    second.map = mapped((0, SLOTS - 1, second), host=b"")
+    assert await link.call("GET", "foo") == b"foo"
+    assert await link.batch([("GET", "foo"), ("GET", "foo")]) == [b"foo", b"foo"]
+    assert (len(first.seen), len(second.seen)) == (1, 3)
+
+
+async def test_a_redirection_to_the_same_host_is_no_use_where_nobody_has_the_slot_any_more(
+    nodes: tuple[Node, Node], link: Link
+) -> None:
+    first, second = nodes
+    # While it was asked, a map came that gives the slot to nobody.
+    topology = link._topology
+    assert isinstance(topology, Cluster)
+
+    def answer(words: Words) -> bytes:
+        topology._slots = [None] * SLOTS
+        for node in nodes:
+            node.map = mapped((0, SLOTS - 1, second))
+        return moved(second, words[1].decode(), host="")
+
+    first.answer = answer
+    assert await link.call("GET", "foo") == b"foo"
+    assert (len(first.seen), len(second.seen)) == (1, 1)
+
+
+async def test_a_slot_that_has_moved_is_asked_for_where_it_is_and_learnt(nodes: tuple[Node, Node], link: Link) -> None:
+    first, second = nodes
+    first.answer = lambda words: moved(second, words[1].decode())
+    # The one that has it knows so first.
+    second.map = mapped((0, SLOTS - 1, second))
+    # A write that was sent on has not been made.
+    assert await link.call("SET", "foo", "x", writes=True) == b"x"
+    assert [words[0] for words in first.seen] == [b"SET"]
+    replies = await link.batch([("GET", key) for key in ("a", "foo", "b", "foo")])
+    assert replies == [b"a", b"foo", b"b", b"foo"]
+
+
+async def test_a_key_on_its_way_is_asked_for_there_and_a_script_waits(nodes: tuple[Node, Node], link: Link) -> None:
+    first, second = nodes
+    asks = 3
+
+    def ask(words: Words) -> bytes:
+        nonlocal asks
+        if words[0] == b"EVALSHA":
+            asks -= 1
+            if not asks:
+                return b"+done\r\n"
+        return b"-ASK 12182 127.0.0.1:%d\r\n" % second.port
+
+    first.answer = ask
+    second.answer = lambda words: b"+OK\r\n" if words[0] == b"ASKING" else b"+there\r\n"
+    assert await link.call("GET", "foo") == b"there"
+    assert await link.batch([("GET", "foo"), ("GET", "foo")]) == [b"there", b"there"]
+    assert second.seen == [[b"ASKING"], [b"GET", b"foo"]] * 3
+    assert await link.call("EVALSHA", "sha", 1, "foo", writes=True) == b"done"
+    assert len(second.seen) == 6
+
+
+async def test_nodes_that_send_each_other_on_are_given_up_in_time(nodes: tuple[Node, Node], link: Link) -> None:
+    first, second = nodes
+    first.answer = lambda words: moved(second, words[1].decode())
+    second.answer = lambda words: moved(first, words[1].decode())
+    started = asyncio.get_running_loop().time()
+    with pytest.raises(StoreUnavailable) as told:
+        await link.call("SET", "foo", "x", writes=True)
+    assert told.type is StoreUnavailable
+    assert asyncio.get_running_loop().time() - started < TIMEOUT
+    assert len(first.seen) + len(second.seen) < 100
+
+
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        "CLUSTERDOWN The cluster is down",
+        "TRYAGAIN Multiple keys request during rehashing of slot",
+        "LOADING Redis is loading the dataset in memory",
+        "MASTERDOWN Link with MASTER is down",
+        "READONLY You can't write against a read only replica.",
+        "ERR Script attempted to access a non local key in a cluster node script: 58fc, on @user_script:1.",
+        "ERR Error running script (call to f_58fc): @user_script:1: @user_script: 1: Lua script attempted to access a non "
+        "local key in a cluster node",
+    ],
+)
+async def test_what_passes_is_waited_for(nodes: tuple[Node, Node], link: Link, refusal: str) -> None:
+    left = 4
+
+    def refuse(_: Words) -> bytes:
+        nonlocal left
+        left -= 1
+        return b"+done\r\n" if left < 0 else f"-{refusal}\r\n".encode()
+
+    nodes[0].answer = refuse
+    assert await link.call("SET", "foo", "x", writes=True) == b"done"
+    left = 1
+    assert await link.batch([("SET", "foo", "x"), ("SET", "foo", "y")], writes=True) == [b"done", b"done"]
+    # What does not pass in time is told as it is: nothing was written.
+    left = 10**6
+    with pytest.raises(StoreUnavailable) as told:
+        await link.call("SET", "foo", "x", writes=True)
+    assert told.type is StoreUnavailable
+
+
+async def test_errors_that_are_ours_are_told_at_once(nodes: tuple[Node, Node], link: Link) -> None:
+    nodes[0].answer = lambda _: b"-WRONGTYPE Operation against a key\r\n"
+    with pytest.raises(ResponseError):
+        await link.call("GET", "foo")
+    assert len(nodes[0].seen) == 1
+
+
+async def test_a_slot_that_nobody_has_and_a_server_that_is_no_node_are_told_in_time(
+    nodes: tuple[Node, Node], link: Link
+) -> None:
+    first, second = nodes
+    first.map = second.map = mapped((0, 12181, first), (12183, SLOTS - 1, second))
+    with pytest.raises(StoreUnavailable):
+        await link.call("GET", "foo")
+    assert await link.call("GET", "bar") == b"bar"
+    assert await link.everywhere("PING") == [b"PING", b"PING"]
+    other = Link.open(f"redis+cluster://127.0.0.1:{first.port}", timeout=0.3)
+    first.map = b"-ERR This instance has cluster support disabled\r\n"
+    with pytest.raises(StoreUnavailable):
+        await other.call("GET", "foo")
+    await other.close()
+
+
+async def test_a_node_that_left_is_let_go(nodes: tuple[Node, Node]) -> None:
+    first, second = nodes
+    link = Link.open(f"redis+cluster://127.0.0.1:{first.port}", timeout=0.2)
+    first.map = mapped((0, SLOTS - 1, second))
+    assert await link.call("GET", "foo") == b"foo"
+    assert len(second.seen) == 1
+    first.map = mapped((0, SLOTS - 1, first))
+    second.answer = lambda words: moved(first, words[1].decode())
+    assert await link.call("GET", "foo") == b"foo"
+    async with asyncio.timeout(30):
+        await second.left.wait()
+    await link.close()

@@ -1,0 +1,276 @@
+"""The lane: replies in order, time-outs, cancelled callers, broken connections; each call answered once, and rightly."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+
+import hiredis
+import pytest
+from redis.asyncio.connection import UnixDomainSocketConnection
+
+from service.errors import StoreUnavailable, WriteUncertain
+from service.redis_client import multiplexer
+from service.redis_client.client import Link
+
+TIMEOUT = 1.0  # seconds
+
+Reply = Callable[[list[bytes], asyncio.StreamWriter], Awaitable[None]]
+
+
+class Peer:
+    """A server that speaks RESP and answers what a test wants; `commands` are those after the client's greeting."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.commands: list[list[bytes]] = []
+        self.connections = 0
+        self.greets = True
+        self.reply: Reply = self.echo
+        self._server: asyncio.Server | None = None
+        self._writers: list[asyncio.StreamWriter] = []
+
+    @property
+    def url(self) -> str:
+        return f"unix://{self.path}"
+
+    async def start(self) -> None:
+        self._server = await asyncio.start_unix_server(self._serve, self.path)
+
+    async def stop(self) -> None:
+        assert self._server is not None
+        self._server.close()
+        for writer in self._writers:
+            writer.close()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
+        self._writers.append(writer)
+        parser = hiredis.Reader()
+        while data := await reader.read(65536):
+            parser.feed(data)
+            while (command := parser.gets()) is not False:
+                if command[0].upper() in (b"CLIENT", b"HELLO"):
+                    writer.write(b"+OK\r\n" if self.greets else b"")
+                else:
+                    self.commands.append(command)
+                    await self.reply(command, writer)
+
+    @staticmethod
+    async def echo(command: list[bytes], writer: asyncio.StreamWriter) -> None:
+        writer.write(b"$%d\r\n%b\r\n" % (len(command[-1]), command[-1]))
+
+
+@pytest.fixture
+async def peer(tmp_path: Path) -> AsyncIterator[Peer]:
+    started = Peer(tmp_path / "peer.sock")
+    await started.start()
+    yield started
+    await started.stop()
+
+
+@pytest.fixture
+async def link(peer: Peer) -> AsyncIterator[Link]:
+    opened = Link.open(peer.url, timeout=TIMEOUT)
+    yield opened
+    await opened.close()
+    await asyncio.sleep(0)
+
+
+async def test_each_of_many_callers_gets_its_own_reply(redis_url: str) -> None:
+    link = Link.open(redis_url, timeout=5)
+    replies = await asyncio.gather(*(link.call("ECHO", number) for number in range(5000)))
+    assert replies == [b"%d" % number for number in range(5000)]
+    first, error, last = await link.batch([("ECHO", "a"), ("NOSUCH",), ("ECHO", "b")])
+    assert (first, last) == (b"a", b"b")
+    assert str(error) == "Redis does not know, or does not allow, a command that is needed: NOSUCH"
+    await link.close()
+
+
+async def test_a_late_reply_goes_to_nobody_else(peer: Peer, link: Link) -> None:
+    release = asyncio.Event()
+
+    async def hold_the_first(command: list[bytes], writer: asyncio.StreamWriter) -> None:
+        if command[-1] == b"first":
+            await release.wait()
+        await Peer.echo(command, writer)
+
+    peer.reply = hold_the_first
+    with pytest.raises(StoreUnavailable) as failed:
+        await link.call("ECHO", "first")
+    assert not isinstance(failed.value, WriteUncertain)
+    second = asyncio.create_task(link.call("ECHO", "second"))
+    await asyncio.sleep(0)
+    release.set()
+    assert await second == b"second"
+    assert peer.connections == 1
+
+
+async def test_a_write_that_timed_out_is_reported_as_uncertain(peer: Peer, link: Link) -> None:
+    async def silence(command: list[bytes], writer: asyncio.StreamWriter) -> None:
+        pass
+
+    peer.reply = silence
+    with pytest.raises(WriteUncertain):
+        await link.call("SET", "key", "value", writes=True)
+    assert peer.commands == [[b"SET", b"key", b"value"]]
+
+
+async def test_a_cancelled_caller_takes_no_reply_from_another(link: Link) -> None:
+    assert await link.call("ECHO", "warm") == b"warm"
+    callers = [asyncio.create_task(link.call("ECHO", number)) for number in range(10)]
+    await asyncio.sleep(0)
+    for caller in callers[::2]:
+        caller.cancel()
+    rest = await asyncio.gather(*callers, return_exceptions=True)
+    assert rest[1::2] == [b"%d" % number for number in range(1, 10, 2)]
+    assert all(isinstance(result, asyncio.CancelledError) for result in rest[::2])
+
+
+async def test_a_connection_that_breaks_answers_each_call_once(peer: Peer, link: Link) -> None:
+    broken = False
+
+    async def break_once(command: list[bytes], writer: asyncio.StreamWriter) -> None:
+        nonlocal broken
+        if not broken and command[-1] == b"3":
+            broken = True
+            writer.write(b"$1")  # in the middle of a reply
+            writer.close()
+        elif not writer.is_closing():
+            await Peer.echo(command, writer)
+
+    peer.reply = break_once
+    reads = [link.call("ECHO", number) for number in range(6)]
+    writes = [link.call("SET", "key", number, writes=True) for number in range(10, 16)]
+    results = await asyncio.gather(*reads, *writes, return_exceptions=True)
+    assert results[:6] == [b"%d" % number for number in range(6)]
+    assert all(isinstance(result, WriteUncertain) for result in results[6:])
+    # Reads were sent again on a new connection, writes were not.
+    assert peer.connections == 2
+    assert len([command for command in peer.commands if command[0] == b"SET"]) <= 6
+
+
+async def test_a_peer_that_came_back_is_used_again(peer: Peer, link: Link) -> None:
+    assert await link.call("ECHO", "one") == b"one"
+    await peer.stop()
+    peer.path.unlink(missing_ok=True)
+    with pytest.raises(StoreUnavailable):
+        await link.call("ECHO", "gone")
+    with pytest.raises(StoreUnavailable) as failed:
+        await link.call("SET", "key", "value", writes=True)
+    assert not isinstance(failed.value, WriteUncertain), "nothing was sent"
+    await peer.start()
+    assert await link.call("SET", "key", "two", writes=True) == b"two"
+
+
+async def test_what_is_no_reply_ends_the_connection_and_the_next_call_works(peer: Peer, link: Link) -> None:
+    async def nonsense(_: list[bytes], writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\n\r\n" if peer.connections == 1 else b"+fine\r\n")
+
+    peer.reply = nonsense
+    assert await link.call("PING") == b"fine"
+    assert peer.connections == 2
+
+
+async def test_a_reply_that_nobody_asked_for_ends_the_connection(peer: Peer, link: Link) -> None:
+    async def two(_: list[bytes], writer: asyncio.StreamWriter) -> None:
+        writer.write(b"+mine\r\n+whose\r\n" if peer.connections == 1 else b"+mine\r\n")
+
+    peer.reply = two
+    assert await link.call("PING") == b"mine"
+    for _ in range(20):
+        assert await link.call("PING") == b"mine"
+    assert peer.connections == 2
+
+
+async def test_a_connection_that_says_nothing_is_given_up(peer: Peer, link: Link) -> None:
+    async def first_is_silent(command: list[bytes], writer: asyncio.StreamWriter) -> None:
+        if peer.connections > 1:
+            await Peer.echo(command, writer)
+
+    peer.reply = first_is_silent
+    with pytest.raises(StoreUnavailable):
+        await link.call("ECHO", "lost")
+    while True:
+        try:
+            assert await link.call("ECHO", "again") == b"again"
+            break
+        except StoreUnavailable:
+            assert peer.connections == 1
+    assert peer.connections == 2
+
+
+@pytest.mark.parametrize("when", ["in the greeting", "after it"])
+async def test_a_connection_that_is_lost_at_once_is_replaced(
+    peer: Peer, link: Link, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    connect = UnixDomainSocketConnection.connect
+
+    async def lose_the_first(self: UnixDomainSocketConnection) -> None:
+        await connect(self)  # type: ignore[no-untyped-call]  # redis-py leaves it so
+        if peer.connections == 1:
+            assert self._writer is not None
+            self._writer.transport.abort()
+            # The protocol that redis-py gave the connection is told of its end, and no other will be.
+            for _ in range(3):
+                await asyncio.sleep(0)
+            if when == "in the greeting":
+                raise RuntimeError("unable to perform operation on <TCPTransport closed=True>; the handler is closed")
+
+    monkeypatch.setattr(UnixDomainSocketConnection, "connect", lose_the_first)
+    assert await link.call("SET", "key", "value", writes=True) == b"value"
+    assert peer.connections == 2
+
+
+async def test_a_greeting_that_is_not_answered_is_waited_for_no_longer_than_a_call(peer: Peer, link: Link) -> None:
+    peer.greets = False
+    for writes in (False, True):
+        with pytest.raises(StoreUnavailable) as failed:
+            await asyncio.wait_for(link.call("ECHO", "lost", writes=writes), TIMEOUT * 8)
+        assert not isinstance(failed.value, WriteUncertain), "nothing was sent"
+    peer.greets = True
+    until_greeted = asyncio.get_running_loop().time() + TIMEOUT * 30
+    while True:
+        try:
+            assert await link.call("ECHO", "again") == b"again"
+            break
+        except StoreUnavailable:
+            assert asyncio.get_running_loop().time() < until_greeted
+
+
+async def test_calls_wait_for_a_peer_that_is_soon_there(peer: Peer) -> None:
+    await peer.stop()
+    peer.path.unlink(missing_ok=True)
+    link = Link.open(peer.url, timeout=30)
+    calls = [asyncio.create_task(link.call("ECHO", number, writes=number % 2 == 0)) for number in range(20)]
+    await asyncio.sleep(0.1)
+    assert not any(call.done() for call in calls)
+    await peer.start()
+    assert await asyncio.gather(*calls) == [b"%d" % number for number in range(20)]
+    await link.close()
+
+
+async def test_what_is_in_flight_is_bounded(link: Link, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(multiplexer, "MAX_COMMANDS", 8)
+    assert await link.call("ECHO", "warm") == b"warm"
+    results = await asyncio.gather(*(link.call("ECHO", number) for number in range(20)), return_exceptions=True)
+    assert results[:8] == [b"%d" % number for number in range(8)]
+    assert all(isinstance(result, StoreUnavailable) for result in results[8:])
+    assert await link.call("ECHO", "after") == b"after"
+
+
+async def test_a_bound_on_bytes_holds_too(link: Link, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(multiplexer, "MAX_BYTES", 1000)
+    assert await link.call("ECHO", "warm") == b"warm"
+    calls = [link.call("ECHO", "x" * 2000), link.call("ECHO", "refused")]
+    results = await asyncio.gather(*calls, return_exceptions=True)
+    assert results[0] == b"x" * 2000
+    assert isinstance(results[1], StoreUnavailable)
+
+
+async def test_callers_share_one_attempt_to_connect(peer: Peer, link: Link) -> None:
+    first = asyncio.create_task(link.call("ECHO", 0))
+    others = [asyncio.create_task(link.call("ECHO", number)) for number in range(1, 20)]
+    await asyncio.sleep(0)
+    first.cancel()
+    assert await asyncio.gather(*others) == [b"%d" % number for number in range(1, 20)]
+    assert peer.connections == 1

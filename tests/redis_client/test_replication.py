@@ -1,0 +1,35 @@
+"""The lane of writes that wait for replicas, over a lane that fails in a way that nobody has foreseen."""
+
+import asyncio
+from typing import Any, cast
+
+import pytest
+
+from service.redis_client.multiplexer import Lane, pack
+from service.redis_client.node import ReplicatedLane
+
+
+class Faulty:
+    """A lane that fails once, and then answers with OK and one replica."""
+
+    def __init__(self) -> None:
+        self.failed = asyncio.Event()
+
+    async def send(self, packed: bytes, commands: int = 1, seconds: float | None = None) -> list[Any]:  # noqa: ARG002 - as `Lane`
+        await asyncio.sleep(0)
+        if not self.failed.is_set():
+            self.failed.set()
+            raise UnicodeError
+        return [b"OK"] * (commands - 1) + [1]
+
+
+async def test_a_defect_is_told_to_its_callers_and_keeps_no_later_write_waiting() -> None:
+    lane = ReplicatedLane(cast("Lane", Faulty()), 1, timeout=5.0)
+    command = pack(("SET", "a", "b"))
+    first = [asyncio.create_task(lane.send(command)) for _ in range(2)]
+    await asyncio.sleep(0)
+    behind = [asyncio.create_task(lane.send(command)) for _ in range(2)]
+    for write in first:
+        with pytest.raises(UnicodeError):
+            await write
+    assert await asyncio.gather(*behind, lane.send(command)) == [[b"OK"]] * 3

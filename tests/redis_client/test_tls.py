@@ -1,0 +1,90 @@
+"""Servers that speak TLS: one, a cluster's, and those that Sentinels name; with a certificate that is known, and without."""
+
+import asyncio
+import ssl
+from collections.abc import AsyncIterator
+from pathlib import Path
+from urllib.parse import quote
+
+import hiredis
+import pytest
+
+from service.errors import StoreUnavailable
+from service.redis_client.client import Link
+
+CERTIFICATE = Path(__file__).with_name("tls.pem")
+
+
+class Server:
+    """A server that is a cluster's only node, its own Sentinel, and the master; it gives back what it is told."""
+
+    def __init__(self) -> None:
+        self.passwords: set[bytes] = set()
+
+    async def start(self) -> None:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(CERTIFICATE)
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0, ssl=context)
+        self.port = self._server.sockets[0].getsockname()[1]
+
+    async def stop(self) -> None:
+        self._server.close()
+        await self._server.wait_closed()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        parser = hiredis.Reader()
+        while data := await reader.read(65536):
+            parser.feed(data)
+            while (words := parser.gets()) is not False:
+                writer.write(self.answer(words))
+        writer.close()
+
+    def answer(self, words: list[bytes]) -> bytes:
+        where = b"$9\r\nlocalhost\r\n"
+        match words[0]:
+            case b"CLUSTER":
+                return b"*1\r\n*3\r\n:0\r\n:16383\r\n*2\r\n%b:%d\r\n" % (where, self.port)
+            case b"SENTINEL":
+                port = str(self.port).encode()
+                return b"*2\r\n%b$%d\r\n%b\r\n" % (where, len(port), port)
+            case b"ROLE":
+                return b"*1\r\n$6\r\nmaster\r\n"
+            case b"AUTH":
+                self.passwords.add(words[-1])
+                return b"+OK\r\n"
+            case b"CLIENT" | b"HELLO":
+                return b"+OK\r\n"
+        return b"$%d\r\n%b\r\n" % (len(words[-1]), words[-1])
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[Server]:
+    server = Server()
+    await server.start()
+    yield server
+    await server.stop()
+
+
+URLS = ("rediss://:pass@127.0.0.1:{port}", "rediss+cluster://:pass@127.0.0.1:{port}",
+        "rediss+sentinel://:pass@127.0.0.1:{port}/store?sentinel_password=other")  # fmt: skip
+
+
+@pytest.mark.parametrize("url", URLS)
+async def test_a_server_whose_certificate_is_known_is_used(server: Server, url: str) -> None:
+    known = f"{'&' if '?' in url else '?'}ssl_ca_certs={quote(str(CERTIFICATE))}"
+    link = Link.open(url.format(port=server.port) + known, timeout=30)
+    replies = await asyncio.gather(*(link.call("ECHO", number) for number in range(100)))
+    assert replies == [b"%d" % number for number in range(100)]
+    large = "x" * 1_000_000
+    assert await link.batch([("ECHO", large), ("ECHO", "last")]) == [large.encode(), b"last"]
+    assert server.passwords == ({b"pass", b"other"} if "sentinel" in url else {b"pass"})
+    await link.close()
+
+
+@pytest.mark.parametrize("url", URLS)
+async def test_a_server_whose_certificate_is_not_known_is_not(server: Server, url: str) -> None:
+    link = Link.open(url.format(port=server.port), timeout=0.5)
+    with pytest.raises(StoreUnavailable):
+        await link.call("ECHO", "a")
+    assert server.passwords == set()
+    await link.close()

@@ -1,0 +1,116 @@
+"""Answers of the API, decoded as far as the soak looks at them; configs stay the bytes that came."""
+
+from functools import lru_cache
+from typing import TypeVar
+from uuid import UUID, uuid5
+
+import msgspec
+
+from tests.soak.differences import Difference
+from tests.soak.wire import Answer
+
+
+class Row(msgspec.Struct, frozen=True):
+    """A session."""
+
+    id: str
+    project_id: str
+    user_id: str | None
+    disable_task_tracking: bool
+    configs: msgspec.Raw
+    created_at: str
+    updated_at: str
+    revision: int
+    expires_at: str | None = None
+
+    def __str__(self) -> str:
+        shown = {name: getattr(self, name) for name in self.__struct_fields__ if name != "configs"}
+        return f"{shown} with configs {bytes(self.configs)!r}"
+
+    def id_of(self, user: str | None) -> str | None:
+        """The id that a user of this project has in answers."""
+        return None if user is None else _user_id(self.project_id, user)
+
+
+@lru_cache(maxsize=1000)
+def _user_id(project_id: str, user: str) -> str:
+    return str(uuid5(UUID(project_id), user))
+
+
+class Page(msgspec.Struct):
+    """A page of sessions."""
+
+    items: list[Row]
+    has_more: bool
+    next_cursor: str | None = None
+
+
+class User(msgspec.Struct):
+    """A user."""
+
+    id: str
+    project_id: str
+    identifier: str
+    created_at: str
+
+
+class UserPage(msgspec.Struct):
+    """A page of users."""
+
+    items: list[User]
+    has_more: bool
+    next_cursor: str | None = None
+
+
+class Configs(msgspec.Struct):
+    """All configs of a session after a PATCH."""
+
+    configs: msgspec.Raw
+
+
+class Copied(msgspec.Struct):
+    """What a copy answers."""
+
+    old_session_id: str
+    new_session_id: str
+
+
+class Counts(msgspec.Struct):
+    """How much a user has."""
+
+    sessions_count: int
+
+
+class Resources(msgspec.Struct):
+    """What a user has."""
+
+    counts: Counts
+
+
+class _Envelope(msgspec.Struct):
+    code: int
+    msg: str
+    data: msgspec.Raw = msgspec.Raw(b"null")
+
+
+T = TypeVar("T")
+
+
+def data(answer: Answer, kind: type[T]) -> T:
+    """What an answer carries.
+
+    Raises:
+        Difference: that, or the envelope, is not as it should be.
+    """
+    try:
+        envelope = msgspec.json.decode(answer.body, type=_Envelope)
+        if (envelope.code, envelope.msg) == (0, ""):
+            return msgspec.json.decode(envelope.data, type=kind)
+    except msgspec.DecodeError:
+        pass
+    raise Difference(f"an answer is not as it should be: {answer.status} {answer.body[:500].decode(errors='replace')}")
+
+
+def members(raw: msgspec.Raw) -> dict[str, str]:
+    """The members of an object, each value as it stands there."""
+    return {key: bytes(value).decode() for key, value in msgspec.json.decode(raw, type=dict[str, msgspec.Raw]).items()}

@@ -1,0 +1,140 @@
+"""The store's own record: which versions may use the store, and what a running server finds when it has changed."""
+
+import pytest
+
+from service.commands import _store
+from service.errors import StartupError, StoreEmpty, StoreUnavailable, Unauthorized
+from service.redis_client.client import Link
+from service.settings import Settings
+from service.store import keys, manifest
+from service.store.projects import KeyRing, Registry
+from service.store.upkeep import bootstrap
+from service.store.upkeep.sweeper import Sweeper
+from tests.support.filling import keyspace
+
+#: Versions of a record that this release meets, and whether it may read and write the store.
+RECORDS = [
+    ({"layout": "1"}, True, True),  # from before the numbers
+    ({"layout": "2"}, False, False),
+    ({"layout": "1", "oldest_reader": "1", "oldest_writer": "1"}, True, True),
+    # The next version, which this one can run beside; which it can only read; and which it cannot read.
+    ({"layout": "2", "oldest_reader": "1", "oldest_writer": "1"}, True, True),
+    ({"layout": "2", "oldest_reader": "1", "oldest_writer": "2"}, True, False),
+    ({"layout": "1", "oldest_reader": "2", "oldest_writer": "2"}, False, False),
+    ({"layout": "1", "oldest_reader": "oops", "oldest_writer": "1"}, False, False),
+]
+records = pytest.mark.parametrize(("versions", "reads", "writes"), RECORDS, ids=[" ".join(row[0].values()) for row in RECORDS])
+
+
+@pytest.fixture
+def settings(empty_redis: str) -> Settings:
+    return Settings(redis_url=empty_redis, root_token="root", key_secret="a secret")
+
+
+async def prepare(link: Link, settings: Settings, versions: dict[str, str]) -> None:
+    await bootstrap._prepare(settings)
+    await link.call("HDEL", keys.STORE, *manifest.VERSIONS)
+    for name, value in versions.items():
+        await link.call("HSET", keys.STORE, name, value)
+
+
+async def is_accepted(settings: Settings, *, writes: bool) -> bool:
+    """Whether a command of this release works on the store."""
+    try:
+        async with _store.registry(settings, writes=writes) as registry:
+            await registry.all()
+    except StartupError as error:
+        assert "layout" in str(error) or "damaged" in str(error)  # noqa: PT017 - any other error fails the test
+        return False
+    return True
+
+
+@records
+async def test_a_command_runs_where_the_record_lets_its_version_read_or_write(
+    link: Link, settings: Settings, versions: dict[str, str], reads: bool, writes: bool
+) -> None:
+    await prepare(link, settings, versions)
+    before = await keyspace(link)
+    assert [await is_accepted(settings, writes=each) for each in (False, True)] == [reads, writes]
+    assert await keyspace(link) == before
+
+
+@records
+async def test_a_server_starts_and_keeps_running_only_where_it_may_write(
+    link: Link, settings: Settings, versions: dict[str, str], reads: bool, writes: bool
+) -> None:
+    assert reads or not writes
+    await prepare(link, settings, versions)
+    before = await keyspace(link)
+    if writes:
+        await bootstrap._prepare(settings)
+        await manifest.confirm(link, 1)
+        # What a newer release has written stays.
+        assert (await keyspace(link))[keys.STORE].items() >= before[keys.STORE].items()
+        return
+    with pytest.raises(StartupError, match=r"layout|damaged"):
+        await bootstrap._prepare(settings)
+    with pytest.raises(StoreUnavailable, match=r"layout|damaged"):
+        await manifest.confirm(link, 1)
+    assert await keyspace(link) == before
+
+
+async def test_a_new_record_names_the_oldest_versions(link: Link, settings: Settings) -> None:
+    await bootstrap._prepare(settings)
+    assert await link.call("HMGET", keys.STORE, "layout", "oldest_reader", "oldest_writer") == [b"1", b"1", b"1"]
+
+
+async def test_in_an_emptied_store_no_key_is_called_wrong(link: Link, settings: Settings) -> None:
+    await bootstrap._prepare(settings)
+    ring = KeyRing(Registry(link, settings.key_secret), lambda project: project)
+    with pytest.raises(Unauthorized):
+        await ring.open("Bearer sk-ac-nobody")
+    await link.everywhere("FLUSHALL")
+    for key in ("sk-ac-root", "sk-ac-nobody"):
+        with pytest.raises(StoreEmpty):
+            await ring.open(f"Bearer {key}")
+    with pytest.raises(Unauthorized):
+        await ring.open("Bearer no-key-of-ours")
+
+
+async def test_no_command_works_where_there_is_no_store(link: Link, settings: Settings) -> None:
+    for writes in (False, True):
+        with pytest.raises(StartupError, match=r"^this Redis holds no store$"):
+            async with _store.registry(settings, writes=writes):
+                pass
+    with pytest.raises(StartupError, match=r"^this Redis holds no store$"):
+        await manifest.read(link)
+    assert await keyspace(link) == {}
+
+
+async def test_the_sweep_writes_nothing_where_its_server_may_not_work(
+    link: Link, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("service.store.upkeep.sweeper.INTERVAL", 0.0)
+    monkeypatch.setattr("service.store.upkeep.sweeper.SPREAD", 0.0)
+    sweeper = Sweeper(link, 1)
+    leases: list[object] = []
+
+    async def lease(*condition: str) -> bool:
+        leases.append(condition)
+        return False
+
+    monkeypatch.setattr(sweeper, "_take_lease", lease)
+    confirm, confirmations = manifest.confirm, 0
+
+    async def counted(*arguments: object) -> None:
+        nonlocal confirmations
+        confirmations += 1
+        if confirmations == 3:
+            raise KeyboardInterrupt  # the end of an endless loop
+        await confirm(*arguments)  # type: ignore[arg-type]  # passed on as they are
+
+    monkeypatch.setattr(manifest, "confirm", counted)
+    with pytest.raises(KeyboardInterrupt):
+        await sweeper.run()
+    assert leases == []
+    assert [record.getMessage() for record in caplog.records] == [
+        "the sweep of expired sessions failed and is tried again: "
+        "Redis holds no store any more: it was emptied, or restarted without its file; "
+        "restore its data, or restart the servers to begin a new store"
+    ]

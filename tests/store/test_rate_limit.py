@@ -1,0 +1,145 @@
+"""The rate of a key: what the script counts is what a bucket of tokens would have let through, by whatever clock."""
+
+import asyncio
+import re
+from fractions import Fraction
+from itertools import count
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from service.redis_client.client import Link
+from service.store.keys import rate_key
+from service.store.projects import digest
+from service.store.rate_limit import TAKE_RATE, Allowance, Rates
+
+#: A rate at which nothing comes back while a test runs.
+HARDLY = 0.001
+SECRET = "s"
+
+
+def rates(link: Link, burst: int, per_second: float = HARDLY) -> Rates:
+    return Rates(link, SECRET, per_second, burst)
+
+
+async def test_the_burst_is_given_once_over_all_connections(empty_redis: str) -> None:
+    links = [Link.open(empty_redis, timeout=60.0) for _ in range(3)]
+    taken = await asyncio.gather(*(rates(links[turn % 3], 7).take("sk-ac-a") for turn in range(40)))
+    assert sorted(allowance.left for allowance in taken if not allowance.wait) == list(range(7))
+    refused = [allowance for allowance in taken if allowance.wait]
+    assert len(refused) == 33
+    # A token comes every 1,000 seconds.
+    assert {allowance.left for allowance in refused} == {0}
+    assert all(900 < allowance.wait <= 1000 and 6900 < allowance.whole_in <= 7000 for allowance in refused)
+    for link in links:
+        await link.close()
+
+
+async def test_each_key_has_a_rate_of_its_own_and_none_is_shown(link: Link) -> None:
+    for key in ("sk-ac-a", "sk-ac-b"):
+        assert [(await rates(link, 2).take(key)).wait > 0 for _ in range(3)] == [False, False, True]
+    stored = {key.decode() for key in await link.call("KEYS", "*")}
+    assert stored == {rate_key(digest(key, SECRET)) for key in ("sk-ac-a", "sk-ac-b")}
+
+
+async def test_a_key_that_asks_no_more_leaves_nothing_behind(link: Link) -> None:
+    await rates(link, 3).take("sk-ac-a")
+    assert 900_000 < await link.call("PTTL", rate_key(digest("sk-ac-a", SECRET))) <= 1_000_000
+    assert await rates(link, 5, 100_000.0).take("sk-ac-b") == Allowance(4, 1, 0)
+    assert 0 <= await link.call("PTTL", rate_key(digest("sk-ac-b", SECRET))) + 2 <= 3  # -2: gone already
+
+
+#: The script with a clock that the caller sets; Redis's expiry, which knows another, is left out.
+CLOCKED = re.sub(r', "PX", .*\)$', ")", TAKE_RATE.source, flags=re.MULTILINE).replace('redis.call("TIME")', "{ 0, ARGV[3] }")
+_numbers = count()
+
+
+class Bucket:
+    """The oracle: tokens, and when they were counted last (microseconds)."""
+
+    def __init__(self, interval: int, burst: int) -> None:
+        self.interval, self.burst = interval, burst
+        self.tokens, self.at = Fraction(burst), 0
+
+    def take(self, now: int) -> tuple[int, int, int]:
+        self.tokens = min(Fraction(self.burst), self.tokens + Fraction(now - self.at, self.interval))
+        self.at = now
+        wait = max(Fraction(0), (1 - self.tokens) * self.interval)
+        if not wait:
+            self.tokens -= 1
+        return int(self.tokens), int((self.burst - self.tokens) * self.interval), int(wait)
+
+
+async def take(link: Link, key: str, interval: int, burst: int, now: int) -> list[int]:
+    reply: list[int] = await link.call("EVAL", CLOCKED, 1, key, interval, burst, now)
+    return reply
+
+
+def test_the_clock_of_the_test_is_in_the_script() -> None:
+    assert "ARGV[3]" in CLOCKED
+    assert not re.search(r'"TIME"|"PX"', CLOCKED)
+    assert CLOCKED.count("\n") == TAKE_RATE.source.count("\n")
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@given(
+    interval=st.integers(10, 1_000_000_000),
+    burst=st.integers(1, 20),
+    steps=st.lists(st.tuples(st.integers(0, 30), st.fractions(0, 3)), min_size=1, max_size=40),
+)
+async def test_the_script_lets_through_what_a_bucket_of_tokens_would(
+    redis_url: str, interval: int, burst: int, steps: list[tuple[int, Fraction]]
+) -> None:
+    link, key = Link.open(redis_url, timeout=60.0), f"rate:{next(_numbers)}"
+    bucket, now = Bucket(interval, burst), 1_800_000_000_000_000
+    try:
+        for repeats, wait in steps:
+            now += int(wait * interval)
+            for _ in range(repeats):
+                assert await take(link, key, interval, burst, now) == list(bucket.take(now))
+    finally:
+        await link.close()
+
+
+@pytest.mark.parametrize("back", [1, 10_000, 10**12])
+async def test_a_clock_that_steps_back_stops_a_key_for_one_interval_at_most(link: Link, back: int) -> None:
+    interval, now = 1_000_000_000, 1_800_000_000_000_000
+    for _ in range(3):
+        assert (await take(link, "rate:back", interval, 3, now))[2] == 0
+    _, whole_in, wait = await take(link, "rate:back", interval, 3, now - back)
+    assert (wait, whole_in) == (interval, 3 * interval)
+    # From here on the key is as any other that used up its burst, asked or not.
+    assert (await take(link, "rate:back", interval, 3, now - back + interval - 1)) == [0, 2 * interval + 1, 1]
+    assert (await take(link, "rate:back", interval, 3, now - back + interval)) == [0, 3 * interval, 0]
+    assert (await take(link, "rate:back", interval, 3, now - back + 4 * interval)) == [2, interval, 0]
+
+
+#: Seconds.
+HOUR = 3600
+
+
+@pytest.mark.parametrize("step", [20, HOUR])
+async def test_a_key_that_is_asked_all_the_time_has_its_rate_again_right_after_redis_s_clock_stepped_back(
+    link: Link, step: int
+) -> None:
+    """Seen from the new time, what was stored before is ahead by the step, and so is its expiry."""
+    fast = rates(link, 2, 20.0)
+    key = rate_key(digest("sk-ac-a", SECRET))
+    while not (await fast.take("sk-ac-a")).wait:
+        pass
+    await link.call("INCRBY", key, step * 1_000_000)
+    await link.call("PEXPIRE", key, step * 1000 + 100)
+    async with asyncio.timeout(step / 2):
+        while (await fast.take("sk-ac-a")).wait:  # noqa: ASYNC110 - a client that does not wait
+            await asyncio.sleep(0.01)
+    assert await link.call("PTTL", key) <= 100
+
+
+async def test_a_rate_that_was_raised_holds_from_the_next_request_on(link: Link) -> None:
+    for _ in range(4):
+        await rates(link, 3).take("sk-ac-a")
+    raised = rates(link, 3, 1000.0)
+    await raised.take("sk-ac-a")
+    await asyncio.sleep(0.01)
+    assert (await raised.take("sk-ac-a")).wait == 0

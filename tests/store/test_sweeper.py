@@ -1,0 +1,349 @@
+"""The sweep: what it removes, what it asks of Redis at once, whose turn it is, and that nothing ends it but its end."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from typing import Any, cast
+
+import pytest
+from redis.exceptions import ResponseError
+
+from service.configs.limits import Limits
+from service.errors import StoreUnavailable
+from service.redis_client.client import Link
+from service.redis_client.multiplexer import Command
+from service.redis_client.topology import Place
+from service.store import keys
+from service.store import portions as store_portions
+from service.store.keys import Partition
+from service.store.projects import Registry
+from service.store.sessions import Sessions
+from service.store.upkeep import sweeper as sweeping
+from service.store.upkeep.sweeper import EXPIRE, Sweeper
+from tests.support.filling import (
+    PROJECT,
+    TIMEOUT,
+    CountingLink,
+    add,
+    document_of,
+    give_record,
+    keyspace,
+    lapse,
+    on_every_redis,
+    opened,
+    session_id,
+    sweep_all,
+)
+
+BLOCK = 4
+
+
+@pytest.fixture
+async def counting(empty_redis: str) -> AsyncIterator[CountingLink]:
+    link = CountingLink.open(empty_redis, timeout=TIMEOUT)
+    yield link
+    await link.close()
+
+
+async def project(link: Link, slug: str, living: int, over: int, partitions: int = 1) -> Sessions:
+    """A project with so many sessions that live, and so many whose lifetime is over."""
+    sessions = await opened(link, await Registry(link, "").ensure(slug), Limits(), partitions, BLOCK)
+    for number in range(living + over):
+        await add(sessions, number, {"a": 1, "n": number})
+        if number >= living:
+            await lapse(sessions, session_id(number))
+    return sessions
+
+
+async def left(link: Link, slug: str) -> int:
+    """How many sessions of a project are still in the store."""
+    return len(await link.call("KEYS", f"scc:{{{slug}.*:session:*"))
+
+
+async def until(holds: Callable[[], Awaitable[bool]]) -> None:
+    async with asyncio.timeout(TIMEOUT):
+        while not await holds():  # noqa: ASYNC110 - what is waited for happens in Redis
+            await asyncio.sleep(0.01)
+
+
+@on_every_redis
+@pytest.mark.parametrize("partitions", [1, 5])
+async def test_a_round_removes_all_that_is_over_in_every_project_and_nothing_else(link: Link, partitions: int) -> None:
+    one = await project(link, "one", 7, 0, partitions)
+    two = await project(link, "two", 3, 0, partitions)
+    await project(link, "idle", 0, 0, partitions)
+    lives, _ = await two.create(session_id(99), None, user=None, disable_task_tracking=False, ttl=1000)
+    right = await keyspace(link)
+    for sessions, first in ((one, 100), (two, 200)):
+        for number in range(first, first + 30):
+            await add(sessions, number, {"a": 1, "b": {"n": number}, "wide": {f"k{each}": each for each in range(70)}})
+            await lapse(sessions, session_id(number))
+    sweeper = Sweeper(link, partitions, BLOCK)
+    assert not await sweeper.round()
+    swept = await keyspace(link)
+    assert {name: held for name, held in swept.items() if not name.endswith(":state")} == {
+        name: held for name, held in right.items() if not name.endswith(":state")
+    }
+    assert await two.get(lives.id) == lives
+    assert not await sweeper.round()
+    assert await keyspace(link) == swept
+
+
+async def test_a_round_is_bounded_and_projects_take_turns(counting: CountingLink, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sweeping, "BATCH", 4)
+    monkeypatch.setattr(sweeping, "ROUND", 10)
+    await project(counting, "big", 0, 50)
+    await project(counting, "small", 0, 5)
+    sweeper = Sweeper(counting, 1, BLOCK)
+    rounds = 0
+    while True:
+        counting.seen.clear()
+        more = await sweeper.round()
+        rounds += 1
+        run = sum(
+            command[:2] == ("EVALSHA", EXPIRE.sha) and not isinstance(reply, Exception) for command, reply in counting.seen
+        )
+        assert run < 10 + 4
+        if rounds == 2:
+            assert await left(counting, "small") == 0
+            assert await left(counting, "big") > 20
+        if not more:
+            break
+    assert rounds >= 5
+    assert await left(counting, "big") == 0
+
+
+async def test_every_project_has_its_turn_where_they_are_too_many_for_one_round(
+    counting: CountingLink, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sweeping, "LOOKS", 60)
+    monkeypatch.setattr(sweeping, "LOOKS_BATCH", 25)
+    names = [f"p{number}" for number in range(700)]
+    await counting.call("HSET", keys.PROJECTS, *(part for name in names for part in (name, "id")))
+    far = [await project(counting, name, 0, 2) for name in names[::140]]
+    assert len(far) == 5
+    sweeper = Sweeper(counting, 1, BLOCK)
+    for _ in range(100):
+        counting.seen.clear()
+        await sweeper.round()
+        # Redis may give a few more than it was asked for.
+        assert sum(command[0] == "ZRANGE" for command, _ in counting.seen) < 2 * 60
+        if sweeper._cursor == b"0":
+            break
+    assert [await left(counting, name) for name in names[::140]] == [0] * 5
+
+
+@pytest.mark.parametrize(
+    ("sizes", "expected"),
+    [
+        ([], []),
+        ([10, 10, 10], [3]),
+        ([60, 40, 1], [2, 1]),
+        ([500, 500, 1, 1], [1, 1, 2]),
+        ([1, 500, 1], [1, 1, 1]),
+        ([99, ResponseError("WRONGTYPE"), 1, 1], [3, 1]),
+    ],
+)
+async def test_what_is_removed_in_one_round_trip_is_bounded_by_its_terms(
+    sizes: list[int | Exception], expected: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Sizes:
+        async def batch(self, commands: list[Command]) -> list[int | Exception]:
+            return [sizes[int(str(key))] for _, key, _ in commands]
+
+    monkeypatch.setattr(store_portions, "REMOVED_BYTES", 100)
+    names = [session_id(number) for number in range(len(sizes))]
+    named = [(name, str(number)) for number, name in enumerate(names)]
+    actual = [portion async for portion in store_portions.portions(cast("Any", Sizes()), named)]
+    assert [len(portion) for portion in actual] == expected
+    assert [name for portion in actual for name in portion] == names
+
+
+async def test_a_session_that_a_hand_has_damaged_goes_with_what_is_known_of_it(sessions: Sessions) -> None:
+    partition = sessions.all_partitions[0]
+    for number, damage in enumerate(("serial", "revision", "created_at", "terms", "user")):
+        await add(sessions, number, {"a": 1, "n": number}, "alice")
+        await sessions.link.call("HDEL", partition.session(session_id(number)), damage)
+        await lapse(sessions, session_id(number))
+    # And entries of sessions that are none, or that live on.
+    kept = await add(sessions, 9, {"b": 1})
+    await sessions.link.call("ZADD", partition.expiring, 1, session_id(9), 1, session_id(77))
+    await sweep_all(sessions)
+    held = await keyspace(sessions.link)
+    assert {name for name in held if ":session:" in name} == {partition.session(kept.id)}
+    assert partition.expiring not in held
+    # Where the terms or the user of one are lost, nobody knows what it is indexed under: that is left to a check.
+    assert {name: serials for name, serials in held.items() if ":index:" in name} == {
+        partition.index(1, "b=1"): {b"6"},
+        partition.index(1, "a=1"): {b"4"},
+        partition.index(1, "n=3"): {b"4"},
+        partition.index(1, '@user="alice"'): {b"5"},
+    }
+
+
+async def test_damage_in_one_partition_keeps_no_other_from_being_swept(link: Link, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store_portions, "REMOVED_BYTES", 60)
+    for slug in ("a", "b", "c"):
+        await project(link, slug, 1, 5)
+    partition = Partition("b", 0, BLOCK)
+    await link.call("SET", partition.session("hand-made"), "no hash")
+    await link.call("ZADD", partition.expiring, 1, "hand-made")
+    sweeper = Sweeper(link, 1, BLOCK)
+    for _ in range(10):
+        with pytest.raises(ResponseError):
+            await sweeper.round()
+    assert [await left(link, slug) for slug in ("a", "b", "c")] == [1, 2, 1]
+
+
+@pytest.fixture
+async def hasty(link: Link, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A sweep that hardly pauses, on a store with a record."""
+    await give_record(link)
+    monkeypatch.setattr(sweeping, "INTERVAL", 0.01)
+    monkeypatch.setattr(sweeping, "SPREAD", 0.005)
+    monkeypatch.setattr(sweeping, "LEASE", 1)
+
+
+@on_every_redis
+@pytest.mark.usefixtures("hasty")
+async def test_sweepers_of_several_workers_sweep_on_until_they_are_cancelled(
+    link: Link, empty_redis: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sweeping, "BATCH", 4)
+    monkeypatch.setattr(sweeping, "ROUND", 8)
+    links = [Link.open(empty_redis, timeout=TIMEOUT) for _ in range(3)]
+    sessions = await project(link, "one", 5, 40)
+    running = [asyncio.create_task(Sweeper(each, 1, BLOCK).run()) for each in links]
+
+    async def swept() -> bool:
+        return await left(link, "one") == 5
+
+    await until(swept)
+    # What comes due later goes too.
+    for number in range(3):
+        await lapse(sessions, session_id(number))
+
+    async def two_left() -> bool:
+        return await left(link, "one") == 2
+
+    await until(two_left)
+    for task in running:
+        assert not task.done()
+        task.cancel()
+    assert all(isinstance(end, asyncio.CancelledError) for end in await asyncio.gather(*running, return_exceptions=True))
+    for each in links:
+        await each.close()
+
+
+@pytest.mark.usefixtures("hasty")
+async def test_one_worker_at_a_time_has_the_sweep(counting: CountingLink, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sweeping, "LEASE", 3_600_000)
+    await project(counting, "one", 1, 1)
+    await counting.call("SET", keys.SWEEP, "", "PX", sweeping.LEASE)
+    counting.seen.clear()
+    running = asyncio.create_task(Sweeper(counting, 1, BLOCK).run())
+
+    async def has_tried() -> bool:
+        return len(counting.seen) >= 10
+
+    await until(has_tried)
+    assert {command[0] for command, _ in counting.seen} == {"HMGET", "SET", "PTTL"}
+    await counting.call("DEL", keys.SWEEP)
+
+    async def swept() -> bool:
+        return await left(counting, "one") == 1
+
+    await until(swept)
+    running.cancel()
+    await asyncio.wait([running])
+
+
+@pytest.mark.usefixtures("hasty")
+@pytest.mark.parametrize("step", [1_000, 3_600_000, 10 * 365 * 24 * 3_600_000])
+async def test_a_clock_that_stepped_back_stops_no_sweep(link: Link, step: int) -> None:
+    """Seen from the new time, the lease of before lasts longer by the step (milliseconds)."""
+    await project(link, "one", 1, 3)
+    await link.call("SET", keys.SWEEP, "", "PX", sweeping.LEASE + step)
+    running = asyncio.create_task(Sweeper(link, 1, BLOCK).run())
+
+    async def swept() -> bool:
+        return await left(link, "one") == 1
+
+    await until(swept)
+    assert await link.call("PTTL", keys.SWEEP) <= sweeping.LEASE
+    running.cancel()
+    await asyncio.wait([running])
+
+
+@pytest.mark.usefixtures("hasty")
+async def test_no_failure_ends_the_sweep_and_the_first_of_several_is_told_without_a_value(
+    link: Link, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    failures: list[Exception] = [
+        StoreUnavailable(), StoreUnavailable(), ResponseError("secret"), TypeError("secret"), KeyError("secret"),
+    ]  # fmt: skip
+    rounds = 0
+    whole = Sweeper.round
+
+    async def failing(sweeper: Sweeper) -> bool:
+        nonlocal rounds
+        rounds += 1
+        if failures:
+            raise failures.pop(0)
+        return await whole(sweeper)
+
+    monkeypatch.setattr(Sweeper, "round", failing)
+    await project(link, "one", 1, 3)
+    running = asyncio.create_task(Sweeper(link, 1, BLOCK).run())
+
+    async def swept() -> bool:
+        return await left(link, "one") == 1
+
+    await until(swept)
+    assert [record.getMessage() for record in caplog.records] == [
+        "the sweep of expired sessions failed and is tried again: the store is not available; try again shortly"
+    ]
+    # After a round that went well the next failure is news again.
+    before = rounds
+
+    async def went_well() -> bool:
+        return rounds >= before + 2
+
+    await until(went_well)
+    failures.append(TypeError("secret"))
+
+    async def told() -> bool:
+        return len(caplog.records) == 2
+
+    await until(told)
+    assert caplog.records[1].getMessage().endswith(": TypeError")
+    assert "secret" not in caplog.text
+    running.cancel()
+    await asyncio.wait([running])
+
+
+async def test_a_sweep_of_nothing_looks_once(counting: CountingLink) -> None:
+    sessions = await opened(counting, PROJECT, Limits(), 3, BLOCK)
+    await add(sessions, 1, {"a": 1})
+    await sessions.patch(session_id(1), document_of({}), ttl=1000)
+    counting.seen.clear()
+    await sweep_all(sessions)
+    assert sorted(str(command[0]) for command, _ in counting.seen) == ["TIME", "ZRANGE", "ZRANGE", "ZRANGE"]
+
+
+async def test_an_expiry_is_sent_again_as_a_read_is_and_is_none_that_may_have_happened(empty_redis: str) -> None:
+    class Watched(Link):
+        writes = False
+
+        async def batch(self, commands: Sequence[Command], *, writes: bool = False, at: Place | None = None) -> list[Any]:
+            self.writes |= writes
+            return await super().batch(commands, writes=writes, at=at)
+
+    link = Watched.open(empty_redis, timeout=TIMEOUT)
+    sessions = await project(link, "one", 0, 3)
+    link.writes = False
+    await sweep_all(sessions)
+    assert await left(link, "one") == 0
+    assert not link.writes
+    await link.close()

@@ -1,0 +1,162 @@
+"""Small ways to fill a store, and to see what Redis is asked for."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+from uuid import UUID
+
+import orjson
+import pytest
+
+from service.configs.document import Document, document
+from service.configs.limits import Limits
+from service.redis_client.client import Link
+from service.redis_client.multiplexer import Command
+from service.redis_client.topology import Place, Topology
+from service.store import keys, manifest, ownership
+from service.store.conditions import Conditions, ETags
+from service.store.keys import BLOCK_SIZE, project_key
+from service.store.sessions import CREATE, Project, Session, Sessions
+from service.store.upkeep import sweeper
+from service.store.users import Users
+from tests.support.redis_servers import EVERY_SERVER
+
+PROJECT = Project("acme", "5b1d8a4e-0000-4000-8000-000000000001")
+
+#: Seconds; far beyond what anything here takes, so that a slow machine changes no verdict.
+TIMEOUT = 30.0
+
+
+#: Runs a test on each of them.
+on_every_redis = pytest.mark.parametrize("redis_url", EVERY_SERVER, indirect=True)
+#: Gives a test that starts its own the path of each.
+with_every_server = pytest.mark.parametrize("server", EVERY_SERVER)
+
+
+def session_id(number: int) -> str:
+    """An id in its canonical form."""
+    return str(UUID(int=number))
+
+
+def document_of(configs: object, limits: Limits | None = None) -> Document:
+    """The document of configs given as JSON text, or as a value."""
+    raw = configs if isinstance(configs, bytes) else orjson.dumps(configs)
+    return document(orjson.loads(raw), raw, limits or Limits())
+
+
+def only(*tags: str) -> Conditions:
+    """If-Match with these ETags."""
+    return Conditions(ETags(frozenset(tags)))
+
+
+async def opened(link: Link, project: Project, limits: Limits, partitions: int = 1, block_size: int = BLOCK_SIZE) -> Sessions:
+    """The sessions of a project whose partitions and record say that they are its, as when it was created."""
+    sessions = Sessions(link, project, limits, partitions, block_size)
+    await own(sessions)
+    return sessions
+
+
+async def own(sessions: Sessions) -> None:
+    """Let partitions and record say that they are the project's."""
+    await ownership.record(sessions.link, sessions.all_partitions)
+    await sessions.link.call("HSET", project_key(sessions.project.slug), "id", sessions.project.id, writes=True)
+
+
+async def give_record(link: Link) -> None:
+    """The store's own record, without which a server neither looks up keys nor sweeps."""
+    await link.call("HSET", keys.STORE, "layout", manifest.LAYOUT, "partitions", 1)
+
+
+async def add(sessions: Sessions, number: int, configs: object, user: str | None = None) -> Session:
+    """Create session `number`, and make its user known as a request does."""
+    held = None if configs is None else document_of(configs)
+    session, new = await sessions.create(session_id(number), held, user=user, disable_task_tracking=False)
+    assert new
+    if user is not None:
+        await Users(sessions).register(user)
+    return session
+
+
+async def fill(sessions: Sessions, all_configs: Sequence[object], user: str | None = None) -> list[Session]:
+    """Create a session for each of `all_configs`, numbered from 1."""
+    return [await add(sessions, number, configs, user) for number, configs in enumerate(all_configs, 1)]
+
+
+_LAPSE = """
+if redis.call("EXISTS", KEYS[1]) == 0 then return false end
+local time = redis.call("TIME")
+local moment = string.format("%.0f", time[1] * 1000000 + time[2] - 1)
+redis.call("HSET", KEYS[1], "expires_at", moment)
+redis.call("ZADD", KEYS[2], moment, ARGV[1])
+return moment
+"""
+
+
+async def lapse(sessions: Sessions, name: str) -> int:
+    """Let the lifetime of a session be over since just now, as if time had passed; returns when it ended, 0 if it is not there.
+
+    Redis's clock cannot be moved; for whoever asks, a moment that lies behind it is the same.
+    """
+    partition = sessions.partition(name)
+    return int(await sessions.link.call("EVAL", _LAPSE, 2, partition.session(name), partition.expiring, name) or 0)
+
+
+async def sweep_all(sessions: Sessions) -> None:
+    """Remove every expired session of the project, however many there are."""
+    for partition in await sweeper.overdue(sessions.link, sessions.all_partitions):
+        while await sweeper.expire(sessions.link, partition, await sweeper.due(sessions.link, partition)):
+            pass
+
+
+async def keyspace(link: Link) -> dict[str, Any]:
+    """Every key there is and what it holds: dict for a hash, set for a set, dict member → score for a sorted set."""
+    readers: Mapping[bytes, tuple[str, ...]] = {
+        b"hash": ("HGETALL",),
+        b"set": ("SMEMBERS",),
+        b"zset": ("ZRANGE", "0", "-1", "WITHSCORES"),
+    }
+    held: dict[str, Any] = {}
+    names = [name for found in await link.everywhere("KEYS", "*") for name in found]
+    kinds = await link.batch([("TYPE", name) for name in names])
+    commands: list[Command] = [(readers[kind][0], name, *readers[kind][1:]) for name, kind in zip(names, kinds, strict=True)]
+    for name, kind, reply in zip(names, kinds, await link.batch(commands), strict=True):
+        pairs = dict(zip(reply[::2], reply[1::2], strict=True)) if kind != b"set" else {}
+        if kind == b"zset":
+            held[name.decode()] = {member: int(float(score)) for member, score in pairs.items()}
+        else:
+            held[name.decode()] = set(reply) if kind == b"set" else pairs
+    return held
+
+
+class CountingLink(Link):
+    """A link that remembers every command it sent and every reply."""
+
+    def __init__(self, topology: Topology, *, timeout: float) -> None:
+        super().__init__(topology, timeout=timeout)
+        self.seen: list[tuple[Command, Any]] = []
+
+    async def call(self, *command: str | bytes | int, writes: bool = False, at: Place | None = None) -> Any:  # noqa: ANN401 - as `Link.call`
+        reply = await super().call(*command, writes=writes, at=at)
+        self.seen.append((command, reply))
+        return reply
+
+    async def batch(self, commands: Sequence[Command], *, writes: bool = False, at: Place | None = None) -> list[Any]:
+        replies = await super().batch(commands, writes=writes, at=at)
+        self.seen += zip(commands, replies, strict=True)
+        return replies
+
+
+async def pour(sessions: Sessions, all_configs: Sequence[object]) -> list[str]:
+    """As `fill`, in few round trips; returns the ids."""
+    calls = []
+    for number, configs in enumerate(all_configs, 1):
+        held, name = document_of(configs), session_id(number)
+        partition = sessions.partition(name)
+        calls.append(
+            (
+                (partition.session(name), partition.sessions, partition.state),
+                (*partition.arguments, name, held.configs, held.terms, "", 0, 0, "", 0),
+            )
+        )
+    for first in range(0, len(calls), 500):
+        await CREATE.run_many(sessions.link, calls[first : first + 500])
+    return [session_id(number) for number in range(1, len(calls) + 1)]

@@ -1,0 +1,79 @@
+"""HTTP by hand, over sockets: bytes as a test wants them, and answers as they come."""
+
+import errno
+import http.client
+import io
+import socket
+import time
+from typing import Self
+
+from tests.support.http import Answer, Api, check_envelope
+from tests.support.server import PATIENCE
+
+
+def connect(api: Api) -> socket.socket:
+    """A connection to the server."""
+    host, _, port = api.server.origin.removeprefix("http://").partition(":")
+    connection = socket.create_connection((host, int(port)), timeout=PATIENCE)
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return connection
+
+
+def head(api: Api, line: str, *headers: str) -> bytes:
+    """The head of a request with the key of `api`."""
+    return "\r\n".join([line, "Host: x", f"Authorization: Bearer {api.key}", *headers, "", ""]).encode("latin-1")
+
+
+def answer_on(connection: socket.socket) -> Answer:
+    """The next answer; its connection can be used for another."""
+    response = http.client.HTTPResponse(connection)
+    response.begin()
+    answer = Answer(response.status, response.msg, response.read())
+    check_envelope(answer)
+    return answer
+
+
+def exchange(api: Api, *parts: bytes) -> Answer:
+    """Send the parts, each in a packet of its own, and take the answer."""
+    with connect(api) as connection:
+        for part in parts:
+            connection.sendall(part)
+            time.sleep(0.1 if len(parts) > 1 else 0)
+        return answer_on(connection)
+
+
+class _Stream(io.BytesIO):
+    """Bytes as http.client reads them off a socket. It closes that after each answer, though another may follow."""
+
+    def makefile(self, _: str) -> Self:
+        return self
+
+    def close(self) -> None:
+        pass
+
+
+def conversation(api: Api, sent: bytes) -> list[Answer]:
+    """Send all of `sent`, end the sending side, and take every answer until the server closes the connection."""
+    received = bytearray()
+    with connect(api) as connection:
+        try:
+            connection.sendall(sent)
+            connection.shutdown(socket.SHUT_WR)
+            while part := connection.recv(65536):
+                received += part
+        except OSError as error:
+            # Closed on what it did not want to read; what came before that counts. To shut down such a connection is ENOTCONN.
+            if not isinstance(error, ConnectionError) and error.errno != errno.ENOTCONN:
+                raise
+    return answers_in(bytes(received))
+
+
+def answers_in(received: bytes) -> list[Answer]:
+    """The answers in a stream of bytes; 100 Continue is none."""
+    stream, answers = _Stream(received), []
+    while stream.tell() < len(received):
+        response = http.client.HTTPResponse(stream)  # type: ignore[arg-type]  # all that it uses of a socket
+        response.begin()
+        answers.append(Answer(response.status, response.msg, response.read()))
+        check_envelope(answers[-1], request_id=response.msg["X-Request-Id"])
+    return answers

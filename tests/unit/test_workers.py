@@ -1,0 +1,71 @@
+"""What watches a child: when it is replaced, and how long a crash loop waits."""
+
+import math
+
+import pytest
+
+from service.errors import StartupError
+from service.process.workers import FIRST_DELAY, LONGEST_DELAY, STEADY, Watched
+
+
+class Child:
+    def __init__(self) -> None:
+        self.starts = 0
+        self.end: str | None = None
+        self.refuses = False
+
+    def start(self) -> None:
+        if self.refuses:
+            raise StartupError("no")
+        self.starts += 1
+        self.end = None
+
+    def ended(self) -> str | None:
+        return self.end
+
+
+def watched(child: Child) -> Watched:
+    return Watched("child", child.start, child.ended, 0.0)
+
+
+def test_a_living_child_is_left_alone() -> None:
+    child = Child()
+    assert watched(child).look(5.0) == math.inf
+    assert child.starts == 0
+
+
+def test_a_dead_child_is_replaced_after_the_wait() -> None:
+    child = Child()
+    watch = watched(child)
+    child.end = "signal 9"
+    assert watch.look(100.0) == pytest.approx(FIRST_DELAY)
+    assert child.starts == 0
+    watch.look(100.1 + FIRST_DELAY)
+    assert child.starts == 1
+    assert watch.look(101.0) == math.inf
+
+
+def test_a_crash_loop_waits_longer_and_longer_up_to_a_limit() -> None:
+    child = Child()
+    watch = watched(child)
+    now, waits = 0.0, []
+    for _ in range(12):
+        child.end = "exit status 1"
+        waits.append(watch.look(now))
+        now += waits[-1] + 0.001
+        watch.look(now)
+    assert waits[:4] == pytest.approx([FIRST_DELAY, FIRST_DELAY * 2, FIRST_DELAY * 4, FIRST_DELAY * 8])
+    assert waits[-1] == pytest.approx(LONGEST_DELAY)
+    child.end = "exit status 1"
+    assert watch.look(now + STEADY) == pytest.approx(FIRST_DELAY)
+
+
+def test_a_start_that_fails_is_tried_again_later() -> None:
+    child = Child()
+    watch = watched(child)
+    child.end, child.refuses = "signal 9", True
+    watch.look(0.0)
+    assert watch.look(1.0) > 0.0
+    child.refuses = False
+    watch.look(60.0)
+    assert child.starts == 1
