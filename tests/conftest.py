@@ -8,7 +8,7 @@ import pytest
 from redis import Redis
 
 from service.process.embedded_redis import EmbeddedRedis
-from service.redis_client.client import Link
+from service.redis_client.client import RedisClient
 from tests.support.filling import TIMEOUT
 from tests.support.http import Api, Operator
 from tests.support.redis_servers import BUNDLED_ONLY
@@ -40,10 +40,10 @@ def empty_redis(redis_url: str) -> str:
 
 
 @pytest.fixture
-async def link(empty_redis: str) -> AsyncIterator[Link]:
-    link = Link.open(empty_redis, timeout=TIMEOUT)
-    yield link
-    await link.close()
+async def redis(empty_redis: str) -> AsyncIterator[RedisClient]:
+    redis = RedisClient.open(empty_redis, timeout=TIMEOUT)
+    yield redis
+    await redis.close()
 
 
 @pytest.fixture

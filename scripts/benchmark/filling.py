@@ -18,7 +18,7 @@ from scripts.benchmark.peers import postgres as peer
 from scripts.benchmark.processes import Postgres
 from service.configs.document import document
 from service.configs.limits import Limits
-from service.redis_client.client import Link
+from service.redis_client.client import RedisClient
 from service.store import ownership
 from service.store.keys import Owner, Partition, all_partitions, partition_number
 from service.store.projects import Registry
@@ -58,13 +58,13 @@ def _stand_back() -> None:
 
 async def _owned(url: str, partitions: int) -> Owner:
     """Let the partitions be the project's, which no server may have created; returns their owner."""
-    link = Link.open(url, timeout=_TIMEOUT)
+    redis = RedisClient.open(url, timeout=_TIMEOUT)
     try:
-        owner = Owner((await Registry(link, "").ensure(_PROJECT)).id, partitions)
-        await ownership.record(link, all_partitions(_PROJECT, owner, partitions))
+        owner = Owner((await Registry(redis, "").ensure(_PROJECT)).id, partitions)
+        await ownership.record(redis, all_partitions(_PROJECT, owner, partitions))
         return owner
     finally:
-        await link.close()
+        await redis.close()
 
 
 def _fill_chunk(url: str, data: DataSet, first: int, owner: Owner) -> int:
@@ -97,12 +97,12 @@ def _create_call(partition: Partition, session_id: str, raw: bytes) -> Call:
 
 
 async def _send(url: str, calls: list[Call]) -> None:
-    link = Link.open(url, timeout=_TIMEOUT)
+    redis = RedisClient.open(url, timeout=_TIMEOUT)
     try:
         for first in range(0, len(calls), _CALLS):
-            await CREATE.run_many(link, calls[first : first + _CALLS])
+            await CREATE.run_many(redis, calls[first : first + _CALLS])
     finally:
-        await link.close()
+        await redis.close()
 
 
 async def make_database(postgres: Postgres, name: str, data: DataSet | None, label: str = "") -> None:

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 from typing import Any, Self
 
-from service.process.parent_death import ending_with_this
+from service.process.parent_death import with_parent_death_signal
 
 ROOT = Path(__file__).parents[2]
 
@@ -27,7 +27,7 @@ class Program:
         self._output = home / "output"
         with self._output.open("wb") as output:
             self.process = subprocess.Popen(
-                ending_with_this(command) if tied else command,
+                with_parent_death_signal(command) if tied else command,
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 stdin=subprocess.DEVNULL,

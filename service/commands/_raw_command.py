@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import TypeAlias
 
 from service.errors import StoreUnavailable, WriteUncertain
-from service.redis_client.client import Link
+from service.redis_client.client import RedisClient
 from service.redis_client.multiplexer import TimedOut
 from service.store import keys
 
@@ -12,7 +12,7 @@ from service.store import keys
 Reply: TypeAlias = bytes | int | Exception | list["Reply"] | None
 
 
-async def run(link: Link, command: Sequence[bytes]) -> Reply:
+async def run(redis: RedisClient, command: Sequence[bytes]) -> Reply:
     """Run `command` and return the reply; an error reply is returned, not raised.
 
     Nothing is known about the command, so it is treated as a write: it is sent again only when Redis has refused it or has not
@@ -22,7 +22,7 @@ async def run(link: Link, command: Sequence[bytes]) -> Reply:
         StoreUnavailable: Redis cannot be reached; nothing was executed.
         WriteUncertain: there is no reply; the command may have been executed.
     """
-    reply: Reply = await link.write_untranslated(command, at=keys.STORE)
+    reply: Reply = await redis.write_untranslated(command, near=keys.STORE)
     return reply
 
 

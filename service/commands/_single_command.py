@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from service.commands import _raw_command, _raw_reply
 from service.errors import StartupError, StoreUnavailable
-from service.redis_client.client import Link
+from service.redis_client.client import RedisClient
 from service.settings import Settings
 
 #: The options of redis-cli that are understood. Replies are always printed raw.
@@ -73,13 +73,13 @@ def run(command: SingleCommand, settings: Settings) -> int:
 
 
 async def _reply(words: Sequence[bytes], settings: Settings) -> _raw_command.Reply:
-    link = Link.open(settings.redis_url, timeout=settings.command_timeout)
+    redis = RedisClient.open(settings.redis_url, timeout=settings.command_timeout)
     try:
-        return await _raw_command.run(link, words)
+        return await _raw_command.run(redis, words)
     except StoreUnavailable as error:
         raise StartupError(_raw_command.describe(error, settings.command_timeout)) from error
     finally:
-        await link.close()
+        await redis.close()
 
 
 def _session_command(words: Sequence[str]) -> str:

@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from service.redis_client.client import Link
+from service.redis_client.client import RedisClient
 from service.settings import Settings
 from service.store import manifest
 from service.store.projects import Registry
@@ -17,14 +17,14 @@ async def registry(settings: Settings, *, writes: bool = True) -> AsyncIterator[
     Raises:
         StartupError: there is none, this release may not use it, or it is being moved to another number of partitions.
     """
-    link = Link.open(settings.redis_url, timeout=settings.command_timeout, min_replicas=settings.min_replicas)
+    redis = RedisClient.open(settings.redis_url, timeout=settings.command_timeout, min_replicas=settings.min_replicas)
     try:
-        await manifest.partitions_at_rest(link, writes=writes)
-        yield Registry(link, settings.key_secret)
+        await manifest.settled_partitions(redis, writes=writes)
+        yield Registry(redis, settings.key_secret)
     finally:
-        await link.close()
+        await redis.close()
 
 
-async def sessions(link: Link, project: Project, settings: Settings) -> Sessions:
+async def sessions(redis: RedisClient, project: Project, settings: Settings) -> Sessions:
     """The sessions of `project`, as the store was laid out."""
-    return Sessions(link, project, settings, await manifest.partitions_at_rest(link, writes=False))
+    return Sessions(redis, project, settings, await manifest.settled_partitions(redis, writes=False))

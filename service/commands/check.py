@@ -9,7 +9,7 @@ from tqdm import tqdm
 
 from service.commands import _store
 from service.redis_client import admin
-from service.redis_client.client import Link
+from service.redis_client.client import RedisClient
 from service.settings import Settings
 from service.store import manifest
 from service.store.keys import Partition
@@ -39,16 +39,16 @@ async def _run(arguments: Namespace, settings: Settings) -> int:
     async with _store.registry(settings, writes=arguments.repair) as registry:
         projects = [await registry.get(arguments.project)] if arguments.project else await registry.all()
         whole = not arguments.project
-        return await check_projects(registry.link, projects, whole=whole, repair=arguments.repair)
+        return await check_projects(registry.redis, projects, whole=whole, repair=arguments.repair)
 
 
-async def check_projects(link: Link, projects: Sequence[Project], *, whole: bool = True, repair: bool = False) -> int:
+async def check_projects(redis: RedisClient, projects: Sequence[Project], *, whole: bool = True, repair: bool = False) -> int:
     """Check `projects`, print as `run` says, and return the exit status. With `whole`, they are all of the store's."""
-    stored = await manifest.read(link, writes=repair)
+    stored = await manifest.read(redis, writes=repair)
     findings: list[Finding] = []
-    total = await admin.key_count(link) + await _session_count(link, projects, stored)
+    total = await admin.key_count(redis) + await _session_count(redis, projects, stored)
     with tqdm(total=total, desc="check", unit=" keys", file=sys.stderr, disable=None, mininterval=0.2) as bar:
-        check = StoreCheck(link, projects, stored, whole, repair, bar.update)
+        check = StoreCheck(redis, projects, stored, whole, repair, bar.update)
         async for slug, finding in check.findings():
             findings.append(finding)
             bar.write(f"{slug}: {finding}" if slug else str(finding), file=sys.stdout)
@@ -64,11 +64,11 @@ def summary(projects: int, differences: int, repaired: int | None) -> str:
     return text if repaired is None or not differences else f"{text}, {repaired} repaired"
 
 
-async def _session_count(link: Link, projects: Sequence[Project], stored: manifest.Layout) -> int:
+async def _session_count(redis: RedisClient, projects: Sequence[Project], stored: manifest.Layout) -> int:
     """How many sessions are listed, as far as the lists can be read: what the progress bar has to go through."""
     partitions = [Partition(project.slug, number) for project in projects for number in range(stored.partitions)]
     total = 0
     for first in range(0, len(partitions), COUNT_BATCH):
-        replies = await link.batch([("ZCARD", each.sessions) for each in partitions[first : first + COUNT_BATCH]])
+        replies = await redis.batch([("ZCARD", each.sessions) for each in partitions[first : first + COUNT_BATCH]])
         total += sum(reply for reply in replies if isinstance(reply, int))
     return total

@@ -6,7 +6,7 @@ from argparse import ArgumentParser, Namespace
 
 from service.commands import _store
 from service.configs.containment import Filter
-from service.configs.term_query import TypedTerms
+from service.configs.term_query import TermQuery
 from service.errors import BadRequest
 from service.settings import Settings
 from service.store import listing
@@ -34,7 +34,7 @@ async def _run(arguments: Namespace, settings: Settings) -> int:
     query = _query(arguments, settings)
     async with _store.registry(settings) as registry:
         project = await registry.get(arguments.project)
-        sessions = await _store.sessions(registry.link, project, settings)
+        sessions = await _store.sessions(registry.redis, project, settings)
         found = await (_count(sessions, query) if arguments.count else _print(sessions, query, arguments.limit))
     return 0 if found else 1
 
@@ -46,13 +46,13 @@ def _query(arguments: Namespace, settings: Settings) -> Query:
         raise BadRequest("--limit must be 1 or more")
     if arguments.json is not None:
         return Query(filter=Filter.parse(arguments.json.encode(), settings), descending=arguments.newest)
-    typed = TypedTerms(arguments.terms)
-    return Query(user=typed.user, filter=typed if typed.demands else None, descending=arguments.newest)
+    typed = TermQuery(arguments.terms)
+    return Query(user=typed.user, filter=typed if typed.required_terms else None, descending=arguments.newest)
 
 
 async def _count(sessions: Sessions, query: Query) -> int:
     total = 0
-    async for batch in listing.all_matches(sessions, query):
+    async for batch in listing.iter_matches(sessions, query):
         total += len(batch)
     sys.stdout.write(f"{total}\n")
     return total

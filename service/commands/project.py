@@ -54,7 +54,7 @@ async def _create(registry: Registry, name: str, settings: Settings) -> None:
     except (OSError, OutputError):
         # Nobody has seen the only key: the project goes again, and the command can be repeated.
         await registry.revoke_keys(project)
-        await registry.delete(await _store.sessions(registry.link, project, settings))
+        await registry.delete(await _store.sessions(registry.redis, project, settings))
         raise
 
 
@@ -66,7 +66,7 @@ async def _delete(registry: Registry, name: str, settings: Settings) -> None:
     # Workers trust a key that they know for so long; nobody must write while the sessions go.
     _say("keys revoked; waiting until every worker knows")
     await asyncio.sleep(KEY_TTL + settings.command_timeout)
-    await registry.delete(await _store.sessions(registry.link, project, settings))
+    await registry.delete(await _store.sessions(registry.redis, project, settings))
 
 
 def _say(line: str) -> None:

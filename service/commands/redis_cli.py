@@ -9,7 +9,7 @@ from service.commands import _single_command
 from service.process import data_dir
 from service.process.redis_binaries import find_cli
 from service.redis_client import url
-from service.redis_client.client import Link
+from service.redis_client.client import RedisClient
 from service.redis_client.url import Address
 from service.settings import Settings
 from service.store import keys
@@ -64,13 +64,13 @@ def _server(address: Address, settings: Settings) -> list[str]:
 
 async def _first(settings: Settings) -> url.Endpoint:
     """The master, or the node of a cluster that has the store's own record."""
-    link = Link.open(settings.redis_url, timeout=settings.command_timeout)
+    redis = RedisClient.open(settings.redis_url, timeout=settings.command_timeout)
     try:
-        endpoint = await link.where(keys.STORE)
+        endpoint = await redis.where(keys.STORE)
         assert endpoint is not None  # noqa: S101 - only a socket has none
         return endpoint
     finally:
-        await link.close()
+        await redis.close()
 
 
 def _options(address: Address) -> list[str]:

@@ -13,7 +13,7 @@ from service.commands.check import check_projects
 from service.errors import StartupError, StoreUnavailable
 from service.process import data_dir
 from service.process.embedded_redis import EmbeddedRedis
-from service.redis_client.client import Link
+from service.redis_client.client import RedisClient
 from service.settings import Settings, flag
 from service.store.projects import KEY_TTL, Registry
 from service.store.upkeep.repartition import repartition
@@ -63,7 +63,7 @@ def _redis(settings: Settings) -> Iterator[str]:
 
 
 async def _run(url: str, settings: Settings) -> int:
-    link = Link.open(url, timeout=max(settings.command_timeout, PATIENCE), min_replicas=settings.min_replicas)
+    link = RedisClient.open(url, timeout=max(settings.command_timeout, PATIENCE), min_replicas=settings.min_replicas)
     try:
         return await _move(link, settings)
     except StoreUnavailable as error:
@@ -72,7 +72,7 @@ async def _run(url: str, settings: Settings) -> int:
         await link.close()
 
 
-async def _move(link: Link, settings: Settings) -> int:
+async def _move(link: RedisClient, settings: Settings) -> int:
     target = settings.partitions
     # As long as workers trust what they know; where we hold the data directory's lock there are none.
     wait = KEY_TTL + settings.command_timeout if settings.redis_url else 0.0

@@ -118,7 +118,7 @@ class Filter:
     """A `filter_by_configs`: what the index is asked for, and the test that decides on every candidate."""
 
     def __init__(self, values: Mapping[str, Any], exact_values: Mapping[str, Any]) -> None:
-        self.demands = terms.filter_demands(values)
+        self.required_terms = terms.required_terms(values)
         # A member is looked up in a stored document by the line it starts.
         self._wanted = [
             (key, b"\n" + orjson.dumps(key) + b":", _compile(value), _scalar_spelling(value))

@@ -7,7 +7,7 @@ import orjson
 
 from service.configs.budget import Budget
 from service.configs.document import parse
-from service.configs.terms import SPILL_LIMIT, Alternatives, member_terms
+from service.configs.terms import SPILL_LIMIT, RequiredTerm, member_terms
 from service.errors import BadRequest
 
 _STRING = r'"(?:[^"\\]|\\.)*"'
@@ -15,7 +15,7 @@ _WORD = re.compile(rf'(?:[^\s"]|{_STRING})+')
 _PATH = re.compile(rf'(?P<top>@user(?=[=]|$)|[A-Za-z0-9_-]+|#[0-9a-f]{{16}}|{_STRING})(?:[^="]|{_STRING})*')
 
 
-class TypedTerms:
+class TermQuery:
     """Sessions that have all of some terms; stands where a `Filter` can stand."""
 
     def __init__(self, text: str) -> None:
@@ -25,7 +25,7 @@ class TypedTerms:
             BadRequest: a word is no term; the message shows how one is typed.
         """
         self.user: str | None = None
-        found: list[Alternatives] = []
+        found: list[RequiredTerm] = []
         if _WORD.sub("", text).strip():
             raise BadRequest('a double quote is not closed; a term is typed like agent="bot1"')
         for word in _WORD.findall(text):
@@ -38,7 +38,7 @@ class TypedTerms:
                 self.user = _user(word)
             else:
                 found.append(_demand(word, match))
-        self.demands = tuple(found)
+        self.required_terms = tuple(found)
 
     def matches(self, configs: bytes, budget: Budget | None = None) -> bool:  # noqa: ARG002 - as `Filter.matches`
         """Whether stored configs have all of the terms, those below a key that spills included."""
@@ -55,7 +55,7 @@ class TypedTerms:
             for limit in (SPILL_LIMIT, len(configs))
             for term in member_terms(key, value, spill_limit=limit)
         }
-        return all(demand.term in have for demand in self.demands)
+        return all(demand.term in have for demand in self.required_terms)
 
 
 def _user(word: str) -> str:
@@ -65,17 +65,17 @@ def _user(word: str) -> str:
     return name
 
 
-def _demand(word: str, match: re.Match[str]) -> Alternatives:
+def _demand(word: str, match: re.Match[str]) -> RequiredTerm:
     path, rest = match[0], word[match.end() :]
     if not rest:
         # runtime{}, tags[] and key~ have no value; a bare word is most likely a forgotten one.
         if not path.endswith(("{}", "[]", "~")):
             raise BadRequest(f'{word} has no value; a term is typed like {word}="text" or {word}=1')
-        return Alternatives(path)
+        return RequiredTerm(path)
     # Spelled as the index spells it: 0.70 as 0.7, a long string as its hash.
     value = member_terms("v", _value(rest[1:], word))[0].removeprefix("v")
     top = match["top"]
-    return Alternatives(path + value, None if path == top else f"{top}~")
+    return RequiredTerm(path + value, None if path == top else f"{top}~")
 
 
 def _value(text: str, word: str) -> Any:  # noqa: ANN401 - JSON is any value

@@ -148,14 +148,14 @@ def _hash(text: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Alternatives:
+class RequiredTerm:
     """One demand of a plan: a candidate has `term`, or the `spill` term of the key that `term` lies below."""
 
     term: str
     spill: str | None = None
 
 
-def filter_demands(values: Mapping[str, Any]) -> tuple[Alternatives, ...]:
+def required_terms(values: Mapping[str, Any]) -> tuple[RequiredTerm, ...]:
     """What the index can demand of a session that contains the filter `values`; no demands narrow nothing.
 
     An empty container demands nothing (any container of its kind contains it); a container of more than `SPILL_LIMIT` terms
@@ -164,11 +164,11 @@ def filter_demands(values: Mapping[str, Any]) -> tuple[Alternatives, ...]:
     return tuple(_demands(values))
 
 
-def _demands(values: Mapping[str, Any]) -> Iterable[Alternatives]:
+def _demands(values: Mapping[str, Any]) -> Iterable[RequiredTerm]:
     for key, value in values.items():
         if not isinstance(value, _CONTAINERS):
-            yield Alternatives(member_terms(key, value)[0])
+            yield RequiredTerm(member_terms(key, value)[0])
         elif value:
             spill = spill_term(key)
             for term in member_terms(key, value):
-                yield Alternatives(term, None if term == spill else spill)
+                yield RequiredTerm(term, None if term == spill else spill)

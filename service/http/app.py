@@ -17,10 +17,10 @@ from service.http.server.dispatch import Dispatch
 from service.http.server.protocol import Protocol
 from service.process import logs
 from service.process.heartbeat import INTERVAL
-from service.process.listeners import has_waiting
+from service.process.listeners import has_pending
 from service.process.open_files import raise_limit
 from service.process.workers import STOP_SIGNALS, Supervision
-from service.redis_client.client import Link
+from service.redis_client.client import RedisClient
 from service.settings import Settings
 from service.store.upkeep.sweeper import Sweeper
 
@@ -75,23 +75,23 @@ async def _serve(settings: Settings, listener: socket.socket, supervision: Super
     for name in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(name, stop.set)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
-    link = Link.open(
+    redis = RedisClient.open(
         settings.redis_url,
         timeout=settings.command_timeout,
         min_replicas=settings.min_replicas,
         partitions=settings.partitions,
     )
-    worker = Worker(settings, link)
+    worker = Worker(settings, redis)
     dispatch = Dispatch(worker)
     server = Server(dispatch, settings, Protocol)
     runner = web.ServerRunner(server, shutdown_timeout=settings.shutdown_timeout)
     await runner.setup()
-    background = [asyncio.create_task(work) for work in (Sweeper(link, settings.partitions).run(), worker.config_watch.run())]
+    background = [asyncio.create_task(work) for work in (Sweeper(redis, settings.partitions).run(), worker.config_watch.run())]
     try:
         site = web.SockSite(runner, listener, backlog=BACKLOG)
         await site.start()
         await stop.wait()
-        dispatch.begin_end()
+        dispatch.start_draining()
         await _last_call(server, listener, min(FIRST_REQUEST, settings.shutdown_timeout))
         await site.stop()
         await dispatch.drain(settings.shutdown_timeout)
@@ -100,7 +100,7 @@ async def _serve(settings: Settings, listener: socket.socket, supervision: Super
             task.cancel()
         await asyncio.wait(background)
         await runner.cleanup()
-        await link.close()
+        await redis.close()
 
 
 async def _last_call(server: Server, listener: socket.socket, seconds: float) -> None:
@@ -108,5 +108,5 @@ async def _last_call(server: Server, listener: socket.socket, seconds: float) ->
     now = asyncio.get_running_loop().time
     deadline = now() + seconds
     await asyncio.sleep(min(LAST_CALL, seconds))
-    while now() < deadline and (has_waiting(listener) or server.awaits_first_request()):  # noqa: ASYNC110 - nobody tells of it
+    while now() < deadline and (has_pending(listener) or server.awaits_first_request()):  # noqa: ASYNC110 - nobody tells of it
         await asyncio.sleep(LAST_CALL / 10)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from service.errors import StartupError
 from service.process import aof_format, aof_tail
-from service.process.parent_death import ending_with_this
+from service.process.parent_death import with_parent_death_signal
 from service.process.redis_binaries import Server, servers
 from service.process.redis_socket import ServerSocket, ping, socket_path, url
 from service.settings import flag
@@ -110,7 +110,7 @@ class EmbeddedRedis:
         try:
             self._log_start = os.fstat(log).st_size
             self._process = subprocess.Popen(  # noqa: S603 - the binary is the one found, or named by the operator
-                ending_with_this([self._server.path, "-"]),
+                with_parent_death_signal([self._server.path, "-"]),
                 cwd=self.directory,
                 env=_environment(),
                 stdin=subprocess.PIPE,

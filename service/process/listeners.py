@@ -48,7 +48,7 @@ def open_listeners(host: str, port: int, count: int) -> list[socket.socket]:
     return listeners
 
 
-def turn_away(listener: socket.socket) -> None:
+def stop_accepting(listener: socket.socket) -> None:
     """Begin no further connection on `listener`; those begun can still be accepted.
 
     Closing it alone would reset the connections in its queue, whose clients have sent their requests already, and while it is
@@ -63,7 +63,7 @@ def turn_away(listener: socket.socket) -> None:
         listener.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, struct.pack("HP", len(_NO_SYN), ctypes.addressof(held)))
 
 
-def has_waiting(listener: socket.socket) -> bool:
+def has_pending(listener: socket.socket) -> bool:
     """Whether connections wait in the queue of `listener`."""
     return bool(select.select([listener], [], [], 0)[0])
 

@@ -42,7 +42,7 @@ class ParentPipe:
         os.close(self._writer)
 
 
-def ending_with_this(command: list[str]) -> list[str]:
+def with_parent_death_signal(command: list[str]) -> list[str]:
     """`command`, to be run so that it ends with this process.
 
     It goes through a small interpreter (10 ms) and not through a function between fork and exec, which no process with threads

@@ -22,7 +22,7 @@ from service.errors import OutputError
 from service.process import data_dir, open_files, streams
 from service.process.embedded_redis import EmbeddedRedis
 from service.process.heartbeat import INTERVAL, Limits
-from service.process.listeners import check_free, open_listeners, origin, turn_away
+from service.process.listeners import check_free, open_listeners, origin, stop_accepting
 from service.process.parent_death import ParentPipe
 from service.process.workers import Signals, Supervision, Watched, Worker
 from service.settings import Settings, variable
@@ -123,7 +123,7 @@ def _prepare_and_work(
     finally:
         # First the sockets: no new connection is taken into a queue that nobody will serve.
         for listener in listeners:
-            turn_away(listener)
+            stop_accepting(listener)
             listener.close()
         _end(workers, signals, settings.shutdown_timeout + DRAIN_GRACE)
         parent_pipe.close()

@@ -15,9 +15,9 @@ import hiredis
 from service.errors import NotReplicated, StoreUnavailable, WriteUncertain
 from service.redis_client import diagnosis, node, replies
 from service.redis_client.cluster import Cluster
-from service.redis_client.multiplexer import Command, LaneError, TimedOut, pack
+from service.redis_client.multiplexer import Command, RequestFailed, TimedOut, pack
 from service.redis_client.sentinel import Sentinel
-from service.redis_client.topology import One, Outcome, Place, Topology, Unknown, Way
+from service.redis_client.topology import NoRoute, Outcome, Route, Standalone, Target, Topology
 from service.redis_client.url import Endpoint, parse
 
 #: How the names of our connections begin in CLIENT LIST; those of one link have one name.
@@ -31,21 +31,21 @@ MOST_KEYS_TRIED = 200_000
 #: The share of a command's time that must be left for another attempt.
 LEAST = 0.2
 
-_TOPOLOGIES: dict[str, Callable[..., Topology]] = {"one": One, "cluster": Cluster, "sentinel": Sentinel}
+_TOPOLOGIES: dict[str, Callable[..., Topology]] = {"one": Standalone, "cluster": Cluster, "sentinel": Sentinel}
 
 
-async def _send(way: Way | Unknown, commands: Sequence[Command], writes: bool, seconds: float) -> list[Any]:
+async def _send(way: Route | NoRoute, commands: Sequence[Command], writes: bool, seconds: float) -> list[Any]:
     """Send commands one way and return how each ended."""
-    if isinstance(way, Unknown):
+    if isinstance(way, NoRoute):
         return [way] * len(commands)
     packed = b"".join([pack(tuple(command)) for command in commands])
     try:
         return await (way.writes if writes else way.reads).send(packed, len(commands), seconds)
-    except LaneError as error:
+    except RequestFailed as error:
         return [error] * len(commands)
 
 
-class Link:
+class RedisClient:
     """One worker's way to the store. Replies are as Redis sends them: bytes, int, list or None."""
 
     def __init__(self, topology: Topology, *, timeout: float) -> None:
@@ -74,8 +74,8 @@ class Link:
         """Close all connections."""
         self._topology.close()
 
-    async def call(self, *command: str | bytes | int, writes: bool = False, at: Place | None = None) -> Any:  # noqa: ANN401 - Redis replies differ
-        """Run one command. `at` tells where, for a command without a key.
+    async def call(self, *command: str | bytes | int, writes: bool = False, near: Target | None = None) -> Any:  # noqa: ANN401 - Redis replies differ
+        """Run one command. `near` tells where, for a command without a key.
 
         Raises:
             StoreUnavailable: Redis is away, too slow, or refuses to work.
@@ -87,59 +87,59 @@ class Link:
         started = monotonic()
         outcome: Any
         try:
-            way = self._topology.way(command, at)
+            way = self._topology.way(command, near)
             (outcome,) = await (way.writes if writes else way.reads).send(pack(command))
-        except LaneError as error:
+        except RequestFailed as error:
             outcome = error
         if isinstance(outcome, Exception):
-            (outcome,) = await self._settle([command], [outcome], writes, at, started)
+            (outcome,) = await self._settle([command], [outcome], writes, near, started)
             if isinstance(outcome, Exception):
                 raise outcome
         return outcome
 
-    async def batch(self, commands: Sequence[Command], *, writes: bool = False, at: Place | None = None) -> list[Any]:
+    async def batch(self, commands: Sequence[Command], *, writes: bool = False, near: Target | None = None) -> list[Any]:
         """Run `commands` in one round trip to each server, not as one step; replies in the order of the commands.
 
-        `at` tells where all of them are run, where one has no key.
+        `near` tells where all of them are run, where one has no key.
 
         An error that Redis answers to one command stands, as `call` would raise it, in its place in the list.
         """
         if not commands:
             return []
         started = monotonic()
-        outcomes = await self._attempt(commands, [None] * len(commands), writes, at, self._timeout)
+        outcomes = await self._attempt(commands, [None] * len(commands), writes, near, self._timeout)
         if any(isinstance(outcome, Exception) for outcome in outcomes):
-            return await self._settle(commands, outcomes, writes, at, started)
+            return await self._settle(commands, outcomes, writes, near, started)
         return outcomes
 
-    async def write_untranslated(self, command: Command, *, at: Place) -> Any:  # noqa: ANN401 - Redis replies differ
-        """Run a command that may write near `at`. An error reply is returned as Redis sent it, so it may quote arguments.
+    async def write_untranslated(self, command: Command, *, near: Target) -> Any:  # noqa: ANN401 - Redis replies differ
+        """Run a command that may write near `near`. An error reply is returned as Redis sent it, so it may quote arguments.
 
         Raises:
             StoreUnavailable, WriteUncertain, NotReplicated: as `call` does, where there is no reply.
         """
         started, writes = monotonic(), True
-        outcomes = await self._attempt([command], [None], writes, at, self._timeout)
-        await self._retry([command], outcomes, writes, at, started)
+        outcomes = await self._attempt([command], [None], writes, near, self._timeout)
+        await self._retry([command], outcomes, writes, near, started)
         return outcomes[0]
 
     async def masters(self) -> list[int]:
         """A slot of every master; raises as `call` does."""
         if not self._topology.slots():
-            await self.call("PING", at=0)  # they are known then
+            await self.call("PING", near=0)  # they are known then
         return list(self._topology.slots())
 
-    async def everywhere(self, *command: str | bytes | int, writes: bool = False) -> list[Any]:
+    async def call_on_masters(self, *command: str | bytes | int, writes: bool = False) -> list[Any]:
         """Run a command that has no key on every master; raises as `call` does."""
-        return await asyncio.gather(*(self.call(*command, writes=writes, at=slot) for slot in await self.masters()))
+        return await asyncio.gather(*(self.call(*command, writes=writes, near=slot) for slot in await self.masters()))
 
     async def key_on_every_master(self, key: Callable[[int], str]) -> list[str]:
         """The first of `key(0)`, `key(1)`, … on each master; raises as `call` does."""
-        await self.call("PING", at=0)  # the servers are known then
+        await self.call("PING", near=0)  # the servers are known then
         masters = {self._topology.endpoint(slot) for slot in self._topology.slots()}
         keys: dict[Endpoint | None, str] = {}
         for name in map(key, range(MOST_KEYS_TRIED)):
-            with suppress(Unknown):  # a slot that no node serves
+            with suppress(NoRoute):  # a slot that no node serves
                 keys.setdefault(self._topology.endpoint(name), name)
             if len(keys) == len(masters):
                 break
@@ -147,14 +147,14 @@ class Link:
 
     async def where(self, key: str) -> Endpoint | None:
         """The server that has `key`, None for that on a socket; raises as `call` does."""
-        await self.call("PING", at=key)  # it is known then
+        await self.call("PING", near=key)  # it is known then
         return self._topology.endpoint(key)
 
     async def _attempt(
-        self, commands: Sequence[Command], last: Sequence[Outcome], writes: bool, at: Place | None, seconds: float
+        self, commands: Sequence[Command], last: Sequence[Outcome], writes: bool, near: Target | None, seconds: float
     ) -> list[Any]:
         """Send every command to its server, all servers at once, and return how each ended."""
-        ways = list(self._topology.ways(commands, at, last))
+        ways = list(self._topology.ways(commands, near, last))
         if len(ways) == 1:
             return await _send(ways[0][0], commands, writes, seconds)
         parts = await asyncio.gather(
@@ -167,14 +167,14 @@ class Link:
         return outcomes
 
     async def _settle(
-        self, commands: Sequence[Command], outcomes: list[Any], writes: bool, at: Place | None, started: float
+        self, commands: Sequence[Command], outcomes: list[Any], writes: bool, near: Target | None, started: float
     ) -> list[Any]:
         """Try again what failed, and turn what is left into errors."""
-        await self._retry(commands, outcomes, writes, at, started)
+        await self._retry(commands, outcomes, writes, near, started)
         return [self._translated(outcome, writes) for outcome in outcomes]
 
     async def _retry(
-        self, commands: Sequence[Command], outcomes: list[Any], writes: bool, at: Place | None, started: float
+        self, commands: Sequence[Command], outcomes: list[Any], writes: bool, near: Target | None, started: float
     ) -> None:
         """Try again what failed, while that is safe, may help, and leaves time to spare; replaces those `outcomes`.
 
@@ -188,26 +188,26 @@ class Link:
             if not again or left < least + pause:
                 break
             last = [outcomes[place] for place in again]
-            await self._topology.learn(last, left - least - pause)
+            await self._topology.refresh(last, left - least - pause)
             await asyncio.sleep(pause)
             left = max(started + self._timeout - monotonic(), 0)
-            ends = await self._attempt([commands[place] for place in again], last, writes, at, left)
+            ends = await self._attempt([commands[place] for place in again], last, writes, near, left)
             for place, end in zip(again, ends, strict=True):
                 outcomes[place] = end
         self._raise_for(outcomes, writes)
 
     def _may_try_again(self, outcome: Outcome, writes: bool) -> bool:
         # A write that Redis may have seen is never sent twice; what Redis has refused it has not done.
-        is_uncertain = writes and isinstance(outcome, LaneError) and outcome.sent
-        return not is_uncertain and self._topology.may_help(outcome)
+        is_uncertain = writes and isinstance(outcome, RequestFailed) and outcome.sent
+        return not is_uncertain and self._topology.is_retryable(outcome)
 
     def _raise_for(self, outcomes: Sequence[Outcome], writes: bool) -> None:
         """Raise the error that calls without a reply amount to."""
-        failed = [outcome for outcome in outcomes if isinstance(outcome, LaneError)]
+        failed = [outcome for outcome in outcomes if isinstance(outcome, RequestFailed)]
         if not failed:
             return
         if any(isinstance(error, TimedOut) for error in failed):
-            self._topology.doubt()
+            self._topology.refresh_soon()
         cause = diagnosis.cause_of(failed[0])
         kind: type[StoreUnavailable] = StoreUnavailable
         if all(isinstance(error, node.NotReplicated) for error in failed):
@@ -219,7 +219,7 @@ class Link:
     def _translated(self, outcome: Outcome, writes: bool) -> Any:  # noqa: ANN401 - Redis replies differ
         if not isinstance(outcome, hiredis.ReplyError):
             return outcome
-        if replies.redirection(outcome) is not None and self._topology.may_help(outcome):
+        if replies.redirection(outcome) is not None and self._topology.is_retryable(outcome):
             return StoreUnavailable(diagnosis="the nodes of the Redis Cluster do not agree on who serves a slot")
         return replies.translated(outcome, writes=writes)
 

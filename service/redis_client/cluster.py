@@ -14,10 +14,10 @@ from typing import Any
 from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
 
 from service.redis_client.discovery import Discovery
-from service.redis_client.multiplexer import Broken, Command, Unreachable, pack
+from service.redis_client.multiplexer import Command, ConnectionLost, Unreachable, pack
 from service.redis_client.node import Node, Sender
-from service.redis_client.replies import Redirection, is_moving, passes, redirection
-from service.redis_client.topology import Outcome, Place, SlotsUnassigned, Unknown, Way
+from service.redis_client.replies import Redirection, is_migrating, is_transient, redirection
+from service.redis_client.topology import NoRoute, Outcome, Route, SlotsUnassigned, Target
 from service.redis_client.url import Address, Endpoint
 
 _ASKING = pack(("ASKING",))
@@ -25,11 +25,11 @@ _MAP = pack(("CLUSTER", "SLOTS"))
 _SCRIPT_CALLS = ("EVALSHA", "EVAL")
 
 
-def slot_of(command: Command, at: Place | None) -> int:
-    """The slot of a command's key; for one that has none, `at` tells it."""
-    if isinstance(at, int):
-        return at
-    key = at if at is not None else command[3 if command[0] in _SCRIPT_CALLS else 1]
+def slot_of(command: Command, near: Target | None) -> int:
+    """The slot of a command's key; for one that has none, `near` tells it."""
+    if isinstance(near, int):
+        return near
+    key = near if near is not None else command[3 if command[0] in _SCRIPT_CALLS else 1]
     return key_slot(key if isinstance(key, bytes) else str(key).encode())
 
 
@@ -42,56 +42,60 @@ class Cluster(Discovery):
         #: Who took a slot over since the last search; the others may not know it yet.
         self._newest: Endpoint | None = None
 
-    def way(self, command: Command, at: Place | None, last: Outcome = None) -> Way:
+    def way(self, command: Command, near: Target | None, last: Outcome = None) -> Route:
         """The node that has the key's slot, or the one that this has named as the key's."""
         told = redirection(last)
-        # MOVED names the slot of the command's keys, whatever `at` is.
-        node = self._owner(command, told.slot if told is not None and told.kind == "MOVED" else at)
+        # MOVED names the slot of the command's keys, whatever `near` is.
+        node = self._owner(command, told.slot if told is not None and told.kind == "MOVED" else near)
         if told is not None and told.kind == "ASK" and command[0] not in _SCRIPT_CALLS:
             return _Asking(self._told(told))
         return node
 
-    def endpoint(self, at: Place) -> Endpoint | None:
+    def endpoint(self, near: Target) -> Endpoint | None:
         """The node that has the slot."""
-        return self._owner((), at).endpoint
+        return self._owner((), near).endpoint
 
-    def _owner(self, command: Command, at: Place | None) -> Node:
-        node = self._slots[slot_of(command, at)]
+    def _owner(self, command: Command, near: Target | None) -> Node:
+        node = self._slots[slot_of(command, near)]
         if node is None:
             raise self._unknown()
         return node
 
     def ways(
-        self, commands: Sequence[Command], at: Place | None, last: Sequence[Outcome]
-    ) -> Iterable[tuple[Way | Unknown, Sequence[int]]]:
+        self, commands: Sequence[Command], near: Target | None, last: Sequence[Outcome]
+    ) -> Iterable[tuple[Route | NoRoute, Sequence[int]]]:
         """The nodes, each with its commands in their order."""
-        found: dict[Way | Unknown, list[int]] = {}
+        found: dict[Route | NoRoute, list[int]] = {}
         for place, (command, outcome) in enumerate(zip(commands, last, strict=True)):
             try:
-                way: Way | Unknown = self.way(command, at, outcome)
-            except Unknown as unknown:
+                way: Route | NoRoute = self.way(command, near, outcome)
+            except NoRoute as unknown:
                 way = unknown
             found.setdefault(way, []).append(place)
         return found.items()
 
-    def may_help(self, outcome: Outcome) -> bool:
+    def is_retryable(self, outcome: Outcome) -> bool:
         """Whether it failed because the cluster changes, or may have."""
-        return isinstance(outcome, Broken | Unreachable | Unknown) or passes(outcome) or redirection(outcome) is not None
+        return (
+            isinstance(outcome, ConnectionLost | Unreachable | NoRoute)
+            or is_transient(outcome)
+            or redirection(outcome) is not None
+        )
 
-    async def learn(self, outcomes: Iterable[Outcome], seconds: float) -> None:
+    async def refresh(self, outcomes: Iterable[Outcome], seconds: float) -> None:
         """Take over what MOVED tells; learn the whole map where failures tell less."""
         knows_enough = True
         for outcome in outcomes:
             told = redirection(outcome)
-            knows_enough = knows_enough and (told is not None or is_moving(outcome))
+            knows_enough = knows_enough and (told is not None or is_migrating(outcome))
             if told is not None and told.kind == "MOVED":
                 try:
                     owner = self._told(told)
-                except Unknown:
+                except NoRoute:
                     knows_enough = False
                     continue
                 self._slots[told.slot], self._newest = owner, owner.endpoint
-                self.doubt()
+                self.refresh_soon()
         if not knows_enough:
             await self._found_out(seconds)
 
@@ -105,7 +109,7 @@ class Cluster(Discovery):
         # No host stands for that of the node that told it: the one that had the slot.
         teller = self._slots[told.slot]
         if teller is None or teller.endpoint is None:
-            raise Unknown  # a map that came in between knows of no such node
+            raise NoRoute  # a map that came in between knows of no such node
         return self._node((teller.endpoint[0], told.port))
 
     async def _find_out(self) -> None:
@@ -151,5 +155,5 @@ class _AskingSender:
         self._sender = sender
 
     async def send(self, packed: bytes, commands: int = 1, seconds: float | None = None) -> list[Any]:
-        """As `Lane.send`."""
+        """As `MultiplexedConnection.send`."""
         return (await self._sender.send(_ASKING + packed, commands + 1, seconds))[1:]

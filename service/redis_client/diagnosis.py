@@ -10,7 +10,7 @@ import hiredis
 from redis.exceptions import InvalidResponse, RedisError
 
 from service.redis_client import node, replies, topology
-from service.redis_client.multiplexer import Broken, Busy, TimedOut
+from service.redis_client.multiplexer import ConnectionLost, TimedOut, TooManyInFlight
 from service.redis_client.replies import Cause
 
 UNKNOWN = Cause("Redis cannot be reached, or refuses to work, at the address in redis_url", may_pass=True)
@@ -29,9 +29,9 @@ _BY_TYPE: tuple[tuple[type[BaseException], Cause], ...] = (
     (topology.UnknownMaster, Cause("the Sentinels in redis_url know no master by the name in it", may_pass=True)),
     (topology.NoMaster, Cause("no server that the Sentinels name says that it is a master", may_pass=True)),
     (topology.SlotsUnassigned, Cause("the Redis Cluster has slots that no node serves", may_pass=True)),
-    (Busy, Cause("too many commands wait for Redis", may_pass=True)),
+    (TooManyInFlight, Cause("too many commands wait for Redis", may_pass=True)),
     (TimedOut, NO_ANSWER),
-    (Broken, Cause("Redis closed the connection", may_pass=True)),
+    (ConnectionLost, Cause("Redis closed the connection", may_pass=True)),
 )
 #: What redis-py's ConnectionError says of a server that hangs up; in the greeting it may want TLS.
 _HUNG_UP = (

@@ -9,9 +9,9 @@ from typing import Any
 
 import hiredis
 
-from service.redis_client.multiplexer import Lane, LaneError
+from service.redis_client.multiplexer import MultiplexedConnection, RequestFailed
 from service.redis_client.node import Node, Retirement
-from service.redis_client.topology import Unknown
+from service.redis_client.topology import NoRoute
 from service.redis_client.url import Address, Endpoint
 
 #: Seconds between the attempts at a call: a redirection is followed at once, what is not over gets more and more time.
@@ -39,20 +39,20 @@ class Discovery(ABC):
         """Only the time of the call ends its attempts."""
         return chain(PAUSES, repeat(PAUSES[-1]))
 
-    def doubt(self) -> None:
+    def refresh_soon(self) -> None:
         """Begin a search, unless one goes on."""
         if self._search is None or self._search.done():
             self._search = asyncio.get_running_loop().create_task(self._find_out())
 
     async def _found_out(self, seconds: float) -> None:
         """Wait for the end of a search, for so long at most."""
-        self.doubt()
+        self.refresh_soon()
         assert self._search is not None  # noqa: S101 - begun
         await asyncio.wait([self._search], timeout=seconds)
 
-    def _unknown(self) -> Unknown:
+    def _unknown(self) -> NoRoute:
         """The error for a server that is not known, with the reason behind it."""
-        error = Unknown()
+        error = NoRoute()
         error.__cause__ = self._failure or self._last_failure
         return error
 
@@ -64,12 +64,12 @@ class Discovery(ABC):
     async def _find_out(self) -> None:
         """Search where things are, and take it over."""
 
-    async def _ask(self, lane: Lane, packed: bytes) -> Any:  # noqa: ANN401 - Redis replies differ
+    async def _ask(self, lane: MultiplexedConnection, packed: bytes) -> Any:  # noqa: ANN401 - Redis replies differ
         """The reply of a server that may not answer, None then."""
         try:
             async with asyncio.timeout(self._timeout * PATIENCE):
                 (reply,) = await lane.send(packed)
-        except (LaneError, TimeoutError) as error:
+        except (RequestFailed, TimeoutError) as error:
             # A refusal tells more than silence.
             if not isinstance(self._failure, hiredis.ReplyError):
                 self._failure = error

@@ -39,7 +39,7 @@ TICKS = 10
 SILENCE = 2
 
 
-class LaneError(Exception):
+class RequestFailed(Exception):
     """A call got no replies. `sent` tells whether Redis may have seen its commands."""
 
     def __init__(self, *, sent: bool) -> None:
@@ -47,23 +47,23 @@ class LaneError(Exception):
         super().__init__("Redis may have seen the commands" if sent else "nothing was sent")
 
 
-class Busy(LaneError):
+class TooManyInFlight(RequestFailed):
     """Too much is in flight already."""
 
 
-class Unreachable(LaneError):
+class Unreachable(RequestFailed):
     """No connection could be made."""
 
 
-class Broken(LaneError):
+class ConnectionLost(RequestFailed):
     """The connection was lost."""
 
 
-class TimedOut(LaneError):
+class TimedOut(RequestFailed):
     """No reply came in time."""
 
 
-class _Entry:
+class _InFlight:
     """One call in flight."""
 
     __slots__ = ("commands", "deadline", "future", "replies", "size")
@@ -75,12 +75,12 @@ class _Entry:
         self.deadline = deadline
         self.replies: list[Any] = []
 
-    def fail(self, error: LaneError) -> None:
+    def fail(self, error: RequestFailed) -> None:
         if not self.future.done():
             self.future.set_exception(error)
 
 
-class Lane(asyncio.Protocol):
+class MultiplexedConnection(asyncio.Protocol):
     """One shared connection, opened when it is first needed and again when it was lost."""
 
     def __init__(
@@ -98,7 +98,7 @@ class Lane(asyncio.Protocol):
         self._writer: asyncio.StreamWriter | None = None
         self._connecting: asyncio.Task[None] | None = None
         self._reader = hiredis.Reader(replyError=self._reply_error)
-        self._waiting: deque[_Entry] = deque()
+        self._waiting: deque[_InFlight] = deque()
         self._outgoing: list[bytes] = []  # of the last entries in `_waiting`, one each
         self._commands = self._bytes = 0
         #: Why the last attempt to connect failed, None where it did not.
@@ -112,17 +112,17 @@ class Lane(asyncio.Protocol):
         `seconds` is what is left of the call's time where it has waited already.
 
         Raises:
-            LaneError: there are no replies.
+            RequestFailed: there are no replies.
         """
         now = self._loop.time()
         deadline = now + (self._timeout if seconds is None else seconds)
         if self._transport is None:
             await self._connect(deadline)
         if self._transport is None:
-            raise Broken(sent=False)  # lost again before this call had its turn
+            raise ConnectionLost(sent=False)  # lost again before this call had its turn
         if self._commands >= MAX_COMMANDS or self._bytes >= MAX_BYTES:
-            raise Busy(sent=False)
-        entry = _Entry(self._loop.create_future(), commands, len(packed), deadline)
+            raise TooManyInFlight(sent=False)
+        entry = _InFlight(self._loop.create_future(), commands, len(packed), deadline)
         idle = not self._waiting
         self._waiting.append(entry)
         self._outgoing.append(packed)
@@ -181,7 +181,7 @@ class Lane(asyncio.Protocol):
             self._on_demotion()
         return hiredis.ReplyError(text)
 
-    def _forget(self, entry: _Entry) -> None:
+    def _forget(self, entry: _InFlight) -> None:
         self._commands -= entry.commands
         self._bytes -= entry.size
 
@@ -242,4 +242,4 @@ class Lane(asyncio.Protocol):
         self._outgoing.clear()
         self._commands = self._bytes = 0
         for place, entry in enumerate(lost):
-            entry.fail(Broken(sent=place < sent))
+            entry.fail(ConnectionLost(sent=place < sent))

@@ -14,19 +14,28 @@ from typing import Any, NamedTuple, Protocol
 import hiredis
 from redis.asyncio.connection import AbstractConnection
 
-from service.redis_client.multiplexer import MAX_BYTES, MAX_COMMANDS, SILENCE, Busy, Lane, LaneError, TimedOut, pack
+from service.redis_client.multiplexer import (
+    MAX_BYTES,
+    MAX_COMMANDS,
+    SILENCE,
+    MultiplexedConnection,
+    RequestFailed,
+    TimedOut,
+    TooManyInFlight,
+    pack,
+)
 from service.redis_client.url import Endpoint
 
 #: Shares of the time that a command may take: what a group must have left to be sent at all, and what is left when WAIT ends.
 LEAST, MARGIN = 0.3, 0.25
 
 
-class NotReplicated(LaneError):
+class NotReplicated(RequestFailed):
     """Redis has done it, but fewer replicas than promised have confirmed it in time."""
 
 
 class Sender(Protocol):
-    """What takes packed commands and returns their replies, as `Lane` does."""
+    """What takes packed commands and returns their replies, as `MultiplexedConnection` does."""
 
     async def send(self, packed: bytes, commands: int = 1, seconds: float | None = None) -> list[Any]:
         """Send packed commands and return their replies."""
@@ -50,12 +59,15 @@ class Node:
         """
         self.endpoint = endpoint
         connected = partial(
-            Lane, connection, timeout=timeout, on_demotion=None if on_demotion is None else partial(on_demotion, self)
+            MultiplexedConnection,
+            connection,
+            timeout=timeout,
+            on_demotion=None if on_demotion is None else partial(on_demotion, self),
         )
         self.reads = connected()
-        self.writes: Lane | ReplicatedLane = self.reads
+        self.writes: MultiplexedConnection | ReplicatedConnection = self.reads
         if min_replicas:
-            self.writes = ReplicatedLane(connected(), min_replicas, timeout=timeout)
+            self.writes = ReplicatedConnection(connected(), min_replicas, timeout=timeout)
 
     def close(self) -> None:
         """Close the connections; calls in flight fail."""
@@ -102,10 +114,10 @@ class _Write(NamedTuple):
             self.future.set_result(outcome)
 
 
-class ReplicatedLane:
+class ReplicatedConnection:
     """A lane that returns replies once `replicas` replicas have all that the commands wrote."""
 
-    def __init__(self, lane: Lane, replicas: int, *, timeout: float) -> None:
+    def __init__(self, lane: MultiplexedConnection, replicas: int, *, timeout: float) -> None:
         self._lane = lane
         self._replicas = replicas
         self._timeout = timeout
@@ -115,14 +127,14 @@ class ReplicatedLane:
         self._sending: asyncio.Task[None] | None = None
 
     async def send(self, packed: bytes, commands: int = 1, seconds: float | None = None) -> list[Any]:
-        """As `Lane.send`.
+        """As `MultiplexedConnection.send`.
 
         Raises:
             NotReplicated: too few replicas have confirmed it.
-            LaneError: as `Lane.send`.
+            RequestFailed: as `MultiplexedConnection.send`.
         """
         if len(self._next) >= MAX_COMMANDS or self._bytes >= MAX_BYTES:
-            raise Busy(sent=False)
+            raise TooManyInFlight(sent=False)
         deadline = self._loop.time() + (self._timeout if seconds is None else seconds)
         write = _Write(packed, commands, deadline, self._loop.create_future())
         self._next.append(write)
@@ -161,7 +173,7 @@ class ReplicatedLane:
             *replies, confirmed = await self._lane.send(
                 b"".join([*(write.packed for write in group), wait]), sum(write.commands for write in group) + 1, seconds
             )
-        except LaneError as error:
+        except RequestFailed as error:
             for write in group:
                 write.end(type(error)(sent=error.sent))
             return

@@ -99,7 +99,7 @@ class Redirection(NamedTuple):
     port: int
 
 
-def passes(reply: object) -> bool:
+def is_transient(reply: object) -> bool:
     """Whether a reply is a refusal that another attempt, later or elsewhere, may not meet."""
     return isinstance(reply, hiredis.ReplyError) and _PASSING.match(_body(str(reply))) is not None
 
@@ -110,7 +110,7 @@ def is_demoted(reply: object) -> bool:
     return _DEMOTED.match(_body(text)) is not None
 
 
-def is_moving(reply: object) -> bool:
+def is_migrating(reply: object) -> bool:
     """Whether a reply says that a slot is on its way, and not all keys of the command are at either end."""
     return isinstance(reply, hiredis.ReplyError) and _IS_MOVING.match(_body(str(reply))) is not None
 

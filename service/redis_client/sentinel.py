@@ -4,10 +4,10 @@ from collections.abc import Iterable, Sequence
 from functools import partial
 
 from service.redis_client.discovery import Discovery
-from service.redis_client.multiplexer import Broken, Command, Lane, Unreachable, pack
+from service.redis_client.multiplexer import Command, ConnectionLost, MultiplexedConnection, Unreachable, pack
 from service.redis_client.node import Node
-from service.redis_client.replies import passes
-from service.redis_client.topology import NoMaster, Outcome, Place, Unknown, UnknownMaster, Way
+from service.redis_client.replies import is_transient
+from service.redis_client.topology import NoMaster, NoRoute, Outcome, Route, Target, UnknownMaster
 from service.redis_client.url import Address, Endpoint
 
 _ROLE = pack(("ROLE",))
@@ -19,33 +19,33 @@ class Sentinel(Discovery):
     def __init__(self, address: Address, *, timeout: float, min_replicas: int) -> None:
         super().__init__(address, timeout=timeout, min_replicas=min_replicas)
         self._question = pack(("SENTINEL", "GET-MASTER-ADDR-BY-NAME", address.service))
-        self._sentinels: list[Lane] = []
+        self._sentinels: list[MultiplexedConnection] = []
         self._master: Node | None = None
 
-    def way(self, command: Command, at: Place | None) -> Node:  # noqa: ARG002 - every command
+    def way(self, command: Command, near: Target | None) -> Node:  # noqa: ARG002 - every command
         """The master."""
         if self._master is None:
             raise self._unknown()
         return self._master
 
-    def endpoint(self, at: Place) -> Endpoint | None:
+    def endpoint(self, near: Target) -> Endpoint | None:
         """The master."""
-        return self.way((), at).endpoint
+        return self.way((), near).endpoint
 
     def ways(
         self,
         commands: Sequence[Command],
-        at: Place | None,  # noqa: ARG002 - every key
+        near: Target | None,  # noqa: ARG002 - every key
         last: Sequence[Outcome],  # noqa: ARG002 - whatever it was
-    ) -> Iterable[tuple[Way | Unknown, Sequence[int]]]:
+    ) -> Iterable[tuple[Route | NoRoute, Sequence[int]]]:
         """The master, for all of them."""
         return [(self._master or self._unknown(), range(len(commands)))]
 
-    def may_help(self, outcome: Outcome) -> bool:
+    def is_retryable(self, outcome: Outcome) -> bool:
         """Whether another master may answer, or this one in a moment."""
-        return isinstance(outcome, Broken | Unreachable | Unknown) or passes(outcome)
+        return isinstance(outcome, ConnectionLost | Unreachable | NoRoute) or is_transient(outcome)
 
-    async def learn(self, outcomes: Iterable[Outcome], seconds: float) -> None:  # noqa: ARG002 - whatever they were
+    async def refresh(self, outcomes: Iterable[Outcome], seconds: float) -> None:  # noqa: ARG002 - whatever they were
         """Ask who the master is."""
         await self._found_out(seconds)
 
@@ -62,7 +62,9 @@ class Sentinel(Discovery):
     async def _find_out(self) -> None:
         if not self._sentinels:
             self._sentinels = [
-                Lane(partial(self._address.connection, endpoint, seconds=self._timeout, sentinel=True), timeout=self._timeout)
+                MultiplexedConnection(
+                    partial(self._address.connection, endpoint, seconds=self._timeout, sentinel=True), timeout=self._timeout
+                )
                 for endpoint in self._address.hosts
             ]
         self._forget_failure()

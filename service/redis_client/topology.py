@@ -6,42 +6,42 @@ from itertools import chain, repeat
 from typing import Protocol
 
 from service.redis_client import replies
-from service.redis_client.multiplexer import Broken, Command, LaneError, Unreachable
+from service.redis_client.multiplexer import Command, ConnectionLost, RequestFailed, Unreachable
 from service.redis_client.node import Node, Retirement, Sender
 from service.redis_client.url import Address, Endpoint
 
 #: Where a command is run that has no key of its own: beside this key, or at the server that has this slot of a cluster.
-Place = str | int
+Target = str | int
 
 #: Seconds between two reconnects, at first; doubles while the refusals last.
 FIRST_BACKOFF = 0.05
 #: Time-outs without a reconnect, after which the interval begins again at FIRST_BACKOFF.
 QUIET = 10
 
-#: How one attempt at a command ended: the reply, an error that Redis replied, or a `LaneError`; None before the first.
+#: How one attempt at a command ended: the reply, an error that Redis replied, or a `RequestFailed`; None before the first.
 Outcome = object
 
 
-class Unknown(LaneError):
+class NoRoute(RequestFailed):
     """It is not known which server to ask."""
 
     def __init__(self) -> None:
         super().__init__(sent=False)
 
 
-class UnknownMaster(Unknown):
+class UnknownMaster(NoRoute):
     """Sentinels answer, and know no master by the name that they were asked for."""
 
 
-class NoMaster(Unknown):
+class NoMaster(NoRoute):
     """The server that Sentinels name says that it is not a master."""
 
 
-class SlotsUnassigned(Unknown):
+class SlotsUnassigned(NoRoute):
     """No node of the cluster serves the slot."""
 
 
-class Way(Protocol):
+class Route(Protocol):
     """The way to a server: a node, or what stands in for one."""
 
     @property
@@ -54,34 +54,34 @@ class Way(Protocol):
 
 
 class Topology(Protocol):
-    """What a link knows of the servers of a store. `at` tells where, for a command without a key of its own."""
+    """What a link knows of the servers of a store. `near` tells where, for a command without a key of its own."""
 
     @property
     def pauses(self) -> Iterable[float]:
         """The seconds before each further attempt at a call, as many as there may be."""
 
-    def way(self, command: Command, at: Place | None) -> Way:
+    def way(self, command: Command, near: Target | None) -> Route:
         """The way for a command.
 
         Raises:
             Unknown: no server is known for it.
         """
 
-    def endpoint(self, at: Place) -> Endpoint | None:
-        """The server that is meant by `at`, None for that on a socket; raises as `way`."""
+    def endpoint(self, near: Target) -> Endpoint | None:
+        """The server that is meant by `near`, None for that on a socket; raises as `way`."""
 
     def ways(
-        self, commands: Sequence[Command], at: Place | None, last: Sequence[Outcome]
-    ) -> Iterable[tuple[Way | Unknown, Sequence[int]]]:
+        self, commands: Sequence[Command], near: Target | None, last: Sequence[Outcome]
+    ) -> Iterable[tuple[Route | NoRoute, Sequence[int]]]:
         """The ways for all commands after their last outcomes, each with the places of the commands that take it."""
 
-    def may_help(self, outcome: Outcome) -> bool:
+    def is_retryable(self, outcome: Outcome) -> bool:
         """Whether another attempt may end better, provided that the last one changed nothing."""
 
-    async def learn(self, outcomes: Iterable[Outcome], seconds: float) -> None:
+    async def refresh(self, outcomes: Iterable[Outcome], seconds: float) -> None:
         """Find out before another attempt where things are now, in at most so many seconds."""
 
-    def doubt(self) -> None:
+    def refresh_soon(self) -> None:
         """Find it out in the background: a server does not answer."""
 
     def slots(self) -> list[int]:
@@ -91,7 +91,7 @@ class Topology(Protocol):
         """Close all connections."""
 
 
-class One:
+class Standalone:
     """One server, whatever name leads to it.
 
     The name may move (a managed failover, a TCP proxy): the server behind the open connections is demoted, and new ones lead to
@@ -109,7 +109,7 @@ class One:
         self._backoff = FIRST_BACKOFF
         self._last_change = self._next_change = 0.0
 
-    def way(self, command: Command, at: Place | None) -> Node:  # noqa: ARG002 - every command
+    def way(self, command: Command, near: Target | None) -> Node:  # noqa: ARG002 - every command
         """The server."""
         if self._node is None:
             endpoint = self._address.hosts[0] if self._address.hosts else None
@@ -139,32 +139,32 @@ class One:
         self._retired.add(node)
         self._node = None
 
-    def endpoint(self, at: Place) -> Endpoint | None:
+    def endpoint(self, near: Target) -> Endpoint | None:
         """The server."""
-        return self.way((), at).endpoint
+        return self.way((), near).endpoint
 
     def ways(
         self,
         commands: Sequence[Command],
-        at: Place | None,
+        near: Target | None,
         last: Sequence[Outcome],  # noqa: ARG002 - whatever it was
-    ) -> Iterable[tuple[Way | Unknown, Sequence[int]]]:
+    ) -> Iterable[tuple[Route | NoRoute, Sequence[int]]]:
         """The server, for all of them."""
-        return [(self.way(commands[0], at), range(len(commands)))]
+        return [(self.way(commands[0], near), range(len(commands)))]
 
     @property
     def pauses(self) -> Iterable[float]:
         """Once more at once, and then for as long as there is time: a Redis that is being restarted is soon there again."""
         return chain((0.0, 0.05, 0.1), repeat(0.2))
 
-    def may_help(self, outcome: Outcome) -> bool:
+    def is_retryable(self, outcome: Outcome) -> bool:
         """Whether the connection was lost or could not be made, or the server is not the master, or not yet."""
-        return isinstance(outcome, Broken | Unreachable) or replies.is_demoted(outcome)
+        return isinstance(outcome, ConnectionLost | Unreachable) or replies.is_demoted(outcome)
 
-    async def learn(self, outcomes: Iterable[Outcome], seconds: float) -> None:
+    async def refresh(self, outcomes: Iterable[Outcome], seconds: float) -> None:
         """There is nothing to learn: a node reports its demotion."""
 
-    def doubt(self) -> None:
+    def refresh_soon(self) -> None:
         """There is nowhere else to look."""
 
     def slots(self) -> list[int]:

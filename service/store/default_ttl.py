@@ -11,7 +11,7 @@ import orjson
 
 from service.configs.ttl import ttl_of
 from service.errors import BadRequest
-from service.redis_client.client import Link, checked
+from service.redis_client.client import RedisClient, checked
 from service.store import keys, scripts
 from service.store.keys import Partition
 
@@ -29,16 +29,16 @@ def default_ttl(configs: bytes | None) -> int:
         return 0
 
 
-async def tell(link: Link, partitions: Sequence[Partition], revision: int, ttl: int) -> None:
+async def publish(redis: RedisClient, partitions: Sequence[Partition], revision: int, ttl: int) -> None:
     """Let `partitions` know the default lifetime that the configs of `revision` ask for."""
-    await SET_SESSION_TTL.run_many(link, [((each.state,), (*each.owner, revision, ttl or "")) for each in partitions])
+    await SET_SESSION_TTL.run_many(redis, [((each.state,), (*each.owner, revision, ttl or "")) for each in partitions])
 
 
-async def is_told(link: Link, partition: Partition) -> bool:
+async def is_current(redis: RedisClient, partition: Partition) -> bool:
     """Whether `partition` knows what the project's configs ask for, and would learn of a change of them."""
     project = keys.project_key(partition.slug)
     (ttl, known), (configs, revision) = checked(
-        await link.batch(
+        await redis.batch(
             [
                 ("HMGET", partition.state, NAME, "session_ttl_revision"),
                 ("HMGET", project, "configs", "configs_revision"),
@@ -55,15 +55,15 @@ def _revision(text: bytes | None) -> int:
     return int(text) if text is not None and text.isdigit() else 0
 
 
-async def tell_again(link: Link, partition: Partition) -> None:
+async def republish(redis: RedisClient, partition: Partition) -> None:
     """Let `partition` know what the project's configs ask for, whatever it knows."""
     project = keys.project_key(partition.slug)
-    known = _revision(await link.call("HGET", partition.state, "session_ttl_revision"))
+    known = _revision(await redis.call("HGET", partition.state, "session_ttl_revision"))
     # In this order: a change that comes between is read, and told again under its own, later revision.
     revision, configs = checked(
-        await link.batch([("HINCRBY", project, "configs_revision", 1), ("HGET", project, "configs")], writes=True)
+        await redis.batch([("HINCRBY", project, "configs_revision", 1), ("HGET", project, "configs")], writes=True)
     )
     if known >= revision:
         # A revision that was lost: the next ones must be above what partitions know.
-        revision = await link.call("HINCRBY", project, "configs_revision", known - revision + 1, writes=True)
-    await tell(link, [partition], revision, default_ttl(configs))
+        revision = await redis.call("HINCRBY", project, "configs_revision", known - revision + 1, writes=True)
+    await publish(redis, [partition], revision, default_ttl(configs))

@@ -1,6 +1,6 @@
 """Listing: which sessions match, page by page, in the order of (created_at, id).
 
-A query becomes demands on the index (pure), `find.lua` walks the index for candidates, and the filter decides on every one of
+A query becomes required terms (pure), `find.lua` walks the index for candidates, and the filter decides on every one of
 them. The candidates of all partitions are examined in the order of the list, so where a page ends early, because its budget is
 used up, everything before its cursor has been examined and nothing behind it. A cursor holds, for each partition, the serial to
 go on after, so a page costs the same at any depth and neither repeats nor skips a session that stands still.
@@ -18,9 +18,9 @@ from math import ceil, floor
 from typing import Protocol
 
 from service.configs.budget import UNLIMITED, Budget, OutOfBudget
-from service.configs.terms import Alternatives, user_term
+from service.configs.terms import RequiredTerm, user_term
 from service.errors import BadRequest, FilterTooExpensive
-from service.redis_client.client import Link, checked
+from service.redis_client.client import RedisClient, checked
 from service.store import scripts
 from service.store.keys import Partition
 from service.store.sessions import Session, Sessions, is_expired, microseconds, session_of
@@ -44,10 +44,10 @@ _SERIAL_MAX = 2**53
 
 
 class Filter(Protocol):
-    """What a session's configs must hold: demands that narrow, and the test that decides."""
+    """What a session's configs must hold: required_terms that narrow, and the test that decides."""
 
     @property
-    def demands(self) -> tuple[Alternatives, ...]:
+    def required_terms(self) -> tuple[RequiredTerm, ...]:
         """What the index is asked for."""
 
     def matches(self, configs: bytes, budget: Budget) -> bool:
@@ -64,10 +64,10 @@ class Query:
     after: tuple[int | None, ...] | None = None
 
     @property
-    def demands(self) -> tuple[Alternatives, ...]:
+    def required_terms(self) -> tuple[RequiredTerm, ...]:
         """What the index is asked for; empty where it cannot narrow the query."""
-        demands = self.filter.demands if self.filter else ()
-        return demands if self.user is None else (Alternatives(user_term(self.user)), *demands)
+        required_terms = self.filter.required_terms if self.filter else ()
+        return required_terms if self.user is None else (RequiredTerm(user_term(self.user)), *required_terms)
 
     def holds(self, session: Session, budget: Budget) -> bool:
         """Whether the session is one that was asked for; the index only proposes. Raises OutOfBudget."""
@@ -184,7 +184,7 @@ class Scan:
         self, sessions: Sessions, query: Query, after: Sequence[int | None], budget: Budget, time_slice: TimeSlice
     ) -> None:
         self.walks = [
-            Walk(sessions.link, partition, query, position)
+            PartitionScan(sessions.redis, partition, query, position)
             for partition, position in zip(sessions.all_partitions, after, strict=True)
         ]
         #: Whether every candidate has been examined.
@@ -197,7 +197,7 @@ class Scan:
         self._has_examined = False
         self._is_over = False
         self._batch = 0  # candidates of one walk to read in a round trip
-        self._order: Iterator[Walk] = iter(())
+        self._order: Iterator[PartitionScan] = iter(())
 
     async def start(self, wanted: int) -> None:
         """Read the first candidates, enough for `wanted` matches where most candidates match.
@@ -209,7 +209,7 @@ class Scan:
         self._batch = wanted if partitions == 1 else min(wanted, 2 * wanted // partitions + 3)
         await self._fetch(self.walks)
 
-    def matches(self) -> "Iterator[tuple[Session, Walk]]":
+    def matches(self) -> "Iterator[tuple[Session, PartitionScan]]":
         """The next sessions that were asked for, each with its walk, as far as they can be told without `proceed`.
 
         Raises:
@@ -264,7 +264,7 @@ class Scan:
         self._batch *= 2
         self._budget.take_lookup(await self._fetch(short) // MEMBERS_PER_CANDIDATE)
 
-    async def _fetch(self, walks: Sequence["Walk"]) -> int:
+    async def _fetch(self, walks: Sequence["PartitionScan"]) -> int:
         """Read candidates of `walks`; returns how many members of index sets were looked at."""
         self._batch = max(1, min(self._batch, BATCH_MAX, self._budget.candidates))
         max_bytes = self.read_bytes // len(self.walks)
@@ -273,7 +273,7 @@ class Scan:
         self._order = self._in_order()
         return members
 
-    def _in_order(self) -> Iterator["Walk"]:
+    def _in_order(self) -> Iterator["PartitionScan"]:
         """The walk of each next candidate, as far as the order is certain: until a walk with more to read has none left."""
         if len(self.walks) == 1:
             yield from repeat(self.walks[0], len(self.walks[0].candidates))
@@ -297,18 +297,18 @@ async def _beginning(sessions: Sessions, query: Query) -> tuple[int | None, ...]
     if not query.descending or sessions.partitions == 1:
         return (None,) * sessions.partitions
     # A partition that gives nothing to the first page must not begin a later one with sessions that are newer than it.
-    last = checked(await sessions.link.batch([("HGET", partition.state, "serial") for partition in sessions.all_partitions]))
+    last = checked(await sessions.redis.batch([("HGET", partition.state, "serial") for partition in sessions.all_partitions]))
     return tuple((int(serial) if serial is not None and serial.isdigit() else 0) + 1 for serial in last)
 
 
-async def all_matches(sessions: Sessions, query: Query, *, with_expired: bool = False) -> AsyncIterator[list[Session]]:
+async def iter_matches(sessions: Sessions, query: Query, *, with_expired: bool = False) -> AsyncIterator[list[Session]]:
     """Every session that `query` asks for, in batches, a partition after another: for counting and bulk work.
 
     No budget ends it. `with_expired`: those too whose lifetime is over and that are still to be swept.
     """
     unlimited, time_slice = Budget(), TimeSlice()
     for partition in sessions.all_partitions:
-        walk = Walk(sessions.link, partition, query, None, with_expired=with_expired)
+        walk = PartitionScan(sessions.redis, partition, query, None, with_expired=with_expired)
         while not walk.done:
             await time_slice.pause(walk.fetch(BATCH_MAX, READ_BYTES))
             batch = []
@@ -322,13 +322,13 @@ async def all_matches(sessions: Sessions, query: Query, *, with_expired: bool = 
 
 
 @dataclass(slots=True, eq=False)
-class Walk:
+class PartitionScan:
     """A walk over the candidates of one partition, in order. `candidates` are those that were read and not taken yet.
 
     `position` is the serial of the last session on the page, or where the page began.
     """
 
-    link: Link
+    redis: RedisClient
     partition: Partition
     query: Query
     position: int | None
@@ -366,7 +366,7 @@ class Walk:
         """
         partition = self.partition
         more, self._after, members, time, *found = await FIND.run(
-            self.link,
+            self.redis,
             (partition.sessions,),
             (
                 partition.prefix,
@@ -375,7 +375,7 @@ class Walk:
                 int(self.query.descending),
                 wanted,
                 max_bytes,
-                *(part for demand in self.query.demands for part in (demand.term, demand.spill or "")),
+                *(part for demand in self.query.required_terms for part in (demand.term, demand.spill or "")),
             ),
             writes=False,
         )

@@ -12,7 +12,7 @@ from dataclasses import dataclass, fields
 from typing import Self
 
 from service.errors import LayoutChanged, StartupError, StoreEmpty, StoreUnavailable
-from service.redis_client.client import Link
+from service.redis_client.client import RedisClient
 from service.store import keys
 
 #: The version of the arrangement of the keys that this release reads and writes.
@@ -56,8 +56,8 @@ class _Record:
     oldest_writer: bytes | None
 
     @classmethod
-    async def load(cls, link: Link) -> Self:
-        return cls(*await link.call("HMGET", keys.STORE, *(item.name for item in fields(cls))))
+    async def load(cls, redis: RedisClient) -> Self:
+        return cls(*await redis.call("HMGET", keys.STORE, *(item.name for item in fields(cls))))
 
     @property
     def is_missing(self) -> bool:
@@ -84,15 +84,15 @@ def _text(field: bytes | None) -> str:
     return "?" if field is None else field.decode(errors="replace")
 
 
-async def read(link: Link, *, writes: bool = True) -> Layout:
+async def read(redis: RedisClient, *, writes: bool = True) -> Layout:
     """The record, for what `writes` to the store or only reads it.
 
     Raises:
         StartupError: there is none, or it is damaged, or this release may not use the store.
     """
-    record = await _Record.load(link)
+    record = await _Record.load(redis)
     _require_usable(record, writes=writes)
-    block_size, target, phase, sessions = await link.call("HMGET", keys.STORE, "block_size", *_MOVE)
+    block_size, target, phase, sessions = await redis.call("HMGET", keys.STORE, "block_size", *_MOVE)
     try:
         move = None if target is None else Move(int(target), phase.decode(), int(sessions))
         layout = Layout(int(record.partitions or b""), int(block_size), move)
@@ -111,24 +111,24 @@ def _require_usable(record: _Record, *, writes: bool) -> None:
         raise StartupError(problem)
 
 
-async def note(link: Link, move: Move) -> None:
+async def record_move(redis: RedisClient, move: Move) -> None:
     """Record how far a move is."""
     target, phase, sessions = _MOVE
-    await link.call("HSET", keys.STORE, target, move.target, phase, move.phase, sessions, move.sessions, writes=True)
+    await redis.call("HSET", keys.STORE, target, move.target, phase, move.phase, sessions, move.sessions, writes=True)
 
 
-async def end(link: Link, partitions: int) -> None:
+async def finish_move(redis: RedisClient, partitions: int) -> None:
     """Record that the store has `partitions` and is not being moved."""
-    await link.call("HSET", keys.STORE, "partitions", partitions, writes=True)
-    await link.call("HDEL", keys.STORE, *_MOVE, writes=True)
+    await redis.call("HSET", keys.STORE, "partitions", partitions, writes=True)
+    await redis.call("HDEL", keys.STORE, *_MOVE, writes=True)
 
 
-async def exists(link: Link) -> bool:
+async def exists(redis: RedisClient) -> bool:
     """Whether Redis holds a store."""
-    return not (await _Record.load(link)).is_missing
+    return not (await _Record.load(redis)).is_missing
 
 
-async def partitions_at_rest(link: Link, *, writes: bool = True, needs_record: bool = True) -> int:
+async def settled_partitions(redis: RedisClient, *, writes: bool = True, needs_record: bool = True) -> int:
     """How many partitions the store has, 1 where it does not say; for what `writes` to the store or only reads it.
 
     Without a record there is no store, unless the caller is about to begin one and `needs_record` is false.
@@ -136,7 +136,7 @@ async def partitions_at_rest(link: Link, *, writes: bool = True, needs_record: b
     Raises:
         StartupError: there is no store, this release may not use it, or it is being moved to another number of partitions.
     """
-    record = await _Record.load(link)
+    record = await _Record.load(redis)
     if needs_record or not record.is_missing:
         _require_usable(record, writes=writes)
     if record.moving_to is not None:
@@ -147,14 +147,14 @@ async def partitions_at_rest(link: Link, *, writes: bool = True, needs_record: b
     return int(record.partitions or 1)
 
 
-async def confirm(link: Link, partitions: int) -> None:
+async def confirm(redis: RedisClient, partitions: int) -> None:
     """Make sure that a server that was started with `partitions` still may work on the store.
 
     Raises:
         StoreEmpty: there is no store any more.
         LayoutChanged, StoreUnavailable: it may not.
     """
-    record = await _Record.load(link)
+    record = await _Record.load(redis)
     if record.is_missing:
         raise StoreEmpty
     problem = record.version_problem(writes=True)

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from service.errors import LayoutChanged, StateIncomplete, Unauthorized
-from service.redis_client.client import Link, checked
+from service.redis_client.client import RedisClient, checked
 from service.redis_client.multiplexer import Command
 from service.store.keys import Partition
 
@@ -24,23 +24,23 @@ DELETED, MOVING = "deleted", 0
 BATCH = 500
 
 
-async def record(link: Link, partitions: Sequence[Partition]) -> None:
+async def record(redis: RedisClient, partitions: Sequence[Partition]) -> None:
     """Write the owner of each partition into its state."""
-    await _run(link, [("HSET", each.state, *_fields(each)) for each in partitions], writes=True)
+    await _run(redis, [("HSET", each.state, *_fields(each)) for each in partitions], writes=True)
 
 
-async def complete(link: Link, partitions: Sequence[Partition]) -> None:
+async def complete(redis: RedisClient, partitions: Sequence[Partition]) -> None:
     """As `record`, where a state does not name an owner; one that is named stays.
 
     Looked at first: a server must start on a store that is full and takes no write.
     """
     pairs = [(each.state, name, value) for each in partitions for name, value in each.owner._asdict().items()]
-    stored = await _run(link, [("HGET", state, name) for state, name, _ in pairs])
+    stored = await _run(redis, [("HGET", state, name) for state, name, _ in pairs])
     missing = [pair for pair, value in zip(pairs, stored, strict=True) if value is None]
-    await _run(link, [("HSETNX", *pair) for pair in missing], writes=True)
+    await _run(redis, [("HSETNX", *pair) for pair in missing], writes=True)
 
 
-async def confirm(link: Link, partition: Partition) -> None:
+async def confirm(redis: RedisClient, partition: Partition) -> None:
     """Make sure that a partition has its owner still, as a script that writes does.
 
     Raises:
@@ -48,7 +48,7 @@ async def confirm(link: Link, partition: Partition) -> None:
         LayoutChanged: the store has another number of partitions, or is being moved to one.
         StateIncomplete: its state names no owner.
     """
-    project_id, partitions = await link.call("HMGET", partition.state, "project_id", "partitions")
+    project_id, partitions = await redis.call("HMGET", partition.state, "project_id", "partitions")
     if project_id is None or partitions is None:
         raise StateIncomplete
     if project_id != partition.owner.project_id.encode():
@@ -61,8 +61,8 @@ def _fields(partition: Partition) -> tuple[str | int, ...]:
     return tuple(part for pair in partition.owner._asdict().items() for part in pair)
 
 
-async def _run(link: Link, commands: Sequence[Command], *, writes: bool = False) -> list[Any]:
+async def _run(redis: RedisClient, commands: Sequence[Command], *, writes: bool = False) -> list[Any]:
     replies: list[Any] = []
     for first in range(0, len(commands), BATCH):
-        replies += checked(await link.batch(commands[first : first + BATCH], writes=writes))
+        replies += checked(await redis.batch(commands[first : first + BATCH], writes=writes))
     return replies

@@ -22,10 +22,10 @@ from service.errors import (
     Unreadable,
     WriteUncertain,
 )
-from service.redis_client.client import Link, checked
+from service.redis_client.client import RedisClient, checked
 from service.store import default_ttl, keys, manifest, ownership, scripts
 from service.store.keys import Owner, all_partitions, is_text
-from service.store.listing import Query, all_matches
+from service.store.listing import Query, iter_matches
 from service.store.sessions import Project, Sessions
 
 PATCH_PROJECT = scripts.load("patch_project")
@@ -51,7 +51,7 @@ def digest(key: str, secret: str) -> str:
 class Registry:
     """All projects of a store. `secret` is what keys are hashed with."""
 
-    link: Link
+    redis: RedisClient
     secret: str
 
     async def create(self, slug: str) -> tuple[Project, str]:
@@ -72,15 +72,15 @@ class Registry:
             BadRequest: it had to be `new` and is not.
             StartupError: the store is being moved to another number of partitions.
         """
-        partitions = await manifest.partitions_at_rest(self.link, needs_record=False)
+        partitions = await manifest.settled_partitions(self.redis, needs_record=False)
         # Looked at first: a server must start on a store that is full and takes no more.
-        is_there = not new and await self.link.call("HGET", keys.PROJECTS, slug) is not None
-        is_new = not is_there and await self.link.call("HSETNX", keys.PROJECTS, slug, str(uuid4()), writes=True)
+        is_there = not new and await self.redis.call("HGET", keys.PROJECTS, slug) is not None
+        is_new = not is_there and await self.redis.call("HSETNX", keys.PROJECTS, slug, str(uuid4()), writes=True)
         if not is_new and new:
             raise BadRequest(f"there is a project {slug} already")
         project = await self.get(slug)
         created_at = int(time.time() * 1_000_000)
-        await self.link.batch(
+        await self.redis.batch(
             [
                 ("HSETNX", keys.project_key(slug), "id", project.id),
                 ("HSETNX", keys.project_key(slug), "created_at", created_at),
@@ -90,14 +90,14 @@ class Registry:
         )
         # A state that outlived an earlier project of that name names that one.
         write = ownership.record if is_new else ownership.complete
-        await write(self.link, all_partitions(slug, Owner(project.id, partitions), partitions))
+        await write(self.redis, all_partitions(slug, Owner(project.id, partitions), partitions))
         return project
 
     async def complete_states(self) -> None:
         """Let the state of every partition of every project name its owner: states written by earlier versions do not."""
-        partitions = await manifest.partitions_at_rest(self.link)
+        partitions = await manifest.settled_partitions(self.redis)
         for project in await self.all():
-            await ownership.complete(self.link, all_partitions(project.slug, Owner(project.id, partitions), partitions))
+            await ownership.complete(self.redis, all_partitions(project.slug, Owner(project.id, partitions), partitions))
 
     async def get(self, slug: str) -> Project:
         """The project `slug`.
@@ -105,14 +105,14 @@ class Registry:
         Raises:
             ProjectNotFound: there is none.
         """
-        project_id = await self.link.call("HGET", keys.PROJECTS, slug)
+        project_id = await self.redis.call("HGET", keys.PROJECTS, slug)
         if project_id is None:
             raise ProjectNotFound(slug)
         return Project(slug, project_id.decode())
 
     async def all(self) -> list[Project]:
         """Every project, by name; a name that is not UTF-8 was written by hand, and is none."""
-        flat = await self.link.call("HGETALL", keys.PROJECTS)
+        flat = await self.redis.call("HGETALL", keys.PROJECTS)
         pairs = zip(flat[::2], flat[1::2], strict=True)
         projects = (Project(slug.decode(), name.decode()) for slug, name in pairs if is_text(slug) and is_text(name))
         return sorted(projects, key=lambda each: each.slug)
@@ -124,40 +124,40 @@ class Registry:
         if await self._has_key(project, known, name):
             return key
         # The set first: a token that no set names could not be revoked with its project.
-        await self.link.call("SADD", keys.tokens_key(project.slug), known, writes=True)
-        await self.link.call(
+        await self.redis.call("SADD", keys.tokens_key(project.slug), known, writes=True)
+        await self.redis.call(
             "HSET", keys.token_key(known), "project", project.slug, "project_id", project.id, "name", name, writes=True
         )
         return key
 
     async def _has_key(self, project: Project, known: str, name: str) -> bool:
         """Whether the key whose hash is `known` is recorded as it should be; then nothing needs to be written."""
-        record = await self.link.call("HMGET", keys.token_key(known), "project", "project_id", "name")
+        record = await self.redis.call("HMGET", keys.token_key(known), "project", "project_id", "name")
         wanted = [project.slug.encode(), project.id.encode(), name.encode()]
-        return record == wanted and known.encode() in await self.link.call("SMEMBERS", keys.tokens_key(project.slug))
+        return record == wanted and known.encode() in await self.redis.call("SMEMBERS", keys.tokens_key(project.slug))
 
     async def hashes(self, project: Project, name: str) -> set[str]:
         """The hashes of the keys of `project` that are called `name`."""
         named = set()
-        for member in await self.link.call("SMEMBERS", keys.tokens_key(project.slug)):
+        for member in await self.redis.call("SMEMBERS", keys.tokens_key(project.slug)):
             known = member.decode()
-            if await self.link.call("HGET", keys.token_key(known), "name") == name.encode():
+            if await self.redis.call("HGET", keys.token_key(known), "name") == name.encode():
                 named.add(known)
         return named
 
     async def revoke_keys(self, project: Project, *, name: str | None = None, but: str | None = None) -> None:
         """Revoke all keys of `project`, or those called `name`, except the key `but`."""
         kept = digest(but, self.secret) if but else None
-        for member in await self.link.call("SMEMBERS", keys.tokens_key(project.slug)):
+        for member in await self.redis.call("SMEMBERS", keys.tokens_key(project.slug)):
             known = member.decode()
-            record = await self.link.call("HGET", keys.token_key(known), "name")
+            record = await self.redis.call("HGET", keys.token_key(known), "name")
             if known != kept and (name is None or record == name.encode()):
                 await self._revoke(project, known)
 
     async def _revoke(self, project: Project, known: str) -> None:
         """Revoke the key of `project` whose hash is `known`."""
-        await self.link.call("DEL", keys.token_key(known), writes=True)
-        await self.link.call("SREM", keys.tokens_key(project.slug), known, writes=True)
+        await self.redis.call("DEL", keys.token_key(known), writes=True)
+        await self.redis.call("SREM", keys.tokens_key(project.slug), known, writes=True)
 
     async def rotate_key(self, project: Project, show: Callable[[str], None]) -> str:
         """Give `project` a new key, hand it to `show`, and revoke all others; returns the key.
@@ -173,9 +173,9 @@ class Registry:
         await self.revoke_keys(project, but=key)
         return key
 
-    async def open(self, key: str) -> Project | None:
+    async def load(self, key: str) -> Project | None:
         """The project that `key` opens, if it opens one."""
-        record = await self.link.call("HMGET", keys.token_key(digest(key, self.secret)), "project", "project_id")
+        record = await self.redis.call("HMGET", keys.token_key(digest(key, self.secret)), "project", "project_id")
         return None if None in record else Project(record[0].decode(), record[1].decode())
 
     async def delete(self, sessions: Sessions) -> None:
@@ -191,16 +191,16 @@ class Registry:
         if await self.get(slug) != sessions.project:
             raise ProjectNotFound(slug)
         nobodys = Sessions(
-            self.link, Project(slug, ownership.DELETED), sessions.limits, sessions.partitions, sessions.block_size
+            self.redis, Project(slug, ownership.DELETED), sessions.limits, sessions.partitions, sessions.block_size
         )
-        await ownership.record(self.link, nobodys.all_partitions)
-        async for batch in all_matches(nobodys, Query(), with_expired=True):
+        await ownership.record(self.redis, nobodys.all_partitions)
+        async for batch in iter_matches(nobodys, Query(), with_expired=True):
             await nobodys.delete_many([session.id for session in batch])
         # In one command: users are written by the project's record.
         own = (keys.project_key(slug), keys.users_key(slug), keys.expected_users_key(slug), keys.tokens_key(slug))
         states = [("UNLINK", partition.state) for partition in nobodys.all_partitions]
-        checked(await self.link.batch([("UNLINK", *own), *states], writes=True))
-        await self.link.call("HDEL", keys.PROJECTS, slug, writes=True)
+        checked(await self.redis.batch([("UNLINK", *own), *states], writes=True))
+        await self.redis.call("HDEL", keys.PROJECTS, slug, writes=True)
 
 
 Opened = TypeVar("Opened")
@@ -219,7 +219,7 @@ class KeyRing(Generic[Opened]):
         self._opened = opened
         self._known: dict[str, tuple[float, str, Opened, str]] = {}
 
-    async def open(self, authorization: str, *, anew: bool = False) -> Opened:
+    async def authenticate(self, authorization: str, *, anew: bool = False) -> Opened:
         """What the key in an Authorization header opens. With `anew`, Redis is asked whatever is known.
 
         Raises:
@@ -235,10 +235,10 @@ class KeyRing(Generic[Opened]):
         if scheme.lower() != "bearer" or not key.startswith(KEY_PREFIX) or len(key) > KEY_MAX or not key.isascii():
             raise Unauthorized
         asked = time.monotonic()
-        project = await self._registry.open(key)
+        project = await self._registry.load(key)
         # Asked as often as the key is: within KEY_TTL no worker works on a store that was emptied, that is being moved, or that
         # only newer releases may use. It comes before the refusal: in an emptied store every key is unknown.
-        await manifest.confirm(self._registry.link, self._partitions)
+        await manifest.confirm(self._registry.redis, self._partitions)
         if project is None:
             self._known.pop(authorization, None)
             raise Unauthorized
@@ -269,7 +269,7 @@ class ProjectConfigs:
 
     async def get(self) -> bytes:
         """All of them."""
-        stored: bytes | None = await self.sessions.link.call("HGET", self._key, "configs")
+        stored: bytes | None = await self.sessions.redis.call("HGET", self._key, "configs")
         return stored or b"{}"
 
     async def patch(self, changes: Document) -> bytes:
@@ -284,10 +284,10 @@ class ProjectConfigs:
         ttls = [ttl_of(orjson.loads(member.value), default_ttl.NAME) for member in changes.members if member.key == _TTL_KEY]
         if ttls:
             # The record does not know of partitions: none would learn of a change that is made while they are moved.
-            await ownership.confirm(self.sessions.link, self.sessions.all_partitions[0])
+            await ownership.confirm(self.sessions.redis, self.sessions.all_partitions[0])
         limits = self.sessions.limits
         reply = await PATCH_PROJECT.run(
-            self.sessions.link,
+            self.sessions.redis,
             (self._key,),
             (self.sessions.project.id, limits.max_configs_bytes, limits.max_keys, *members),
         )
@@ -307,7 +307,7 @@ class ProjectConfigs:
 
     async def _tell(self, revision: int, ttl: int) -> None:
         try:
-            await default_ttl.tell(self.sessions.link, self.sessions.all_partitions, revision, ttl)
+            await default_ttl.publish(self.sessions.redis, self.sessions.all_partitions, revision, ttl)
         except StoreUnavailable as error:
             # The configs are changed already.
             raise WriteUncertain from error

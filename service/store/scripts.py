@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from importlib import resources
 from typing import Any
 
-from service.redis_client.client import Link, checked
+from service.redis_client.client import RedisClient, checked
 from service.redis_client.errors import NoScriptError
 from service.redis_client.multiplexer import Command
 
@@ -37,23 +37,25 @@ class Script:
         """The command that runs this script, and makes it known to the server that runs it."""
         return ("EVAL", self.source, len(keys), *keys, *arguments)
 
-    async def run(self, link: Link, keys: Sequence[str], arguments: Sequence[str | bytes | int], *, writes: bool = True) -> Any:  # noqa: ANN401 - each script has its own reply
-        """Run the script. Raises as `Link.call` does."""
+    async def run(
+        self, redis: RedisClient, keys: Sequence[str], arguments: Sequence[str | bytes | int], *, writes: bool = True
+    ) -> Any:  # noqa: ANN401 - each script has its own reply
+        """Run the script. Raises as `RedisClient.call` does."""
         try:
-            return await link.call(*self.command(keys, arguments), writes=writes)
+            return await redis.call(*self.command(keys, arguments), writes=writes)
         except NoScriptError:
-            return await link.call(*self.loading(keys, arguments), writes=writes)
+            return await redis.call(*self.loading(keys, arguments), writes=writes)
 
     async def run_many(
-        self, link: Link, calls: Sequence[tuple[Sequence[str], Sequence[str | bytes | int]]], *, writes: bool = True
+        self, redis: RedisClient, calls: Sequence[tuple[Sequence[str], Sequence[str | bytes | int]]], *, writes: bool = True
     ) -> list[Any]:
         """Run the script once a call, in one round trip; each run is atomic, all of them together are not."""
-        replies = await link.batch([self.command(*call) for call in calls], writes=writes)
+        replies = await redis.batch([self.command(*call) for call in calls], writes=writes)
         while missing := [place for place, reply in enumerate(replies) if isinstance(reply, NoScriptError)]:
             # The first makes it known to its server; in a cluster others may lack it still.
             first, *others = (calls[place] for place in missing)
             again = [self.loading(*first), *(self.command(*call) for call in others)]
-            for place, reply in zip(missing, await link.batch(again, writes=writes), strict=True):
+            for place, reply in zip(missing, await redis.batch(again, writes=writes), strict=True):
                 replies[place] = reply
         return checked(replies)
 

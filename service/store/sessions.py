@@ -10,7 +10,7 @@ from service.configs.document import EMPTY, NULL, Document, check_size
 from service.configs.limits import Limits
 from service.configs.ttl import LAST_MOMENT
 from service.errors import ConfigsTooLarge, ProjectFull, SessionNotFound, Unreadable
-from service.redis_client.client import Link, checked
+from service.redis_client.client import RedisClient, checked
 from service.store import scripts
 from service.store.conditions import UNCONDITIONAL, Conditions, failure
 from service.store.keys import BLOCK_SIZE, Owner, Partition, all_partitions, partition_number
@@ -157,9 +157,11 @@ class Sessions:
     store has another number of partitions now; StateIncomplete where its state does not say. Nothing was written then.
     """
 
-    def __init__(self, link: Link, project: Project, limits: Limits, partitions: int = 1, block_size: int = BLOCK_SIZE) -> None:
+    def __init__(
+        self, redis: RedisClient, project: Project, limits: Limits, partitions: int = 1, block_size: int = BLOCK_SIZE
+    ) -> None:
         """`partitions` and `block_size` are those with which the store was first used."""
-        self.link = link
+        self.redis = redis
         self.project = project
         self.limits = limits
         self.partitions = partitions
@@ -209,7 +211,7 @@ class Sessions:
     ) -> tuple[Session, bool]:
         partition = self.partition(session_id)
         reply = await CREATE.run(
-            self.link,
+            self.redis,
             (partition.session(session_id), partition.sessions, partition.state),
             (
                 *partition.arguments,
@@ -253,7 +255,7 @@ class Sessions:
         """
         key = self.partition(session_id).session(session_id)
         if not self._lifetimes:
-            fields = await self.link.call("HMGET", key, *FIELDS)
+            fields = await self.redis.call("HMGET", key, *FIELDS)
             if fields[-1] is None:
                 return _matching(session_id, fields, 0, conditions)
             self._lifetimes = True
@@ -265,7 +267,7 @@ class Sessions:
 
         In this order a session that was alive then is answered as it was then or after its last write, which found it alive.
         """
-        time, fields = checked(await self.link.batch([("TIME",), ("HMGET", key, *names)], at=key))
+        time, fields = checked(await self.redis.batch([("TIME",), ("HMGET", key, *names)], near=key))
         return microseconds(time), fields
 
     async def replace(
@@ -281,7 +283,7 @@ class Sessions:
         check_size(configs, self.limits)
         partition = self.partition(session_id)
         reply = await REPLACE.run(
-            self.link,
+            self.redis,
             (partition.session(session_id),),
             (*partition.arguments, conditions.encode(), _ttl(ttl), configs, document.terms),
         )
@@ -313,10 +315,10 @@ class Sessions:
             limits.max_terms,
             *members,
         )
-        reply = await PATCH.run(self.link, (partition.session(session_id),), arguments)
+        reply = await PATCH.run(self.redis, (partition.session(session_id),), arguments)
         if reply[0] == b"unreadable":
-            await verify_session(self.link, partition, session_id, repair=True)
-            reply = await PATCH.run(self.link, (partition.session(session_id),), arguments)
+            await verify_session(self.redis, partition, session_id, repair=True)
+            reply = await PATCH.run(self.redis, (partition.session(session_id),), arguments)
         return _written(reply, limits)
 
     async def delete(self, session_id: str, *, conditions: Conditions = UNCONDITIONAL) -> None:
@@ -325,7 +327,7 @@ class Sessions:
         Raises:
             SessionNotFound, PreconditionFailed: as their names say.
         """
-        reply = await DELETE.run(self.link, *self._delete_call(session_id, conditions, ""))
+        reply = await DELETE.run(self.redis, *self._delete_call(session_id, conditions, ""))
         _check(reply, self.limits)
 
     async def delete_many(self, session_ids: Sequence[str], *, user: str = "") -> None:
@@ -334,8 +336,8 @@ class Sessions:
         Those whose lifetime is over go too.
         """
         named = [(session_id, self.partition(session_id).session(session_id)) for session_id in session_ids]
-        async for some in portions(self.link, named):
-            await DELETE.run_many(self.link, [self._delete_call(session_id, UNCONDITIONAL, user) for session_id in some])
+        async for some in portions(self.redis, named):
+            await DELETE.run_many(self.redis, [self._delete_call(session_id, UNCONDITIONAL, user) for session_id in some])
 
     def _delete_call(self, session_id: str, conditions: Conditions, user: str) -> tuple[tuple[str, ...], tuple[str | int, ...]]:
         partition = self.partition(session_id)

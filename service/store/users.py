@@ -101,7 +101,7 @@ class Users:
         if identifier in self._known or (wanted_id and await self._exists(wanted_id)):
             return None
         max_users = self.sessions.limits.max_users
-        reply = await EXPECT_USER.run(self.sessions.link, self._keys, (self._project.id, identifier, max_users))
+        reply = await EXPECT_USER.run(self.sessions.redis, self._keys, (self._project.id, identifier, max_users))
         if reply == b"full":
             raise ProjectFull("max_users", max_users)
         return int(reply) if reply else None
@@ -113,7 +113,7 @@ class Users:
         the user stays too.
         """
         with suppress(StoreUnavailable, StoreDamaged, Unauthorized):
-            await WITHDRAW_USER.run(self.sessions.link, self._keys, (self._project.id, identifier, created_at))
+            await WITHDRAW_USER.run(self.sessions.redis, self._keys, (self._project.id, identifier, created_at))
 
     async def confirm(self, identifier: str) -> None:
         """Register the user of a session that was created, in case a deletion came in between.
@@ -130,7 +130,7 @@ class Users:
 
     async def register(self, identifier: str) -> None:
         """Register the user, who may be registered already."""
-        await REGISTER_USER.run(self.sessions.link, self._keys, (self._project.id, identifier))
+        await REGISTER_USER.run(self.sessions.redis, self._keys, (self._project.id, identifier))
         self._known.add(identifier)
 
     async def _exists(self, session_id: str) -> bool:
@@ -146,7 +146,7 @@ class Users:
         """At most `limit` users after `after`, in the order of created_at, and the cursor to the next page."""
         command, first, last = ("ZREVRANGEBYSCORE", "+inf", "-inf") if descending else ("ZRANGEBYSCORE", "-inf", "+inf")
         start = first if after is None else f"({after}"
-        flat = await self.sessions.link.call(command, self._key, start, last, "WITHSCORES", "LIMIT", 0, limit + 1)
+        flat = await self.sessions.redis.call(command, self._key, start, last, "WITHSCORES", "LIMIT", 0, limit + 1)
         users = [User(name.decode(errors="replace"), int(float(at))) for name, at in zip(flat[::2], flat[1::2], strict=True)]
         if len(users) > limit:
             return users[:limit], encode_cursor(users[limit - 1].created_at)
@@ -160,11 +160,11 @@ class Users:
         Raises:
             UserNotFound: there is no such user.
         """
-        link, term = self.sessions.link, user_term(identifier)
+        redis, term = self.sessions.redis, user_term(identifier)
         partitions = self.sessions.all_partitions
         calls = [((partition.expiring,), (partition.prefix, partition.block_size, term, MAX_DUE)) for partition in partitions]
         known, counts = await asyncio.gather(
-            link.call("ZSCORE", self._key, identifier), COUNT.run_many(link, calls, writes=False)
+            redis.call("ZSCORE", self._key, identifier), COUNT.run_many(redis, calls, writes=False)
         )
         if known is None:
             raise UserNotFound
@@ -180,16 +180,16 @@ class Users:
             StoreUnavailable: Redis is away, and nothing was deleted.
             WriteUncertain: Redis is away, and some of it may have been deleted.
         """
-        link, blocks = self.sessions.link, [each.blocks(user_term(identifier)) for each in self.sessions.all_partitions]
+        redis, blocks = self.sessions.redis, [each.blocks(user_term(identifier)) for each in self.sessions.all_partitions]
         is_begun = False
         try:
-            async for batch in listing.all_matches(self.sessions, Query(user=identifier), with_expired=True):
+            async for batch in listing.iter_matches(self.sessions, Query(user=identifier), with_expired=True):
                 is_begun = is_begun or bool(batch)
                 await self.sessions.delete_many([session.id for session in batch], user=identifier)
             self._known.discard(identifier)
-            await DELETE_USER.run(link, self._keys, (self._project.id, identifier))
+            await DELETE_USER.run(redis, self._keys, (self._project.id, identifier))
             is_begun = True
-            if any(checked(await link.batch([("EXISTS", key) for key in blocks]))):
+            if any(checked(await redis.batch([("EXISTS", key) for key in blocks]))):
                 await self.register(identifier)
         except StoreUnavailable as error:
             if is_begun:

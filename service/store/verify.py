@@ -13,7 +13,7 @@ from service.configs.document import EMPTY, NULL, document, parse
 from service.configs.limits import Limits
 from service.configs.ttl import LAST_MOMENT
 from service.errors import BadRequest
-from service.redis_client.client import Link
+from service.redis_client.client import RedisClient
 from service.redis_client.replies import WrongType
 from service.store import scripts
 from service.store.keys import Partition
@@ -144,7 +144,7 @@ def expected_index(configs: bytes) -> ExpectedIndex:
 
 
 async def verify_session(
-    link: Link, partition: Partition, session_id: str, *, suspects: Iterable[str] = (), repair: bool = False
+    redis: RedisClient, partition: Partition, session_id: str, *, suspects: Iterable[str] = (), repair: bool = False
 ) -> list[Finding]:
     """Compare one session with its configs, in one script; repair it where asked.
 
@@ -155,15 +155,15 @@ async def verify_session(
     """
     for _ in range(ATTEMPTS):
         try:
-            fields = await link.call("HMGET", partition.session(session_id), "configs", "user", "expires_at", *NUMBERS)
+            fields = await redis.call("HMGET", partition.session(session_id), "configs", "user", "expires_at", *NUMBERS)
         except WrongType:
-            return await verify_type(link, partition.session(session_id), "hash")
+            return await verify_type(redis, partition.session(session_id), "hash")
         configs, user, expires_at, *numbers = fields
         if configs is not None and not is_complete(user, expires_at, numbers):
             return [Finding("incomplete", session_id)]
         expected = expected_index(NULL if configs is None else configs)
         reply = await VERIFY_SESSION.run(
-            link,
+            redis,
             (partition.session(session_id), partition.sessions, partition.state),
             (
                 *partition.arguments,
@@ -186,7 +186,7 @@ async def verify_session(
 
 
 async def verify_set(
-    link: Link, partition: Partition, block: str, term: str, serials: Sequence[bytes], *, repair: bool = False
+    redis: RedisClient, partition: Partition, block: str, term: str, serials: Sequence[bytes], *, repair: bool = False
 ) -> list[Finding]:
     """Compare some members of the set of `block` and `term` with the sessions that have them as serials; repair where asked.
 
@@ -196,7 +196,7 @@ async def verify_set(
     findings = []
     for first in range(0, max(len(serials), 1), SERIALS_BATCH):
         reply = await VERIFY_SET.run(
-            link,
+            redis,
             (partition.sessions,),
             (*partition.arguments, block, term, int(repair), *serials[first : first + SERIALS_BATCH]),
             writes=repair,
@@ -207,17 +207,19 @@ async def verify_set(
     return findings
 
 
-async def verify_type(link: Link, key: str, expected: str, *, derived: bool = False, repair: bool = False) -> list[Finding]:
+async def verify_type(
+    redis: RedisClient, key: str, expected: str, *, derived: bool = False, repair: bool = False
+) -> list[Finding]:
     """Whether `key` is of the type `expected`, if it exists.
 
     One of another type is deleted with `repair`, if it is `derived`: what belongs there follows from other keys.
     """
-    actual = await VERIFY_TYPE.run(link, (key,), (expected, int(derived and repair)), writes=derived and repair)
+    actual = await VERIFY_TYPE.run(redis, (key,), (expected, int(derived and repair)), writes=derived and repair)
     return [Finding("type", key, f"{actual.decode()}, not {expected}", repairable=derived)] if actual else []
 
 
 async def verify_types(
-    link: Link,
+    redis: RedisClient,
     partition: Partition,
     session_id: str,
     blocks: Iterable[int],
@@ -226,11 +228,11 @@ async def verify_types(
     repair: bool = False,
 ) -> AsyncIterator[Finding]:
     """The keys of the index in `blocks`, of a session's terms and of `suspects`, that are no sets; `repair` deletes them."""
-    configs, user = await link.call("HMGET", partition.session(session_id), "configs", "user")
+    configs, user = await redis.call("HMGET", partition.session(session_id), "configs", "user")
     terms = {*suspects, *expected_index(configs or NULL).index_terms}
     if user is not None:
         terms.add(f"@user={readable(user)}")
     for term in sorted(terms):
         for key in (partition.blocks(term), *(partition.index(block, term) for block in sorted(blocks))):
-            for finding in await verify_type(link, key, "set", derived=True, repair=repair):
+            for finding in await verify_type(redis, key, "set", derived=True, repair=repair):
                 yield finding

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from redis import Redis
 
-from tests.support.http import JSON, Answer, Api, Operator, user_path
+from tests.support.http import JSON, Api, Operator, Response, user_path
 from tests.support.server import Server, Serving, until
 
 MAX_MEMORY = 12_000_000
@@ -78,7 +78,7 @@ def fill(api: Api) -> str:
     return session_id
 
 
-def check_full(answer: Answer) -> None:
+def check_full(answer: Response) -> None:
     assert (answer.status, answer.reason) == (503, "store_full"), answer.raw
     assert answer.msg == "the store is out of memory; try again later"
     assert int(answer.headers["Retry-After"]) >= 1
@@ -164,7 +164,7 @@ def small(start: Start) -> Api:
     return start("--max-sessions", "5", "--max-users", "2").new_project()
 
 
-def check_project_full(answer: Answer, sentence: str) -> None:
+def check_project_full(answer: Response, sentence: str) -> None:
     assert (answer.status, answer.reason, answer.msg) == (503, "store_full", sentence)
     assert answer.headers["Retry-After"] == "60"
 

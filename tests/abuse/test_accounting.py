@@ -15,7 +15,7 @@ from service.http.server.connections import Server
 from service.http.server.framing import complete_part
 from service.http.server.memory import Holder, Memory, Unanswered
 from service.http.server.protocol import Protocol
-from service.http.server.response import Answer
+from service.http.server.response import Response
 from service.settings import Settings
 
 #: What a client sends in random order; every second one is only a part of a request.
@@ -33,12 +33,12 @@ PARTS = [
 ]
 
 
-async def dispatch(request: web.BaseRequest) -> Answer:
+async def dispatch(request: web.BaseRequest) -> Response:
     """Reads the body of every other POST, and gives a large answer where one is asked for."""
     if request.method == "POST" and random.random() < 0.5:
         with suppress(web.RequestPayloadError, ConnectionError):
             await request.content.read()
-    return Answer(b"1" * 300_000 if request.path == "/large" else b"{}")
+    return Response(b"1" * 300_000 if request.path == "/large" else b"{}")
 
 
 @asynccontextmanager

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from service.configs.limits import Limits
-from service.redis_client.client import Link
+from service.redis_client.client import RedisClient
 from service.store import users
 from service.store.sessions import Sessions
 from service.store.upkeep.sweeper import EXPIRE
@@ -13,7 +13,7 @@ from service.store.users import COUNT, MAX_DUE, Users
 from tests.support.filling import (
     PROJECT,
     TIMEOUT,
-    CountingLink,
+    CountingClient,
     add,
     keyspace,
     lapse,
@@ -25,15 +25,15 @@ from tests.support.filling import (
 
 
 @pytest.fixture
-async def counting(empty_redis: str) -> AsyncIterator[CountingLink]:
-    link = CountingLink.open(empty_redis, timeout=TIMEOUT)
-    yield link
-    await link.close()
+async def counting(empty_redis: str) -> AsyncIterator[CountingClient]:
+    redis = CountingClient.open(empty_redis, timeout=TIMEOUT)
+    yield redis
+    await redis.close()
 
 
-async def fill(link: Link, partitions: int, living: int, expired: int) -> Sessions:
+async def fill(redis: RedisClient, partitions: int, living: int, expired: int) -> Sessions:
     """Alice's sessions, bob's and nobody's in turn; `expired` of alice's and of bob's wait for the sweep."""
-    sessions = await opened(link, PROJECT, Limits(), partitions, 4)
+    sessions = await opened(redis, PROJECT, Limits(), partitions, 4)
     for number in range(3 * (living + expired)):
         await add(sessions, number, {"n": number}, ("alice", "bob", None)[number % 3])
         if number >= 3 * living:
@@ -43,7 +43,7 @@ async def fill(link: Link, partitions: int, living: int, expired: int) -> Sessio
 
 @on_every_redis
 @pytest.mark.parametrize("partitions", [1, 3])
-async def test_a_count_leaves_out_what_has_expired_and_sweeps_nothing(counting: CountingLink, partitions: int) -> None:
+async def test_a_count_leaves_out_what_has_expired_and_sweeps_nothing(counting: CountingClient, partitions: int) -> None:
     sessions = await fill(counting, partitions, 20, 30)
     before = await keyspace(counting)
     counting.seen.clear()
@@ -58,7 +58,7 @@ async def test_a_count_leaves_out_what_has_expired_and_sweeps_nothing(counting: 
 
 @pytest.mark.parametrize("partitions", [1, 3])
 async def test_where_more_expire_than_a_count_looks_at_it_may_include_some_until_they_are_swept(
-    counting: CountingLink, partitions: int, monkeypatch: pytest.MonkeyPatch
+    counting: CountingClient, partitions: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(users, "MAX_DUE", 10)
     sessions = await fill(counting, partitions, 20, 30)
@@ -67,7 +67,7 @@ async def test_where_more_expire_than_a_count_looks_at_it_may_include_some_until
     assert await Users(sessions).count_sessions("alice") == 20
 
 
-async def test_a_count_is_one_script_a_partition_however_many_sessions_expire(counting: CountingLink) -> None:
+async def test_a_count_is_one_script_a_partition_however_many_sessions_expire(counting: CountingClient) -> None:
     sessions = await fill(counting, 2, 5, 100)
     counting.seen.clear()
     assert await Users(sessions).count_sessions("bob") == 5
@@ -76,7 +76,7 @@ async def test_a_count_is_one_script_a_partition_however_many_sessions_expire(co
     assert names in (["EVALSHA", "EVALSHA", "ZSCORE"], ["EVAL", "EVALSHA", "EVALSHA", "EVALSHA", "ZSCORE"])
 
 
-async def test_a_session_that_was_damaged_by_hand_keeps_no_count_from_being_made(counting: CountingLink) -> None:
+async def test_a_session_that_was_damaged_by_hand_keeps_no_count_from_being_made(counting: CountingClient) -> None:
     sessions = await fill(counting, 1, 3, 3)
     partition = sessions.all_partitions[0]
     await counting.call("ZADD", partition.expiring, 1, session_id(777), 1, "nonsense")

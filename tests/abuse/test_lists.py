@@ -11,7 +11,7 @@ from urllib.parse import quote
 import pytest
 from redis import Redis
 
-from service.redis_client.client import Link
+from service.redis_client.client import RedisClient
 from service.settings import Settings
 from service.store.sessions import Sessions
 from tests.support.filling import pour
@@ -52,11 +52,11 @@ def crowd(operator: Operator) -> Iterator[Api]:
     api = operator.new_project()
 
     async def fill() -> None:
-        link = Link.open(api.server.redis_url, timeout=PATIENCE)
+        redis = RedisClient.open(api.server.redis_url, timeout=PATIENCE)
         try:
-            await pour(Sessions(link, api.project, LIMITS, LIMITS.partitions), [{"n": 1}] * MANY)
+            await pour(Sessions(redis, api.project, LIMITS, LIMITS.partitions), [{"n": 1}] * MANY)
         finally:
-            await link.close()
+            await redis.close()
 
     asyncio.run(fill())
     yield api

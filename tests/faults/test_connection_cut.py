@@ -8,7 +8,7 @@ import pytest
 
 from service.configs.limits import Limits
 from service.errors import NotFound, StoreUnavailable, WriteUncertain
-from service.redis_client.client import Link
+from service.redis_client.client import RedisClient
 from service.store import listing
 from service.store.listing import Query
 from service.store.sessions import Sessions
@@ -30,9 +30,9 @@ LONGEST_REPLY = 1200
 async def sessions_behind(redis_url: str) -> AsyncIterator[tuple[Sessions, Proxy]]:
     """Sessions in an empty store behind a proxy."""
     async with proxy(redis_url.removeprefix("unix://")) as between:
-        link = Link.open(between.url, timeout=TIMEOUT)
-        yield await opened(link, PROJECT, Limits(), 1, 4), between
-        await link.close()
+        redis = RedisClient.open(between.url, timeout=TIMEOUT)
+        yield await opened(redis, PROJECT, Limits(), 1, 4), between
+        await redis.close()
 
 
 async def test_a_read_whose_reply_is_cut_anywhere_is_read_again(empty_redis: str) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from service.errors import StoreUnavailable
 from service.redis_client import topology, url
-from service.redis_client.client import Link
+from service.redis_client.client import RedisClient
 from tests.support.filling import with_every_server
 from tests.support.proxy import Proxy
 from tests.support.server import Serving, eventually, request
@@ -57,8 +57,8 @@ async def pair(tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator[
 
 
 @pytest.fixture
-async def link(pair: Pair) -> AsyncIterator[Link]:
-    opened = Link.open(pair.name.url, timeout=TIMEOUT)
+async def redis(pair: Pair) -> AsyncIterator[RedisClient]:
+    opened = RedisClient.open(pair.name.url, timeout=TIMEOUT)
     yield opened
     await opened.close()
 
@@ -68,15 +68,15 @@ on_a_pair = pytest.mark.parametrize("pair", [with_every_server.args[1][-1].value
 
 
 @on_every_pair
-async def test_every_write_finds_the_new_master_and_is_made_once(pair: Pair, link: Link) -> None:
-    assert await link.call("EVAL", COUNT, 1, "scc:n", writes=True) == 1
+async def test_every_write_finds_the_new_master_and_is_made_once(pair: Pair, redis: RedisClient) -> None:
+    assert await redis.call("EVAL", COUNT, 1, "scc:n", writes=True) == 1
     await eventually(lambda: pair.second.ask("GET", "scc:n") == "1", "the write at the replica")
     pair.promote()
     before = pair.name.connections
     # Scripts, plain writes and batches meet READONLY together.
-    calls = [link.call("EVAL", COUNT, 1, "scc:n", writes=True) for _ in range(40)]
-    calls += [link.call("INCR", "scc:n", writes=True) for _ in range(40)]
-    batches = [link.batch([("INCR", "scc:n"), ("INCR", "scc:m")], writes=True) for _ in range(20)]
+    calls = [redis.call("EVAL", COUNT, 1, "scc:n", writes=True) for _ in range(40)]
+    calls += [redis.call("INCR", "scc:n", writes=True) for _ in range(40)]
+    batches = [redis.batch([("INCR", "scc:n"), ("INCR", "scc:m")], writes=True) for _ in range(20)]
     counts, pairs = await asyncio.gather(asyncio.gather(*calls), asyncio.gather(*batches))
     assert sorted([*counts, *(one for one, _ in pairs)]) == list(range(2, 102))
     assert sorted(other for _, other in pairs) == list(range(1, 21))
@@ -85,59 +85,59 @@ async def test_every_write_finds_the_new_master_and_is_made_once(pair: Pair, lin
     assert pair.name.connections == before + 1
     assert pair.first.client.ping()
     pair.second.ask("SET", "scc:x", "new")
-    assert await link.call("GET", "scc:x") == b"new"
+    assert await redis.call("GET", "scc:x") == b"new"
 
 
 @on_a_pair
-async def test_after_the_first_refusal_no_read_goes_to_the_demoted_server(pair: Pair, link: Link) -> None:
-    await link.call("SET", "scc:x", "old", writes=True)
+async def test_after_the_first_refusal_no_read_goes_to_the_demoted_server(pair: Pair, redis: RedisClient) -> None:
+    await redis.call("SET", "scc:x", "old", writes=True)
     await eventually(lambda: pair.second.ask("GET", "scc:x") == "old", "the write at the replica")
     pair.promote()
     pair.first.ask("CONFIG", "SET", "repl-timeout", "3600")
     pair.first.ask("REPLICAOF", HOST, 1)  # it will never have what comes now
     pair.second.ask("SET", "scc:x", "new")
-    assert await link.call("GET", "scc:x") == b"old"  # nobody has noticed
-    write = asyncio.create_task(link.call("SET", "scc:y", "1", writes=True))
+    assert await redis.call("GET", "scc:x") == b"old"  # nobody has noticed
+    write = asyncio.create_task(redis.call("SET", "scc:y", "1", writes=True))
     assert await write == b"OK"
-    assert await asyncio.gather(*(link.call("GET", "scc:x") for _ in range(50))) == [b"new"] * 50
+    assert await asyncio.gather(*(redis.call("GET", "scc:x") for _ in range(50))) == [b"new"] * 50
 
 
 @on_a_pair
 @pytest.mark.parametrize("replicas", [0, 1])
 async def test_writes_that_wait_for_replicas_move_with_their_reads(pair: Pair, replicas: int) -> None:
-    link = Link.open(pair.name.url, timeout=TIMEOUT, min_replicas=replicas)
-    await link.call("SET", "scc:x", "old", writes=True)
+    redis = RedisClient.open(pair.name.url, timeout=TIMEOUT, min_replicas=replicas)
+    await redis.call("SET", "scc:x", "old", writes=True)
     await eventually(lambda: pair.second.ask("GET", "scc:x") == "old", "the write at the replica")
-    assert await link.call("GET", "scc:x") == b"old"
+    assert await redis.call("GET", "scc:x") == b"old"
     pair.promote()
     await eventually(lambda: pair.second.ask("INFO", "replication").find("state=online") > 0, "a replica of the new master")
-    assert await asyncio.gather(*(link.call("INCR", "scc:n", writes=True) for _ in range(20))) == list(range(1, 21))
+    assert await asyncio.gather(*(redis.call("INCR", "scc:n", writes=True) for _ in range(20))) == list(range(1, 21))
     pair.second.ask("SET", "scc:x", "new")
-    assert await link.call("GET", "scc:x") == b"new"
-    await link.close()
+    assert await redis.call("GET", "scc:x") == b"new"
+    await redis.close()
 
 
 @on_a_pair
 async def test_a_name_that_stays_with_the_replica_is_tried_again_at_growing_intervals(
     pair: Pair,
 ) -> None:
-    link = Link.open(pair.name.url, timeout=1.0)
-    await link.call("SET", "scc:x", "1", writes=True)
+    redis = RedisClient.open(pair.name.url, timeout=1.0)
+    await redis.call("SET", "scc:x", "1", writes=True)
     await eventually(lambda: pair.second.ask("GET", "scc:x") == "1", "the write at the replica")
     pair.promote(name=False)
     for _ in range(2):
         results = await asyncio.gather(
-            *(link.call("SET", "scc:x", "2", writes=True) for _ in range(200)), return_exceptions=True
+            *(redis.call("SET", "scc:x", "2", writes=True) for _ in range(200)), return_exceptions=True
         )
         assert {type(result) for result in results} == {StoreUnavailable}
         assert {str(result) for result in results} == {"redis_url leads to a read-only replica"}
     # 50, 100, 200, 400 and then 500 ms apart: not one for each of 400 calls and their attempts.
     assert pair.name.connections < 12
     # Reads are answered meanwhile: it is what there is.
-    assert await link.call("GET", "scc:x") == b"1"
+    assert await redis.call("GET", "scc:x") == b"1"
     pair.name.upstream = f"{HOST}:{pair.second.port}"
-    assert await link.call("SET", "scc:x", "3", writes=True) == b"OK"
-    await link.close()
+    assert await redis.call("SET", "scc:x", "3", writes=True) == b"OK"
+    await redis.close()
 
 
 @on_a_pair
@@ -147,35 +147,35 @@ async def test_a_name_that_stays_with_the_replica_is_tried_again_at_growing_inte
     ids=["MASTERDOWN", "NOREPLICAS"],
 )
 async def test_other_refusals_of_a_server_that_is_cut_off_lead_to_the_new_one(
-    pair: Pair, link: Link, words: tuple[str, ...]
+    pair: Pair, redis: RedisClient, words: tuple[str, ...]
 ) -> None:
-    await link.call("SET", "scc:x", "1", writes=True)
+    await redis.call("SET", "scc:x", "1", writes=True)
     pair.second.ask("REPLICAOF", "NO", "ONE")
     pair.name.upstream = f"{HOST}:{pair.second.port}"
     if words[2] == "replica-serve-stale-data":
         pair.first.ask("REPLICAOF", HOST, 1)
     pair.first.ask(*words)
-    assert await link.call("INCR", "scc:n", writes=True) == 1
+    assert await redis.call("INCR", "scc:n", writes=True) == 1
     assert pair.second.ask("GET", "scc:n") == "1"
 
 
 @on_a_pair
-async def test_a_write_that_is_paused_and_then_refused_is_made_at_the_new_master(pair: Pair, link: Link) -> None:
-    await link.call("SET", "scc:x", "1", writes=True)
+async def test_a_write_that_is_paused_and_then_refused_is_made_at_the_new_master(pair: Pair, redis: RedisClient) -> None:
+    await redis.call("SET", "scc:x", "1", writes=True)
     pair.first.ask("CLIENT", "PAUSE", 60_000, "WRITE")
-    paused = asyncio.create_task(link.call("INCR", "scc:n", writes=True))
+    paused = asyncio.create_task(redis.call("INCR", "scc:n", writes=True))
     await eventually(lambda: "blocked_clients:1" in pair.first.ask("INFO", "clients"), "a write that is paused")
     pair.promote()
     pair.first.ask("CLIENT", "UNPAUSE")
     assert await paused == 1
-    assert await link.call("INCR", "scc:n", writes=True) == 2
+    assert await redis.call("INCR", "scc:n", writes=True) == 2
     assert pair.second.ask("GET", "scc:n") == "2"
 
 
 async def test_a_late_refusal_of_a_replaced_server_replaces_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
     # Otherwise one demotion would make many connections.
     monkeypatch.setattr(topology, "FIRST_BACKOFF", 0.0)
-    one = topology.One(url.parse("redis://127.0.0.1:1"), timeout=1.0, min_replicas=0)
+    one = topology.Standalone(url.parse("redis://127.0.0.1:1"), timeout=1.0, min_replicas=0)
     old = one.way((), None)
     one._reconnect(old)
     new = one.way((), None)

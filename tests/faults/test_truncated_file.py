@@ -13,7 +13,7 @@ import pytest
 from service.configs.limits import Limits
 from service.process import data_dir
 from service.process.embedded_redis import EmbeddedRedis
-from service.redis_client.client import Link
+from service.redis_client.client import RedisClient
 from service.store.sessions import Sessions
 from tests.support.aftermath import KEY, TOKEN, hold
 from tests.support.filling import PROJECT, TIMEOUT, add, document_of, keyspace, opened, session_id, with_every_server
@@ -49,21 +49,21 @@ def removed_from(directory: Path) -> list[Path]:
 
 async def contents(directory: Path, server: str, write: Writing | None = None) -> tuple[dict[str, Any], dict[str, Any]]:
     """Start Redis on `directory`; what it holds before and after `write`."""
-    redis = EmbeddedRedis(directory, fsync="always", server=server)
-    redis.launch()
+    embedded = EmbeddedRedis(directory, fsync="always", server=server)
+    embedded.launch()
     try:
-        redis.wait()
-        link = Link.open(redis.url, timeout=TIMEOUT)
-        before = await keyspace(link)
+        embedded.wait()
+        redis = RedisClient.open(embedded.url, timeout=TIMEOUT)
+        before = await keyspace(redis)
         if write is not None:
-            await write(await opened(link, PROJECT, Limits(), 1, 4))
-        after = await keyspace(link)
-        await link.close()
+            await write(await opened(redis, PROJECT, Limits(), 1, 4))
+        after = await keyspace(redis)
+        await redis.close()
     finally:
         # Everything is on the disk; an orderly stop would only take longer.
-        if redis.pid is not None:
-            os.kill(redis.pid, signal.SIGKILL)
-        redis.stop()
+        if embedded.pid is not None:
+            os.kill(embedded.pid, signal.SIGKILL)
+        embedded.stop()
     return before, after
 
 

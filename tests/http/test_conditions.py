@@ -8,11 +8,11 @@ from uuid import uuid4
 import pytest
 
 from service.http.api.routes import API, ROUTES, Route
-from tests.support.http import Answer, Api
+from tests.support.http import Api, Response
 from tests.support.raw_http import conversation, head
 
 #: A request for one session, of which a status is expected, with headers.
-Request = Callable[[Api, str, int, dict[str, str]], Answer]
+Request = Callable[[Api, str, int, dict[str, str]], Response]
 
 WRITES: dict[str, Request] = {
     "PUT": lambda api, session_id, status, headers: api.put(session_id, {"b": 2}, status, headers),
@@ -256,7 +256,7 @@ BOTH = {"If-Match", "If-None-Match"}
 REFUSING = [(route, header) for route in BELOW_API for header in sorted(BOTH - route.endpoint.conditions)]
 
 
-def send(api: Api, route: Route, headers: dict[str, str]) -> Answer:
+def send(api: Api, route: Route, headers: dict[str, str]) -> Response:
     """A good request on a route, but for its headers."""
     path = route.path.removeprefix(API).format(session_id=api.new({"a": 1}, user="alice"), identifier="alice")
     body = None if route.operation.body is None else b'{"configs":{"b":2}}'

@@ -9,7 +9,7 @@ from typing import Any
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.support.http import Answer, Api
+from tests.support.http import Api, Response
 from tests.support.strategies import Spelled, keys, known_documents, objects, spell, spelled_objects, values
 
 EXACT = json.JSONDecoder(parse_float=Decimal)
@@ -54,7 +54,7 @@ class Model:
     kept: dict[str, bytes] = field(default_factory=dict)
     revision: int = 1
 
-    def check(self, answer: Answer, *, named: set[str]) -> None:
+    def check(self, answer: Response, *, named: set[str]) -> None:
         """Hold an answer against the model; only members in `named` may have new bytes."""
         raw = answer.raw_configs
         assert same(exact(raw), self.configs)
@@ -63,7 +63,7 @@ class Model:
         self.kept = now
 
 
-def send(api: Api, method: str, path: str, configs: str) -> Answer:
+def send(api: Api, method: str, path: str, configs: str) -> Response:
     answer = api.send(method, path, f'{{"configs":{configs}}}'.encode())
     assert answer.status in (200, 201), answer.raw
     return answer

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from redis import Redis
 
 from service.http.api.routes import API, ROUTES
-from tests.support.http import Answer, Api, user_path
+from tests.support.http import Api, Response, user_path
 
 USERS = ["alice", "bob/..", "*"]
 
@@ -59,13 +59,13 @@ class Side:
                 "user_ids": [user["id"] for user in users["items"]]}  # fmt: skip
 
 
-Step = Callable[[Side, Mapping[str, Any], int], Answer]
+Step = Callable[[Side, Mapping[str, Any], int], Response]
 
 
 def call(method: str, path: str, *, body: Any = None, header: str = "", query: Any = None) -> Step:  # noqa: ANN401
     """A step that sends this; what stands in braces or is a function of what is known of the other is filled in."""
 
-    def step(side: Side, known: Mapping[str, Any], number: int) -> Answer:
+    def step(side: Side, known: Mapping[str, Any], number: int) -> Response:
         one = known["ids"][number % len(known["ids"])]
         filled = path.replace("{session_id}", one).replace("{identifier}", user_path(USERS[number % 3])[len("/user/") :])
         headers = {header: known["etags"][number % len(known["etags"])]} if header else {}

@@ -8,7 +8,7 @@ from uuid import uuid4
 import pytest
 
 from tests.http.test_create import TIME
-from tests.support.http import Answer, Api, Operator
+from tests.support.http import Api, Operator, Response
 from tests.support.server import until
 
 MOST = 315_360_000
@@ -146,7 +146,7 @@ def test_a_sweep_needs_nobody_to_ask_for_what_is_over(api: Api, operator: Operat
 
 def test_an_id_is_free_as_soon_as_its_session_is_over(api: Api, operator: Operator) -> None:
     uuid, turns = str(uuid4()), 3
-    created: list[Answer] = []
+    created: list[Response] = []
 
     def create() -> bool:
         body = {"use_uuid": uuid, "ttl": 1, "configs": {"turn": len(created)}}

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 import pytest
 from redis import Redis
 
-from tests.support.http import Answer, Api, Operator
+from tests.support.http import Api, Operator, Response
 from tests.support.server import Serving, request
 
 #: At this rate nothing comes back while a test runs: a request every 100 seconds.
@@ -30,7 +30,7 @@ def project(limited: Operator) -> Iterator[Api]:
     project.close()
 
 
-def told(answer: Answer) -> tuple[int, int]:
+def told(answer: Response) -> tuple[int, int]:
     """What an answer tells: requests left, and seconds until all of the burst is there again."""
     assert answer.headers["RateLimit-Policy"] == f'"key";q={BURST};w={round(BURST / RATE)}'
     found = re.fullmatch(r'"key";r=(\d+);t=(\d+)', answer.headers["RateLimit"])
@@ -44,9 +44,9 @@ def test_beyond_the_burst_a_key_is_429_on_every_worker(project: Api) -> None:
     for number in range(BURST):
         answer = project.send("GET", paths[number % len(paths)])
         assert answer.status in (200, 400, 404)
-        left, whole_in = told(answer)
+        left, reset_after = told(answer)
         assert left == BURST - 1 - number
-        assert 100 * number < whole_in <= 100 * (number + 1)
+        assert 100 * number < reset_after <= 100 * (number + 1)
     for path in paths:
         answer = project.send("GET", path)
         assert (answer.status, answer.reason) == (429, "rate_limited")

@@ -9,7 +9,7 @@ from contextlib import ExitStack, closing
 import pytest
 
 from service.store.projects import KEY_TTL
-from tests.support.http import Answer, Api, Operator
+from tests.support.http import Api, Operator, Response
 from tests.support.raw_http import answer_on, connect, head
 
 #: Every route that takes a body: method, path and body; `{id}` is a session that is there.
@@ -36,7 +36,7 @@ class Slow:
             assert connection.recv(100).startswith(b"HTTP/1.1 100 Continue")
             self._waiting.append((connection, body))
 
-    def finish(self) -> Mapping[str, Answer]:
+    def finish(self) -> Mapping[str, Response]:
         """Send the bodies; the answers, by the names of the routes."""
         for connection, body in self._waiting:
             connection.sendall(body)
@@ -51,7 +51,7 @@ def slow(api: Api) -> Iterator[Callable[[], Slow]]:
         yield lambda: Slow(api, session_id, stack)
 
 
-def statuses(answers: Mapping[str, Answer]) -> set[tuple[int, str]]:
+def statuses(answers: Mapping[str, Response]) -> set[tuple[int, str]]:
     return {(answer.status, answer.reason) for answer in answers.values()}
 
 

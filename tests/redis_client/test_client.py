@@ -11,7 +11,7 @@ from redis.exceptions import ResponseError
 
 from service.errors import StartupError, StoreFull, StoreUnavailable, WriteUncertain
 from service.process.embedded_redis import EmbeddedRedis
-from service.redis_client.client import Link
+from service.redis_client.client import RedisClient
 from service.store.sessions import Sessions
 from service.store.users import Users
 from tests.support.filling import add, document_of, keyspace, on_every_redis, session_id
@@ -20,11 +20,11 @@ from tests.support.redis_servers import BUNDLED
 #: Seconds. Short where a test waits for it to pass; nothing else in those tests is held to a time.
 SHORT = 0.3
 
-Answer = Callable[[bytes], bytes | None]
+Response = Callable[[bytes], bytes | None]
 
 
 @asynccontextmanager
-async def pretended(directory: Path, answer: Answer) -> AsyncIterator[str]:
+async def pretended(directory: Path, answer: Response) -> AsyncIterator[str]:
     """A server that answers commands as it is told to: None hangs up."""
     held = []
 
@@ -56,39 +56,39 @@ async def pretended(directory: Path, answer: Answer) -> AsyncIterator[str]:
 
 
 @asynccontextmanager
-async def linked(url: str, timeout: float = SHORT) -> AsyncIterator[Link]:  # noqa: ASYNC109 - the link's own
-    link = Link.open(url, timeout=timeout)
+async def linked(url: str, timeout: float = SHORT) -> AsyncIterator[RedisClient]:  # noqa: ASYNC109 - the link's own
+    redis = RedisClient.open(url, timeout=timeout)
     try:
-        yield link
+        yield redis
     finally:
-        await link.close()
+        await redis.close()
 
 
-async def error_of(link: Link, *, writes: bool) -> type[Exception]:
+async def error_of(redis: RedisClient, *, writes: bool) -> type[Exception]:
     with pytest.raises(StoreUnavailable) as caught:
-        await link.call("SET", "a", "1", writes=writes)
+        await redis.call("SET", "a", "1", writes=writes)
     with pytest.raises(type(caught.value)):
-        await link.batch([("SET", "a", "1"), ("SET", "b", "1")], writes=writes)
+        await redis.batch([("SET", "a", "1"), ("SET", "b", "1")], writes=writes)
     return caught.type
 
 
 @pytest.mark.parametrize("url", ["unix:///nowhere/redis.sock", "redis://127.0.0.1:1"])
 @pytest.mark.parametrize("writes", [False, True])
 async def test_where_nobody_listens_nothing_was_written(url: str, writes: bool) -> None:
-    async with linked(url) as link:
-        assert await error_of(link, writes=writes) is StoreUnavailable
+    async with linked(url) as redis:
+        assert await error_of(redis, writes=writes) is StoreUnavailable
 
 
 async def test_a_server_that_never_answers_leaves_a_write_uncertain_and_a_read_unavailable(tmp_path: Path) -> None:
-    async with pretended(tmp_path, lambda _: b"") as url, linked(url) as link:
-        assert await error_of(link, writes=False) is StoreUnavailable
-        assert await error_of(link, writes=True) is WriteUncertain
+    async with pretended(tmp_path, lambda _: b"") as url, linked(url) as redis:
+        assert await error_of(redis, writes=False) is StoreUnavailable
+        assert await error_of(redis, writes=True) is WriteUncertain
 
 
 async def test_a_server_that_hangs_up_leaves_a_write_uncertain_and_a_read_unavailable(tmp_path: Path) -> None:
-    async with pretended(tmp_path, lambda _: None) as url, linked(url) as link:
-        assert await error_of(link, writes=False) is StoreUnavailable
-        assert await error_of(link, writes=True) is WriteUncertain
+    async with pretended(tmp_path, lambda _: None) as url, linked(url) as redis:
+        assert await error_of(redis, writes=False) is StoreUnavailable
+        assert await error_of(redis, writes=True) is WriteUncertain
 
 
 async def test_a_write_that_may_have_happened_is_not_sent_again(tmp_path: Path) -> None:
@@ -97,9 +97,9 @@ async def test_a_write_that_may_have_happened_is_not_sent_again(tmp_path: Path) 
     def answer(name: bytes) -> None:
         seen.append(name)
 
-    async with pretended(tmp_path, answer) as url, linked(url) as link:
+    async with pretended(tmp_path, answer) as url, linked(url) as redis:
         with pytest.raises(WriteUncertain):
-            await link.call("INCR", "a", writes=True)
+            await redis.call("INCR", "a", writes=True)
     assert seen == [b"INCR"]
 
 
@@ -124,30 +124,30 @@ async def test_a_write_that_may_have_happened_is_not_sent_again(tmp_path: Path) 
 )
 @pytest.mark.parametrize("writes", [False, True])
 async def test_a_refusal_says_that_nothing_was_written(tmp_path: Path, text: str, writes: bool) -> None:
-    async with pretended(tmp_path, lambda _: f"-{text}\r\n".encode()) as url, linked(url) as link:
+    async with pretended(tmp_path, lambda _: f"-{text}\r\n".encode()) as url, linked(url) as redis:
         with pytest.raises(StoreUnavailable) as caught:
-            await link.call("SET", "a", "1", writes=writes)
+            await redis.call("SET", "a", "1", writes=writes)
         expected = StoreFull if "OOM" in text else StoreUnavailable
         assert caught.type is expected
-        replies = await link.batch([("SET", "a", "1"), ("SET", "b", "2")], writes=writes)
+        replies = await redis.batch([("SET", "a", "1"), ("SET", "b", "2")], writes=writes)
         assert [type(reply) for reply in replies] == [expected, expected]
 
 
 @pytest.mark.parametrize("text", ["ERR no such key", "WRONGTYPE Operation against a key", "ERR value: -OOMPH, OOM "])
 async def test_an_error_that_is_ours_is_told_as_it_is(tmp_path: Path, text: str) -> None:
-    async with pretended(tmp_path, lambda _: f"-{text}\r\n".encode()) as url, linked(url) as link:
+    async with pretended(tmp_path, lambda _: f"-{text}\r\n".encode()) as url, linked(url) as redis:
         with pytest.raises(ResponseError):
-            await link.call("SET", "a", "1", writes=True)
-        (reply,) = await link.batch([("SET", "a", "1")], writes=True)
+            await redis.call("SET", "a", "1", writes=True)
+        (reply,) = await redis.batch([("SET", "a", "1")], writes=True)
         assert isinstance(reply, ResponseError)
 
 
 @on_every_redis
-async def test_a_full_redis_refuses_every_write_whole_and_lets_deletes_through(sessions: Sessions, link: Link) -> None:
+async def test_a_full_redis_refuses_every_write_whole_and_lets_deletes_through(sessions: Sessions, redis: RedisClient) -> None:
     await add(sessions, 1, {"a": 1}, "alice")
     await add(sessions, 2, {"a": 2}, "alice")
-    before = await keyspace(link)
-    await link.call("CONFIG", "SET", "maxmemory", 1)
+    before = await keyspace(redis)
+    await redis.call("CONFIG", "SET", "maxmemory", 1)
     try:
         for write in (
             sessions.create(session_id(3), document_of({"a": 1}), user=None, disable_task_tracking=False),
@@ -160,19 +160,19 @@ async def test_a_full_redis_refuses_every_write_whole_and_lets_deletes_through(s
                 await write
             assert caught.type is StoreFull
         assert (await sessions.get(session_id(1))).configs == b'{\n"a":1\n}'
-        assert await keyspace(link) == before
+        assert await keyspace(redis) == before
         await sessions.delete(session_id(1))
         await sessions.delete_many([session_id(2)])
     finally:
-        await link.call("CONFIG", "SET", "maxmemory", 0)
-    assert [name for name in await keyspace(link) if ":session:" in name or ":index:" in name] == []
+        await redis.call("CONFIG", "SET", "maxmemory", 0)
+    assert [name for name in await keyspace(redis) if ":session:" in name or ":index:" in name] == []
 
 
 @on_every_redis
-async def test_a_replica_refuses_every_write_and_answers_reads(sessions: Sessions, link: Link) -> None:
+async def test_a_replica_refuses_every_write_and_answers_reads(sessions: Sessions, redis: RedisClient) -> None:
     await add(sessions, 1, {"a": 1})
-    before = await keyspace(link)
-    await link.call("REPLICAOF", "127.0.0.1", 1)
+    before = await keyspace(redis)
+    await redis.call("REPLICAOF", "127.0.0.1", 1)
     try:
         for write in (
             sessions.create(session_id(3), document_of({"a": 1}), user=None, disable_task_tracking=False),
@@ -184,20 +184,20 @@ async def test_a_replica_refuses_every_write_and_answers_reads(sessions: Session
             with pytest.raises(StoreUnavailable) as caught:
                 await write
             assert caught.type is StoreUnavailable
-        assert await keyspace(link) == before
+        assert await keyspace(redis) == before
     finally:
-        await link.call("REPLICAOF", "NO", "ONE")
+        await redis.call("REPLICAOF", "NO", "ONE")
 
 
 @on_every_redis
-async def test_scripts_that_redis_has_forgotten_are_loaded_again(sessions: Sessions, link: Link) -> None:
+async def test_scripts_that_redis_has_forgotten_are_loaded_again(sessions: Sessions, redis: RedisClient) -> None:
     await add(sessions, 1, {"a": 1})
     for _ in range(2):
-        await link.call("SCRIPT", "FLUSH")
+        await redis.call("SCRIPT", "FLUSH")
         await sessions.patch(session_id(1), document_of({"b": 1}))
-        await link.call("SCRIPT", "FLUSH")
+        await redis.call("SCRIPT", "FLUSH")
         await sessions.delete_many([session_id(5)])
-        await link.call("SCRIPT", "FLUSH")
+        await redis.call("SCRIPT", "FLUSH")
         # Many at once meet it too.
         await asyncio.gather(*(sessions.patch(session_id(1), document_of({f"k{each}": each})) for each in range(20)))
     held = await sessions.get(session_id(1))
@@ -213,27 +213,27 @@ async def test_hundreds_at_once_are_served_over_one_link(sessions: Sessions) -> 
 
 
 async def test_after_a_restart_of_redis_the_same_link_goes_on(tmp_path: Path) -> None:
-    redis = EmbeddedRedis(tmp_path, fsync="no", server=BUNDLED.path)
-    redis.launch()
-    redis.wait()
+    server = EmbeddedRedis(tmp_path, fsync="no", server=BUNDLED.path)
+    server.launch()
+    server.wait()
     try:
-        async with linked(redis.url, 3) as link:
-            await link.call("SET", "a", "1", writes=True)
-            redis.stop()
+        async with linked(server.url, 3) as redis:
+            await redis.call("SET", "a", "1", writes=True)
+            server.stop()
             with pytest.raises(StoreUnavailable):
-                await link.call("GET", "a")
-            redis.launch()
-            redis.wait()
-            assert await link.call("GET", "a") == b"1"
-            assert await link.call("SET", "a", "2", writes=True) == b"OK"
+                await redis.call("GET", "a")
+            server.launch()
+            server.wait()
+            assert await redis.call("GET", "a") == b"1"
+            assert await redis.call("SET", "a", "2", writes=True) == b"OK"
     finally:
-        redis.stop()
+        server.stop()
 
 
-async def test_a_caller_that_gives_up_takes_no_reply_of_another(link: Link) -> None:
-    await link.batch([("SET", f"k{each}", each) for each in range(50)])
+async def test_a_caller_that_gives_up_takes_no_reply_of_another(redis: RedisClient) -> None:
+    await redis.batch([("SET", f"k{each}", each) for each in range(50)])
     for turn in range(20):
-        calls = [asyncio.create_task(link.call("GET", f"k{each}")) for each in range(50)]
+        calls = [asyncio.create_task(redis.call("GET", f"k{each}")) for each in range(50)]
         await asyncio.sleep(0)
         for call in calls[turn % 3 :: 3]:
             call.cancel()
@@ -243,4 +243,4 @@ async def test_a_caller_that_gives_up_takes_no_reply_of_another(link: Link) -> N
 
 async def test_a_link_of_no_redis_url_is_refused() -> None:
     with pytest.raises(StartupError, match="setting redis_url must begin with"):
-        Link.open("nowhere", timeout=SHORT)
+        RedisClient.open("nowhere", timeout=SHORT)

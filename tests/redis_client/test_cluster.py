@@ -8,7 +8,7 @@ import pytest
 from redis.exceptions import ResponseError
 
 from service.errors import StoreUnavailable
-from service.redis_client.client import Link
+from service.redis_client.client import RedisClient
 from service.redis_client.cluster import Cluster, slot_of
 
 TIMEOUT = 1.0
@@ -77,10 +77,10 @@ async def nodes() -> AsyncIterator[tuple[Node, Node]]:
 
 
 @pytest.fixture
-async def link(nodes: tuple[Node, Node]) -> AsyncIterator[Link]:
-    link = Link.open(f"redis+cluster://127.0.0.1:{nodes[0].port}", timeout=TIMEOUT)
-    yield link
-    await link.close()
+async def redis(nodes: tuple[Node, Node]) -> AsyncIterator[RedisClient]:
+    redis = RedisClient.open(f"redis+cluster://127.0.0.1:{nodes[0].port}", timeout=TIMEOUT)
+    yield redis
+    await redis.close()
     await asyncio.sleep(0)
 
 
@@ -96,22 +96,22 @@ async def test_keys_of_one_tag_share_a_slot_and_scripts_go_by_their_first_key() 
     assert slot_of(("TIME",), 7) == 7
 
 
-async def test_a_host_that_is_not_named_is_that_of_the_node_that_answered(nodes: tuple[Node, Node], link: Link) -> None:
+async def test_a_host_that_is_not_named_is_that_of_the_node_that_answered(nodes: tuple[Node, Node], redis: RedisClient) -> None:
     first, second = nodes
     first.map = mapped((0, SLOTS - 1, first), host=b"")
     first.answer = lambda words: moved(second, words[1].decode(), host="")
     second.map = mapped((0, SLOTS - 1, second), host=b"")
-    assert await link.call("GET", "foo") == b"foo"
-    assert await link.batch([("GET", "foo"), ("GET", "foo")]) == [b"foo", b"foo"]
+    assert await redis.call("GET", "foo") == b"foo"
+    assert await redis.batch([("GET", "foo"), ("GET", "foo")]) == [b"foo", b"foo"]
     assert (len(first.seen), len(second.seen)) == (1, 3)
 
 
 async def test_a_redirection_to_the_same_host_is_no_use_where_nobody_has_the_slot_any_more(
-    nodes: tuple[Node, Node], link: Link
+    nodes: tuple[Node, Node], redis: RedisClient
 ) -> None:
     first, second = nodes
     # While it was asked, a map came that gives the slot to nobody.
-    topology = link._topology
+    topology = redis._topology
     assert isinstance(topology, Cluster)
 
     def answer(words: Words) -> bytes:
@@ -121,23 +121,23 @@ async def test_a_redirection_to_the_same_host_is_no_use_where_nobody_has_the_slo
         return moved(second, words[1].decode(), host="")
 
     first.answer = answer
-    assert await link.call("GET", "foo") == b"foo"
+    assert await redis.call("GET", "foo") == b"foo"
     assert (len(first.seen), len(second.seen)) == (1, 1)
 
 
-async def test_a_slot_that_has_moved_is_asked_for_where_it_is_and_learnt(nodes: tuple[Node, Node], link: Link) -> None:
+async def test_a_slot_that_has_moved_is_asked_for_where_it_is_and_learnt(nodes: tuple[Node, Node], redis: RedisClient) -> None:
     first, second = nodes
     first.answer = lambda words: moved(second, words[1].decode())
     # The one that has it knows so first.
     second.map = mapped((0, SLOTS - 1, second))
     # A write that was sent on has not been made.
-    assert await link.call("SET", "foo", "x", writes=True) == b"x"
+    assert await redis.call("SET", "foo", "x", writes=True) == b"x"
     assert [words[0] for words in first.seen] == [b"SET"]
-    replies = await link.batch([("GET", key) for key in ("a", "foo", "b", "foo")])
+    replies = await redis.batch([("GET", key) for key in ("a", "foo", "b", "foo")])
     assert replies == [b"a", b"foo", b"b", b"foo"]
 
 
-async def test_a_key_on_its_way_is_asked_for_there_and_a_script_waits(nodes: tuple[Node, Node], link: Link) -> None:
+async def test_a_key_on_its_way_is_asked_for_there_and_a_script_waits(nodes: tuple[Node, Node], redis: RedisClient) -> None:
     first, second = nodes
     asks = 3
 
@@ -151,20 +151,20 @@ async def test_a_key_on_its_way_is_asked_for_there_and_a_script_waits(nodes: tup
 
     first.answer = ask
     second.answer = lambda words: b"+OK\r\n" if words[0] == b"ASKING" else b"+there\r\n"
-    assert await link.call("GET", "foo") == b"there"
-    assert await link.batch([("GET", "foo"), ("GET", "foo")]) == [b"there", b"there"]
+    assert await redis.call("GET", "foo") == b"there"
+    assert await redis.batch([("GET", "foo"), ("GET", "foo")]) == [b"there", b"there"]
     assert second.seen == [[b"ASKING"], [b"GET", b"foo"]] * 3
-    assert await link.call("EVALSHA", "sha", 1, "foo", writes=True) == b"done"
+    assert await redis.call("EVALSHA", "sha", 1, "foo", writes=True) == b"done"
     assert len(second.seen) == 6
 
 
-async def test_nodes_that_send_each_other_on_are_given_up_in_time(nodes: tuple[Node, Node], link: Link) -> None:
+async def test_nodes_that_send_each_other_on_are_given_up_in_time(nodes: tuple[Node, Node], redis: RedisClient) -> None:
     first, second = nodes
     first.answer = lambda words: moved(second, words[1].decode())
     second.answer = lambda words: moved(first, words[1].decode())
     started = asyncio.get_running_loop().time()
     with pytest.raises(StoreUnavailable) as told:
-        await link.call("SET", "foo", "x", writes=True)
+        await redis.call("SET", "foo", "x", writes=True)
     assert told.type is StoreUnavailable
     assert asyncio.get_running_loop().time() - started < TIMEOUT
     assert len(first.seen) + len(second.seen) < 100
@@ -183,7 +183,7 @@ async def test_nodes_that_send_each_other_on_are_given_up_in_time(nodes: tuple[N
         "local key in a cluster node",
     ],
 )
-async def test_what_passes_is_waited_for(nodes: tuple[Node, Node], link: Link, refusal: str) -> None:
+async def test_what_passes_is_waited_for(nodes: tuple[Node, Node], redis: RedisClient, refusal: str) -> None:
     left = 4
 
     def refuse(_: Words) -> bytes:
@@ -192,33 +192,33 @@ async def test_what_passes_is_waited_for(nodes: tuple[Node, Node], link: Link, r
         return b"+done\r\n" if left < 0 else f"-{refusal}\r\n".encode()
 
     nodes[0].answer = refuse
-    assert await link.call("SET", "foo", "x", writes=True) == b"done"
+    assert await redis.call("SET", "foo", "x", writes=True) == b"done"
     left = 1
-    assert await link.batch([("SET", "foo", "x"), ("SET", "foo", "y")], writes=True) == [b"done", b"done"]
+    assert await redis.batch([("SET", "foo", "x"), ("SET", "foo", "y")], writes=True) == [b"done", b"done"]
     # What does not pass in time is told as it is: nothing was written.
     left = 10**6
     with pytest.raises(StoreUnavailable) as told:
-        await link.call("SET", "foo", "x", writes=True)
+        await redis.call("SET", "foo", "x", writes=True)
     assert told.type is StoreUnavailable
 
 
-async def test_errors_that_are_ours_are_told_at_once(nodes: tuple[Node, Node], link: Link) -> None:
+async def test_errors_that_are_ours_are_told_at_once(nodes: tuple[Node, Node], redis: RedisClient) -> None:
     nodes[0].answer = lambda _: b"-WRONGTYPE Operation against a key\r\n"
     with pytest.raises(ResponseError):
-        await link.call("GET", "foo")
+        await redis.call("GET", "foo")
     assert len(nodes[0].seen) == 1
 
 
 async def test_a_slot_that_nobody_has_and_a_server_that_is_no_node_are_told_in_time(
-    nodes: tuple[Node, Node], link: Link
+    nodes: tuple[Node, Node], redis: RedisClient
 ) -> None:
     first, second = nodes
     first.map = second.map = mapped((0, 12181, first), (12183, SLOTS - 1, second))
     with pytest.raises(StoreUnavailable):
-        await link.call("GET", "foo")
-    assert await link.call("GET", "bar") == b"bar"
-    assert await link.everywhere("PING") == [b"PING", b"PING"]
-    other = Link.open(f"redis+cluster://127.0.0.1:{first.port}", timeout=0.3)
+        await redis.call("GET", "foo")
+    assert await redis.call("GET", "bar") == b"bar"
+    assert await redis.call_on_masters("PING") == [b"PING", b"PING"]
+    other = RedisClient.open(f"redis+cluster://127.0.0.1:{first.port}", timeout=0.3)
     first.map = b"-ERR This instance has cluster support disabled\r\n"
     with pytest.raises(StoreUnavailable):
         await other.call("GET", "foo")
@@ -227,13 +227,13 @@ async def test_a_slot_that_nobody_has_and_a_server_that_is_no_node_are_told_in_t
 
 async def test_a_node_that_left_is_let_go(nodes: tuple[Node, Node]) -> None:
     first, second = nodes
-    link = Link.open(f"redis+cluster://127.0.0.1:{first.port}", timeout=0.2)
+    redis = RedisClient.open(f"redis+cluster://127.0.0.1:{first.port}", timeout=0.2)
     first.map = mapped((0, SLOTS - 1, second))
-    assert await link.call("GET", "foo") == b"foo"
+    assert await redis.call("GET", "foo") == b"foo"
     assert len(second.seen) == 1
     first.map = mapped((0, SLOTS - 1, first))
     second.answer = lambda words: moved(first, words[1].decode())
-    assert await link.call("GET", "foo") == b"foo"
+    assert await redis.call("GET", "foo") == b"foo"
     async with asyncio.timeout(30):
         await second.left.wait()
-    await link.close()
+    await redis.close()

@@ -10,7 +10,7 @@ from redis.asyncio.connection import UnixDomainSocketConnection
 
 from service.errors import StoreUnavailable, WriteUncertain
 from service.redis_client import multiplexer
-from service.redis_client.client import Link
+from service.redis_client.client import RedisClient
 
 TIMEOUT = 1.0  # seconds
 
@@ -69,24 +69,24 @@ async def peer(tmp_path: Path) -> AsyncIterator[Peer]:
 
 
 @pytest.fixture
-async def link(peer: Peer) -> AsyncIterator[Link]:
-    opened = Link.open(peer.url, timeout=TIMEOUT)
+async def redis(peer: Peer) -> AsyncIterator[RedisClient]:
+    opened = RedisClient.open(peer.url, timeout=TIMEOUT)
     yield opened
     await opened.close()
     await asyncio.sleep(0)
 
 
 async def test_each_of_many_callers_gets_its_own_reply(redis_url: str) -> None:
-    link = Link.open(redis_url, timeout=5)
-    replies = await asyncio.gather(*(link.call("ECHO", number) for number in range(5000)))
+    redis = RedisClient.open(redis_url, timeout=5)
+    replies = await asyncio.gather(*(redis.call("ECHO", number) for number in range(5000)))
     assert replies == [b"%d" % number for number in range(5000)]
-    first, error, last = await link.batch([("ECHO", "a"), ("NOSUCH",), ("ECHO", "b")])
+    first, error, last = await redis.batch([("ECHO", "a"), ("NOSUCH",), ("ECHO", "b")])
     assert (first, last) == (b"a", b"b")
     assert str(error) == "Redis does not know, or does not allow, a command that is needed: NOSUCH"
-    await link.close()
+    await redis.close()
 
 
-async def test_a_late_reply_goes_to_nobody_else(peer: Peer, link: Link) -> None:
+async def test_a_late_reply_goes_to_nobody_else(peer: Peer, redis: RedisClient) -> None:
     release = asyncio.Event()
 
     async def hold_the_first(command: list[bytes], writer: asyncio.StreamWriter) -> None:
@@ -96,28 +96,28 @@ async def test_a_late_reply_goes_to_nobody_else(peer: Peer, link: Link) -> None:
 
     peer.reply = hold_the_first
     with pytest.raises(StoreUnavailable) as failed:
-        await link.call("ECHO", "first")
+        await redis.call("ECHO", "first")
     assert not isinstance(failed.value, WriteUncertain)
-    second = asyncio.create_task(link.call("ECHO", "second"))
+    second = asyncio.create_task(redis.call("ECHO", "second"))
     await asyncio.sleep(0)
     release.set()
     assert await second == b"second"
     assert peer.connections == 1
 
 
-async def test_a_write_that_timed_out_is_reported_as_uncertain(peer: Peer, link: Link) -> None:
+async def test_a_write_that_timed_out_is_reported_as_uncertain(peer: Peer, redis: RedisClient) -> None:
     async def silence(command: list[bytes], writer: asyncio.StreamWriter) -> None:
         pass
 
     peer.reply = silence
     with pytest.raises(WriteUncertain):
-        await link.call("SET", "key", "value", writes=True)
+        await redis.call("SET", "key", "value", writes=True)
     assert peer.commands == [[b"SET", b"key", b"value"]]
 
 
-async def test_a_cancelled_caller_takes_no_reply_from_another(link: Link) -> None:
-    assert await link.call("ECHO", "warm") == b"warm"
-    callers = [asyncio.create_task(link.call("ECHO", number)) for number in range(10)]
+async def test_a_cancelled_caller_takes_no_reply_from_another(redis: RedisClient) -> None:
+    assert await redis.call("ECHO", "warm") == b"warm"
+    callers = [asyncio.create_task(redis.call("ECHO", number)) for number in range(10)]
     await asyncio.sleep(0)
     for caller in callers[::2]:
         caller.cancel()
@@ -126,7 +126,7 @@ async def test_a_cancelled_caller_takes_no_reply_from_another(link: Link) -> Non
     assert all(isinstance(result, asyncio.CancelledError) for result in rest[::2])
 
 
-async def test_a_connection_that_breaks_answers_each_call_once(peer: Peer, link: Link) -> None:
+async def test_a_connection_that_breaks_answers_each_call_once(peer: Peer, redis: RedisClient) -> None:
     broken = False
 
     async def break_once(command: list[bytes], writer: asyncio.StreamWriter) -> None:
@@ -139,8 +139,8 @@ async def test_a_connection_that_breaks_answers_each_call_once(peer: Peer, link:
             await Peer.echo(command, writer)
 
     peer.reply = break_once
-    reads = [link.call("ECHO", number) for number in range(6)]
-    writes = [link.call("SET", "key", number, writes=True) for number in range(10, 16)]
+    reads = [redis.call("ECHO", number) for number in range(6)]
+    writes = [redis.call("SET", "key", number, writes=True) for number in range(10, 16)]
     results = await asyncio.gather(*reads, *writes, return_exceptions=True)
     assert results[:6] == [b"%d" % number for number in range(6)]
     assert all(isinstance(result, WriteUncertain) for result in results[6:])
@@ -149,50 +149,50 @@ async def test_a_connection_that_breaks_answers_each_call_once(peer: Peer, link:
     assert len([command for command in peer.commands if command[0] == b"SET"]) <= 6
 
 
-async def test_a_peer_that_came_back_is_used_again(peer: Peer, link: Link) -> None:
-    assert await link.call("ECHO", "one") == b"one"
+async def test_a_peer_that_came_back_is_used_again(peer: Peer, redis: RedisClient) -> None:
+    assert await redis.call("ECHO", "one") == b"one"
     await peer.stop()
     peer.path.unlink(missing_ok=True)
     with pytest.raises(StoreUnavailable):
-        await link.call("ECHO", "gone")
+        await redis.call("ECHO", "gone")
     with pytest.raises(StoreUnavailable) as failed:
-        await link.call("SET", "key", "value", writes=True)
+        await redis.call("SET", "key", "value", writes=True)
     assert not isinstance(failed.value, WriteUncertain), "nothing was sent"
     await peer.start()
-    assert await link.call("SET", "key", "two", writes=True) == b"two"
+    assert await redis.call("SET", "key", "two", writes=True) == b"two"
 
 
-async def test_what_is_no_reply_ends_the_connection_and_the_next_call_works(peer: Peer, link: Link) -> None:
+async def test_what_is_no_reply_ends_the_connection_and_the_next_call_works(peer: Peer, redis: RedisClient) -> None:
     async def nonsense(_: list[bytes], writer: asyncio.StreamWriter) -> None:
         writer.write(b"HTTP/1.1 200 OK\r\n\r\n" if peer.connections == 1 else b"+fine\r\n")
 
     peer.reply = nonsense
-    assert await link.call("PING") == b"fine"
+    assert await redis.call("PING") == b"fine"
     assert peer.connections == 2
 
 
-async def test_a_reply_that_nobody_asked_for_ends_the_connection(peer: Peer, link: Link) -> None:
+async def test_a_reply_that_nobody_asked_for_ends_the_connection(peer: Peer, redis: RedisClient) -> None:
     async def two(_: list[bytes], writer: asyncio.StreamWriter) -> None:
         writer.write(b"+mine\r\n+whose\r\n" if peer.connections == 1 else b"+mine\r\n")
 
     peer.reply = two
-    assert await link.call("PING") == b"mine"
+    assert await redis.call("PING") == b"mine"
     for _ in range(20):
-        assert await link.call("PING") == b"mine"
+        assert await redis.call("PING") == b"mine"
     assert peer.connections == 2
 
 
-async def test_a_connection_that_says_nothing_is_given_up(peer: Peer, link: Link) -> None:
+async def test_a_connection_that_says_nothing_is_given_up(peer: Peer, redis: RedisClient) -> None:
     async def first_is_silent(command: list[bytes], writer: asyncio.StreamWriter) -> None:
         if peer.connections > 1:
             await Peer.echo(command, writer)
 
     peer.reply = first_is_silent
     with pytest.raises(StoreUnavailable):
-        await link.call("ECHO", "lost")
+        await redis.call("ECHO", "lost")
     while True:
         try:
-            assert await link.call("ECHO", "again") == b"again"
+            assert await redis.call("ECHO", "again") == b"again"
             break
         except StoreUnavailable:
             assert peer.connections == 1
@@ -201,7 +201,7 @@ async def test_a_connection_that_says_nothing_is_given_up(peer: Peer, link: Link
 
 @pytest.mark.parametrize("when", ["in the greeting", "after it"])
 async def test_a_connection_that_is_lost_at_once_is_replaced(
-    peer: Peer, link: Link, monkeypatch: pytest.MonkeyPatch, when: str
+    peer: Peer, redis: RedisClient, monkeypatch: pytest.MonkeyPatch, when: str
 ) -> None:
     connect = UnixDomainSocketConnection.connect
 
@@ -217,21 +217,21 @@ async def test_a_connection_that_is_lost_at_once_is_replaced(
                 raise RuntimeError("unable to perform operation on <TCPTransport closed=True>; the handler is closed")
 
     monkeypatch.setattr(UnixDomainSocketConnection, "connect", lose_the_first)
-    assert await link.call("SET", "key", "value", writes=True) == b"value"
+    assert await redis.call("SET", "key", "value", writes=True) == b"value"
     assert peer.connections == 2
 
 
-async def test_a_greeting_that_is_not_answered_is_waited_for_no_longer_than_a_call(peer: Peer, link: Link) -> None:
+async def test_a_greeting_that_is_not_answered_is_waited_for_no_longer_than_a_call(peer: Peer, redis: RedisClient) -> None:
     peer.greets = False
     for writes in (False, True):
         with pytest.raises(StoreUnavailable) as failed:
-            await asyncio.wait_for(link.call("ECHO", "lost", writes=writes), TIMEOUT * 8)
+            await asyncio.wait_for(redis.call("ECHO", "lost", writes=writes), TIMEOUT * 8)
         assert not isinstance(failed.value, WriteUncertain), "nothing was sent"
     peer.greets = True
     until_greeted = asyncio.get_running_loop().time() + TIMEOUT * 30
     while True:
         try:
-            assert await link.call("ECHO", "again") == b"again"
+            assert await redis.call("ECHO", "again") == b"again"
             break
         except StoreUnavailable:
             assert asyncio.get_running_loop().time() < until_greeted
@@ -240,36 +240,36 @@ async def test_a_greeting_that_is_not_answered_is_waited_for_no_longer_than_a_ca
 async def test_calls_wait_for_a_peer_that_is_soon_there(peer: Peer) -> None:
     await peer.stop()
     peer.path.unlink(missing_ok=True)
-    link = Link.open(peer.url, timeout=30)
-    calls = [asyncio.create_task(link.call("ECHO", number, writes=number % 2 == 0)) for number in range(20)]
+    redis = RedisClient.open(peer.url, timeout=30)
+    calls = [asyncio.create_task(redis.call("ECHO", number, writes=number % 2 == 0)) for number in range(20)]
     await asyncio.sleep(0.1)
     assert not any(call.done() for call in calls)
     await peer.start()
     assert await asyncio.gather(*calls) == [b"%d" % number for number in range(20)]
-    await link.close()
+    await redis.close()
 
 
-async def test_what_is_in_flight_is_bounded(link: Link, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_what_is_in_flight_is_bounded(redis: RedisClient, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(multiplexer, "MAX_COMMANDS", 8)
-    assert await link.call("ECHO", "warm") == b"warm"
-    results = await asyncio.gather(*(link.call("ECHO", number) for number in range(20)), return_exceptions=True)
+    assert await redis.call("ECHO", "warm") == b"warm"
+    results = await asyncio.gather(*(redis.call("ECHO", number) for number in range(20)), return_exceptions=True)
     assert results[:8] == [b"%d" % number for number in range(8)]
     assert all(isinstance(result, StoreUnavailable) for result in results[8:])
-    assert await link.call("ECHO", "after") == b"after"
+    assert await redis.call("ECHO", "after") == b"after"
 
 
-async def test_a_bound_on_bytes_holds_too(link: Link, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_bound_on_bytes_holds_too(redis: RedisClient, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(multiplexer, "MAX_BYTES", 1000)
-    assert await link.call("ECHO", "warm") == b"warm"
-    calls = [link.call("ECHO", "x" * 2000), link.call("ECHO", "refused")]
+    assert await redis.call("ECHO", "warm") == b"warm"
+    calls = [redis.call("ECHO", "x" * 2000), redis.call("ECHO", "refused")]
     results = await asyncio.gather(*calls, return_exceptions=True)
     assert results[0] == b"x" * 2000
     assert isinstance(results[1], StoreUnavailable)
 
 
-async def test_callers_share_one_attempt_to_connect(peer: Peer, link: Link) -> None:
-    first = asyncio.create_task(link.call("ECHO", 0))
-    others = [asyncio.create_task(link.call("ECHO", number)) for number in range(1, 20)]
+async def test_callers_share_one_attempt_to_connect(peer: Peer, redis: RedisClient) -> None:
+    first = asyncio.create_task(redis.call("ECHO", 0))
+    others = [asyncio.create_task(redis.call("ECHO", number)) for number in range(1, 20)]
     await asyncio.sleep(0)
     first.cancel()
     assert await asyncio.gather(*others) == [b"%d" % number for number in range(1, 20)]

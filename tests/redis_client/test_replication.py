@@ -1,21 +1,21 @@
-"""The lane of writes that wait for replicas, over a lane that fails in a way that nobody has foreseen."""
+"""The connection of writes that wait for replicas, over a connection that fails in a way that nobody has foreseen."""
 
 import asyncio
 from typing import Any, cast
 
 import pytest
 
-from service.redis_client.multiplexer import Lane, pack
-from service.redis_client.node import ReplicatedLane
+from service.redis_client.multiplexer import MultiplexedConnection, pack
+from service.redis_client.node import ReplicatedConnection
 
 
 class Faulty:
-    """A lane that fails once, and then answers with OK and one replica."""
+    """A connection that fails once, and then answers with OK and one replica."""
 
     def __init__(self) -> None:
         self.failed = asyncio.Event()
 
-    async def send(self, packed: bytes, commands: int = 1, seconds: float | None = None) -> list[Any]:  # noqa: ARG002 - as `Lane`
+    async def send(self, packed: bytes, commands: int = 1, seconds: float | None = None) -> list[Any]:  # noqa: ARG002 - as `MultiplexedConnection`
         await asyncio.sleep(0)
         if not self.failed.is_set():
             self.failed.set()
@@ -24,12 +24,12 @@ class Faulty:
 
 
 async def test_a_defect_is_told_to_its_callers_and_keeps_no_later_write_waiting() -> None:
-    lane = ReplicatedLane(cast("Lane", Faulty()), 1, timeout=5.0)
+    connection = ReplicatedConnection(cast("MultiplexedConnection", Faulty()), 1, timeout=5.0)
     command = pack(("SET", "a", "b"))
-    first = [asyncio.create_task(lane.send(command)) for _ in range(2)]
+    first = [asyncio.create_task(connection.send(command)) for _ in range(2)]
     await asyncio.sleep(0)
-    behind = [asyncio.create_task(lane.send(command)) for _ in range(2)]
+    behind = [asyncio.create_task(connection.send(command)) for _ in range(2)]
     for write in first:
         with pytest.raises(UnicodeError):
             await write
-    assert await asyncio.gather(*behind, lane.send(command)) == [[b"OK"]] * 3
+    assert await asyncio.gather(*behind, connection.send(command)) == [[b"OK"]] * 3

@@ -10,7 +10,7 @@ import hiredis
 import pytest
 
 from service.errors import StoreUnavailable
-from service.redis_client.client import Link
+from service.redis_client.client import RedisClient
 
 CERTIFICATE = Path(__file__).with_name("tls.pem")
 
@@ -72,19 +72,19 @@ URLS = ("rediss://:pass@127.0.0.1:{port}", "rediss+cluster://:pass@127.0.0.1:{po
 @pytest.mark.parametrize("url", URLS)
 async def test_a_server_whose_certificate_is_known_is_used(server: Server, url: str) -> None:
     known = f"{'&' if '?' in url else '?'}ssl_ca_certs={quote(str(CERTIFICATE))}"
-    link = Link.open(url.format(port=server.port) + known, timeout=30)
-    replies = await asyncio.gather(*(link.call("ECHO", number) for number in range(100)))
+    redis = RedisClient.open(url.format(port=server.port) + known, timeout=30)
+    replies = await asyncio.gather(*(redis.call("ECHO", number) for number in range(100)))
     assert replies == [b"%d" % number for number in range(100)]
     large = "x" * 1_000_000
-    assert await link.batch([("ECHO", large), ("ECHO", "last")]) == [large.encode(), b"last"]
+    assert await redis.batch([("ECHO", large), ("ECHO", "last")]) == [large.encode(), b"last"]
     assert server.passwords == ({b"pass", b"other"} if "sentinel" in url else {b"pass"})
-    await link.close()
+    await redis.close()
 
 
 @pytest.mark.parametrize("url", URLS)
 async def test_a_server_whose_certificate_is_not_known_is_not(server: Server, url: str) -> None:
-    link = Link.open(url.format(port=server.port), timeout=0.5)
+    redis = RedisClient.open(url.format(port=server.port), timeout=0.5)
     with pytest.raises(StoreUnavailable):
-        await link.call("ECHO", "a")
+        await redis.call("ECHO", "a")
     assert server.passwords == set()
-    await link.close()
+    await redis.close()

@@ -7,7 +7,7 @@ from uuid import UUID, uuid5
 import msgspec
 
 from tests.soak.differences import Difference
-from tests.soak.wire import Answer
+from tests.soak.wire import Response
 
 
 class Row(msgspec.Struct, frozen=True):
@@ -96,7 +96,7 @@ class _Envelope(msgspec.Struct):
 T = TypeVar("T")
 
 
-def data(answer: Answer, kind: type[T]) -> T:
+def data(answer: Response, kind: type[T]) -> T:
     """What an answer carries.
 
     Raises:

@@ -10,7 +10,7 @@ from tests.soak.differences import Difference
 from tests.soak.owned import OwnUser
 from tests.soak.sessions import Deed, Session
 from tests.soak.states import Span, now
-from tests.soak.wire import Answer, Request, Unavailable, Wire
+from tests.soak.wire import Request, Response, Unavailable, Wire
 from tests.soak.world import World
 
 #: Ids that a client asks for when it creates; they come again and again.
@@ -44,7 +44,7 @@ class Client:
         #: How often a read that gets no answer is sent again.
         self.patience = 0
 
-    async def ask(self, request: Request, *, writes: bool = False) -> tuple[Answer, Span]:
+    async def ask(self, request: Request, *, writes: bool = False) -> tuple[Response, Span]:
         """The answer to a request, and the time within which the server did it.
 
         Raises:
@@ -58,7 +58,7 @@ class Client:
                 await asyncio.sleep(PAUSE)
         return await self._ask(request, writes)
 
-    async def _ask(self, request: Request, writes: bool) -> tuple[Answer, Span]:
+    async def _ask(self, request: Request, writes: bool) -> tuple[Response, Span]:
         self.requests += 1
         world, start, started = self.world, now(), time.monotonic()
         fair = world.weather.is_fair
@@ -81,7 +81,7 @@ class Client:
         await self.wire.break_off(request, whole=how == WHOLE)
         raise Unavailable(how, uncertain=how == WHOLE)
 
-    async def do(self, session: Session, deed: Deed, late: Deed | None = None) -> Answer:
+    async def do(self, session: Session, deed: Deed, late: Deed | None = None) -> Response:
         """Do a deed, and take in what became of it; `late` is what it is when it happens later, if that is something else.
 
         Raises:

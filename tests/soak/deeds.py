@@ -11,7 +11,7 @@ from dataclasses import replace
 from tests.soak.sessions import Deed, Outcome, Possible, Session, shows_configs, shows_nothing, shows_session
 from tests.soak.states import Span, State, hold, lifetime
 from tests.soak.values import Values, merged
-from tests.soak.wire import Answer, Request
+from tests.soak.wire import Request, Response
 
 Written = tuple[str, Values]
 
@@ -90,7 +90,7 @@ def copy(session: Session) -> Deed:
     def outcomes(state: Possible, _: Span) -> list[Outcome]:
         return [(404, None) if state is None else (200, state)]
 
-    def learn(answer: Answer, state: State) -> State:
+    def learn(answer: Response, state: State) -> State:
         hold("the copy's revision", answer.etag.rpartition("-")[2], "1")
         return state
 

@@ -14,7 +14,7 @@ from types import NoneType
 from tests.soak.answers import Configs, Row, data
 from tests.soak.differences import Difference
 from tests.soak.states import Mismatch, Span, State, hold
-from tests.soak.wire import Answer, Request
+from tests.soak.wire import Request, Response
 
 Possible = State | None
 #: The status of the answer that a request meets in some state, and the state that it leaves.
@@ -30,7 +30,7 @@ class Deed:
 
     request: Request
     outcomes: Callable[[Possible, Span], Sequence[Outcome]]
-    learn: Callable[[Answer, State], State]
+    learn: Callable[[Response, State], State]
     writes: bool = True
 
 
@@ -54,7 +54,7 @@ class Session:
         """The state in which it most likely is: one where it is there, if there is such."""
         return next((state for state in self.possible(span) if state is not None), None)
 
-    def answered(self, deed: Deed, answer: Answer, span: Span) -> None:
+    def answered(self, deed: Deed, answer: Response, span: Span) -> None:
         """Take in the answer to a deed that was done within `span`.
 
         Raises:
@@ -140,21 +140,21 @@ def _shown(state: Possible) -> str:
 # What answers tell.
 
 
-def shows_session(answer: Answer, state: State) -> State:
+def shows_session(answer: Response, state: State) -> State:
     """A whole session, or 304 for one that is still so."""
     seen = state if answer.status == 304 else state.seen(data(answer, Row))
     hold("ETag", answer.etag, seen.etag)
     return seen
 
 
-def shows_configs(answer: Answer, state: State) -> State:
+def shows_configs(answer: Response, state: State) -> State:
     """All configs after a PATCH."""
     hold("configs", bytes(data(answer, Configs).configs), state.configs)
     hold("ETag", answer.etag, state.etag)
     return state
 
 
-def shows_nothing(answer: Answer, state: State) -> State:
+def shows_nothing(answer: Response, state: State) -> State:
     """An ETag and no data."""
     data(answer, NoneType)
     hold("ETag", answer.etag, state.etag)

@@ -16,7 +16,7 @@ from tests.soak.differences import Difference
 from tests.soak.lists import Query, walk
 from tests.soak.owned import Share
 from tests.soak.values import Json, Number
-from tests.soak.wire import Answer, Request, Unavailable
+from tests.soak.wire import Request, Response, Unavailable
 from tests.soak.world import DEFAULT_TTLS
 
 SHARED_SESSIONS = 3
@@ -119,7 +119,7 @@ class SharedOperations:
         """GET."""
         await self._read(*self._one())
 
-    async def _read(self, session: SharedSession, share: Share) -> tuple[dict[str, str], Answer]:
+    async def _read(self, session: SharedSession, share: Share) -> tuple[dict[str, str], Response]:
         self._settle(share)
         least = session.done
         answer, _ = await self._client.ask(Request("GET", f"/session/{session.id}"))
@@ -237,5 +237,5 @@ class SharedOperations:
         return share.doubted is None and len(share.possible) == 1
 
 
-def _revision(answer: Answer) -> int:
+def _revision(answer: Response) -> int:
     return int(answer.etag.rpartition("-")[2])

@@ -16,7 +16,7 @@ from tests.soak.owned import OwnUser, Share
 from tests.soak.sessions import Deed, Session
 from tests.soak.states import Span, State, lifetime, microseconds
 from tests.soak.values import Number
-from tests.soak.wire import Answer
+from tests.soak.wire import Response
 
 ID = "7d8d2b7a-52c4-4c9e-9f0e-3a4c1a2b5d6e"
 CREATED, LATER = "2026-01-02T03:04:05.000006Z", "2026-01-02T03:04:06.000000Z"
@@ -28,7 +28,7 @@ def written(**members: values.Json) -> deeds.Written:
     return values.written(members, BLANK)
 
 
-def shown(state: State, *, status: int = 200, updated_at: str = LATER, expires_at: str | None = None) -> Answer:
+def shown(state: State, *, status: int = 200, updated_at: str = LATER, expires_at: str | None = None) -> Response:
     """The answer that shows a session in this state."""
     members = {
         "id": ID,
@@ -42,7 +42,7 @@ def shown(state: State, *, status: int = 200, updated_at: str = LATER, expires_a
     }
     body = json.dumps({"code": 0, "msg": "", "data": members | {"configs": 0}}).replace('"configs": 0', '"configs": %s')
     etag = f'"{microseconds(CREATED)}-{state.revision}"'
-    return Answer(status, {"etag": etag}, (body % state.configs.decode()).encode())
+    return Response(status, {"etag": etag}, (body % state.configs.decode()).encode())
 
 
 def created(**members: values.Json) -> Session:
@@ -97,7 +97,7 @@ def test_what_does_not_come_from_an_acknowledged_write_is_a_difference(wrong: st
     before = session.states[0]
     deed, after = patched(session, a="y")
     body = json.dumps({"code": 0, "msg": "", "data": {"configs": 0}}).replace('"configs": 0', '"configs": %s')
-    session.answered(deed, Answer(200, {"etag": f'"{after.etag}"'}, (body % after.configs.decode()).encode()), SOON)
+    session.answered(deed, Response(200, {"etag": f'"{after.etag}"'}, (body % after.configs.decode()).encode()), SOON)
     assert before is not None
     good = shown(after)
     answer = {
@@ -105,7 +105,7 @@ def test_what_does_not_come_from_an_acknowledged_write_is_a_difference(wrong: st
         "value": replace(good, body=good.body.replace(b"1.0", b"1.00")),
         "order": shown(replace(after, values=dict(reversed([*(after.values or {}).items()])))),
         "revision": shown(replace(after, revision=3)),
-        "gone": Answer(404, {}, b'{"code":404,"msg":"session not found"}'),
+        "gone": Response(404, {}, b'{"code":404,"msg":"session not found"}'),
         "etag": replace(good, headers={"etag": f'"{microseconds(CREATED)}-1"'}),
     }[wrong]
     with pytest.raises(Difference, match=f"session {ID}\n") as raised:

@@ -53,7 +53,7 @@ class Request:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class Response:
     """One answer."""
 
     status: int
@@ -83,7 +83,7 @@ class Wire:
         self._random = random
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
 
-    async def ask(self, request: Request) -> Answer:
+    async def ask(self, request: Request) -> Response:
         """Send a request and read its answer, which is any but a 5xx.
 
         Raises:
@@ -106,7 +106,7 @@ class Wire:
             raise Unavailable("cut" if sent else "no connection", uncertain=sent) from error
         if headers.get("connection") == "close":
             self.close()
-        answer = Answer(status, headers, body)
+        answer = Response(status, headers, body)
         if status >= 500:
             raise _unavailable(answer, request)
         return answer
@@ -144,7 +144,7 @@ async def _read(reader: asyncio.StreamReader) -> tuple[int, dict[str, str], byte
     return int(status.split()[1]), headers, await reader.readexactly(int(headers.get("content-length", 0)))
 
 
-def _unavailable(answer: Answer, request: Request) -> Exception:
+def _unavailable(answer: Response, request: Request) -> Exception:
     try:
         said = msgspec.json.decode(answer.body, type=_Failure)
     except msgspec.DecodeError:

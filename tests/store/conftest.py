@@ -3,7 +3,7 @@
 import pytest
 
 from service.configs.limits import Limits
-from service.redis_client.client import Link
+from service.redis_client.client import RedisClient
 from service.store.sessions import Project, Sessions
 from service.store.upkeep import repartition
 from service.store.users import Users
@@ -17,9 +17,9 @@ def project() -> Project:
 
 
 @pytest.fixture
-async def sessions(link: Link) -> Sessions:
+async def sessions(redis: RedisClient) -> Sessions:
     """Sessions in one partition of small blocks, so that few of them fill several."""
-    return await opened(link, PROJECT, Limits(), 1, 4)
+    return await opened(redis, PROJECT, Limits(), 1, 4)
 
 
 @pytest.fixture
@@ -35,6 +35,6 @@ def impatient_move(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-async def held(link: Link) -> Keyspace:
+async def held(redis: RedisClient) -> Keyspace:
     """What a small store holds, which stands in Redis."""
-    return await small_store(link)
+    return await small_store(redis)

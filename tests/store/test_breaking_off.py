@@ -8,7 +8,7 @@ import pytest
 
 from service.configs.limits import Limits
 from service.errors import StoreUnavailable, WriteUncertain
-from service.redis_client.client import Link
+from service.redis_client.client import RedisClient
 from service.redis_client.multiplexer import Command
 from service.store.creation import copy_session, create_session
 from service.store.scripts import Script
@@ -31,16 +31,16 @@ async def create_for(user: str, users: Users, number: int = 9) -> tuple[Session,
     )
 
 
-class BreakingLink(Link):
+class BreakingClient(RedisClient):
     """A link that works for some calls and then breaks, as a Redis or a worker that is killed between two of them."""
 
     works = 10**9  # calls to come
 
-    async def call(self, *command: str | bytes | int, **options: Any) -> Any:  # noqa: ANN401 - as `Link.call`
+    async def call(self, *command: str | bytes | int, **options: Any) -> Any:  # noqa: ANN401 - as `RedisClient.call`
         self._step()
         return await super().call(*command, **options)
 
-    async def batch(self, commands: Sequence[Command], **options: Any) -> list[Any]:  # noqa: ANN401 - as `Link.batch`
+    async def batch(self, commands: Sequence[Command], **options: Any) -> list[Any]:  # noqa: ANN401 - as `RedisClient.batch`
         self._step()
         return await super().batch(commands, **options)
 
@@ -51,10 +51,10 @@ class BreakingLink(Link):
 
 
 @pytest.fixture
-async def breaking(empty_redis: str) -> AsyncIterator[BreakingLink]:
-    link = BreakingLink.open(empty_redis, timeout=TIMEOUT)
-    yield link
-    await link.close()
+async def breaking(empty_redis: str) -> AsyncIterator[BreakingClient]:
+    redis = BreakingClient.open(empty_redis, timeout=TIMEOUT)
+    yield redis
+    await redis.close()
 
 
 async def create(sessions: Sessions) -> None:
@@ -71,7 +71,7 @@ async def delete_user(sessions: Sessions) -> None:
 
 @pytest.mark.parametrize("steps", [create, copy, delete_user])
 async def test_steps_broken_off_leave_a_true_index_and_every_user_known(
-    breaking: BreakingLink, steps: Callable[[Sessions], Awaitable[None]]
+    breaking: BreakingClient, steps: Callable[[Sessions], Awaitable[None]]
 ) -> None:
     sessions = Sessions(breaking, PROJECT, Limits(), 1, 4)
     for works in range(100):
@@ -102,11 +102,11 @@ async def test_steps_broken_off_leave_a_true_index_and_every_user_known(
     pytest.fail("never came to its end")
 
 
-async def sessions_there(link: Link) -> dict[str, Any]:
-    return {name: held for name, held in (await keyspace(link)).items() if ":session:" in name}
+async def sessions_there(redis: RedisClient) -> dict[str, Any]:
+    return {name: held for name, held in (await keyspace(redis)).items() if ":session:" in name}
 
 
-async def test_a_request_to_be_ignored_makes_no_user_known(breaking: BreakingLink) -> None:
+async def test_a_request_to_be_ignored_makes_no_user_known(breaking: BreakingClient) -> None:
     sessions = await opened(breaking, PROJECT, Limits(), 1, 4)
     await add(sessions, 9, {"a": 1}, "bob")
     before = await keyspace(breaking)
@@ -115,7 +115,7 @@ async def test_a_request_to_be_ignored_makes_no_user_known(breaking: BreakingLin
     assert await keyspace(breaking) == before
 
 
-async def test_a_user_is_made_known_once_however_many_sessions_follow(breaking: BreakingLink) -> None:
+async def test_a_user_is_made_known_once_however_many_sessions_follow(breaking: BreakingClient) -> None:
     users = Users(await opened(breaking, PROJECT, Limits(), 1, 4))
     await create_for("alice", users)
     breaking.works = 0
@@ -128,12 +128,12 @@ async def test_a_user_is_made_known_once_however_many_sessions_follow(breaking: 
         await users.expect("alice", "")
 
 
-async def test_scripts_dropped_in_the_middle_of_many_calls_are_run_once_each(breaking: BreakingLink) -> None:
+async def test_scripts_dropped_in_the_middle_of_many_calls_are_run_once_each(breaking: BreakingClient) -> None:
     source = "return redis.call('INCR', KEYS[1])"
     count = Script("count", source, hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest(), ("counter",), ())
     whole = breaking.batch
 
-    async def forgetting(commands: Sequence[Command], **options: Any) -> list[Any]:  # noqa: ANN401 - as `Link.batch`
+    async def forgetting(commands: Sequence[Command], **options: Any) -> list[Any]:  # noqa: ANN401 - as `RedisClient.batch`
         """The scripts are dropped after the first two of the commands."""
         first = await whole(commands[:2], **options)
         await breaking.call("SCRIPT", "FLUSH")

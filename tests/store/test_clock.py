@@ -38,13 +38,13 @@ class History:
 
     async def step_back(self, microseconds: int) -> None:
         """The clock steps back by so much."""
-        link, partition = self.sessions.link, self.sessions.all_partitions[0]
+        redis, partition = self.sessions.redis, self.sessions.all_partitions[0]
         if self.newest:
-            await link.call("HINCRBY", partition.state, "created_at", microseconds)
+            await redis.call("HINCRBY", partition.state, "created_at", microseconds)
             self.newest += microseconds
         for name in self.live:
             for time in ("created_at", "updated_at"):
-                await link.call("HINCRBY", partition.session(name), time, microseconds)
+                await redis.call("HINCRBY", partition.session(name), time, microseconds)
             self.live[name] = await self.sessions.get(name)
         self.states = {(name, created_at + microseconds, revision) for name, created_at, revision in self.states}
 
@@ -90,7 +90,7 @@ class History:
             assert [each.created_at for each in found] == sorted({each.created_at for each in found})
             turned = await listing.page(self.sessions, Query(user=query.user, descending=True), 200)
             assert turned.sessions == found[::-1]
-        check = Check(self.sessions.link, self.sessions.all_partitions[0])
+        check = Check(self.sessions.redis, self.sessions.all_partitions[0])
         assert [str(finding) async for finding in check.findings()] == []
 
     def _in_order(self) -> list[str]:
@@ -101,7 +101,7 @@ class History:
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(seed=st.integers(0, 2**32))
 async def test_a_clock_that_steps_back_breaks_no_order_and_gives_no_etag_twice(sessions: Sessions, seed: int) -> None:
-    await sessions.link.call("FLUSHALL")
+    await sessions.redis.call("FLUSHALL")
     await own(sessions)
     history, random = History(sessions), Random(seed)
     for _ in range(25):
@@ -141,27 +141,27 @@ async def test_an_expired_session_is_there_again_after_a_step_back_whole_and_for
     await history.step_back(step)
     partition = sessions.partition(IDS[1])
     for time in ("created_at", "updated_at", "expires_at"):
-        await sessions.link.call("HINCRBY", partition.session(IDS[1]), time, step)
-    await sessions.link.call("ZINCRBY", partition.expiring, step, IDS[1])
+        await sessions.redis.call("HINCRBY", partition.session(IDS[1]), time, step)
+    await sessions.redis.call("ZINCRBY", partition.expiring, step, IDS[1])
     # No sweep takes it; it is in lists and in the index, and can be written.
-    await Sweeper(sessions.link, 1, 4).round()
+    await Sweeper(sessions.redis, 1, 4).round()
     history.live[IDS[1]] = await sessions.get(IDS[1])
     await history.hold()
     await sessions.patch(IDS[1], document_of({"b": 1}), ttl=5)
     # The new lifetime is by the clock of now, not by the time at which the session was written last.
-    (seconds, micros) = map(int, await sessions.link.call("TIME"))
+    (seconds, micros) = map(int, await sessions.redis.call("TIME"))
     left = ((await sessions.get(IDS[1])).expires_at or 0) - (seconds * 1_000_000 + micros)
     assert 0 < left <= 5_000_000
     await lapse(sessions, IDS[1])
-    await Sweeper(sessions.link, 1, 4).round()
+    await Sweeper(sessions.redis, 1, 4).round()
     history.live.pop(IDS[1])
     await history.hold()
 
 
 async def test_users_are_in_the_order_of_their_creation_after_a_step_back(users: Users) -> None:
-    link, key = users.sessions.link, f"scc:{{{users.sessions.project.slug}}}:users"
+    redis, key = users.sessions.redis, f"scc:{{{users.sessions.project.slug}}}:users"
     await users.register("alice")
-    await link.call("ZINCRBY", key, YEAR, "alice")
+    await redis.call("ZINCRBY", key, YEAR, "alice")
     for name in ("bob", "anna"):
         await users.register(name)
     page, _ = await users.page(limit=10, after=None, descending=False)

@@ -11,7 +11,7 @@ from service import cli
 from service.commands import project as project_command
 from service.commands import repartition as repartition_command
 from service.configs.limits import Limits
-from service.redis_client.client import Link
+from service.redis_client.client import RedisClient
 from service.store.keys import BLOCK_SIZE, STORE, Partition, partition_number
 from service.store.manifest import LAYOUT
 from service.store.projects import Registry
@@ -51,23 +51,23 @@ def run(empty_redis: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytes
     return run
 
 
-def on_store(url: str, use: Callable[[Link], Awaitable[Any]]) -> Any:  # noqa: ANN401 - what `use` returns
+def on_store(url: str, use: Callable[[RedisClient], Awaitable[Any]]) -> Any:  # noqa: ANN401 - what `use` returns
     """Run `use` with a link to the store, and return its result."""
 
     async def with_link() -> Any:  # noqa: ANN401 - as above
-        link = Link.open(url, timeout=TIMEOUT)
+        redis = RedisClient.open(url, timeout=TIMEOUT)
         try:
-            return await use(link)
+            return await use(redis)
         finally:
-            await link.close()
+            await redis.close()
 
     return asyncio.run(with_link())
 
 
-async def fill_default(link: Link, partitions: int = 1) -> None:
-    await link.call("HSET", STORE, "layout", LAYOUT, "partitions", partitions, "block_size", BLOCK_SIZE)
-    project = await Registry(link, "a secret").ensure("default")
-    sessions = Sessions(link, project, Limits(), partitions)
+async def fill_default(redis: RedisClient, partitions: int = 1) -> None:
+    await redis.call("HSET", STORE, "layout", LAYOUT, "partitions", partitions, "block_size", BLOCK_SIZE)
+    project = await Registry(redis, "a secret").ensure("default")
+    sessions = Sessions(redis, project, Limits(), partitions)
     for number, (configs, user) in enumerate(STORED, 1):
         await add(sessions, number, configs, user)
 
@@ -75,7 +75,7 @@ async def fill_default(link: Link, partitions: int = 1) -> None:
 @pytest.fixture(params=[1, 3])
 def find(request: pytest.FixtureRequest, run: Run, empty_redis: str) -> Callable[..., list[int]]:
     """Runs `find` on the stored sessions and returns the numbers of those it printed."""
-    on_store(empty_redis, lambda link: fill_default(link, request.param))
+    on_store(empty_redis, lambda redis: fill_default(redis, request.param))
 
     def find(*words: str) -> list[int]:
         status, out, err = run("find", *words)
@@ -168,9 +168,9 @@ def test_a_session_is_a_line_of_its_id_and_its_configs_as_they_were_sent(run: Ru
 
 
 def test_more_than_a_page_is_printed_up_to_the_limit(run: Run, empty_redis: str) -> None:
-    async def fill_many(link: Link) -> None:
-        await link.call("HSET", STORE, "partitions", 1)
-        sessions = Sessions(link, await Registry(link, "").ensure("many"), Limits())
+    async def fill_many(redis: RedisClient) -> None:
+        await redis.call("HSET", STORE, "partitions", 1)
+        sessions = Sessions(redis, await Registry(redis, "").ensure("many"), Limits())
         for number in range(1, 601):
             await add(sessions, number, {"a": number % 2})
 
@@ -189,9 +189,9 @@ def test_more_than_a_page_is_printed_up_to_the_limit(run: Run, empty_redis: str)
 
 @pytest.mark.parametrize("partitions", [1, 3])
 def test_what_has_expired_is_neither_found_nor_counted_nor_wrong(run: Run, empty_redis: str, partitions: int) -> None:
-    async def fill_and_lapse(link: Link) -> None:
-        await fill_default(link, partitions)
-        sessions = Sessions(link, await Registry(link, "a secret").get("default"), Limits(), partitions)
+    async def fill_and_lapse(redis: RedisClient) -> None:
+        await fill_default(redis, partitions)
+        sessions = Sessions(redis, await Registry(redis, "a secret").get("default"), Limits(), partitions)
         for number in (1, 7):
             assert await lapse(sessions, session_id(number))
 
@@ -252,13 +252,13 @@ def test_a_check_of_a_whole_store_says_so(run: Run, empty_redis: str) -> None:
 
 @pytest.mark.parametrize("partitions", [1, 3])
 def test_a_check_names_every_difference_and_mends_it_where_asked(run: Run, empty_redis: str, partitions: int) -> None:
-    on_store(empty_redis, lambda link: fill_default(link, partitions))
+    on_store(empty_redis, lambda redis: fill_default(redis, partitions))
 
-    async def damage(link: Link) -> None:
-        for name in await link.call("KEYS", '*:index:0:agent="bot1"'):
-            await link.call("DEL", name)
-        for name in await link.call("KEYS", f"*:session:{session_id(2)}"):
-            await link.call("HSET", name, "configs", '{"agent":"bot3"}')
+    async def damage(redis: RedisClient) -> None:
+        for name in await redis.call("KEYS", '*:index:0:agent="bot1"'):
+            await redis.call("DEL", name)
+        for name in await redis.call("KEYS", f"*:session:{session_id(2)}"):
+            await redis.call("HSET", name, "configs", '{"agent":"bot3"}')
 
     on_store(empty_redis, damage)
     status, out, _ = run("check")
@@ -277,7 +277,7 @@ def test_a_check_names_every_difference_and_mends_it_where_asked(run: Run, empty
 
 def test_what_cannot_be_mended_keeps_the_status_of_a_repair_at_one(run: Run, empty_redis: str) -> None:
     on_store(empty_redis, fill_default)
-    on_store(empty_redis, lambda link: link.call("HSET", f"scc:{{default.0}}:session:{session_id(6)}", "configs", "{oops"))
+    on_store(empty_redis, lambda redis: redis.call("HSET", f"scc:{{default.0}}:session:{session_id(6)}", "configs", "{oops"))
     assert run("check", "--repair")[0] == 1
     status, out, _ = run("check", "--repair")
     assert (status, out.splitlines()[-1]) == (1, "1 project checked: 1 difference, 0 repaired")
@@ -295,8 +295,8 @@ def test_a_project_lives_from_create_to_delete(run: Run, empty_redis: str, monke
     assert f"acme\t{made[1]}" in listed
     assert len(listed) == 2
 
-    async def opened(link: Link) -> list[str | None]:
-        projects = [await Registry(link, "a secret").open(key) for key in keys]
+    async def opened(redis: RedisClient) -> list[str | None]:
+        projects = [await Registry(redis, "a secret").load(key) for key in keys]
         return [project.slug if project else None for project in projects]
 
     keys = [made[2]]
@@ -307,8 +307,8 @@ def test_a_project_lives_from_create_to_delete(run: Run, empty_redis: str, monke
     assert on_store(empty_redis, opened) == [None, "acme"]
     assert all(key not in repr(on_store(empty_redis, keyspace)) for key in keys)
 
-    async def use(link: Link) -> None:
-        sessions = Sessions(link, await Registry(link, "a secret").get("acme"), Limits())
+    async def use(redis: RedisClient) -> None:
+        sessions = Sessions(redis, await Registry(redis, "a secret").get("acme"), Limits())
         for number in range(120):
             await add(sessions, number, {"a": number}, "alice")
 
@@ -359,11 +359,11 @@ def test_a_store_moves_to_another_number_of_partitions_and_says_so(run: Run, emp
 @pytest.mark.usefixtures("at_once")
 def test_what_was_wrong_before_a_move_is_told_after_it(run: Run, empty_redis: str) -> None:
     on_store(empty_redis, fill_default)
-    on_store(empty_redis, lambda link: link.call("ZADD", "scc:{default.0}:sessions", 99, session_id(99)))
+    on_store(empty_redis, lambda redis: redis.call("ZADD", "scc:{default.0}:sessions", 99, session_id(99)))
     status, out, _ = run("repartition", "3")
     assert (status, out.splitlines()[1:]) == (1, ["1 project checked: no differences", "before, 8 sessions were listed"])
     key = Partition("default", partition_number(session_id(2), 3)).session(session_id(2))
-    assert on_store(empty_redis, lambda link: link.call("HSET", key, "configs", '{"agent":"bot2"}')) == 0
+    assert on_store(empty_redis, lambda redis: redis.call("HSET", key, "configs", '{"agent":"bot2"}')) == 0
     status, out, _ = run("repartition", "2")
     assert status == 1
     assert f"default: session {session_id(2)}: the configs were edited by hand" in out.splitlines()
@@ -374,7 +374,7 @@ def test_what_was_wrong_before_a_move_is_told_after_it(run: Run, empty_redis: st
 @pytest.mark.parametrize("command", ["find a=1", "check", "check --repair", "project list", "project create other"])
 def test_while_a_store_is_being_moved_no_command_works_on_it(run: Run, empty_redis: str, command: str) -> None:
     on_store(empty_redis, fill_default)
-    on_store(empty_redis, lambda link: link.call("HSET", STORE, "moving_to", 3, "moving_phase", "move", "moving_sessions", 7))
+    on_store(empty_redis, lambda redis: redis.call("HSET", STORE, "moving_to", 3, "moving_phase", "move", "moving_sessions", 7))
     before = on_store(empty_redis, keyspace)
     sentence = "this store is being moved to 3 partitions; `repartition 3` finishes that\n"
     assert run(*command.split()) == (1, "", sentence)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import pytest
 
 from service.configs.limits import Limits
-from service.redis_client.client import Link
+from service.redis_client.client import RedisClient
 from service.store.creation import create_session
 from service.store.keys import expected_users_key, users_key
 from service.store.users import Users
@@ -15,9 +15,9 @@ from tests.support.filling import PROJECT, document_of, on_every_redis, opened, 
 pytestmark = on_every_redis
 
 
-async def store_of(link: Link) -> Users:
+async def store_of(redis: RedisClient) -> Users:
     """The users of the project as one worker sees them: no two of these remember the same users."""
-    return Users(await opened(link, PROJECT, Limits(), 3, 4))
+    return Users(await opened(redis, PROJECT, Limits(), 3, 4))
 
 
 async def create(users: Users, number: int, user: str) -> tuple[str | None, bool]:
@@ -32,34 +32,34 @@ async def listed(users: Users) -> set[str]:
     return {user.identifier for user in (await users.page(limit=1000, after=None, descending=False))[0]}
 
 
-async def undecided(link: Link) -> list[bytes]:
+async def undecided(redis: RedisClient) -> list[bytes]:
     """The fields of the hash of creates that are not decided."""
-    return list(await link.call("HGETALL", expected_users_key(PROJECT.slug)))
+    return list(await redis.call("HGETALL", expected_users_key(PROJECT.slug)))
 
 
 @pytest.mark.parametrize("rivals", [("a", "b"), ("a", "b", "b"), ("a", "a", "b", "b", "c")])
-async def test_creates_that_race_for_one_id_leave_no_user_without_a_session(link: Link, rivals: Sequence[str]) -> None:
+async def test_creates_that_race_for_one_id_leave_no_user_without_a_session(redis: RedisClient, rivals: Sequence[str]) -> None:
     winners = set()
     for number in range(60):
-        racing = [create(await store_of(link), number, f"{user}{number}") for user in rivals]
+        racing = [create(await store_of(redis), number, f"{user}{number}") for user in rivals]
         results = await asyncio.gather(*racing)
         assert [created for _, created in results].count(True) == 1
         winners |= {user for user, _ in results}
     assert len(winners) == 60
-    assert await listed(await store_of(link)) == winners
-    assert await undecided(link) == []
+    assert await listed(await store_of(redis)) == winners
+    assert await undecided(redis) == []
 
 
 async def lose(users: Users, user: str, rival: str) -> int:
     """The first half of a create of session 1 by a new `user`, whom `rival` overtakes before the second half."""
     expected = await users.expect(user, session_id(1))
     assert expected is not None
-    await create(await store_of(users.sessions.link), 1, rival)
+    await create(await store_of(users.sessions.redis), 1, rival)
     return expected
 
 
-async def test_a_loser_keeps_their_user_while_another_create_for_the_same_user_is_undecided(link: Link) -> None:
-    loser, other = await store_of(link), await store_of(link)
+async def test_a_loser_keeps_their_user_while_another_create_for_the_same_user_is_undecided(redis: RedisClient) -> None:
+    loser, other = await store_of(redis), await store_of(redis)
     expected = await lose(loser, "b", "a")
     undecided_create = await other.expect("b", "")
     assert expected == undecided_create
@@ -68,27 +68,27 @@ async def test_a_loser_keeps_their_user_while_another_create_for_the_same_user_i
     assert await listed(other) == {"a", "b"}
     await other.withdraw("b", undecided_create)
     assert await listed(other) == {"a"}
-    assert await undecided(link) == []
+    assert await undecided(redis) == []
 
 
-async def test_a_loser_keeps_their_user_who_has_got_another_session(link: Link) -> None:
-    loser = await store_of(link)
+async def test_a_loser_keeps_their_user_who_has_got_another_session(redis: RedisClient) -> None:
+    loser = await store_of(redis)
     expected = await lose(loser, "b", "a")
-    assert await create(await store_of(link), 2, "b") == ("b", True)
+    assert await create(await store_of(redis), 2, "b") == ("b", True)
     await loser.withdraw("b", expected)
     assert await listed(loser) == {"a", "b"}
 
 
-async def test_a_loser_keeps_their_user_who_had_a_session_before(link: Link) -> None:
-    await create(await store_of(link), 2, "b")
-    loser = await store_of(link)
+async def test_a_loser_keeps_their_user_who_had_a_session_before(redis: RedisClient) -> None:
+    await create(await store_of(redis), 2, "b")
+    loser = await store_of(redis)
     assert await loser.expect("b", session_id(1)) is None
-    await create(await store_of(link), 1, "a")
-    assert await listed(await store_of(link)) == {"a", "b"}
+    await create(await store_of(redis), 1, "a")
+    assert await listed(await store_of(redis)) == {"a", "b"}
 
 
-async def test_a_loser_keeps_a_user_who_was_deleted_and_registered_anew(link: Link) -> None:
-    loser, other = await store_of(link), await store_of(link)
+async def test_a_loser_keeps_a_user_who_was_deleted_and_registered_anew(redis: RedisClient) -> None:
+    loser, other = await store_of(redis), await store_of(redis)
     expected = await lose(loser, "b", "a")
     await other.delete("b")
     anew = await other.expect("b", "")
@@ -97,26 +97,26 @@ async def test_a_loser_keeps_a_user_who_was_deleted_and_registered_anew(link: Li
     assert await listed(other) == {"a", "b"}
 
 
-async def test_a_create_that_crashed_leaves_its_user_listed_whoever_loses_later(link: Link) -> None:
+async def test_a_create_that_crashed_leaves_its_user_listed_whoever_loses_later(redis: RedisClient) -> None:
     # It may have created its session, so nobody may withdraw the user, until they are deleted.
-    crashed = await store_of(link)
+    crashed = await store_of(redis)
     assert await crashed.expect("b", "") is not None
-    loser = await store_of(link)
+    loser = await store_of(redis)
     expected = await lose(loser, "b", "a")
     await loser.withdraw("b", expected)
     assert await listed(loser) == {"a", "b"}
     await loser.delete("b")
     assert await listed(loser) == {"a"}
-    assert await undecided(link) == []
+    assert await undecided(redis) == []
 
 
-async def test_a_user_is_withdrawn_without_harm_to_the_order_of_the_others(link: Link) -> None:
+async def test_a_user_is_withdrawn_without_harm_to_the_order_of_the_others(redis: RedisClient) -> None:
     for number, user in enumerate("wxyz"):
-        await create(await store_of(link), number + 10, user)
-    before = await link.call("ZRANGE", users_key(PROJECT.slug), 0, -1, "WITHSCORES")
-    loser = await store_of(link)
+        await create(await store_of(redis), number + 10, user)
+    before = await redis.call("ZRANGE", users_key(PROJECT.slug), 0, -1, "WITHSCORES")
+    loser = await store_of(redis)
     expected = await loser.expect("b", session_id(1))
     assert expected is not None
     await loser.withdraw("b", expected)
     await loser.withdraw("b", expected)
-    assert await link.call("ZRANGE", users_key(PROJECT.slug), 0, -1, "WITHSCORES") == before
+    assert await redis.call("ZRANGE", users_key(PROJECT.slug), 0, -1, "WITHSCORES") == before

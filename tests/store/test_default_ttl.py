@@ -8,7 +8,7 @@ import pytest
 from service.configs.limits import Limits
 from service.configs.ttl import TTL_MAX
 from service.errors import BadRequest, StoreUnavailable, WriteUncertain
-from service.redis_client.client import Link
+from service.redis_client.client import RedisClient
 from service.store import default_ttl
 from service.store.projects import ProjectConfigs
 from service.store.sessions import Sessions
@@ -19,8 +19,8 @@ from tests.support.filling import PROJECT, add, document_of, keyspace, on_every_
 SECOND = 1_000_000
 
 
-async def test_a_session_created_without_a_lifetime_gets_it(link: Link) -> None:
-    sessions = await opened(link, PROJECT, Limits(), 3, 4)
+async def test_a_session_created_without_a_lifetime_gets_it(redis: RedisClient) -> None:
+    sessions = await opened(redis, PROJECT, Limits(), 3, 4)
     configs = ProjectConfigs(sessions)
     await configs.patch(document_of({"session_ttl": 500, "other": 1}))
     for number in range(9):
@@ -42,26 +42,26 @@ async def test_a_session_created_without_a_lifetime_gets_it(link: Link) -> None:
 async def test_what_is_no_lifetime_changes_nothing(sessions: Sessions, value: object) -> None:
     configs = ProjectConfigs(sessions)
     await configs.patch(document_of({"session_ttl": 500}))
-    before = await keyspace(sessions.link)
+    before = await keyspace(sessions.redis)
     with pytest.raises(BadRequest, match=r"^session_ttl must be null or a whole number of seconds from 1 to 315360000$"):
         await configs.patch(document_of({"a": 1, "session_ttl": value}))
-    assert await keyspace(sessions.link) == before
+    assert await keyspace(sessions.redis) == before
 
 
 @on_every_redis
-async def test_of_many_changes_at_once_all_partitions_keep_the_one_that_the_record_keeps(link: Link) -> None:
-    sessions = await opened(link, PROJECT, Limits(), 7, 4)
+async def test_of_many_changes_at_once_all_partitions_keep_the_one_that_the_record_keeps(redis: RedisClient) -> None:
+    sessions = await opened(redis, PROJECT, Limits(), 7, 4)
     for _ in range(5):
         changes = [document_of({"session_ttl": ttl}) for ttl in (None, *range(1, 40))]
         await asyncio.gather(*(ProjectConfigs(sessions).patch(change) for change in changes))
         for partition in sessions.all_partitions:
-            assert await default_ttl.is_told(link, partition)
+            assert await default_ttl.is_current(redis, partition)
 
 
 async def test_a_partition_that_knows_of_a_later_change_keeps_it(sessions: Sessions) -> None:
     for revision, ttl, kept in ((5, 50, 50), (4, 40, 50), (5, 60, 50), (6, 0, 0), (10, 70, 70), (9, 0, 70)):
-        await default_ttl.tell(sessions.link, sessions.all_partitions, revision, ttl)
-        stored = await sessions.link.call("HGET", sessions.all_partitions[0].state, "session_ttl")
+        await default_ttl.publish(sessions.redis, sessions.all_partitions, revision, ttl)
+        stored = await sessions.redis.call("HGET", sessions.all_partitions[0].state, "session_ttl")
         assert int(stored or 0) == kept
 
 
@@ -72,49 +72,51 @@ async def test_a_change_that_not_all_partitions_know_of_is_told_to_be_uncertain(
         raise StoreUnavailable
 
     with monkeypatch.context() as patch:
-        patch.setattr(sessions.link, "batch", away)
+        patch.setattr(sessions.redis, "batch", away)
         with pytest.raises(WriteUncertain):
             await ProjectConfigs(sessions).patch(document_of({"session_ttl": 50}))
-    assert not await default_ttl.is_told(sessions.link, sessions.all_partitions[0])
+    assert not await default_ttl.is_current(sessions.redis, sessions.all_partitions[0])
     await ProjectConfigs(sessions).patch(document_of({"session_ttl": 50}))
-    assert await default_ttl.is_told(sessions.link, sessions.all_partitions[0])
+    assert await default_ttl.is_current(sessions.redis, sessions.all_partitions[0])
 
 
-async def test_a_check_finds_a_partition_that_was_not_told_and_tells_it(link: Link, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_check_finds_a_partition_that_was_not_told_and_tells_it(
+    redis: RedisClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(partition_check, "UNDER_WAY", 0)
-    sessions = await opened(link, PROJECT, Limits(), 3, 4)
+    sessions = await opened(redis, PROJECT, Limits(), 3, 4)
     await ProjectConfigs(sessions).patch(document_of({"session_ttl": 50}))
     first, second, third = sessions.all_partitions
-    await link.call("HSET", first.state, "session_ttl", 70)
-    await link.call("HDEL", third.state, "session_ttl", "session_ttl_revision")
+    await redis.call("HSET", first.state, "session_ttl", 70)
+    await redis.call("HDEL", third.state, "session_ttl", "session_ttl_revision")
 
     async def findings(*, repair: bool) -> list[str]:
         return [
-            str(found) for partition in sessions.all_partitions async for found in Check(link, partition, repair).findings()
+            str(found) for partition in sessions.all_partitions async for found in Check(redis, partition, repair).findings()
         ]
 
     wrong = [f"partition {number}: its session_ttl is not what the project's configs say" for number in (0, 2)]
     assert await findings(repair=False) == await findings(repair=True) == wrong
     assert await findings(repair=False) == []
     for partition in (first, second, third):
-        assert await link.call("HGET", partition.state, "session_ttl") == b"50"
+        assert await redis.call("HGET", partition.state, "session_ttl") == b"50"
 
 
 async def test_a_change_that_is_under_way_is_no_finding(sessions: Sessions, monkeypatch: pytest.MonkeyPatch) -> None:
     async def meanwhile(seconds: float) -> None:
         assert seconds == partition_check.UNDER_WAY
-        await default_ttl.tell(sessions.link, sessions.all_partitions, 1, 50)
+        await default_ttl.publish(sessions.redis, sessions.all_partitions, 1, 50)
 
-    await sessions.link.call("HSET", "scc:{acme}:project", "configs", '{\n"session_ttl":50\n}', "configs_revision", 1)
+    await sessions.redis.call("HSET", "scc:{acme}:project", "configs", '{\n"session_ttl":50\n}', "configs_revision", 1)
     monkeypatch.setattr(asyncio, "sleep", meanwhile)
-    check = Check(sessions.link, sessions.all_partitions[0])
+    check = Check(sessions.redis, sessions.all_partitions[0])
     assert [str(found) async for found in check.findings()] == []
 
 
 @pytest.mark.parametrize("configs", ["", "{oops", "[]", "null", '{"session_ttl":"x"}', '{"session_ttl":-1}', "{}"])
 async def test_nonsense_that_a_hand_wrote_is_no_default(sessions: Sessions, configs: str) -> None:
-    await sessions.link.call("HSET", "scc:{acme}:project", "configs", configs)
+    await sessions.redis.call("HSET", "scc:{acme}:project", "configs", configs)
     assert default_ttl.default_ttl(configs.encode()) == 0
-    assert await default_ttl.is_told(sessions.link, sessions.all_partitions[0])
-    await default_ttl.tell_again(sessions.link, sessions.all_partitions[0])
+    assert await default_ttl.is_current(sessions.redis, sessions.all_partitions[0])
+    await default_ttl.republish(sessions.redis, sessions.all_partitions[0])
     assert (await add(sessions, 1, {})).expires_at is None

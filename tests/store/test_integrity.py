@@ -7,7 +7,7 @@ from itertools import product
 import pytest
 
 from service.errors import NotFound, Unreadable
-from service.redis_client.client import Link
+from service.redis_client.client import RedisClient
 from service.store.keys import users_key
 from service.store.listing import Query, page
 from service.store.sessions import Sessions
@@ -26,7 +26,7 @@ async def findings(sessions: Sessions, *, repair: bool = False) -> list[str]:
     """What a check of every partition says, in the form `kind id term`."""
     found = []
     for partition in sessions.all_partitions:
-        async for finding in Check(sessions.link, partition, repair).findings():
+        async for finding in Check(sessions.redis, partition, repair).findings():
             assert str(finding)
             found.append(" ".join(part for part in (finding.kind, finding.id, finding.term) if part))
     return sorted(found)
@@ -45,7 +45,7 @@ async def filled(sessions: Sessions) -> Sessions:
 
 
 ONE, TWO, FIVE = session_id(1), session_id(2), session_id(5)
-Damage = Callable[[Link], Awaitable[object]]
+Damage = Callable[[RedisClient], Awaitable[object]]
 
 
 def session(name: str) -> str:
@@ -202,17 +202,17 @@ DAMAGE: dict[str, tuple[list[tuple[str | int, ...]], list[str]]] = {
 @pytest.mark.parametrize("damage", DAMAGE)
 async def test_a_check_names_damage_changes_nothing_and_mends_it_where_asked(filled: Sessions, damage: str) -> None:
     commands, said = DAMAGE[damage]
-    before = await keyspace(filled.link)
+    before = await keyspace(filled.redis)
     for command in commands:
-        await filled.link.call(*command)
-    damaged = await keyspace(filled.link)
+        await filled.redis.call(*command)
+    damaged = await keyspace(filled.redis)
     assert damaged != before
     assert await findings(filled) == sorted(said)
-    assert await keyspace(filled.link) == damaged
+    assert await keyspace(filled.redis) == damaged
 
     assert await findings(filled, repair=True) != []
     assert await findings(filled) == []
-    mended = await keyspace(filled.link)
+    mended = await keyspace(filled.redis)
     partition = filled.all_partitions[0]
     assert index_in(mended, partition) == index_from_documents(mended, partition)
     for name in [name for name in mended if ":session:" in name]:
@@ -234,7 +234,7 @@ UNREADABLE = {
 @pytest.mark.parametrize("kind", UNREADABLE)
 async def test_configs_that_cannot_be_read_are_reported_and_not_lost(filled: Sessions, kind: str) -> None:
     configs, problem = UNREADABLE[kind]
-    await filled.link.call("HSET", session(TWO), "configs", configs)
+    await filled.redis.call("HSET", session(TWO), "configs", configs)
     stale = [f"stale {TWO} {term}" for term in ("a=1", "c.d[]=2", "own=2")]
     unreadable = f"unreadable {TWO} {problem}"
     assert await findings(filled) == sorted([unreadable, f"terms {TWO}", *stale])
@@ -242,13 +242,13 @@ async def test_configs_that_cannot_be_read_are_reported_and_not_lost(filled: Ses
     # Nothing but that is left to say, as often as it is asked; and the text is still there for whoever knows better.
     assert await findings(filled, repair=True) == [unreadable]
     assert {line.split()[0] for line in await findings(filled)} <= BEYOND_REPAIR
-    assert await filled.link.call("HGET", session(TWO), "configs") == configs.encode()
+    assert await filled.redis.call("HGET", session(TWO), "configs") == configs.encode()
 
 
 @pytest.mark.parametrize("kind", [kind for kind in UNREADABLE if kind != "empty"])
 async def test_a_patch_on_unreadable_configs_is_refused_and_a_put_heals_them(filled: Sessions, kind: str) -> None:
     configs, _ = UNREADABLE[kind]
-    await filled.link.call("HSET", session(TWO), "configs", configs)
+    await filled.redis.call("HSET", session(TWO), "configs", configs)
     if kind == "broken in its form":
         # Line by line it has the form: a PATCH of the broken member mends it.
         written = await filled.patch(TWO, document_of({"b": 2}))
@@ -256,7 +256,7 @@ async def test_a_patch_on_unreadable_configs_is_refused_and_a_put_heals_them(fil
     else:
         with pytest.raises(Unreadable):
             await filled.patch(TWO, document_of({"b": 2}))
-        assert await filled.link.call("HGET", session(TWO), "configs") == configs.encode()
+        assert await filled.redis.call("HGET", session(TWO), "configs") == configs.encode()
         await filled.replace(TWO, document_of({"b": 2}))
     assert [line for line in await findings(filled, repair=True) if line.startswith("unreadable")] == []
     assert await findings(filled) == []
@@ -276,7 +276,7 @@ async def test_a_patch_on_unreadable_configs_is_refused_and_a_put_heals_them(fil
     ],
 )
 async def test_a_patch_takes_in_what_a_hand_has_written(filled: Sessions, edited: str, merged: bytes) -> None:
-    await filled.link.call("HSET", session(TWO), "configs", edited)
+    await filled.redis.call("HSET", session(TWO), "configs", edited)
     written = await filled.patch(TWO, document_of({"own": 7}))
     assert written.configs == merged
     assert (await filled.get(TWO)).configs == merged
@@ -297,7 +297,7 @@ async def test_a_patch_takes_in_what_a_hand_has_written(filled: Sessions, edited
 async def test_a_hash_damaged_beyond_its_configs_is_named_and_takes_no_other_with_it(
     filled: Sessions, field: str, value: str | None
 ) -> None:
-    await filled.link.call(*(("HDEL", session(TWO), field) if value is None else ("HSET", session(TWO), field, value)))
+    await filled.redis.call(*(("HDEL", session(TWO), field) if value is None else ("HSET", session(TWO), field, value)))
     for repair in (False, True, True):
         assert f"incomplete {TWO}" in await findings(filled, repair=repair)
     others = [session_id(number) for number in range(1, COUNT + 1) if number != 2]
@@ -308,22 +308,22 @@ async def test_a_hash_damaged_beyond_its_configs_is_named_and_takes_no_other_wit
             await filled.copy(TWO, session_id(9))
         assert [each.id for each in (await page(filled, Query(user="alice"), 50)).sessions] == others
         assert [each.id for each in (await page(filled, Query(), 50)).sessions] == others
-        before = await keyspace(filled.link)
+        before = await keyspace(filled.redis)
         if field != "user":
             for write in (filled.replace(TWO, document_of({"b": 2})), filled.patch(TWO, document_of({"b": 2}))):
                 with pytest.raises(Unreadable):
                     await write
-            assert await keyspace(filled.link) == before
+            assert await keyspace(filled.redis) == before
         if field not in ("user", "updated_at", "expires_at"):
             with pytest.raises(Unreadable):
                 await filled.delete(TWO)
-            assert await keyspace(filled.link) == before
-    assert b'"own":2' in await filled.link.call("HGET", session(TWO), "configs")
+            assert await keyspace(filled.redis) == before
+    assert b'"own":2' in await filled.redis.call("HGET", session(TWO), "configs")
     assert [line for line in await findings(filled, repair=True) if "incomplete" not in line] == []
 
 
 async def test_a_session_gone_while_it_is_looked_at_is_no_finding(filled: Sessions) -> None:
-    check = Check(filled.link, filled.all_partitions[0])
+    check = Check(filled.redis, filled.all_partitions[0])
     gone = False
     async for _ in check.findings():
         raise AssertionError("nothing is wrong")
@@ -358,7 +358,7 @@ async def test_a_user_deleted_while_a_check_runs_is_neither_reported_nor_brought
         nonlocal seen
         seen += count
 
-    check = Check(filled.link, partition, repair=True, progress=progress)
+    check = Check(filled.redis, partition, repair=True, progress=progress)
     async for block in check._blocks():
         await check._gather_unknown_users(block.users)
     await users.delete("alice")

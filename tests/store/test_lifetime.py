@@ -10,10 +10,10 @@ import pytest
 from service.configs.limits import Limits
 from service.configs.ttl import LAST_MOMENT, TTL_MAX
 from service.errors import NotFound, PreconditionFailed, Unreadable
-from service.redis_client.client import Link
+from service.redis_client.client import RedisClient
 from service.store.conditions import UNCONDITIONAL, Conditions, ETags
 from service.store.keys import project_key
-from service.store.listing import Query, all_matches, page
+from service.store.listing import Query, iter_matches, page
 from service.store.projects import ProjectConfigs
 from service.store.sessions import FIELDS, Sessions, microseconds
 from service.store.upkeep import sweeper
@@ -22,7 +22,7 @@ from service.store.users import Users
 from tests.support.filling import (
     PROJECT,
     TIMEOUT,
-    CountingLink,
+    CountingClient,
     add,
     document_of,
     fill,
@@ -45,13 +45,13 @@ async def listed(sessions: Sessions, **asked: Any) -> list[str]:  # noqa: ANN401
     return [session.id for session in (await page(sessions, Query(**asked), 50)).sessions]
 
 
-async def clock(link: Link) -> int:
-    return microseconds(await link.call("TIME"))
+async def clock(redis: RedisClient) -> int:
+    return microseconds(await redis.call("TIME"))
 
 
 async def hold_whole(sessions: Sessions) -> None:
     """The index is what the documents call for, `expiring` what the hashes say, and a check finds nothing."""
-    held = await keyspace(sessions.link)
+    held = await keyspace(sessions.redis)
     for partition in sessions.all_partitions:
         assert index_in(held, partition) == index_from_documents(held, partition)
         start = partition.session("")
@@ -61,22 +61,24 @@ async def hold_whole(sessions: Sessions) -> None:
             if name.startswith(start) and b"expires_at" in fields
         }
         assert held.get(partition.expiring, {}) == ends
-        assert [str(each) async for each in Check(sessions.link, partition).findings()] == []
+        assert [str(each) async for each in Check(sessions.redis, partition).findings()] == []
 
 
 @on_every_redis
 @pytest.mark.parametrize("partitions", [1, 3])
-async def test_a_session_whose_lifetime_is_over_is_to_every_operation_a_deleted_one(link: Link, partitions: int) -> None:
+async def test_a_session_whose_lifetime_is_over_is_to_every_operation_a_deleted_one(
+    redis: RedisClient, partitions: int
+) -> None:
     # By objects that have met a session with a lifetime, and by some that have not.
     def fresh() -> Sessions:
-        return Sessions(link, PROJECT, Limits(), partitions, 4)
+        return Sessions(redis, PROJECT, Limits(), partitions, 4)
 
     old = fresh()
     await own(old)
     made = await fill(old, [{"a": 1}, {"a": 1}, {"a": 1}], "alice")
     await lapse(old, TWO)
     for sessions in (old, fresh()):
-        before = await keyspace(link)
+        before = await keyspace(redis)
         for read in (sessions.get(TWO), sessions.get(TWO), sessions.copy(TWO, FOUR)):
             with pytest.raises(NotFound):
                 await read
@@ -87,16 +89,16 @@ async def test_a_session_whose_lifetime_is_over_is_to_every_operation_a_deleted_
                 with pytest.raises(PreconditionFailed):
                     await write(TWO, document_of({"a": 2}), conditions=conditions, ttl=50)
         for query in (Query(), Query(user="alice")):
-            found = [session.id async for batch in all_matches(sessions, query) for session in batch]
+            found = [session.id async for batch in iter_matches(sessions, query) for session in batch]
             assert sorted(found) == [ONE, THREE]
             assert sorted(session.id for session in (await page(sessions, query, 50)).sessions) == [ONE, THREE]
         # None of it has touched what is still to be swept.
-        assert await keyspace(link) == before
+        assert await keyspace(redis) == before
         await hold_whole(sessions)
-    before = await keyspace(link)
+    before = await keyspace(redis)
     assert await Users(old).count_sessions("alice") == 2
     # Nor does a count sweep.
-    assert await keyspace(link) == before
+    assert await keyspace(redis) == before
 
 
 @on_every_redis
@@ -112,7 +114,7 @@ async def test_to_delete_it_is_to_find_nothing_and_leaves_nothing(
     await lapse(sessions, ONE)
     with pytest.raises(error):
         await sessions.delete(ONE, conditions=conditions)
-    assert set(await keyspace(sessions.link)) == {state, project_key(PROJECT.slug)}
+    assert set(await keyspace(sessions.redis)) == {state, project_key(PROJECT.slug)}
 
 
 @on_every_redis
@@ -127,7 +129,7 @@ async def test_its_id_is_free_at_once_and_nothing_of_it_stays(sessions: Sessions
     assert (new.revision, new.serial, new.user) == (1, old.serial + 1, "bob")
     assert new.etag != old.etag
     assert await sessions.get(ONE) == new
-    held = await keyspace(sessions.link)
+    held = await keyspace(sessions.redis)
     assert not any("old" in name or "alice" in name for name in held if ":users" not in name)
     await Users(sessions).register("bob")
     await hold_whole(sessions)
@@ -140,9 +142,9 @@ async def test_its_id_is_free_at_once_and_nothing_of_it_stays(sessions: Sessions
 @on_every_redis
 async def test_a_lifetime_begins_with_the_write_that_asks_for_it(sessions: Sessions) -> None:
     async def ends(operation: Awaitable[object], ttl: int) -> int:
-        before = await clock(sessions.link)
+        before = await clock(sessions.redis)
         await operation
-        after = await clock(sessions.link)
+        after = await clock(sessions.redis)
         expires_at = (await sessions.get(ONE)).expires_at
         assert expires_at is not None
         assert before <= expires_at - ttl * SECOND <= after
@@ -164,22 +166,22 @@ async def test_a_lifetime_begins_with_the_write_that_asks_for_it(sessions: Sessi
         await hold_whole(sessions)
     # A refused write leaves it as it is.
     await sessions.patch(ONE, document_of({}), ttl=30)
-    held = await keyspace(sessions.link)
+    held = await keyspace(sessions.redis)
     with pytest.raises(PreconditionFailed):
         await sessions.patch(ONE, document_of({}), conditions=only("1-1"), ttl=0)
-    assert await keyspace(sessions.link) == held
+    assert await keyspace(sessions.redis) == held
 
 
 async def test_a_read_asks_for_the_time_only_where_a_session_with_a_lifetime_was_met(empty_redis: str) -> None:
-    link = CountingLink.open(empty_redis, timeout=TIMEOUT)
-    assert isinstance(link, CountingLink)
-    sessions = await opened(link, PROJECT, Limits())
+    redis = CountingClient.open(empty_redis, timeout=TIMEOUT)
+    assert isinstance(redis, CountingClient)
+    sessions = await opened(redis, PROJECT, Limits())
     await fill(sessions, [{"a": 1}, {"a": 2}])
 
     async def asked(name: str) -> list[str | bytes | int]:
-        link.seen.clear()
+        redis.seen.clear()
         await sessions.get(name)
-        return [command[0] for command, _ in link.seen]
+        return [command[0] for command, _ in redis.seen]
 
     assert await asked(ONE) == ["HMGET"]
     await sessions.patch(TWO, document_of({}), ttl=50)
@@ -187,7 +189,7 @@ async def test_a_read_asks_for_the_time_only_where_a_session_with_a_lifetime_was
     assert await asked(TWO) == ["HMGET", "TIME", "HMGET"]
     # From now on in one round trip: the time first, so that what was alive then is answered whatever comes between.
     assert await asked(TWO) == await asked(ONE) == ["TIME", "HMGET"]
-    await link.close()
+    await redis.close()
 
 
 async def test_writes_race_the_end_of_a_lifetime_and_none_comes_after_it(sessions: Sessions) -> None:
@@ -203,7 +205,7 @@ async def test_writes_race_the_end_of_a_lifetime_and_none_comes_after_it(session
 
     with pytest.raises(NotFound):
         await write_on(made.updated_at)
-    assert await clock(sessions.link) >= made.expires_at
+    assert await clock(sessions.redis) >= made.expires_at
     with pytest.raises(NotFound):
         await sessions.get(ONE)
     await hold_whole(sessions)
@@ -211,10 +213,10 @@ async def test_writes_race_the_end_of_a_lifetime_and_none_comes_after_it(session
 
 @on_every_redis
 async def test_writers_sweepers_and_ends_of_lifetimes_at_once_leave_the_store_whole(
-    link: Link, empty_redis: str, monkeypatch: pytest.MonkeyPatch
+    redis: RedisClient, empty_redis: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sessions = await opened(link, PROJECT, Limits(), 2, 4)
-    second = Link.open(empty_redis, timeout=TIMEOUT)
+    sessions = await opened(redis, PROJECT, Limits(), 2, 4)
+    second = RedisClient.open(empty_redis, timeout=TIMEOUT)
     etags: list[tuple[str, str]] = []
     done = asyncio.Event()
     monkeypatch.setattr(sweeper, "BATCH", 3)
@@ -240,16 +242,16 @@ async def test_writers_sweepers_and_ends_of_lifetimes_at_once_leave_the_store_wh
             except NotFound:
                 pass
 
-    async def sweep_on(link: Link) -> None:
+    async def sweep_on(redis: RedisClient) -> None:
         while not done.is_set():
-            await sweep_all(Sessions(link, PROJECT, Limits(), 2, 4))
+            await sweep_all(Sessions(redis, PROJECT, Limits(), 2, 4))
 
     async def write_all() -> None:
         await Users(sessions).register("u")
         await asyncio.gather(*(write(seed) for seed in range(6)))
         done.set()
 
-    await asyncio.gather(write_all(), sweep_on(link), sweep_on(second))
+    await asyncio.gather(write_all(), sweep_on(redis), sweep_on(second))
     await second.close()
     assert len(set(etags)) == len(etags) > 100
     await hold_whole(sessions)
@@ -263,14 +265,16 @@ async def test_what_was_extended_or_created_anew_since_the_sweep_looked_stays(se
     await fill(sessions, [{"a": 1}] * 4)
     for name in (ONE, TWO, THREE, FOUR):
         await lapse(sessions, name)
-    due = await sweeper.due(sessions.link, partition)
+    due = await sweeper.expired_ids(sessions.redis, partition)
     assert due == [ONE, TWO, THREE, FOUR]
     # One comes anew, and one was extended in time, of which the sweep's look knew nothing.
     new, _ = await sessions.create(ONE, document_of({"a": 1}), user=None, disable_task_tracking=False)
-    later = await clock(sessions.link) + 1000 * SECOND
-    await sessions.link.batch([("HSET", partition.session(TWO), "expires_at", later), ("ZADD", partition.expiring, later, TWO)])
+    later = await clock(sessions.redis) + 1000 * SECOND
+    await sessions.redis.batch(
+        [("HSET", partition.session(TWO), "expires_at", later), ("ZADD", partition.expiring, later, TWO)]
+    )
     # Two sweeps that looked at the same time.
-    done = await asyncio.gather(*(sweeper.expire(sessions.link, partition, due) for _ in range(2)))
+    done = await asyncio.gather(*(sweeper.expire(sessions.redis, partition, due) for _ in range(2)))
     assert sum(done) >= 2
     assert await sessions.get(ONE) == new
     assert (await sessions.get(TWO)).expires_at == later
@@ -279,14 +283,14 @@ async def test_what_was_extended_or_created_anew_since_the_sweep_looked_stays(se
 
 
 @pytest.mark.parametrize("partitions", [1, 3])
-async def test_a_deleted_user_takes_sessions_that_are_over_along(link: Link, partitions: int) -> None:
-    sessions = await opened(link, PROJECT, Limits(), partitions, 4)
+async def test_a_deleted_user_takes_sessions_that_are_over_along(redis: RedisClient, partitions: int) -> None:
+    sessions = await opened(redis, PROJECT, Limits(), partitions, 4)
     for number in range(12):
         await add(sessions, number, {"a": 1}, "alice" if number % 2 else "bob")
         if number % 3:
             await lapse(sessions, session_id(number))
     await Users(sessions).delete("alice")
-    left = {name.rpartition(":")[2] for name in await keyspace(link) if ":session:" in name}
+    left = {name.rpartition(":")[2] for name in await keyspace(redis) if ":session:" in name}
     assert left == {session_id(number) for number in range(0, 12, 2)}
     await hold_whole(sessions)
 
@@ -295,7 +299,7 @@ async def test_a_copy_starts_a_lifetime_of_its_own(sessions: Sessions) -> None:
     await sessions.create(ONE, document_of({"a": 1}), user=None, disable_task_tracking=False, ttl=50)
     assert (await sessions.copy(ONE, TWO)).expires_at is None
     await ProjectConfigs(sessions).patch(document_of({"session_ttl": 7000}))
-    before = await clock(sessions.link)
+    before = await clock(sessions.redis)
     copied = await sessions.copy(ONE, THREE)
     assert copied.expires_at is not None
     assert before + 7000 * SECOND <= copied.expires_at
@@ -311,7 +315,7 @@ async def test_a_time_that_no_calendar_has_is_a_damage_and_keeps_no_other_sessio
     sessions: Sessions, field: str
 ) -> None:
     await fill(sessions, [{"a": 1}, {"a": 2}])
-    await sessions.link.call("HSET", sessions.all_partitions[0].session(ONE), field, LAST_MOMENT + 1)
+    await sessions.redis.call("HSET", sessions.all_partitions[0].session(ONE), field, LAST_MOMENT + 1)
     with pytest.raises(Unreadable):
         await sessions.get(ONE)
     assert await listed(sessions) == [TWO]

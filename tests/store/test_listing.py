@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from service.configs.containment import Filter, contains, exact
 from service.configs.limits import Limits
 from service.errors import BadRequest
-from service.redis_client.client import Link
-from service.store.listing import Query, all_matches, decode_cursor, encode_cursor, page
+from service.redis_client.client import RedisClient
+from service.store.listing import Query, decode_cursor, encode_cursor, iter_matches, page
 from service.store.sessions import Session, Sessions
 from tests.support import strategies
 from tests.support.filling import PROJECT, TIMEOUT, add, document_of, fill, on_every_redis, opened, session_id
@@ -56,12 +56,12 @@ def with_store(url: str, partitions: int, block_size: int, use: Callable[[Sessio
     """Run `use` on an empty store."""
 
     async def run() -> None:
-        link = Link.open(url, timeout=TIMEOUT)
+        redis = RedisClient.open(url, timeout=TIMEOUT)
         try:
-            await link.everywhere("FLUSHALL", writes=True)
-            await use(await opened(link, PROJECT, LIMITS, partitions, block_size))
+            await redis.call_on_masters("FLUSHALL", writes=True)
+            await use(await opened(redis, PROJECT, LIMITS, partitions, block_size))
         finally:
-            await link.close()
+            await redis.close()
 
     asyncio.run(run())
 
@@ -113,7 +113,7 @@ def test_a_listing_equals_a_scan_of_all_sessions(redis_url: str, partitions: int
                 )
                 right = expected(held, query, spelled.value, None)
                 assert await everything(sessions, query, random.randint(1, 9)) == right
-                bulk = [session.id async for batch in all_matches(sessions, query) for session in batch]
+                bulk = [session.id async for batch in iter_matches(sessions, query) for session in batch]
                 assert sorted(bulk) == sorted(right)
 
         with_store(redis_url, partitions, block_size, use)
@@ -186,7 +186,7 @@ async def test_a_filter_that_no_index_can_narrow_is_answered_all_the_same(sessio
     held = await fill(sessions, [hit, {"a": {"b": 1}}, {"a": {}}, None, {"a": {"b": {"c": 1}}}, {}, {"a": [{"b": {}}]}] * 12)
     for wanted, places in ((b'{"a":{"b":{}}}', (0, 4)), (b'{"a":[{"b":{}}]}', (6,)), (b'{"a":{}}', (0, 1, 2, 4))):
         query = Query(filter=Filter.parse(wanted, LIMITS))
-        assert query.demands == ()
+        assert query.required_terms == ()
         right = [session.id for at, session in enumerate(held) if at % 7 in places]
         assert await everything(sessions, query) == right
         assert await everything(sessions, replace(query, descending=True)) == right[::-1]
@@ -197,7 +197,7 @@ async def test_more_demands_than_are_used_still_list_only_what_matches(sessions:
     short = [{key: value for key, value in whole.items() if key != f"k{missing}"} for missing in range(12)]
     held = await fill(sessions, [whole, *short, {**whole, "more": 1}, *short, {**whole, "k11": 11.5}])
     query = Query(filter=Filter.parse(document_of(whole).configs, LIMITS))
-    assert len(query.demands) == 12
+    assert len(query.required_terms) == 12
     assert await everything(sessions, query, 1) == [held[0].id, held[13].id]
 
 
@@ -206,7 +206,7 @@ async def test_more_demands_below_a_key_that_some_spill_are_met_too(sessions: Se
     wide = {"a": {f"k{number}": number for number in range(80)}}
     held = await fill(sessions, [{"a": part}, wide, {"a": {**part, "k3": 4}}, {"a": 1}, {"a": {**wide["a"], "k3": 4}}] * 3)
     query = Query(filter=Filter.parse(document_of({"a": part}).configs, LIMITS))
-    assert all(demand.spill == "a~" for demand in query.demands)
+    assert all(demand.spill == "a~" for demand in query.required_terms)
     assert await everything(sessions, query, 2) == [held[at].id for at in (0, 1, 5, 6, 10, 11)]
 
 
@@ -219,8 +219,8 @@ async def test_a_session_without_configs_is_in_no_filtered_list_and_in_every_oth
 
 
 @pytest.mark.parametrize("partitions", [1, 3])
-async def test_nobody_hides_behind_a_partition_that_gave_nothing_to_the_first_page(link: Link, partitions: int) -> None:
-    sessions = await opened(link, PROJECT, LIMITS, partitions, 4)
+async def test_nobody_hides_behind_a_partition_that_gave_nothing_to_the_first_page(redis: RedisClient, partitions: int) -> None:
+    sessions = await opened(redis, PROJECT, LIMITS, partitions, 4)
     old = [session.id for session in await fill(sessions, [{"a": 1}] * 9)]
     first = await page(sessions, Query(descending=True), 2)
     assert first.cursor is not None

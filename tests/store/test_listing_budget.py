@@ -14,14 +14,14 @@ from service.configs.budget import UNLIMITED, Budget
 from service.configs.containment import Filter
 from service.configs.limits import Limits
 from service.errors import ClientGone, FilterTooExpensive
-from service.redis_client.client import Link
+from service.redis_client.client import RedisClient
 from service.store import listing, time_slices
-from service.store.listing import FIND, READ_BYTES, Page, Query, all_matches, decode_cursor, page
+from service.store.listing import FIND, READ_BYTES, Page, Query, decode_cursor, iter_matches, page
 from service.store.sessions import FIELDS, Sessions
 from service.store.time_slices import SLICE, Scheduler, TimeSlice
 from tests.store.test_listing import LIMITS, World, everything, few, with_store
 from tests.support import strategies
-from tests.support.filling import PROJECT, CountingLink, fill, on_every_redis, opened, pour
+from tests.support.filling import PROJECT, CountingClient, fill, on_every_redis, opened, pour
 
 #: No index narrows it.
 NOBODY = Filter.parse(b'{"nobody":{}}', LIMITS)
@@ -85,9 +85,9 @@ def fits(part: Page, most: int) -> bool:
 @pytest.mark.parametrize("descending", [False, True])
 @pytest.mark.parametrize("partitions", [1, 3])
 async def test_a_page_on_which_nothing_matches_ends_empty_with_a_cursor_behind_what_it_examined(
-    link: Link, partitions: int, descending: bool
+    redis: RedisClient, partitions: int, descending: bool
 ) -> None:
-    sessions = await opened(link, PROJECT, LIMITS, partitions, 4)
+    sessions = await opened(redis, PROJECT, LIMITS, partitions, 4)
     last = {"nobody": {"x": 1}}
     await pour(sessions, [last, *[{"n": number} for number in range(60)], last])
     query = Query(filter=NOBODY, descending=descending)
@@ -98,22 +98,22 @@ async def test_a_page_on_which_nothing_matches_ends_empty_with_a_cursor_behind_w
 
 @pytest.mark.parametrize("partitions", [1, 3])
 async def test_a_search_of_the_index_for_nothing_is_work_that_ends_a_page(
-    link: Link, partitions: int, monkeypatch: pytest.MonkeyPatch
+    redis: RedisClient, partitions: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sessions = await opened(link, PROJECT, LIMITS, partitions, 4)
+    sessions = await opened(redis, PROJECT, LIMITS, partitions, 4)
     # Two terms that occur in each block, and only at the end in one session.
     halves = [{"even": 1} if number % 2 else {"odd": 1} for number in range(1200)]
     names = await pour(sessions, [*halves, {"even": 1, "odd": 1}])
     query = Query(filter=Filter.parse(b'{"even":1,"odd":1}', LIMITS))
     searches = 0
-    run = listing.Walk.fetch
+    run = listing.PartitionScan.fetch
 
-    async def fetch(self: listing.Walk, wanted: int, max_bytes: int) -> int:
+    async def fetch(self: listing.PartitionScan, wanted: int, max_bytes: int) -> int:
         nonlocal searches
         searches += 1
         return await run(self, wanted, max_bytes)
 
-    monkeypatch.setattr(listing.Walk, "fetch", fetch)
+    monkeypatch.setattr(listing.PartitionScan, "fetch", fetch)
     found = await pages(sessions, query, 20, lambda: Budget(candidates=30))
     assert ids(found) == names[-1:]
     assert len(found) >= 2
@@ -134,7 +134,7 @@ async def test_a_first_session_that_is_too_dear_is_refused_and_a_later_one_begin
         await page(sessions, query, 20, budget=Budget(comparisons=50))
 
 
-class Measuring(CountingLink):
+class Measuring(CountingClient):
     """Notes the bytes of configs in each reply of find.lua."""
 
     @property
@@ -150,33 +150,33 @@ class Measuring(CountingLink):
 @pytest.mark.parametrize("partitions", [1, 3])
 @pytest.mark.parametrize("wanted", [None, b'{"kind":1}', b'{"nobody":{}}'])
 async def test_what_is_read_at_a_time_is_bounded_in_bytes(empty_redis: str, partitions: int, wanted: bytes | None) -> None:
-    link = Measuring.open(empty_redis, timeout=30)
-    sessions = await opened(link, PROJECT, Limits(), partitions, 4)
+    redis = Measuring.open(empty_redis, timeout=30)
+    sessions = await opened(redis, PROJECT, Limits(), partitions, 4)
     large = 200_000
     names = await pour(sessions, [{"kind": 1, "big": "x" * large}] * 40 + [{"kind": 1}] * 20)
     query = Query(filter=None if wanted is None else Filter.parse(wanted, LIMITS))
-    link.seen.clear()
+    redis.seen.clear()
     found = await pages(sessions, query, 60, Budget, max_bytes=1_000_000)
     assert sorted(ids(found)) == (sorted(names) if wanted != b'{"nobody":{}}' else [])
     assert all(fits(part, 1_000_000) for part in found)
-    assert max(link.read) <= max(READ_BYTES // partitions, large + 100)
-    link.seen.clear()
-    assert sum([len(batch) async for batch in all_matches(sessions, query)]) == len(ids(found))
-    assert 0 < max(link.read) <= READ_BYTES
-    await link.close()
+    assert max(redis.read) <= max(READ_BYTES // partitions, large + 100)
+    redis.seen.clear()
+    assert sum([len(batch) async for batch in iter_matches(sessions, query)]) == len(ids(found))
+    assert 0 < max(redis.read) <= READ_BYTES
+    await redis.close()
 
 
 @pytest.mark.parametrize("partitions", [1, 3])
 async def test_a_page_of_small_sessions_takes_one_round_trip_to_each_partition(empty_redis: str, partitions: int) -> None:
-    link = CountingLink.open(empty_redis, timeout=30)
-    sessions = await opened(link, PROJECT, Limits(), partitions)
+    redis = CountingClient.open(empty_redis, timeout=30)
+    sessions = await opened(redis, PROJECT, Limits(), partitions)
     await pour(sessions, [{"kind": 1}] * 300)
-    await link.call("SCRIPT", "LOAD", FIND.source)
+    await redis.call("SCRIPT", "LOAD", FIND.source)
     for wanted in (b'{"kind":1}', b""):
-        link.seen.clear()
+        redis.seen.clear()
         assert len((await page(sessions, Query(filter=Filter.parse(wanted, LIMITS)), 20)).sessions) == 20
-        assert [command[0] for command, _ in link.seen] == ["EVALSHA"] * partitions
-    await link.close()
+        assert [command[0] for command, _ in redis.seen] == ["EVALSHA"] * partitions
+    await redis.close()
 
 
 def test_the_script_reads_the_fields_that_make_a_session() -> None:

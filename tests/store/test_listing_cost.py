@@ -11,27 +11,27 @@ import pytest
 
 from service.configs.containment import Filter
 from service.configs.limits import Limits
-from service.redis_client.topology import Place, Topology
-from service.store.listing import BATCH_MAX, FIND, Query, all_matches, decode_cursor, page
+from service.redis_client.topology import Target, Topology
+from service.store.listing import BATCH_MAX, FIND, Query, decode_cursor, iter_matches, page
 from tests.store.test_listing import everything
-from tests.support.filling import PROJECT, TIMEOUT, CountingLink, document_of, fill, on_every_redis, opened, pour
+from tests.support.filling import PROJECT, TIMEOUT, CountingClient, document_of, fill, on_every_redis, opened, pour
 
 #: As `find.lua` has them.
 MAX_DEMANDS, MAX_BLOCKS, MAX_COST, PROBE_COST, WINDOW_MIN = 8, 32, 12000, 3, 32
 
 
-class WatchedLink(CountingLink):
+class WatchedClient(CountingClient):
     """A link that notes, for each run of find.lua, how often it called each command."""
 
     def __init__(self, topology: Topology, *, timeout: float) -> None:
         super().__init__(topology, timeout=timeout)
         self.finds: list[Counter[str]] = []
 
-    async def call(self, *command: str | bytes | int, writes: bool = False, at: Place | None = None) -> Any:  # noqa: ANN401 - as `Link.call`
+    async def call(self, *command: str | bytes | int, writes: bool = False, near: Target | None = None) -> Any:  # noqa: ANN401 - as `RedisClient.call`
         if command[:2] != ("EVALSHA", FIND.sha):
-            return await super().call(*command, writes=writes, at=at)
+            return await super().call(*command, writes=writes, near=near)
         before = await self.stats()
-        reply = await super().call(*command, writes=writes, at=at)
+        reply = await super().call(*command, writes=writes, near=near)
         self.finds.append(await self.stats() - before)
         return reply
 
@@ -43,23 +43,23 @@ class WatchedLink(CountingLink):
 
 
 @pytest.fixture
-async def watched(empty_redis: str) -> AsyncIterator[WatchedLink]:
-    link = WatchedLink.open(empty_redis, timeout=TIMEOUT)
-    await link.call("SCRIPT", "LOAD", FIND.source)
-    yield link
-    await link.close()
+async def watched(empty_redis: str) -> AsyncIterator[WatchedClient]:
+    redis = WatchedClient.open(empty_redis, timeout=TIMEOUT)
+    await redis.call("SCRIPT", "LOAD", FIND.source)
+    yield redis
+    await redis.close()
 
 
 def parse(configs: object) -> Query:
     return Query(filter=Filter.parse(document_of(configs).configs, Limits(max_filter_values=1000)))
 
 
-def bounded(finds: list[Counter[str]], demands: int) -> bool:
-    """Whether every run of find.lua looked at no more than its bounds allow; `demands` with alternatives count twice."""
-    sets = min(demands, 2 * MAX_DEMANDS)
+def bounded(finds: list[Counter[str]], required_terms: int) -> bool:
+    """Whether every run of find.lua looked at no more than its bounds allow; `required_terms` with alternatives count twice."""
+    sets = min(required_terms, 2 * MAX_DEMANDS)
     probes = MAX_COST // (PROBE_COST * WINDOW_MIN) + sets
     return all(
-        calls["scard"] <= (MAX_BLOCKS + 1) * sets + 2 * demands
+        calls["scard"] <= (MAX_BLOCKS + 1) * sets + 2 * required_terms
         and calls["sinter"] <= MAX_BLOCKS + 1
         and calls["smismember"] <= probes + (MAX_BLOCKS + 1) * sets
         and calls["zrangebyscore"] <= BATCH_MAX
@@ -77,7 +77,7 @@ def test_the_bounds_are_those_of_the_script() -> None:
 @on_every_redis
 @pytest.mark.parametrize("block_size", [4, 16, 4096])
 async def test_three_common_tags_that_hardly_ever_meet_are_found_in_bounded_calls(
-    watched: WatchedLink, block_size: int
+    watched: WatchedClient, block_size: int
 ) -> None:
     sessions = await opened(watched, PROJECT, Limits(), 1, block_size)
     pairs = (["t1", "t2"], ["t2", "t3"], ["t1", "t3"])
@@ -97,7 +97,7 @@ async def test_three_common_tags_that_hardly_ever_meet_are_found_in_bounded_call
         assert ascending >= blocks // MAX_BLOCKS
 
 
-async def test_large_blocks_that_have_little_in_common_are_few_a_call(watched: WatchedLink) -> None:
+async def test_large_blocks_that_have_little_in_common_are_few_a_call(watched: WatchedClient) -> None:
     sessions = await opened(watched, PROJECT, Limits(), 1, 1024)
     random = Random(1)
     tags = [f"t{number}" for number in range(8)]
@@ -112,7 +112,7 @@ async def test_large_blocks_that_have_little_in_common_are_few_a_call(watched: W
 
 @on_every_redis
 @pytest.mark.parametrize("descending", [False, True])
-async def test_a_block_that_one_call_cannot_finish_is_gone_on_with(watched: WatchedLink, descending: bool) -> None:
+async def test_a_block_that_one_call_cannot_finish_is_gone_on_with(watched: WatchedClient, descending: bool) -> None:
     # Two dense sets that promise much, and meet at the far end of the one block there is.
     sessions = await opened(watched, PROJECT, Limits(), 1)
     halves: list[object] = [{"even": 1} if number % 2 else {"odd": 1} for number in range(4000)]
@@ -125,7 +125,7 @@ async def test_a_block_that_one_call_cannot_finish_is_gone_on_with(watched: Watc
     assert bounded(watched.finds, 2)
 
 
-async def test_a_stale_member_hides_no_session_behind_it(watched: WatchedLink) -> None:
+async def test_a_stale_member_hides_no_session_behind_it(watched: WatchedClient) -> None:
     sessions = await opened(watched, PROJECT, Limits(), 1)
     names = await pour(sessions, [{"a": 1}] * 1000)
     await watched.call("ZREM", sessions.all_partitions[0].sessions, *names[:300])
@@ -136,7 +136,7 @@ async def test_a_stale_member_hides_no_session_behind_it(watched: WatchedLink) -
 @pytest.mark.parametrize("block_size", [16, 4096])
 @pytest.mark.parametrize("descending", [False, True])
 async def test_a_deep_page_costs_what_the_first_one_did(
-    watched: WatchedLink, configs: object, block_size: int, descending: bool
+    watched: WatchedClient, configs: object, block_size: int, descending: bool
 ) -> None:
     sessions = await opened(watched, PROJECT, Limits(), 1, block_size)
     await pour(sessions, [{"a": 1, "b": {"c": "x", "n": number}} for number in range(640)])
@@ -152,7 +152,7 @@ async def test_a_deep_page_costs_what_the_first_one_did(
     assert max(costs[32:]) <= max(costs[:8])
 
 
-async def test_sessions_that_do_not_match_cost_nothing_in_blocks_without_a_match(watched: WatchedLink) -> None:
+async def test_sessions_that_do_not_match_cost_nothing_in_blocks_without_a_match(watched: WatchedClient) -> None:
     sessions = await opened(watched, PROJECT, Limits(), 1, 4)
     rare = {40, 41, 390}
     names = await pour(sessions, [{"a": "rare" if number in rare else "common"} for number in range(400)])
@@ -161,16 +161,16 @@ async def test_sessions_that_do_not_match_cost_nothing_in_blocks_without_a_match
     assert [calls["scard"] for calls in watched.finds] == [2]
 
 
-async def test_bulk_work_reads_no_more_than_a_batch_at_once(watched: WatchedLink) -> None:
+async def test_bulk_work_reads_no_more_than_a_batch_at_once(watched: WatchedClient) -> None:
     sessions = await opened(watched, PROJECT, Limits(), 1)
     names = await pour(sessions, [{"a": 1}] * 700)
-    batches = [[session.id for session in batch] async for batch in all_matches(sessions, parse({"a": 1}))]
+    batches = [[session.id for session in batch] async for batch in iter_matches(sessions, parse({"a": 1}))]
     assert [name for batch in batches for name in batch] == names
     assert max(map(len, batches)) <= BATCH_MAX
     assert bounded(watched.finds, 1)
 
 
-async def test_of_many_demands_the_rarest_lead(watched: WatchedLink) -> None:
+async def test_of_many_demands_the_rarest_lead(watched: WatchedClient) -> None:
     sessions = await opened(watched, PROJECT, Limits(), 1, 4)
     common = {f"k{number}": number for number in range(12)}
     held = await fill(sessions, [{**common, "z": "rare"} if number == 30 else common for number in range(60)])
@@ -179,7 +179,7 @@ async def test_of_many_demands_the_rarest_lead(watched: WatchedLink) -> None:
     assert [calls["scard"] for calls in watched.finds] == [13 + MAX_DEMANDS]
 
 
-async def test_hundreds_of_demands_are_cut_to_the_rarest(watched: WatchedLink) -> None:
+async def test_hundreds_of_demands_are_cut_to_the_rarest(watched: WatchedClient) -> None:
     sessions = await opened(watched, PROJECT, Limits(), 1, 4)
     whole = {f"k{number}": number for number in range(200)}
     near: Callable[[int], dict[str, int]] = lambda number: {**whole, f"k{number}": -1}  # noqa: E731 - one line says it

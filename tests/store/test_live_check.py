@@ -8,7 +8,7 @@ import pytest
 
 from service.configs.limits import Limits
 from service.errors import NotFound
-from service.redis_client.client import Link
+from service.redis_client.client import RedisClient
 from service.store.upkeep.partition_check import UNDER_WAY, Check
 from service.store.users import Users
 from tests.support.filling import PROJECT, TIMEOUT, document_of, keyspace, on_every_redis, opened, session_id
@@ -20,8 +20,8 @@ WRITERS, CHECKS, SESSIONS = 6, 8, 30
 @on_every_redis
 @pytest.mark.parametrize("repair", [False, True])
 async def test_a_check_beside_writers_reports_nothing(empty_redis: str, repair: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    link = Link.open(empty_redis, timeout=TIMEOUT)
-    sessions = await opened(link, PROJECT, Limits(), 1, 4)
+    redis = RedisClient.open(empty_redis, timeout=TIMEOUT)
+    sessions = await opened(redis, PROJECT, Limits(), 1, 4)
     users, done = Users(sessions), asyncio.Event()
     written = [0] * WRITERS
 
@@ -60,14 +60,14 @@ async def test_a_check_beside_writers_reports_nothing(empty_redis: str, repair: 
     async def check() -> list[str]:
         found = []
         for _ in range(CHECKS):
-            found += [str(each) async for each in Check(link, sessions.all_partitions[0], repair).findings()]
+            found += [str(each) async for each in Check(redis, sessions.all_partitions[0], repair).findings()]
             await asyncio.sleep(UNDER_WAY)
         done.set()
         return found
 
     found, *_ = await asyncio.gather(check(), *(write(writer) for writer in range(WRITERS)))
     assert found == []
-    held = await keyspace(link)
+    held = await keyspace(redis)
     partition = sessions.all_partitions[0]
     assert index_in(held, partition) == index_from_documents(held, partition)
-    await link.close()
+    await redis.close()

@@ -4,7 +4,7 @@ import pytest
 
 from service.commands import _store
 from service.errors import StartupError, StoreEmpty, StoreUnavailable, Unauthorized
-from service.redis_client.client import Link
+from service.redis_client.client import RedisClient
 from service.settings import Settings
 from service.store import keys, manifest
 from service.store.projects import KeyRing, Registry
@@ -31,11 +31,11 @@ def settings(empty_redis: str) -> Settings:
     return Settings(redis_url=empty_redis, root_token="root", key_secret="a secret")
 
 
-async def prepare(link: Link, settings: Settings, versions: dict[str, str]) -> None:
+async def prepare(redis: RedisClient, settings: Settings, versions: dict[str, str]) -> None:
     await bootstrap._prepare(settings)
-    await link.call("HDEL", keys.STORE, *manifest.VERSIONS)
+    await redis.call("HDEL", keys.STORE, *manifest.VERSIONS)
     for name, value in versions.items():
-        await link.call("HSET", keys.STORE, name, value)
+        await redis.call("HSET", keys.STORE, name, value)
 
 
 async def is_accepted(settings: Settings, *, writes: bool) -> bool:
@@ -51,68 +51,68 @@ async def is_accepted(settings: Settings, *, writes: bool) -> bool:
 
 @records
 async def test_a_command_runs_where_the_record_lets_its_version_read_or_write(
-    link: Link, settings: Settings, versions: dict[str, str], reads: bool, writes: bool
+    redis: RedisClient, settings: Settings, versions: dict[str, str], reads: bool, writes: bool
 ) -> None:
-    await prepare(link, settings, versions)
-    before = await keyspace(link)
+    await prepare(redis, settings, versions)
+    before = await keyspace(redis)
     assert [await is_accepted(settings, writes=each) for each in (False, True)] == [reads, writes]
-    assert await keyspace(link) == before
+    assert await keyspace(redis) == before
 
 
 @records
 async def test_a_server_starts_and_keeps_running_only_where_it_may_write(
-    link: Link, settings: Settings, versions: dict[str, str], reads: bool, writes: bool
+    redis: RedisClient, settings: Settings, versions: dict[str, str], reads: bool, writes: bool
 ) -> None:
     assert reads or not writes
-    await prepare(link, settings, versions)
-    before = await keyspace(link)
+    await prepare(redis, settings, versions)
+    before = await keyspace(redis)
     if writes:
         await bootstrap._prepare(settings)
-        await manifest.confirm(link, 1)
+        await manifest.confirm(redis, 1)
         # What a newer release has written stays.
-        assert (await keyspace(link))[keys.STORE].items() >= before[keys.STORE].items()
+        assert (await keyspace(redis))[keys.STORE].items() >= before[keys.STORE].items()
         return
     with pytest.raises(StartupError, match=r"layout|damaged"):
         await bootstrap._prepare(settings)
     with pytest.raises(StoreUnavailable, match=r"layout|damaged"):
-        await manifest.confirm(link, 1)
-    assert await keyspace(link) == before
+        await manifest.confirm(redis, 1)
+    assert await keyspace(redis) == before
 
 
-async def test_a_new_record_names_the_oldest_versions(link: Link, settings: Settings) -> None:
+async def test_a_new_record_names_the_oldest_versions(redis: RedisClient, settings: Settings) -> None:
     await bootstrap._prepare(settings)
-    assert await link.call("HMGET", keys.STORE, "layout", "oldest_reader", "oldest_writer") == [b"1", b"1", b"1"]
+    assert await redis.call("HMGET", keys.STORE, "layout", "oldest_reader", "oldest_writer") == [b"1", b"1", b"1"]
 
 
-async def test_in_an_emptied_store_no_key_is_called_wrong(link: Link, settings: Settings) -> None:
+async def test_in_an_emptied_store_no_key_is_called_wrong(redis: RedisClient, settings: Settings) -> None:
     await bootstrap._prepare(settings)
-    ring = KeyRing(Registry(link, settings.key_secret), lambda project: project)
+    ring = KeyRing(Registry(redis, settings.key_secret), lambda project: project)
     with pytest.raises(Unauthorized):
-        await ring.open("Bearer sk-ac-nobody")
-    await link.everywhere("FLUSHALL")
+        await ring.authenticate("Bearer sk-ac-nobody")
+    await redis.call_on_masters("FLUSHALL")
     for key in ("sk-ac-root", "sk-ac-nobody"):
         with pytest.raises(StoreEmpty):
-            await ring.open(f"Bearer {key}")
+            await ring.authenticate(f"Bearer {key}")
     with pytest.raises(Unauthorized):
-        await ring.open("Bearer no-key-of-ours")
+        await ring.authenticate("Bearer no-key-of-ours")
 
 
-async def test_no_command_works_where_there_is_no_store(link: Link, settings: Settings) -> None:
+async def test_no_command_works_where_there_is_no_store(redis: RedisClient, settings: Settings) -> None:
     for writes in (False, True):
         with pytest.raises(StartupError, match=r"^this Redis holds no store$"):
             async with _store.registry(settings, writes=writes):
                 pass
     with pytest.raises(StartupError, match=r"^this Redis holds no store$"):
-        await manifest.read(link)
-    assert await keyspace(link) == {}
+        await manifest.read(redis)
+    assert await keyspace(redis) == {}
 
 
 async def test_the_sweep_writes_nothing_where_its_server_may_not_work(
-    link: Link, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    redis: RedisClient, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr("service.store.upkeep.sweeper.INTERVAL", 0.0)
     monkeypatch.setattr("service.store.upkeep.sweeper.SPREAD", 0.0)
-    sweeper = Sweeper(link, 1)
+    sweeper = Sweeper(redis, 1)
     leases: list[object] = []
 
     async def lease(*condition: str) -> bool:

@@ -6,9 +6,9 @@ import pytest
 
 from service.configs.containment import Filter
 from service.configs.limits import Limits
-from service.redis_client.client import Link
+from service.redis_client.client import RedisClient
 from service.store import scripts
-from service.store.listing import Query, all_matches, page
+from service.store.listing import Query, iter_matches, page
 from tests.support.filling import PROJECT, on_every_redis, opened, pour
 
 #: Lua's `unpack` fails from 8,000 values on, less what is on the stack already.
@@ -18,8 +18,8 @@ LUA = Path(scripts.__file__).parent / "lua"
 
 
 @on_every_redis
-async def test_a_term_and_its_overflow_may_occur_in_any_number_of_blocks(link: Link) -> None:
-    sessions = await opened(link, PROJECT, Limits(), 1, block_size=1)
+async def test_a_term_and_its_overflow_may_occur_in_any_number_of_blocks(redis: RedisClient) -> None:
+    sessions = await opened(redis, PROJECT, Limits(), 1, block_size=1)
     configs = [{"a": 1, "c": WIDE if number % 3 else {"k1": number % 2}} for number in range(BLOCKS)]
     ids = await pour(sessions, configs)
     for wanted in ({"a": 1, "c": {"k1": 1}}, {"c": {"k1": 1}}, {"a": 1}):
@@ -29,7 +29,7 @@ async def test_a_term_and_its_overflow_may_occur_in_any_number_of_blocks(link: L
             for name, held in zip(ids, configs, strict=True)
             if "c" not in wanted or held["c"]["k1"] == 1  # type: ignore[index]  # a value of either kind
         ]
-        assert [each.id async for batch in all_matches(sessions, query) for each in batch] == expected
+        assert [each.id async for batch in iter_matches(sessions, query) for each in batch] == expected
         for descending, ordered in ((False, expected), (True, expected[::-1])):
             first = await page(sessions, Query(filter=query.filter, descending=descending), 50)
             assert [each.id for each in first.sessions] == ordered[:50]

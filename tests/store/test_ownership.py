@@ -7,7 +7,7 @@ import pytest
 
 from service.configs.limits import Limits
 from service.errors import LayoutChanged, ServiceError, StateIncomplete, StoreUnavailable, Unauthorized, WriteUncertain
-from service.redis_client.client import Link
+from service.redis_client.client import RedisClient
 from service.store import default_ttl, manifest, ownership
 from service.store.creation import create_session
 from service.store.keys import PROJECTS, STORE, project_key, users_key
@@ -58,7 +58,7 @@ ON_A_PARTITION: dict[str, Operation] = {
     "delete of many": lambda sessions: sessions.delete_many([ONE, NEW]),
     "delete of a user": lambda sessions: Users(sessions).delete("alice"),
     "sweep": lambda sessions: sweep_all(sessions),
-    "change of the default lifetime": lambda sessions: default_ttl.tell(sessions.link, sessions.all_partitions, 5, 50),
+    "change of the default lifetime": lambda sessions: default_ttl.publish(sessions.redis, sessions.all_partitions, 5, 50),
     "patch of the project": lambda sessions: ProjectConfigs(sessions).patch(document_of({"session_ttl": 50})),
 }
 #: What writes to the project's own keys.
@@ -90,13 +90,13 @@ CHANGES = {
 }
 
 
-async def set_field(link: Link, key: str, field: str, value: str | None) -> None:
-    await (link.call("HDEL", key, field) if value is None else link.call("HSET", key, field, value))
+async def set_field(redis: RedisClient, key: str, field: str, value: str | None) -> None:
+    await (redis.call("HDEL", key, field) if value is None else redis.call("HSET", key, field, value))
 
 
-async def filled(link: Link) -> Sessions:
+async def filled(redis: RedisClient) -> Sessions:
     """Two sessions of alice, of whom the second is over."""
-    sessions = await opened(link, PROJECT, Limits(), 1, 4)
+    sessions = await opened(redis, PROJECT, Limits(), 1, 4)
     await add(sessions, 1, {"a": 1}, "alice")
     await add(sessions, 2, {"a": 1}, "alice")
     await lapse(sessions, TWO)
@@ -105,26 +105,26 @@ async def filled(link: Link) -> Sessions:
 
 async def refused(sessions: Sessions, operation: Operation, error: type[ServiceError]) -> None:
     """The operation fails with this error, and has changed nothing."""
-    before = await keyspace(sessions.link)
+    before = await keyspace(sessions.redis)
     with pytest.raises((error, WriteUncertain) if issubclass(error, StoreUnavailable) else error):
         await operation(sessions)
-    assert await keyspace(sessions.link) == before
+    assert await keyspace(sessions.redis) == before
 
 
 @on_every_redis
 @pytest.mark.parametrize("change", CHANGES)
-async def test_a_write_to_a_partition_of_another_is_refused_and_changes_nothing(link: Link, change: str) -> None:
-    sessions = await filled(link)
+async def test_a_write_to_a_partition_of_another_is_refused_and_changes_nothing(redis: RedisClient, change: str) -> None:
+    sessions = await filled(redis)
     field, value, error = CHANGES[change]
-    await set_field(link, sessions.all_partitions[0].state, field, value)
+    await set_field(redis, sessions.all_partitions[0].state, field, value)
     for operation in ON_A_PARTITION.values():
         await refused(sessions, operation, error)
 
 
 @on_every_redis
-async def test_a_write_to_a_partition_without_a_state_is_refused_and_changes_nothing(link: Link) -> None:
-    sessions = await filled(link)
-    await link.call("DEL", sessions.all_partitions[0].state)
+async def test_a_write_to_a_partition_without_a_state_is_refused_and_changes_nothing(redis: RedisClient) -> None:
+    sessions = await filled(redis)
+    await redis.call("DEL", sessions.all_partitions[0].state)
     for operation in ON_A_PARTITION.values():
         await refused(sessions, operation, StateIncomplete)
 
@@ -132,60 +132,60 @@ async def test_a_write_to_a_partition_without_a_state_is_refused_and_changes_not
 @on_every_redis
 @pytest.mark.parametrize(("value", "error"), [("another", Unauthorized), (None, StateIncomplete)])
 async def test_a_write_to_the_keys_of_another_project_is_refused_and_changes_nothing(
-    link: Link, value: str | None, error: type[ServiceError]
+    redis: RedisClient, value: str | None, error: type[ServiceError]
 ) -> None:
-    sessions = await filled(link)
-    await set_field(link, project_key(PROJECT.slug), "id", value)
+    sessions = await filled(redis)
+    await set_field(redis, project_key(PROJECT.slug), "id", value)
     for operation in ON_A_PROJECT.values():
         await refused(sessions, operation, error)
 
 
-async def test_a_withdrawal_from_another_project_takes_no_user_of_theirs(link: Link) -> None:
-    sessions = await filled(link)
+async def test_a_withdrawal_from_another_project_takes_no_user_of_theirs(redis: RedisClient) -> None:
+    sessions = await filled(redis)
     created_at = await Users(sessions).expect("carol", "")
     assert created_at is not None
-    await set_field(link, project_key(PROJECT.slug), "id", "another")
-    before = await keyspace(link)
+    await set_field(redis, project_key(PROJECT.slug), "id", "another")
+    before = await keyspace(redis)
     await Users(sessions).withdraw("carol", created_at)
-    assert await keyspace(link) == before
+    assert await keyspace(redis) == before
 
 
 @pytest.mark.parametrize("change", CHANGES)
-async def test_a_repair_leaves_a_partition_of_another_as_it_is(link: Link, change: str) -> None:
-    sessions = await filled(link)
+async def test_a_repair_leaves_a_partition_of_another_as_it_is(redis: RedisClient, change: str) -> None:
+    sessions = await filled(redis)
     partition = sessions.all_partitions[0]
-    await link.call("SADD", partition.index(0, "x=1"), 1)
-    await link.call("SREM", partition.index(0, "a=1"), 1)
-    await set_field(link, partition.state, *CHANGES[change][:2])
-    before = await keyspace(link)
-    await verify_session(link, partition, ONE, repair=True)
-    await verify_set(link, partition, "0", "x=1", [b"1"], repair=True)
+    await redis.call("SADD", partition.index(0, "x=1"), 1)
+    await redis.call("SREM", partition.index(0, "a=1"), 1)
+    await set_field(redis, partition.state, *CHANGES[change][:2])
+    before = await keyspace(redis)
+    await verify_session(redis, partition, ONE, repair=True)
+    await verify_set(redis, partition, "0", "x=1", [b"1"], repair=True)
     keys = (partition.session(ONE), partition.sessions)
-    assert await RENUMBER.run(link, keys, (*partition.arguments, ONE, 1, 8)) == 0
-    assert await keyspace(link) == before
+    assert await RENUMBER.run(redis, keys, (*partition.arguments, ONE, 1, 8)) == 0
+    assert await keyspace(redis) == before
 
 
-async def test_a_refused_create_leaves_no_user_behind(link: Link) -> None:
-    sessions = await filled(link)
+async def test_a_refused_create_leaves_no_user_behind(redis: RedisClient) -> None:
+    sessions = await filled(redis)
     for change in CHANGES.values():
-        await set_field(link, sessions.all_partitions[0].state, change.field, change.value)
+        await set_field(redis, sessions.all_partitions[0].state, change.field, change.value)
         with pytest.raises(change.error):
             await create_with_user(sessions)
         await own(sessions)
-        assert await link.call("ZSCORE", users_key(PROJECT.slug), "carol") is None
+        assert await redis.call("ZSCORE", users_key(PROJECT.slug), "carol") is None
 
 
 # Projects that are deleted and created again.
 
 
-async def created(link: Link, slug: str = "acme") -> Sessions:
-    project, _ = await Registry(link, "a secret").create(slug)
-    return Sessions(link, project, Limits(), 1, 4)
+async def created(redis: RedisClient, slug: str = "acme") -> Sessions:
+    project, _ = await Registry(redis, "a secret").create(slug)
+    return Sessions(redis, project, Limits(), 1, 4)
 
 
 @on_every_redis
-async def test_what_an_old_project_s_requests_write_reaches_no_new_project_of_its_name(link: Link) -> None:
-    registry, old = Registry(link, "a secret"), await created(link)
+async def test_what_an_old_project_s_requests_write_reaches_no_new_project_of_its_name(redis: RedisClient) -> None:
+    registry, old = Registry(redis, "a secret"), await created(redis)
     await add(old, 1, {"a": 1}, "alice")
     await registry.revoke_keys(old.project)
     await registry.delete(old)
@@ -194,7 +194,7 @@ async def test_what_an_old_project_s_requests_write_reaches_no_new_project_of_it
     for operation in (*ON_A_PARTITION.values(), *ON_A_PROJECT.values()):
         if operation not in reading:
             await refused(old, operation, StateIncomplete)
-    new = await created(link)
+    new = await created(redis)
     assert new.project.id != old.project.id
     await add(new, 1, {"a": 2}, "alice")
     await add(new, 2, {"a": 2}, "alice")
@@ -203,26 +203,26 @@ async def test_what_an_old_project_s_requests_write_reaches_no_new_project_of_it
         await refused(old, operation, Unauthorized)
 
 
-class Straggler(Link):
+class Straggler(RedisClient):
     """A link that lets a request of an old worker write before each of its own round trips."""
 
     write: Callable[[], Awaitable[None]] | None = None
 
-    async def batch(self, commands: Any, *, writes: bool = False, at: Any = None) -> list[Any]:  # noqa: ANN401 - as `Link.batch`
+    async def batch(self, commands: Any, *, writes: bool = False, near: Any = None) -> list[Any]:  # noqa: ANN401 - as `RedisClient.batch`
         if self.write is not None:
             await self.write()
-        return await super().batch(commands, writes=writes, at=at)
+        return await super().batch(commands, writes=writes, near=near)
 
 
 @pytest.fixture
 async def straggler(empty_redis: str) -> Any:  # noqa: ANN401 - a generator
-    link = Straggler.open(empty_redis, timeout=30.0)
-    yield link
-    await link.close()
+    redis = Straggler.open(empty_redis, timeout=30.0)
+    yield redis
+    await redis.close()
 
 
-async def test_nothing_outlives_a_deletion_during_which_requests_still_write(link: Link, straggler: Straggler) -> None:
-    old = await created(link)
+async def test_nothing_outlives_a_deletion_during_which_requests_still_write(redis: RedisClient, straggler: Straggler) -> None:
+    old = await created(redis)
     refusals: set[type[ServiceError]] = set()
 
     async def write() -> None:
@@ -238,68 +238,68 @@ async def test_nothing_outlives_a_deletion_during_which_requests_still_write(lin
     await Registry(straggler, "a secret").revoke_keys(old.project)
     await Registry(straggler, "a secret").delete(old)
     await write()
-    assert await keyspace(link) == {}
+    assert await keyspace(redis) == {}
     assert refusals <= {Unauthorized, StateIncomplete}
 
 
-async def test_a_deletion_that_was_interrupted_is_done_again(link: Link) -> None:
-    registry, sessions = Registry(link, "a secret"), await created(link)
+async def test_a_deletion_that_was_interrupted_is_done_again(redis: RedisClient) -> None:
+    registry, sessions = Registry(redis, "a secret"), await created(redis)
     await add(sessions, 1, {"a": 1}, "alice")
-    await ownership.record(link, sessions.all_partitions)
+    await ownership.record(redis, sessions.all_partitions)
     for key in ((), (project_key("acme"),), (project_key("acme"), users_key("acme"), sessions.all_partitions[0].state)):
         if key:
-            await link.call("DEL", *key)
+            await redis.call("DEL", *key)
     await registry.delete(sessions)
-    assert [name for name in await keyspace(link) if "token" not in name] == []
+    assert [name for name in await keyspace(redis) if "token" not in name] == []
 
 
-async def test_a_project_that_took_the_name_meanwhile_is_not_deleted(link: Link) -> None:
-    registry, old = Registry(link, "a secret"), await created(link)
+async def test_a_project_that_took_the_name_meanwhile_is_not_deleted(redis: RedisClient) -> None:
+    registry, old = Registry(redis, "a secret"), await created(redis)
     await registry.delete(old)
-    new = await created(link)
+    new = await created(redis)
     await add(new, 1, {"a": 1})
-    before = await keyspace(link)
+    before = await keyspace(redis)
     with pytest.raises(ServiceError, match="acme"):
         await registry.delete(old)
-    assert await keyspace(link) == before
+    assert await keyspace(redis) == before
 
 
-async def test_a_state_that_outlived_its_project_becomes_the_new_project_s(link: Link) -> None:
-    await link.call("HSET", "scc:{acme.0}:state", "project_id", "old", "partitions", 9, "serial", 4)
-    await add(await created(link), 1, {"a": 1})
+async def test_a_state_that_outlived_its_project_becomes_the_new_project_s(redis: RedisClient) -> None:
+    await redis.call("HSET", "scc:{acme.0}:state", "project_id", "old", "partitions", 9, "serial", 4)
+    await add(await created(redis), 1, {"a": 1})
 
 
 # Stores of earlier versions.
 
 
-async def test_states_of_an_earlier_version_get_an_owner_and_keep_the_one_they_have(link: Link) -> None:
-    await link.call("HSET", STORE, "partitions", 3)
-    await link.call("HSET", PROJECTS, *(part for number in range(700) for part in (f"p{number}", f"id {number}")))
-    await link.call("HSET", "scc:{p5.1}:state", "serial", 7, "created_at", 8)
-    await link.call("HSET", "scc:{p6.1}:state", "project_id", ownership.DELETED, "partitions", 3)
-    await Registry(link, "a secret").complete_states()
+async def test_states_of_an_earlier_version_get_an_owner_and_keep_the_one_they_have(redis: RedisClient) -> None:
+    await redis.call("HSET", STORE, "partitions", 3)
+    await redis.call("HSET", PROJECTS, *(part for number in range(700) for part in (f"p{number}", f"id {number}")))
+    await redis.call("HSET", "scc:{p5.1}:state", "serial", 7, "created_at", 8)
+    await redis.call("HSET", "scc:{p6.1}:state", "project_id", ownership.DELETED, "partitions", 3)
+    await Registry(redis, "a secret").complete_states()
     for number in range(700):
         for partition in range(3):
-            state = await link.call("HMGET", f"scc:{{p{number}.{partition}}}:state", "project_id", "partitions")
+            state = await redis.call("HMGET", f"scc:{{p{number}.{partition}}}:state", "project_id", "partitions")
             expected = ownership.DELETED if (number, partition) == (6, 1) else f"id {number}"
             assert state == [expected.encode(), b"3"]
-    assert await link.call("HGET", "scc:{p5.1}:state", "serial") == b"7"
+    assert await redis.call("HGET", "scc:{p5.1}:state", "serial") == b"7"
 
 
 # Moves to another number of partitions.
 
 
-async def stored(link: Link, partitions: int) -> Sessions:
-    await link.call("HSET", STORE, "layout", manifest.LAYOUT, "partitions", partitions, "block_size", 4)
-    project, _ = await Registry(link, "a secret").create("acme")
-    return Sessions(link, project, Limits(), partitions, 4)
+async def stored(redis: RedisClient, partitions: int) -> Sessions:
+    await redis.call("HSET", STORE, "layout", manifest.LAYOUT, "partitions", partitions, "block_size", 4)
+    project, _ = await Registry(redis, "a secret").create("acme")
+    return Sessions(redis, project, Limits(), partitions, 4)
 
 
 @pytest.fixture
 def late_worker(impatient_move: None, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: ARG001 - a fixture
     """A worker that connects to Redis only after a move has looked for others."""
 
-    async def look(_: Link) -> None:
+    async def look(_: RedisClient) -> None:
         pass
 
     monkeypatch.setattr(repartition, "_refuse_others", look)
@@ -308,9 +308,9 @@ def late_worker(impatient_move: None, monkeypatch: pytest.MonkeyPatch) -> None: 
 @pytest.mark.usefixtures("late_worker")
 @pytest.mark.parametrize(("before", "after"), [(1, 3), (3, 1), (3, 2)])
 async def test_a_move_loses_nothing_that_a_server_acknowledges_meanwhile(
-    link: Link, straggler: Straggler, before: int, after: int
+    redis: RedisClient, straggler: Straggler, before: int, after: int
 ) -> None:
-    old = await stored(link, before)
+    old = await stored(redis, before)
     for number in range(20):
         await add(old, number, {"a": 1}, "alice")
     written: dict[str, bytes] = {}
@@ -334,12 +334,12 @@ async def test_a_move_loses_nothing_that_a_server_acknowledges_meanwhile(
     straggler.write = write
     await repartition.repartition(straggler, after, wait=0.0)
     await write()
-    new = Sessions(link, old.project, Limits(), after, 4)
+    new = Sessions(redis, old.project, Limits(), after, 4)
     for name, configs in written.items():
         assert (await new.get(name)).configs == configs
     assert LayoutChanged in refusals
     assert refusals <= {LayoutChanged, StateIncomplete}
-    located = StoreCheck(link, [old.project], await manifest.read(link))
+    located = StoreCheck(redis, [old.project], await manifest.read(redis))
     assert [str(finding) async for _, finding in located.findings()] == []
     for number in (1, 200):
         await new.create(session_id(number), document_of({"b": 1}), user=None, disable_task_tracking=False)
@@ -348,9 +348,9 @@ async def test_a_move_loses_nothing_that_a_server_acknowledges_meanwhile(
 @pytest.mark.usefixtures("late_worker")
 @pytest.mark.parametrize(("before", "after"), [(1, 2), (2, 4), (4, 2)])
 async def test_a_default_lifetime_that_is_acknowledged_holds_in_every_partition_after_a_move(
-    link: Link, straggler: Straggler, before: int, after: int
+    redis: RedisClient, straggler: Straggler, before: int, after: int
 ) -> None:
-    old = await stored(link, before)
+    old = await stored(redis, before)
     for number in range(8):
         await add(old, number, {"a": 1})
     acknowledged = 0
@@ -369,25 +369,25 @@ async def test_a_default_lifetime_that_is_acknowledged_holds_in_every_partition_
     straggler.write = write
     await repartition.repartition(straggler, after, wait=0.0)
     await write()
-    new = Sessions(link, old.project, Limits(), after, 4)
-    lifetimes = {await link.call("HGET", partition.state, "session_ttl") for partition in new.all_partitions}
+    new = Sessions(redis, old.project, Limits(), after, 4)
+    lifetimes = {await redis.call("HGET", partition.state, "session_ttl") for partition in new.all_partitions}
     assert lifetimes == {b"%d" % acknowledged}
 
 
 @pytest.mark.usefixtures("impatient_move")
-async def test_a_move_that_gives_up_lets_the_servers_write_again(link: Link, monkeypatch: pytest.MonkeyPatch) -> None:
-    sessions = await stored(link, 2)
-    before = await keyspace(link)
+async def test_a_move_that_gives_up_lets_the_servers_write_again(redis: RedisClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    sessions = await stored(redis, 2)
+    before = await keyspace(redis)
 
-    async def refuse(_: Link) -> None:
-        looks.append(await link.call("HGET", sessions.all_partitions[1].state, "partitions"))
+    async def refuse(_: RedisClient) -> None:
+        looks.append(await redis.call("HGET", sessions.all_partitions[1].state, "partitions"))
         if len(looks) > 1:
             raise StoreUnavailable
 
     looks: list[bytes] = []
     monkeypatch.setattr(repartition, "_refuse_others", refuse)
     with pytest.raises(StoreUnavailable):
-        await repartition.repartition(link, 3, wait=0.0)
+        await repartition.repartition(redis, 3, wait=0.0)
     assert looks == [b"2", b"0"]
-    assert await keyspace(link) == before
+    assert await keyspace(redis) == before
     await add(sessions, 1, {"a": 1})

@@ -10,19 +10,19 @@ import pytest
 
 from service.configs.limits import Limits
 from service.redis_client.multiplexer import Command
-from service.redis_client.topology import Place, Topology
+from service.redis_client.topology import Target, Topology
 from service.store.keys import partition_number
 from service.store.listing import Query, decode_cursor, page
 from service.store.users import Users
 from tests.store.test_listing import everything
 from tests.store.test_listing_cost import parse
-from tests.support.filling import PROJECT, TIMEOUT, CountingLink, add, opened, pour, session_id
+from tests.support.filling import PROJECT, TIMEOUT, CountingClient, add, opened, pour, session_id
 
 #: Turns of the event loop after which nobody has anything more to ask before the answers come.
 QUIET = 20
 
 
-class RoundsLink(CountingLink):
+class RoundsClient(CountingClient):
     """A link on which all that is asked waits until nobody asks more: that is one round trip."""
 
     def __init__(self, topology: Topology, *, timeout: float) -> None:
@@ -31,13 +31,13 @@ class RoundsLink(CountingLink):
         self._round: asyncio.Task[None] | None = None
         self._asked = self._in_flight = 0
 
-    async def call(self, *command: str | bytes | int, writes: bool = False, at: Place | None = None) -> Any:  # noqa: ANN401 - as `Link.call`
+    async def call(self, *command: str | bytes | int, writes: bool = False, near: Target | None = None) -> Any:  # noqa: ANN401 - as `RedisClient.call`
         async with self._together():
-            return await super().call(*command, writes=writes, at=at)
+            return await super().call(*command, writes=writes, near=near)
 
-    async def batch(self, commands: Sequence[Command], *, writes: bool = False, at: Place | None = None) -> list[Any]:
+    async def batch(self, commands: Sequence[Command], *, writes: bool = False, near: Target | None = None) -> list[Any]:
         async with self._together():
-            return await super().batch(commands, writes=writes, at=at)
+            return await super().batch(commands, writes=writes, near=near)
 
     @asynccontextmanager
     async def _together(self) -> AsyncIterator[None]:
@@ -61,17 +61,17 @@ class RoundsLink(CountingLink):
 
 
 @pytest.fixture
-async def rounds(empty_redis: str) -> AsyncIterator[RoundsLink]:
-    link = RoundsLink.open(empty_redis, timeout=TIMEOUT)
-    yield link
-    await link.close()
+async def rounds(empty_redis: str) -> AsyncIterator[RoundsClient]:
+    redis = RoundsClient.open(empty_redis, timeout=TIMEOUT)
+    yield redis
+    await redis.close()
 
 
 @pytest.mark.parametrize(("partitions", "share"), [(1, 21), (16, 5), (64, 3)])
 @pytest.mark.parametrize("descending", [False, True])
 @pytest.mark.parametrize("configs", [{}, {"a": 1}, {"a": 1, "b": "x"}], ids=["all", "one term", "two terms"])
 async def test_a_page_takes_as_few_round_trips_from_many_partitions_as_from_one(
-    rounds: RoundsLink, partitions: int, share: int, descending: bool, configs: object
+    rounds: RoundsClient, partitions: int, share: int, descending: bool, configs: object
 ) -> None:
     sessions = await opened(rounds, PROJECT, Limits(), partitions)
     names = await pour(sessions, [{"a": 1, "b": "x", "n": number} for number in range(1000)])
@@ -95,7 +95,7 @@ async def test_a_page_takes_as_few_round_trips_from_many_partitions_as_from_one(
     assert rounds.rounds in (1, 2)
 
 
-async def test_a_partition_that_has_most_of_a_page_is_read_further(rounds: RoundsLink) -> None:
+async def test_a_partition_that_has_most_of_a_page_is_read_further(rounds: RoundsClient) -> None:
     sessions = await opened(rounds, PROJECT, Limits(), 8)
     ids = {number: partition_number(session_id(number), 8) for number in range(1, 2000)}
     crowd = [number for number, partition in ids.items() if partition == 3][:60]
@@ -108,7 +108,7 @@ async def test_a_partition_that_has_most_of_a_page_is_read_further(rounds: Round
             assert await everything(sessions, backwards, limit) == made[::-1]
 
 
-async def test_the_sessions_of_a_user_are_counted_in_all_partitions_at_once(rounds: RoundsLink) -> None:
+async def test_the_sessions_of_a_user_are_counted_in_all_partitions_at_once(rounds: RoundsClient) -> None:
     sessions = await opened(rounds, PROJECT, Limits(), 64, 4)
     users = Users(sessions)
     numbers = count(1)

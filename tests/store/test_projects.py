@@ -10,7 +10,7 @@ import pytest
 
 from service.configs.limits import Limits
 from service.errors import BadRequest, NotFound, OutputError, StartupError, TooLarge, Unauthorized, Unreadable
-from service.redis_client.client import Link
+from service.redis_client.client import RedisClient
 from service.settings import Settings
 from service.store import keys as redis_keys
 from service.store import projects
@@ -21,8 +21,8 @@ from tests.support.filling import add, document_of, give_record, keyspace, lapse
 
 
 @pytest.fixture
-def registry(link: Link) -> Registry:
-    return Registry(link, "a secret")
+def registry(redis: RedisClient) -> Registry:
+    return Registry(redis, "a secret")
 
 
 @pytest.fixture
@@ -33,10 +33,10 @@ def settings(empty_redis: str) -> Settings:
 async def test_a_new_project_is_opened_by_its_key(registry: Registry) -> None:
     project, key = await registry.create("acme")
     other, other_key = await registry.create("other-1")
-    assert await registry.open(key) == project
-    assert await registry.open(other_key) == other
-    assert await registry.open(key + "x") is None
-    assert await Registry(registry.link, "another secret").open(key) is None
+    assert await registry.load(key) == project
+    assert await registry.load(other_key) == other
+    assert await registry.load(key + "x") is None
+    assert await Registry(registry.redis, "another secret").load(key) is None
     assert await registry.all() == [project, other]
     assert await registry.get("acme") == project
 
@@ -45,10 +45,10 @@ async def test_a_key_is_nowhere_in_redis(registry: Registry, settings: Settings)
     project, first = await registry.create("acme")
     await bootstrap._prepare(settings)
     keys = [first, await registry.add_key(project), await registry.rotate_key(project, lambda _: None), "sk-ac-root"]
-    held = repr(await keyspace(registry.link))
+    held = repr(await keyspace(registry.redis))
     for secret in (*keys, *(key.removeprefix("sk-ac-") for key in keys if key != "sk-ac-root"), "a secret"):
         assert secret not in held
-    assert await registry.open("sk-ac-root") == await registry.get("default")
+    assert await registry.load("sk-ac-root") == await registry.get("default")
 
 
 async def test_a_rotated_key_is_the_only_one_that_opens(registry: Registry) -> None:
@@ -56,8 +56,8 @@ async def test_a_rotated_key_is_the_only_one_that_opens(registry: Registry) -> N
     second = await registry.add_key(project)
     other, other_key = await registry.create("other")
     third = await registry.rotate_key(project, lambda _: None)
-    assert [await registry.open(key) for key in (first, second, third, other_key)] == [None, None, project, other]
-    held = await keyspace(registry.link)
+    assert [await registry.load(key) for key in (first, second, third, other_key)] == [None, None, project, other]
+    held = await keyspace(registry.redis)
     assert len([name for name in held if name.startswith("scc:token:")]) == 2
     assert len(held["scc:{acme}:tokens"]) == 1
 
@@ -72,23 +72,23 @@ async def test_a_new_key_that_cannot_be_shown_is_revoked_and_the_others_stay(reg
 
     with pytest.raises(OutputError):
         await registry.rotate_key(project, show)
-    assert [await registry.open(key) for key in (first, *unseen)] == [project, None]
-    assert len(await registry.link.call("SMEMBERS", redis_keys.tokens_key("acme"))) == 1
+    assert [await registry.load(key) for key in (first, *unseen)] == [project, None]
+    assert len(await registry.redis.call("SMEMBERS", redis_keys.tokens_key("acme"))) == 1
 
 
 @pytest.mark.parametrize("slug", ["", "A", "a_b", "-a", "a-", "a b", "é", "a.b", "a{b}", "x" * 64, "a\n"])
 async def test_a_name_that_is_none_is_refused(registry: Registry, slug: str) -> None:
     with pytest.raises(BadRequest, match="a project's name is 1 to 63 of a-z, 0-9 and -"):
         await registry.create(slug)
-    assert await keyspace(registry.link) == {}
+    assert await keyspace(registry.redis) == {}
 
 
 async def test_a_name_that_is_taken_is_refused_and_the_project_stays_as_it_is(registry: Registry) -> None:
     await registry.create("acme")
-    before = await keyspace(registry.link)
+    before = await keyspace(registry.redis)
     with pytest.raises(BadRequest, match="there is a project acme already"):
         await registry.create("acme")
-    assert await keyspace(registry.link) == before
+    assert await keyspace(registry.redis) == before
 
 
 async def test_a_project_that_is_not_there_is_not_found(registry: Registry) -> None:
@@ -99,10 +99,10 @@ async def test_a_project_that_is_not_there_is_not_found(registry: Registry) -> N
 @pytest.mark.parametrize("partitions", [1, 3])
 async def test_a_deleted_project_leaves_nothing(registry: Registry, partitions: int) -> None:
     await registry.create("acme-2")
-    untouched = await keyspace(registry.link)
+    untouched = await keyspace(registry.redis)
     project, _ = await registry.create("acme")
     await registry.add_key(project)
-    sessions = await opened(registry.link, project, Limits(), partitions, 4)
+    sessions = await opened(registry.redis, project, Limits(), partitions, 4)
     for number in range(230):
         await add(sessions, number, {"n": number} if number % 5 else None, "alice" if number % 2 else None)
         if number % 7 == 0:
@@ -111,11 +111,11 @@ async def test_a_deleted_project_leaves_nothing(registry: Registry, partitions: 
     await registry.revoke_keys(project)
     await Users(sessions).expect("undecided", "")
     await registry.delete(sessions)
-    assert await keyspace(registry.link) == untouched
+    assert await keyspace(registry.redis) == untouched
 
 
 async def test_two_projects_know_nothing_of_each_other(registry: Registry) -> None:
-    stores = [await opened(registry.link, (await registry.create(slug))[0], Limits(), 1, 4) for slug in ("a", "a-b")]
+    stores = [await opened(registry.redis, (await registry.create(slug))[0], Limits(), 1, 4) for slug in ("a", "a-b")]
     for place, sessions in enumerate(stores):
         await add(sessions, 1, {"place": place}, "alice")
     await Users(stores[0]).delete("alice")
@@ -127,21 +127,21 @@ async def test_two_projects_know_nothing_of_each_other(registry: Registry) -> No
 
 async def test_a_key_ring_asks_redis_once_for_a_key_it_knows(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
     project, key = await registry.create("acme")
-    await give_record(registry.link)
+    await give_record(registry.redis)
     now = 1000.0
     monkeypatch.setattr(time, "monotonic", lambda: now)
     ring = KeyRing(registry, lambda project: project)
-    assert await ring.open(f"Bearer {key}") == project
-    assert await ring.open(f"bearer {key}") == project
+    assert await ring.authenticate(f"Bearer {key}") == project
+    assert await ring.authenticate(f"bearer {key}") == project
     await registry.revoke_keys(project)
     now += projects.KEY_TTL - 0.1
-    assert await ring.open(f"Bearer {key}") == project
+    assert await ring.authenticate(f"Bearer {key}") == project
     now += 0.2
     with pytest.raises(Unauthorized):
-        await ring.open(f"Bearer {key}")
+        await ring.authenticate(f"Bearer {key}")
     # A refusal is not remembered: the key may come to be.
     await registry.add_key(project, key)
-    assert await ring.open(f"Bearer {key}") == project
+    assert await ring.authenticate(f"Bearer {key}") == project
 
 
 @pytest.mark.parametrize(
@@ -149,22 +149,22 @@ async def test_a_key_ring_asks_redis_once_for_a_key_it_knows(registry: Registry,
 )
 async def test_what_is_no_key_opens_nothing(registry: Registry, header: str) -> None:
     with pytest.raises(Unauthorized):
-        await KeyRing(registry, lambda project: project).open(header)
+        await KeyRing(registry, lambda project: project).authenticate(header)
 
 
 async def test_a_key_ring_forgets_when_it_knows_too_many(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(projects, "KEYS_REMEMBERED", 2)
     project, _ = await registry.create("acme")
-    await give_record(registry.link)
+    await give_record(registry.redis)
     ring = KeyRing(registry, lambda project: project)
     for key in [await registry.add_key(project) for _ in range(5)]:
-        assert await ring.open(f"Bearer {key}") == project
+        assert await ring.authenticate(f"Bearer {key}") == project
         assert len(ring._known) <= 2
 
 
 async def test_a_project_s_own_configs_are_merged_as_a_session_s_are(registry: Registry) -> None:
     project, _ = await registry.create("acme")
-    configs = ProjectConfigs(await opened(registry.link, project, Limits(max_configs_bytes=60, max_keys=3)))
+    configs = ProjectConfigs(await opened(registry.redis, project, Limits(max_configs_bytes=60, max_keys=3)))
     assert await configs.get() == b"{}"
     assert await configs.patch(document_of(b'{"a": 1.0, "b":[]}')) == b'{\n"a":1.0,\n"b":[]\n}'
     assert await configs.patch(document_of({"a": None, "c": 2})) == b'{\n"b":[],\n"c":2\n}'
@@ -174,21 +174,21 @@ async def test_a_project_s_own_configs_are_merged_as_a_session_s_are(registry: R
     assert await configs.get() == b'{\n"b":[],\n"c":2\n}'
     assert await configs.patch(document_of({"b": None, "c": None})) == b"{}"
     # A limit that was lowered refuses growth alone.
-    stricter = ProjectConfigs(await opened(registry.link, project, Limits(max_configs_bytes=10, max_keys=1)))
+    stricter = ProjectConfigs(await opened(registry.redis, project, Limits(max_configs_bytes=10, max_keys=1)))
     await configs.patch(document_of({"a": 1, "b": 2}))
     assert await stricter.patch(document_of({"a": 3})) == b'{\n"a":3,\n"b":2\n}'
     with pytest.raises(TooLarge):
         await stricter.patch(document_of({"c": 3}))
-    await registry.link.call("HSET", "scc:{acme}:project", "configs", "{oops")
+    await registry.redis.call("HSET", "scc:{acme}:project", "configs", "{oops")
     with pytest.raises(Unreadable):
         await configs.patch(document_of({"a": 1}))
 
 
 async def test_a_store_is_made_ready_once_and_stays_so(registry: Registry, settings: Settings) -> None:
     await bootstrap._prepare(settings)
-    before = await keyspace(registry.link)
+    before = await keyspace(registry.redis)
     await bootstrap._prepare(settings)
-    assert await keyspace(registry.link) == before
+    assert await keyspace(registry.redis) == before
     assert before["scc:store"][b"partitions"] == b"1"
     assert before["scc:store"][b"block_size"] == b"4096"
 
@@ -199,30 +199,30 @@ async def test_a_new_root_token_replaces_the_old_one_where_that_is_wanted_and_le
     await bootstrap._prepare(settings)
     project = await registry.get("default")
     other = await registry.add_key(project)
-    before = await keyspace(registry.link)
+    before = await keyspace(registry.redis)
     with pytest.raises(StartupError, match=r"^this store has another root key;.* --replace-root-key$"):
         await bootstrap._prepare(replace(settings, root_token="new"))
-    assert await keyspace(registry.link) == before
+    assert await keyspace(registry.redis) == before
     await bootstrap._prepare(replace(settings, root_token="new", replace_root_key=True))
-    assert [await registry.open(key) for key in ("sk-ac-root", "sk-ac-new", other)] == [None, project, project]
+    assert [await registry.load(key) for key in ("sk-ac-root", "sk-ac-new", other)] == [None, project, project]
 
 
 async def test_the_root_key_of_a_store_from_before_it_was_recorded_is_kept_as_well(
     registry: Registry, settings: Settings
 ) -> None:
     await bootstrap._prepare(settings)
-    await registry.link.call("HDEL", redis_keys.STORE, "root_key_check")
+    await registry.redis.call("HDEL", redis_keys.STORE, "root_key_check")
     with pytest.raises(StartupError, match=r"^this store has another root key"):
         await bootstrap._prepare(replace(settings, root_token="new"))
     await bootstrap._prepare(settings)
-    assert await registry.open("sk-ac-root") == await registry.get("default")
+    assert await registry.load("sk-ac-root") == await registry.get("default")
 
 
 async def test_of_two_first_servers_with_different_root_tokens_one_starts(registry: Registry, settings: Settings) -> None:
     starts = [bootstrap._prepare(replace(settings, root_token=token)) for token in ("one", "two")]
     outcomes = await asyncio.gather(*starts, return_exceptions=True)
     assert [type(outcome) for outcome in outcomes if outcome] == [StartupError]
-    opened = [await registry.open(key) for key in ("sk-ac-one", "sk-ac-two")]
+    opened = [await registry.load(key) for key in ("sk-ac-one", "sk-ac-two")]
     assert [project is None for project in opened] == [outcome is not None for outcome in outcomes]
 
 
@@ -234,19 +234,19 @@ async def test_of_two_first_servers_with_different_root_tokens_one_starts(regist
     ],
 )
 async def test_a_store_made_with_other_settings_is_refused_and_left_alone(
-    link: Link, settings: Settings, other: dict[str, Any], message: str
+    redis: RedisClient, settings: Settings, other: dict[str, Any], message: str
 ) -> None:
     await bootstrap._prepare(settings)
-    before = await keyspace(link)
+    before = await keyspace(redis)
     with pytest.raises(StartupError) as caught:
         await bootstrap._prepare(replace(settings, **other))
     assert str(caught.value) == message
-    assert await keyspace(link) == before
+    assert await keyspace(redis) == before
 
 
 @pytest.mark.parametrize(("field", "here"), [("layout", "1"), ("block_size", "4096")])
-async def test_a_store_of_another_make_is_refused(link: Link, settings: Settings, field: str, here: str) -> None:
-    await link.call("HSET", "scc:store", field, "7")
+async def test_a_store_of_another_make_is_refused(redis: RedisClient, settings: Settings, field: str, here: str) -> None:
+    await redis.call("HSET", "scc:store", field, "7")
     with pytest.raises(StartupError, match=f"^this store was made with {field} 7, not {here}$"):
         await bootstrap._prepare(settings)
 
@@ -265,25 +265,25 @@ def test_the_digest_of_a_key_hangs_on_the_secret() -> None:
 
 
 async def test_a_key_is_trusted_from_the_moment_when_it_was_asked_for(
-    registry: Registry, link: Link, monkeypatch: pytest.MonkeyPatch
+    registry: Registry, redis: RedisClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     key = await registry.add_key(await registry.ensure("acme"))
-    await give_record(link)
+    await give_record(redis)
     now = 0.0
     monkeypatch.setattr("service.store.projects.time", SimpleNamespace(monotonic=lambda: now))
     ring = KeyRing(registry, lambda project: project)
-    ask = link.call
+    ask = redis.call
 
-    async def slow(*command: str | bytes | int, **options: Any) -> Any:  # noqa: ANN401 - as `Link.call`
+    async def slow(*command: str | bytes | int, **options: Any) -> Any:  # noqa: ANN401 - as `RedisClient.call`
         nonlocal now
         now += 1.0
         return await ask(*command, **options)
 
-    monkeypatch.setattr(link, "call", slow)
-    await ring.open(f"Bearer {key}")
+    monkeypatch.setattr(redis, "call", slow)
+    await ring.authenticate(f"Bearer {key}")
     asked, now = now, KEY_TTL - 0.1
-    await ring.open(f"Bearer {key}")
+    await ring.authenticate(f"Bearer {key}")
     assert now == KEY_TTL - 0.1, "it was asked for anew"
     now = KEY_TTL
-    await ring.open(f"Bearer {key}")
+    await ring.authenticate(f"Bearer {key}")
     assert now == KEY_TTL + asked

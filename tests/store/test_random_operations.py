@@ -2,7 +2,7 @@
 
 import pytest
 
-from service.redis_client.client import Link
+from service.redis_client.client import RedisClient
 from tests.support.filling import TIMEOUT, on_every_redis
 from tests.support.machine import try_out
 
@@ -10,4 +10,10 @@ from tests.support.machine import try_out
 @on_every_redis
 @pytest.mark.parametrize(("partitions", "block_size"), [(1, 4), (3, 16), (1, 4096)])
 def test_after_any_operations_the_store_is_what_the_model_says(redis_url: str, partitions: int, block_size: int) -> None:
-    try_out(lambda: Link.open(redis_url, timeout=TIMEOUT), partitions=partitions, block_size=block_size, examples=10, steps=60)
+    try_out(
+        lambda: RedisClient.open(redis_url, timeout=TIMEOUT),
+        partitions=partitions,
+        block_size=block_size,
+        examples=10,
+        steps=60,
+    )

@@ -9,45 +9,45 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from service.redis_client.client import Link
+from service.redis_client.client import RedisClient
 from service.store.keys import rate_key
 from service.store.projects import digest
-from service.store.rate_limit import TAKE_RATE, Allowance, Rates
+from service.store.rate_limit import TAKE_RATE, Quota, RateLimiter
 
 #: A rate at which nothing comes back while a test runs.
 HARDLY = 0.001
 SECRET = "s"
 
 
-def rates(link: Link, burst: int, per_second: float = HARDLY) -> Rates:
-    return Rates(link, SECRET, per_second, burst)
+def rates(redis: RedisClient, burst: int, per_second: float = HARDLY) -> RateLimiter:
+    return RateLimiter(redis, SECRET, per_second, burst)
 
 
 async def test_the_burst_is_given_once_over_all_connections(empty_redis: str) -> None:
-    links = [Link.open(empty_redis, timeout=60.0) for _ in range(3)]
-    taken = await asyncio.gather(*(rates(links[turn % 3], 7).take("sk-ac-a") for turn in range(40)))
+    links = [RedisClient.open(empty_redis, timeout=60.0) for _ in range(3)]
+    taken = await asyncio.gather(*(rates(links[turn % 3], 7).acquire("sk-ac-a") for turn in range(40)))
     assert sorted(allowance.left for allowance in taken if not allowance.wait) == list(range(7))
     refused = [allowance for allowance in taken if allowance.wait]
     assert len(refused) == 33
     # A token comes every 1,000 seconds.
     assert {allowance.left for allowance in refused} == {0}
-    assert all(900 < allowance.wait <= 1000 and 6900 < allowance.whole_in <= 7000 for allowance in refused)
-    for link in links:
-        await link.close()
+    assert all(900 < allowance.wait <= 1000 and 6900 < allowance.reset_after <= 7000 for allowance in refused)
+    for redis in links:
+        await redis.close()
 
 
-async def test_each_key_has_a_rate_of_its_own_and_none_is_shown(link: Link) -> None:
+async def test_each_key_has_a_rate_of_its_own_and_none_is_shown(redis: RedisClient) -> None:
     for key in ("sk-ac-a", "sk-ac-b"):
-        assert [(await rates(link, 2).take(key)).wait > 0 for _ in range(3)] == [False, False, True]
-    stored = {key.decode() for key in await link.call("KEYS", "*")}
+        assert [(await rates(redis, 2).acquire(key)).wait > 0 for _ in range(3)] == [False, False, True]
+    stored = {key.decode() for key in await redis.call("KEYS", "*")}
     assert stored == {rate_key(digest(key, SECRET)) for key in ("sk-ac-a", "sk-ac-b")}
 
 
-async def test_a_key_that_asks_no_more_leaves_nothing_behind(link: Link) -> None:
-    await rates(link, 3).take("sk-ac-a")
-    assert 900_000 < await link.call("PTTL", rate_key(digest("sk-ac-a", SECRET))) <= 1_000_000
-    assert await rates(link, 5, 100_000.0).take("sk-ac-b") == Allowance(4, 1, 0)
-    assert 0 <= await link.call("PTTL", rate_key(digest("sk-ac-b", SECRET))) + 2 <= 3  # -2: gone already
+async def test_a_key_that_asks_no_more_leaves_nothing_behind(redis: RedisClient) -> None:
+    await rates(redis, 3).acquire("sk-ac-a")
+    assert 900_000 < await redis.call("PTTL", rate_key(digest("sk-ac-a", SECRET))) <= 1_000_000
+    assert await rates(redis, 5, 100_000.0).acquire("sk-ac-b") == Quota(4, 1, 0)
+    assert 0 <= await redis.call("PTTL", rate_key(digest("sk-ac-b", SECRET))) + 2 <= 3  # -2: gone already
 
 
 #: The script with a clock that the caller sets; Redis's expiry, which knows another, is left out.
@@ -62,7 +62,7 @@ class Bucket:
         self.interval, self.burst = interval, burst
         self.tokens, self.at = Fraction(burst), 0
 
-    def take(self, now: int) -> tuple[int, int, int]:
+    def acquire(self, now: int) -> tuple[int, int, int]:
         self.tokens = min(Fraction(self.burst), self.tokens + Fraction(now - self.at, self.interval))
         self.at = now
         wait = max(Fraction(0), (1 - self.tokens) * self.interval)
@@ -71,8 +71,8 @@ class Bucket:
         return int(self.tokens), int((self.burst - self.tokens) * self.interval), int(wait)
 
 
-async def take(link: Link, key: str, interval: int, burst: int, now: int) -> list[int]:
-    reply: list[int] = await link.call("EVAL", CLOCKED, 1, key, interval, burst, now)
+async def acquire(redis: RedisClient, key: str, interval: int, burst: int, now: int) -> list[int]:
+    reply: list[int] = await redis.call("EVAL", CLOCKED, 1, key, interval, burst, now)
     return reply
 
 
@@ -91,28 +91,28 @@ def test_the_clock_of_the_test_is_in_the_script() -> None:
 async def test_the_script_lets_through_what_a_bucket_of_tokens_would(
     redis_url: str, interval: int, burst: int, steps: list[tuple[int, Fraction]]
 ) -> None:
-    link, key = Link.open(redis_url, timeout=60.0), f"rate:{next(_numbers)}"
+    redis, key = RedisClient.open(redis_url, timeout=60.0), f"rate:{next(_numbers)}"
     bucket, now = Bucket(interval, burst), 1_800_000_000_000_000
     try:
         for repeats, wait in steps:
             now += int(wait * interval)
             for _ in range(repeats):
-                assert await take(link, key, interval, burst, now) == list(bucket.take(now))
+                assert await acquire(redis, key, interval, burst, now) == list(bucket.acquire(now))
     finally:
-        await link.close()
+        await redis.close()
 
 
 @pytest.mark.parametrize("back", [1, 10_000, 10**12])
-async def test_a_clock_that_steps_back_stops_a_key_for_one_interval_at_most(link: Link, back: int) -> None:
+async def test_a_clock_that_steps_back_stops_a_key_for_one_interval_at_most(redis: RedisClient, back: int) -> None:
     interval, now = 1_000_000_000, 1_800_000_000_000_000
     for _ in range(3):
-        assert (await take(link, "rate:back", interval, 3, now))[2] == 0
-    _, whole_in, wait = await take(link, "rate:back", interval, 3, now - back)
-    assert (wait, whole_in) == (interval, 3 * interval)
+        assert (await acquire(redis, "rate:back", interval, 3, now))[2] == 0
+    _, reset_after, wait = await acquire(redis, "rate:back", interval, 3, now - back)
+    assert (wait, reset_after) == (interval, 3 * interval)
     # From here on the key is as any other that used up its burst, asked or not.
-    assert (await take(link, "rate:back", interval, 3, now - back + interval - 1)) == [0, 2 * interval + 1, 1]
-    assert (await take(link, "rate:back", interval, 3, now - back + interval)) == [0, 3 * interval, 0]
-    assert (await take(link, "rate:back", interval, 3, now - back + 4 * interval)) == [2, interval, 0]
+    assert (await acquire(redis, "rate:back", interval, 3, now - back + interval - 1)) == [0, 2 * interval + 1, 1]
+    assert (await acquire(redis, "rate:back", interval, 3, now - back + interval)) == [0, 3 * interval, 0]
+    assert (await acquire(redis, "rate:back", interval, 3, now - back + 4 * interval)) == [2, interval, 0]
 
 
 #: Seconds.
@@ -121,25 +121,25 @@ HOUR = 3600
 
 @pytest.mark.parametrize("step", [20, HOUR])
 async def test_a_key_that_is_asked_all_the_time_has_its_rate_again_right_after_redis_s_clock_stepped_back(
-    link: Link, step: int
+    redis: RedisClient, step: int
 ) -> None:
     """Seen from the new time, what was stored before is ahead by the step, and so is its expiry."""
-    fast = rates(link, 2, 20.0)
+    fast = rates(redis, 2, 20.0)
     key = rate_key(digest("sk-ac-a", SECRET))
-    while not (await fast.take("sk-ac-a")).wait:
+    while not (await fast.acquire("sk-ac-a")).wait:
         pass
-    await link.call("INCRBY", key, step * 1_000_000)
-    await link.call("PEXPIRE", key, step * 1000 + 100)
+    await redis.call("INCRBY", key, step * 1_000_000)
+    await redis.call("PEXPIRE", key, step * 1000 + 100)
     async with asyncio.timeout(step / 2):
-        while (await fast.take("sk-ac-a")).wait:  # noqa: ASYNC110 - a client that does not wait
+        while (await fast.acquire("sk-ac-a")).wait:  # noqa: ASYNC110 - a client that does not wait
             await asyncio.sleep(0.01)
-    assert await link.call("PTTL", key) <= 100
+    assert await redis.call("PTTL", key) <= 100
 
 
-async def test_a_rate_that_was_raised_holds_from_the_next_request_on(link: Link) -> None:
+async def test_a_rate_that_was_raised_holds_from_the_next_request_on(redis: RedisClient) -> None:
     for _ in range(4):
-        await rates(link, 3).take("sk-ac-a")
-    raised = rates(link, 3, 1000.0)
-    await raised.take("sk-ac-a")
+        await rates(redis, 3).acquire("sk-ac-a")
+    raised = rates(redis, 3, 1000.0)
+    await raised.acquire("sk-ac-a")
     await asyncio.sleep(0.01)
-    assert (await raised.take("sk-ac-a")).wait == 0
+    assert (await raised.acquire("sk-ac-a")).wait == 0

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from service.configs.containment import Filter
 from service.errors import BadRequest
 from service.redis_client import admin
-from service.redis_client.client import Link
+from service.redis_client.client import RedisClient
 from service.store.keys import PROJECTS, STORE
 from service.store.listing import Query, decode_cursor, page
 from service.store.projects import ProjectConfigs
@@ -21,7 +21,7 @@ from service.store.upkeep.partition_check import Check
 from service.store.users import Users
 from tests.support.filling import PROJECT, TIMEOUT, add, document_of, keyspace, lapse, on_every_redis, own, session_id
 from tests.support.machine import LIMITS, WEIGHTS, Configs, Machine
-from tests.support.moves import BLOCK_SIZE, FragileLink, Interrupted, Keyspace, after_move, record, restore
+from tests.support.moves import BLOCK_SIZE, FragileClient, Interrupted, Keyspace, after_move, record, restore
 from tests.support.strategies import any_configs
 
 OTHER = Project("other", "id of other")
@@ -38,19 +38,19 @@ def small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(admin, "SCAN_BATCH", 20)
 
 
-async def move(link: Link, partitions: int) -> repartition.Moved | None:
-    return await repartition.repartition(link, partitions, wait=0.0)
+async def move(redis: RedisClient, partitions: int) -> repartition.Moved | None:
+    return await repartition.repartition(redis, partitions, wait=0.0)
 
 
-def store(link: Link, partitions: int, project: Project = PROJECT) -> Sessions:
-    return Sessions(link, project, LIMITS, partitions, BLOCK_SIZE)
+def store(redis: RedisClient, partitions: int, project: Project = PROJECT) -> Sessions:
+    return Sessions(redis, project, LIMITS, partitions, BLOCK_SIZE)
 
 
-async def filled(link: Link, partitions: int, count: int = 20) -> Keyspace:
+async def filled(redis: RedisClient, partitions: int, count: int = 20) -> Keyspace:
     """A store of two projects with sessions of all kinds, some of them deleted again; what is in it."""
-    await record(link, partitions, BLOCK_SIZE, (PROJECT.slug, OTHER.slug, "empty"))
+    await record(redis, partitions, BLOCK_SIZE, (PROJECT.slug, OTHER.slug, "empty"))
     for project in (PROJECT, OTHER):
-        sessions = store(link, partitions, project)
+        sessions = store(redis, partitions, project)
         for number in range(count):
             configs = None if number % 7 == 3 else {"a": number % 2, "own": number, "c": {"d": [number % 3]}}
             await add(sessions, number, configs, USERS[number % 3])
@@ -61,8 +61,8 @@ async def filled(link: Link, partitions: int, count: int = 20) -> Keyspace:
         for number in range(3, count, 4):
             await sessions.patch(session_id(number), document_of({}), ttl=1000 * number)
         await lapse(sessions, session_id(7))
-    await ProjectConfigs(store(link, partitions)).patch(document_of({"session_ttl": 86400, "other": 1}))
-    return await keyspace(link)
+    await ProjectConfigs(store(redis, partitions)).patch(document_of({"session_ttl": 86400, "other": 1}))
+    return await keyspace(redis)
 
 
 async def everything(sessions: Sessions) -> list[list[Session]]:
@@ -82,37 +82,37 @@ async def everything(sessions: Sessions) -> list[list[Session]]:
 
 
 async def findings(sessions: Sessions) -> list[str]:
-    checks = [Check(sessions.link, partition) for partition in sessions.all_partitions]
+    checks = [Check(sessions.redis, partition) for partition in sessions.all_partitions]
     return [str(finding) for check in checks async for finding in check.findings()]
 
 
 @on_every_redis
-async def test_from_any_number_to_any_other_nothing_is_lost_and_lists_stay_as_they_are(link: Link) -> None:
-    held = await filled(link, 1)
-    listed = {project: await everything(store(link, 1, project)) for project in (PROJECT, OTHER)}
+async def test_from_any_number_to_any_other_nothing_is_lost_and_lists_stay_as_they_are(redis: RedisClient) -> None:
+    held = await filled(redis, 1)
+    listed = {project: await everything(store(redis, 1, project)) for project in (PROJECT, OTHER)}
     assert [len(found) for found in listed[PROJECT]] == [16, 16, 6, 5]  # one of 17 is over
     for partitions in (16, 3, 1, 2, 1):
         expected = after_move(held, partitions)
-        assert await move(link, partitions) == repartition.Moved(34, 34)
-        held = await keyspace(link)
+        assert await move(redis, partitions) == repartition.Moved(34, 34)
+        held = await keyspace(redis)
         assert held == expected
         for project in (PROJECT, OTHER):
-            sessions = store(link, partitions, project)
+            sessions = store(redis, partitions, project)
             assert await everything(sessions) == listed[project]
             assert await findings(sessions) == []
-        assert await move(link, partitions) is None
-        assert await keyspace(link) == held
+        assert await move(redis, partitions) is None
+        assert await keyspace(redis) == held
 
 
 @on_every_redis
 def test_a_store_goes_on_after_a_move_as_if_it_had_always_been_so(redis_url: str) -> None:
     async def live(kinds: list[Configs], seed: int) -> None:
-        link = Link.open(redis_url, timeout=TIMEOUT)
+        redis = RedisClient.open(redis_url, timeout=TIMEOUT)
         try:
-            await link.call("FLUSHALL")
-            await live_through_moves(Machine(link, 3, BLOCK_SIZE, kinds, seed), (1, 16, 2))
+            await redis.call("FLUSHALL")
+            await live_through_moves(Machine(redis, 3, BLOCK_SIZE, kinds, seed), (1, 16, 2))
         finally:
-            await link.close()
+            await redis.close()
 
     # As `tests.support.machine.try_out`.
     @settings(max_examples=4, deadline=None, phases=(Phase.explicit, Phase.reuse, Phase.generate))
@@ -125,18 +125,18 @@ def test_a_store_goes_on_after_a_move_as_if_it_had_always_been_so(redis_url: str
 
 async def live_through_moves(machine: Machine, targets: Sequence[int]) -> None:
     """Random operations, then a move, and again."""
-    link = machine.link
+    redis = machine.redis
     await own(machine.sessions)
     for target in targets:
         for name in machine.random.choices(list(WEIGHTS), list(WEIGHTS.values()), k=25):
             await getattr(machine, name)()
         await machine.hold()
         listed = await everything(machine.sessions)
-        await record(link, machine.sessions.partitions, BLOCK_SIZE, (PROJECT.slug,))
-        expected = after_move(await keyspace(link), target)
-        await move(link, target)
-        assert await keyspace(link) == expected
-        await link.call("DEL", STORE, PROJECTS)
+        await record(redis, machine.sessions.partitions, BLOCK_SIZE, (PROJECT.slug,))
+        expected = after_move(await keyspace(redis), target)
+        await move(redis, target)
+        assert await keyspace(redis) == expected
+        await redis.call("DEL", STORE, PROJECTS)
         adopt(machine, target, expected)
         await machine.hold()
         assert await everything(machine.sessions) == listed
@@ -144,7 +144,7 @@ async def live_through_moves(machine: Machine, targets: Sequence[int]) -> None:
 
 def adopt(machine: Machine, partitions: int, held: Keyspace) -> None:
     """Let the machine and its model go on in other partitions, with the serials that a move has given."""
-    sessions = Sessions(machine.link, PROJECT, LIMITS, partitions, BLOCK_SIZE)
+    sessions = Sessions(machine.redis, PROJECT, LIMITS, partitions, BLOCK_SIZE)
     machine.sessions = machine.model.sessions = sessions
     machine.users = Users(sessions)
     for name, one in machine.model.held.items():
@@ -155,81 +155,81 @@ def adopt(machine: Machine, partitions: int, held: Keyspace) -> None:
     }
 
 
-async def test_sessions_of_one_moment_are_numbered_by_their_ids(link: Link) -> None:
-    await record(link, 4, BLOCK_SIZE, (PROJECT.slug,))
-    sessions = store(link, 4)
+async def test_sessions_of_one_moment_are_numbered_by_their_ids(redis: RedisClient) -> None:
+    await record(redis, 4, BLOCK_SIZE, (PROJECT.slug,))
+    sessions = store(redis, 4)
     for number in range(40):
         await add(sessions, number * 7919, {"a": number % 2}, "alice")
     for partition in sessions.all_partitions:
-        listed = await link.call("ZRANGE", partition.sessions, 0, -1)
+        listed = await redis.call("ZRANGE", partition.sessions, 0, -1)
         # In each partition its first session was created at 1001, its second at 1002: they meet when they are moved.
         for at, name in enumerate(listed, 1001):
-            await link.call("HSET", partition.session(name.decode()), "created_at", at)
-        await link.call("HSET", partition.state, "created_at", 1000 + len(listed))
-    held, listed = await keyspace(link), await everything(sessions)
+            await redis.call("HSET", partition.session(name.decode()), "created_at", at)
+        await redis.call("HSET", partition.state, "created_at", 1000 + len(listed))
+    held, listed = await keyspace(redis), await everything(sessions)
     assert sorted(listed[0], key=lambda session: (session.created_at, session.id)) == listed[0] == listed[1][::-1]
     assert len({session.created_at for session in listed[0]}) < 20
     for partitions in (1, 3, 2):
         held = after_move(held, partitions)
-        await move(link, partitions)
-        assert await keyspace(link) == held
-        assert await everything(store(link, partitions)) == listed
+        await move(redis, partitions)
+        assert await keyspace(redis) == held
+        assert await everything(store(redis, partitions)) == listed
 
 
-async def test_a_session_after_a_move_is_younger_than_any_that_ever_was(link: Link) -> None:
+async def test_a_session_after_a_move_is_younger_than_any_that_ever_was(redis: RedisClient) -> None:
     """So that no ETag comes twice, whatever the clock says: a deleted session may have been the youngest."""
-    await filled(link, 3)
+    await filled(redis, 3)
     late = 2**52
-    partition = store(link, 3).all_partitions[1]
-    await link.call("HSET", partition.state, "created_at", late)
-    await move(link, 2)
-    sessions = store(link, 2)
+    partition = store(redis, 3).all_partitions[1]
+    await redis.call("HSET", partition.state, "created_at", late)
+    await move(redis, 2)
+    sessions = store(redis, 2)
     for number in range(100, 110):
         made = await add(sessions, number, {})
         assert made.created_at > late
-        assert made.serial == await link.call("ZCARD", sessions.partition(made.id).sessions)
+        assert made.serial == await redis.call("ZCARD", sessions.partition(made.id).sessions)
 
 
-async def test_where_the_states_were_lost_the_sessions_tell_how_young_the_next_one_must_be(link: Link) -> None:
-    await filled(link, 3)
+async def test_where_the_states_were_lost_the_sessions_tell_how_young_the_next_one_must_be(redis: RedisClient) -> None:
+    await filled(redis, 3)
     late, name = 2**52, session_id(1)
-    sessions = store(link, 3)
-    await link.call("DEL", *(partition.state for partition in sessions.all_partitions))
-    await link.call("HSET", sessions.partition(name).session(name), "created_at", late)
-    await move(link, 1)
-    made = await add(store(link, 1), 100, {})
+    sessions = store(redis, 3)
+    await redis.call("DEL", *(partition.state for partition in sessions.all_partitions))
+    await redis.call("HSET", sessions.partition(name).session(name), "created_at", late)
+    await move(redis, 1)
+    made = await add(store(redis, 1), 100, {})
     assert (made.created_at, made.serial) == (late + 1, 18)
 
 
-async def test_fields_that_nobody_here_knows_are_kept(link: Link) -> None:
-    await filled(link, 1)
+async def test_fields_that_nobody_here_knows_are_kept(redis: RedisClient) -> None:
+    await filled(redis, 1)
     name = session_id(1)
-    await link.call("HSET", store(link, 1).partition(name).session(name), "later", b"\x00\xff\r\n")
+    await redis.call("HSET", store(redis, 1).partition(name).session(name), "later", b"\x00\xff\r\n")
     for partitions in (5, 2):
-        expected = after_move(await keyspace(link), partitions)
-        await move(link, partitions)
-        assert await keyspace(link) == expected
-    assert await link.call("HGET", store(link, 2).partition(name).session(name), "later") == b"\x00\xff\r\n"
+        expected = after_move(await keyspace(redis), partitions)
+        await move(redis, partitions)
+        assert await keyspace(redis) == expected
+    assert await redis.call("HGET", store(redis, 2).partition(name).session(name), "later") == b"\x00\xff\r\n"
 
 
-async def test_cursors_from_before_are_refused(link: Link) -> None:
-    await filled(link, 1)
-    cursor = (await page(store(link, 1), Query(), 3)).cursor
+async def test_cursors_from_before_are_refused(redis: RedisClient) -> None:
+    await filled(redis, 1)
+    cursor = (await page(store(redis, 1), Query(), 3)).cursor
     assert cursor is not None
-    await move(link, 3)
+    await move(redis, 3)
     with pytest.raises(BadRequest, match="cursor is not one that this list gave"):
         decode_cursor(cursor, 3)
 
 
 @pytest.fixture
-async def fragile(empty_redis: str) -> AsyncIterator[FragileLink]:
-    link = FragileLink.open(empty_redis, timeout=TIMEOUT)
-    yield link
-    await link.close()
+async def fragile(empty_redis: str) -> AsyncIterator[FragileClient]:
+    redis = FragileClient.open(empty_redis, timeout=TIMEOUT)
+    yield redis
+    await redis.close()
 
 
 @pytest.mark.parametrize(("before", "after"), [(1, 3), (4, 3), (3, 1)])
-async def test_killed_at_any_moment_a_move_is_finished_by_the_next_one(fragile: FragileLink, before: int, after: int) -> None:
+async def test_killed_at_any_moment_a_move_is_finished_by_the_next_one(fragile: FragileClient, before: int, after: int) -> None:
     held = await filled(fragile, before, 9)
     expected = after_move(held, after)
     random = Random(before)

@@ -9,7 +9,7 @@ import pytest
 from service.configs.limits import Limits
 from service.errors import StoreUnavailable
 from service.redis_client import admin
-from service.redis_client.client import Link
+from service.redis_client.client import RedisClient
 from service.redis_client.multiplexer import Command
 from service.store import manifest
 from service.store.keys import Owner, Partition, partition_number
@@ -39,11 +39,11 @@ class Clock:
 
 
 async def test_an_original_goes_only_when_its_copy_has_settled(
-    link: Link, held: Keyspace, monkeypatch: pytest.MonkeyPatch
+    redis: RedisClient, held: Keyspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = Clock(monkeypatch)
     copied: dict[str, float] = {}
-    sent = link.batch
+    sent = redis.batch
 
     async def batch(commands: Sequence[Command], *, writes: bool = False) -> list[object]:
         for name, key, *_ in commands:
@@ -55,25 +55,27 @@ async def test_an_original_goes_only_when_its_copy_has_settled(
                 assert clock.now >= copied[session] + 2.0
         return await sent(commands, writes=writes)
 
-    monkeypatch.setattr(link, "batch", batch)
-    await move(link, 2)
+    monkeypatch.setattr(redis, "batch", batch)
+    await move(redis, 2)
     assert len(copied) == sum(partition_number(session_id(number), 2) for number in range(COUNT))
-    assert await keyspace(link) == after_move(held, 2)
+    assert await keyspace(redis) == after_move(held, 2)
 
 
-async def test_an_original_stays_where_its_copy_is_lost(link: Link, held: Keyspace, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_original_stays_where_its_copy_is_lost(
+    redis: RedisClient, held: Keyspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
     clock = Clock(monkeypatch)
-    clock.happen = lambda: link.call("DEL", home(STRAY, 2))
+    clock.happen = lambda: redis.call("DEL", home(STRAY, 2))
     with pytest.raises(StoreUnavailable):
-        await move(link, 2)
-    assert await link.call("EXISTS", home(STRAY, 1)) == 1
+        await move(redis, 2)
+    assert await redis.call("EXISTS", home(STRAY, 1)) == 1
     clock.happen = None
-    await move(link, 2)
-    assert await keyspace(link) == after_move(held, 2)
+    await move(redis, 2)
+    assert await keyspace(redis) == after_move(held, 2)
 
 
 async def test_a_node_that_falls_back_behind_what_it_answered_is_numbered_again(
-    link: Link, held: Keyspace, monkeypatch: pytest.MonkeyPatch
+    redis: RedisClient, held: Keyspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = Clock(monkeypatch)
     before: dict[str, Any] = {}
@@ -81,7 +83,7 @@ async def test_a_node_that_falls_back_behind_what_it_answered_is_numbered_again(
 
     async def happen() -> None:
         nonlocal fallen
-        there = await keyspace(link)
+        there = await keyspace(redis)
         node = {name: content for name, content in there.items() if name.startswith("scc:{acme.1}")}
         if not before:
             assert "scc:{acme.1}:order" in node
@@ -89,100 +91,108 @@ async def test_a_node_that_falls_back_behind_what_it_answered_is_numbered_again(
         elif not fallen:
             assert "scc:{acme.1}:order" not in node
             fallen += 1
-            await restore(link, {**{name: content for name, content in there.items() if name not in node}, **before})
+            await restore(redis, {**{name: content for name, content in there.items() if name not in node}, **before})
 
     clock.happen = happen
-    await move(link, 2)
+    await move(redis, 2)
     assert fallen == 1
-    assert await keyspace(link) == after_move(held, 2)
+    assert await keyspace(redis) == after_move(held, 2)
 
 
-async def test_ids_that_a_node_has_lost_are_gathered_again(link: Link, held: Keyspace, monkeypatch: pytest.MonkeyPatch) -> None:
-    note = manifest.note
+async def test_ids_that_a_node_has_lost_are_gathered_again(
+    redis: RedisClient, held: Keyspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    note = manifest.record_move
 
-    async def stop(link: Link, move: Move) -> None:
+    async def stop(redis: RedisClient, move: Move) -> None:
         if move.phase == NUMBERING:
             raise StoreUnavailable
-        await note(link, move)
+        await note(redis, move)
 
-    monkeypatch.setattr(manifest, "note", stop)
+    monkeypatch.setattr(manifest, "record_move", stop)
     with pytest.raises(StoreUnavailable):
-        await move(link, 3)
-    monkeypatch.setattr(manifest, "note", note)
-    assert await link.call("DEL", *(Partition(PROJECT.slug, number).order for number in range(3))) == 3
-    await move(link, 3)
-    assert await keyspace(link) == after_move(held, 3)
+        await move(redis, 3)
+    monkeypatch.setattr(manifest, "record_move", note)
+    assert await redis.call("DEL", *(Partition(PROJECT.slug, number).order for number in range(3))) == 3
+    await move(redis, 3)
+    assert await keyspace(redis) == after_move(held, 3)
 
 
-async def test_a_scan_may_name_a_key_as_often_as_it_likes(link: Link, held: Keyspace, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_scan_may_name_a_key_as_often_as_it_likes(
+    redis: RedisClient, held: Keyspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
     scan = admin.scan
 
-    async def twice(link: Link, match: str) -> AsyncIterator[list[bytes]]:
-        async for names in scan(link, match):
+    async def twice(redis: RedisClient, match: str) -> AsyncIterator[list[bytes]]:
+        async for names in scan(redis, match):
             yield names + names
             yield names
 
     monkeypatch.setattr(admin, "scan", twice)
     monkeypatch.setattr(repartition, "SESSIONS_BATCH", 5)
-    await move(link, 2)
-    assert await keyspace(link) == after_move(held, 2)
+    await move(redis, 2)
+    assert await keyspace(redis) == after_move(held, 2)
 
 
-async def test_what_a_scan_has_missed_is_found_by_another(link: Link, held: Keyspace, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_what_a_scan_has_missed_is_found_by_another(
+    redis: RedisClient, held: Keyspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
     scan = admin.scan
     scans = 0
 
-    async def misses(link: Link, match: str) -> AsyncIterator[list[bytes]]:
+    async def misses(redis: RedisClient, match: str) -> AsyncIterator[list[bytes]]:
         nonlocal scans
         scans += 1
-        async for names in scan(link, match):
+        async for names in scan(redis, match):
             yield [name for place, name in enumerate(sorted(names)) if place % 3 < scans]
 
     monkeypatch.setattr(admin, "scan", misses)
-    await move(link, 2)
+    await move(redis, 2)
     assert scans == 3
-    assert await keyspace(link) == after_move(held, 2)
+    assert await keyspace(redis) == after_move(held, 2)
 
 
-async def test_a_full_redis_stops_a_move_and_it_goes_on_when_there_is_room(link: Link, held: Keyspace) -> None:
-    await manifest.note(link, Move(2, MOVE, COUNT))
-    await link.call("CONFIG", "SET", "maxmemory", 1)
+async def test_a_full_redis_stops_a_move_and_it_goes_on_when_there_is_room(redis: RedisClient, held: Keyspace) -> None:
+    await manifest.record_move(redis, Move(2, MOVE, COUNT))
+    await redis.call("CONFIG", "SET", "maxmemory", 1)
     try:
         for _ in range(2):
             with pytest.raises(StoreUnavailable):
-                await move(link, 2)
+                await move(redis, 2)
     finally:
-        await link.call("CONFIG", "SET", "maxmemory", 0)
-    await move(link, 2)
-    assert await keyspace(link) == after_move(held, 2)
+        await redis.call("CONFIG", "SET", "maxmemory", 0)
+    await move(redis, 2)
+    assert await keyspace(redis) == after_move(held, 2)
 
 
 @pytest.mark.usefixtures("held")
-async def test_numbering_writes_nothing_where_a_key_is_out_of_reach(link: Link, empty_redis: str) -> None:
+async def test_numbering_writes_nothing_where_a_key_is_out_of_reach(redis: RedisClient, empty_redis: str) -> None:
     partition = Partition(PROJECT.slug, 0, BLOCK_SIZE, Owner(PROJECT.id, 1))
-    await link.call("ZADD", partition.order, *(part for number in range(COUNT) for part in (number, session_id(number))))
-    before = await keyspace(link)
+    await redis.call("ZADD", partition.order, *(part for number in range(COUNT) for part in (number, session_id(number))))
+    before = await keyspace(redis)
     # This user is refused the key that a node refuses which moves the slot.
     seen = [f"~{partition.prefix}{name}" for name in ("session:*", "sessions", "state", "order", "index:*", "blocks:*")]
-    await link.call("ACL", "SETUSER", "narrow", "reset", "on", ">pass", "+@all", *seen)
-    narrow = Link.open(empty_redis.replace("unix://", "unix://narrow:pass@"), timeout=TIMEOUT)
+    await redis.call("ACL", "SETUSER", "narrow", "reset", "on", ">pass", "+@all", *seen)
+    narrow = RedisClient.open(empty_redis.replace("unix://", "unix://narrow:pass@"), timeout=TIMEOUT)
     try:
         with pytest.raises(StoreUnavailable):
             await NUMBER.run(narrow, (partition.order, partition.sessions, partition.state), partition.arguments)
     finally:
         await narrow.close()
-        await link.call("ACL", "DELUSER", "narrow")
-    assert await keyspace(link) == before
+        await redis.call("ACL", "DELUSER", "narrow")
+    assert await keyspace(redis) == before
 
 
 @pytest.mark.parametrize(("terms", "taken"), [(0, [16, 4, 0]), (60, [4, 4, 4, 4, 4, 0]), (250, [1] * 20 + [0])])
-async def test_one_call_numbers_a_bounded_number_of_sessions_and_terms(link: Link, terms: int, taken: list[int]) -> None:
-    sessions = await opened(link, PROJECT, Limits())
+async def test_one_call_numbers_a_bounded_number_of_sessions_and_terms(
+    redis: RedisClient, terms: int, taken: list[int]
+) -> None:
+    sessions = await opened(redis, PROJECT, Limits())
     partition = sessions.all_partitions[0]
     for number in range(20):
         await add(sessions, number, {f"k{key}": key for key in range(terms)})
-        await link.call("ZADD", partition.order, number, session_id(number))
-    await link.call("HDEL", partition.state, "serial", "created_at")
+        await redis.call("ZADD", partition.order, number, session_id(number))
+    await redis.call("HDEL", partition.state, "serial", "created_at")
     call = ((partition.order, partition.sessions, partition.state), partition.arguments)
-    assert [await NUMBER.run(link, *call) for _ in taken] == taken
-    assert await link.call("HGET", partition.state, "serial") == b"20"
+    assert [await NUMBER.run(redis, *call) for _ in taken] == taken
+    assert await redis.call("HGET", partition.state, "serial") == b"20"

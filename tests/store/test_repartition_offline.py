@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from service.errors import StartupError, StoreUnavailable
-from service.redis_client.client import Link
+from service.redis_client.client import RedisClient
 from service.settings import Settings
 from service.store import manifest
 from service.store.keys import STORE
@@ -35,109 +35,111 @@ def during(monkeypatch: pytest.MonkeyPatch, seconds: float, happen: Callable[[],
 
 @on_every_redis
 async def test_where_somebody_is_connected_a_move_does_not_begin(
-    link: Link, held: Keyspace, redis_url: str, monkeypatch: pytest.MonkeyPatch
+    redis: RedisClient, held: Keyspace, redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    server = Link.open(redis_url, timeout=TIMEOUT)
+    server = RedisClient.open(redis_url, timeout=TIMEOUT)
     await server.call("PING")
     with pytest.raises(StartupError, match=r"a server or command of this service is connected to Redis from .+; end it first"):
-        await move(link, 2)
-    assert await keyspace(link) == held
+        await move(redis, 2)
+    assert await keyspace(redis) == held
     await server.close()
     monkeypatch.setattr(repartition, "LOOKS", 1000)
-    await move(link, 2)
-    assert await keyspace(link) == after_move(held, 2)
+    await move(redis, 2)
+    assert await keyspace(redis) == after_move(held, 2)
 
 
-async def test_where_somebody_is_connected_a_move_is_not_finished_either(link: Link, held: Keyspace, redis_url: str) -> None:
-    await manifest.note(link, Move(2, MOVE, COUNT))
-    before = await keyspace(link)
-    other = Link.open(redis_url, timeout=TIMEOUT)
+async def test_where_somebody_is_connected_a_move_is_not_finished_either(
+    redis: RedisClient, held: Keyspace, redis_url: str
+) -> None:
+    await manifest.record_move(redis, Move(2, MOVE, COUNT))
+    before = await keyspace(redis)
+    other = RedisClient.open(redis_url, timeout=TIMEOUT)
     await other.call("PING")
     with pytest.raises(StartupError, match="a server or command of this service is connected"):
-        await move(link, 2)
-    assert await keyspace(link) == before != held
+        await move(redis, 2)
+    assert await keyspace(redis) == before != held
     await other.close()
 
 
-async def test_clients_of_others_do_not_matter(link: Link, held: Keyspace, redis_url: str) -> None:
-    await link.call("SET", "of-others", "{acme.0}:session:x")
-    other = Link.open(redis_url, timeout=TIMEOUT)
+async def test_clients_of_others_do_not_matter(redis: RedisClient, held: Keyspace, redis_url: str) -> None:
+    await redis.call("SET", "of-others", "{acme.0}:session:x")
+    other = RedisClient.open(redis_url, timeout=TIMEOUT)
     await other.call("CLIENT", "SETNAME", "another-service")
-    await move(link, 2)
-    assert await link.call("GET", "of-others") == b"{acme.0}:session:x"
-    await link.call("DEL", "of-others")
-    assert await keyspace(link) == after_move(held, 2)
+    await move(redis, 2)
+    assert await redis.call("GET", "of-others") == b"{acme.0}:session:x"
+    await redis.call("DEL", "of-others")
+    assert await keyspace(redis) == after_move(held, 2)
     await other.close()
 
 
 async def test_a_server_that_is_found_after_the_wait_stops_the_move_before_it_changed_anything(
-    link: Link, held: Keyspace, redis_url: str, monkeypatch: pytest.MonkeyPatch
+    redis: RedisClient, held: Keyspace, redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    server = Link.open(redis_url, timeout=TIMEOUT)
+    server = RedisClient.open(redis_url, timeout=TIMEOUT)
     during(monkeypatch, 7.0, lambda: server.call("PING"))
     with pytest.raises(StartupError, match="a server or command of this service is connected"):
-        await move(link, 2, wait=7.0)
-    assert await keyspace(link) == held
+        await move(redis, 2, wait=7.0)
+    assert await keyspace(redis) == held
     await server.close()
 
 
 async def test_a_move_given_up_in_the_wait_has_changed_nothing(
-    link: Link, held: Keyspace, monkeypatch: pytest.MonkeyPatch
+    redis: RedisClient, held: Keyspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    moving = asyncio.create_task(move(link, 2, wait=7.0))
+    moving = asyncio.create_task(move(redis, 2, wait=7.0))
 
     async def give_up() -> None:
-        assert await link.call("HGET", STORE, "moving_phase") == CLOSE.encode()
+        assert await redis.call("HGET", STORE, "moving_phase") == CLOSE.encode()
         moving.cancel()
 
     during(monkeypatch, 7.0, give_up)
     with pytest.raises(asyncio.CancelledError):
         await moving
-    assert await keyspace(link) == held
+    assert await keyspace(redis) == held
 
 
 @on_every_redis
-async def test_a_redis_that_does_not_tell_who_is_connected_is_told(link: Link, held: Keyspace, redis_url: str) -> None:
+async def test_a_redis_that_does_not_tell_who_is_connected_is_told(redis: RedisClient, held: Keyspace, redis_url: str) -> None:
     rules = ("reset", "on", ">pass", "~*", "+@all", "-client", "+client|setname")
-    await link.call("ACL", "SETUSER", "blind", *rules)
-    blind = Link.open(redis_url.replace("unix://", "unix://blind:pass@"), timeout=TIMEOUT)
+    await redis.call("ACL", "SETUSER", "blind", *rules)
+    blind = RedisClient.open(redis_url.replace("unix://", "unix://blind:pass@"), timeout=TIMEOUT)
     with pytest.raises(StartupError, match="Redis does not tell who is connected: the user of redis_url lacks rights in Redis"):
         await move(blind, 2)
     await blind.close()
-    await link.call("ACL", "DELUSER", "blind")
-    assert await keyspace(link) == held
+    await redis.call("ACL", "DELUSER", "blind")
+    assert await keyspace(redis) == held
 
 
 async def test_while_a_store_is_moved_no_server_starts_and_none_that_runs_works(
-    link: Link, empty_redis: str, monkeypatch: pytest.MonkeyPatch
+    redis: RedisClient, empty_redis: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = Settings(redis_url=empty_redis, root_token="root", key_secret="a secret")
     await bootstrap._prepare(settings)
-    registry = Registry(link, "a secret")
+    registry = Registry(redis, "a secret")
     now = 1000.0
     monkeypatch.setattr(time, "monotonic", lambda: now)
     ring = KeyRing(registry, lambda project: project)
-    assert (await ring.open("Bearer sk-ac-root")).slug == "default"
+    assert (await ring.authenticate("Bearer sk-ac-root")).slug == "default"
     refusals = []
     # The connection of the start that was refused goes away a moment later.
     monkeypatch.setattr(repartition, "LOOKS", 100_000)
 
     async def look() -> None:
         nonlocal now
-        assert (await ring.open("Bearer sk-ac-root")).slug == "default"
+        assert (await ring.authenticate("Bearer sk-ac-root")).slug == "default"
         now += KEY_TTL + 0.1
         with pytest.raises(StoreUnavailable, match="the sessions are being moved to another number of partitions"):
-            await ring.open("Bearer sk-ac-root")
+            await ring.authenticate("Bearer sk-ac-root")
         with pytest.raises(StartupError, match="this store is being moved to 2 partitions; `repartition 2` finishes that"):
             await bootstrap._prepare(settings)
         refusals.append(now)
 
     during(monkeypatch, 7.0, look)
-    await move(link, 2, wait=7.0)
+    await move(redis, 2, wait=7.0)
     assert len(refusals) == 1
     # Afterwards it is the number of partitions that is held against a server: one that slept through the move is no exception.
     with pytest.raises(StoreUnavailable, match="the store has 2 partitions now, this server was started with 1"):
-        await ring.open("Bearer sk-ac-root")
+        await ring.authenticate("Bearer sk-ac-root")
     with pytest.raises(StartupError, match="this store was made with partitions 2, not 1"):
         await bootstrap._prepare(settings)
-    assert (await KeyRing(registry, lambda project: project, 2).open("Bearer sk-ac-root")).slug == "default"
+    assert (await KeyRing(registry, lambda project: project, 2).authenticate("Bearer sk-ac-root")).slug == "default"

@@ -4,7 +4,7 @@ import pytest
 
 from service.configs.limits import Limits
 from service.errors import StartupError
-from service.redis_client.client import Link
+from service.redis_client.client import RedisClient
 from service.store import manifest
 from service.store.keys import STORE
 from service.store.manifest import Move
@@ -17,64 +17,64 @@ from tests.support.moves import BLOCK_SIZE, COUNT, STRAY, Keyspace, after_move, 
 pytestmark = pytest.mark.usefixtures("impatient_move")
 
 
-async def test_a_move_to_another_number_than_the_one_that_is_under_way_is_refused(link: Link, held: Keyspace) -> None:
+async def test_a_move_to_another_number_than_the_one_that_is_under_way_is_refused(redis: RedisClient, held: Keyspace) -> None:
     for phase in (CLOSE, MOVE, NUMBERING):
-        await manifest.note(link, Move(3, phase))
-        before = await keyspace(link)
+        await manifest.record_move(redis, Move(3, phase))
+        before = await keyspace(redis)
         for partitions in (1, 2):
             with pytest.raises(StartupError, match="this store is being moved to 3 partitions; finish that first"):
-                await move(link, partitions)
-        assert await keyspace(link) == before
+                await move(redis, partitions)
+        assert await keyspace(redis) == before
         assert {name: before[name] for name in held if name != STORE} == {name: held[name] for name in held if name != STORE}
 
 
-async def test_where_there_is_no_store_nothing_is_made(link: Link) -> None:
+async def test_where_there_is_no_store_nothing_is_made(redis: RedisClient) -> None:
     with pytest.raises(StartupError, match="this Redis holds no store"):
-        await move(link, 2)
-    assert await keyspace(link) == {}
+        await move(redis, 2)
+    assert await keyspace(redis) == {}
 
 
-async def test_a_store_of_another_layout_is_left_alone(link: Link, held: Keyspace) -> None:
-    await link.call("HSET", STORE, "layout", 9)
+async def test_a_store_of_another_layout_is_left_alone(redis: RedisClient, held: Keyspace) -> None:
+    await redis.call("HSET", STORE, "layout", 9)
     with pytest.raises(StartupError, match="this store was made with layout 9, not 1"):
-        await move(link, 2)
-    assert await keyspace(link) == {**held, STORE: {**held[STORE], b"layout": b"9"}}
+        await move(redis, 2)
+    assert await keyspace(redis) == {**held, STORE: {**held[STORE], b"layout": b"9"}}
 
 
-async def test_two_states_of_one_session_are_for_the_operator_to_decide(link: Link, held: Keyspace) -> None:
+async def test_two_states_of_one_session_are_for_the_operator_to_decide(redis: RedisClient, held: Keyspace) -> None:
     old, new = home(STRAY, 1), home(STRAY, 2)
-    await link.call("HSET", new, "configs", "{}", "created_at", 1)
+    await redis.call("HSET", new, "configs", "{}", "created_at", 1)
     with pytest.raises(StartupError) as caught:
-        await move(link, 2)
+        await move(redis, 2)
     assert str(caught.value) == f"{old} and {new} differ; delete the wrong one, and run this again"
-    assert await link.call("HGETALL", old) != []
-    assert await link.call("HGETALL", new) != []
-    await link.call("DEL", new)
-    await move(link, 2)
-    assert await keyspace(link) == after_move(held, 2)
+    assert await redis.call("HGETALL", old) != []
+    assert await redis.call("HGETALL", new) != []
+    await redis.call("DEL", new)
+    await move(redis, 2)
+    assert await keyspace(redis) == after_move(held, 2)
 
 
 @pytest.mark.parametrize("target", [2, 3])
-async def test_a_key_that_is_no_hash_is_named(link: Link, held: Keyspace, target: int) -> None:
-    await link.call("SET", home(99, 1), "x")
+async def test_a_key_that_is_no_hash_is_named(redis: RedisClient, held: Keyspace, target: int) -> None:
+    await redis.call("SET", home(99, 1), "x")
     with pytest.raises(StartupError, match=f"'{home(99, 1)}': WRONGTYPE".replace("{", r"\{")):
-        await move(link, target)
-    await link.call("DEL", home(99, 1))
-    await move(link, target)
-    assert await keyspace(link) == after_move(held, target)
+        await move(redis, target)
+    await redis.call("DEL", home(99, 1))
+    await move(redis, target)
+    assert await keyspace(redis) == after_move(held, target)
 
 
 @pytest.mark.usefixtures("held")
-async def test_a_damaged_session_is_moved_as_it_is(link: Link) -> None:
-    await link.call("HSET", home(5, 1), "created_at", "x", "configs", "{oops")
-    await link.call("HDEL", home(7, 1), "created_at", "terms", "serial")
-    await link.call("HSET", home(9, 1), "expires_at", "soon")
-    damaged = {number: (await keyspace(link))[home(number, 1)] for number in (5, 7, 9)}
-    await move(link, 2)
+async def test_a_damaged_session_is_moved_as_it_is(redis: RedisClient) -> None:
+    await redis.call("HSET", home(5, 1), "created_at", "x", "configs", "{oops")
+    await redis.call("HDEL", home(7, 1), "created_at", "terms", "serial")
+    await redis.call("HSET", home(9, 1), "expires_at", "soon")
+    damaged = {number: (await keyspace(redis))[home(number, 1)] for number in (5, 7, 9)}
+    await move(redis, 2)
     for number, fields in damaged.items():
-        assert {**fields, b"serial": b"1"} == {**(await keyspace(link))[home(number, 2)], b"serial": b"1"}
-    moved = Sessions(link, PROJECT, Limits(), 2, BLOCK_SIZE)
-    checks = [Check(link, partition) for partition in moved.all_partitions]
+        assert {**fields, b"serial": b"1"} == {**(await keyspace(redis))[home(number, 2)], b"serial": b"1"}
+    moved = Sessions(redis, PROJECT, Limits(), 2, BLOCK_SIZE)
+    checks = [Check(redis, partition) for partition in moved.all_partitions]
     kinds = {(finding.kind, finding.id) for check in checks async for finding in check.findings()}
     assert {("incomplete", session_id(number)) for number in damaged} <= kinds
     assert {name for _, name in kinds} <= {*map(session_id, damaged), *map(str, range(COUNT))}
@@ -82,11 +82,11 @@ async def test_a_damaged_session_is_moved_as_it_is(link: Link) -> None:
     assert [(await moved.get(session_id(each))).id for each in others] == [session_id(each) for each in others]
 
 
-async def test_what_is_nobodys_and_what_is_not_known_stays(link: Link, held: Keyspace) -> None:
+async def test_what_is_nobodys_and_what_is_not_known_stays(redis: RedisClient, held: Keyspace) -> None:
     strange = {
         "scc:{acme.0}:changes": {b"1"}, "scc:{acme.9}:session:x": {b"1"}, "scc:{nobody.0}:index:0:a=1": {b"1"},
         "scc:{acme}:later": {b"1"}, "scc:{acme.0}": {b"1"},
     }  # fmt: skip
-    await link.batch([("SADD", name, 1) for name in strange])
-    await move(link, 2)
-    assert await keyspace(link) == {**after_move(held, 2), **strange}
+    await redis.batch([("SADD", name, 1) for name in strange])
+    await move(redis, 2)
+    assert await keyspace(redis) == {**after_move(held, 2), **strange}

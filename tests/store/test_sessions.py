@@ -7,7 +7,7 @@ import pytest
 from service.configs.containment import Filter
 from service.configs.limits import Limits
 from service.errors import ConfigsTooLarge, NotFound, PreconditionFailed, TooLarge, Unreadable
-from service.redis_client.client import Link
+from service.redis_client.client import RedisClient
 from service.store.conditions import Conditions, ETags
 from service.store.listing import Query, page
 from service.store.sessions import Sessions
@@ -34,7 +34,7 @@ async def test_a_block_stays_listed_for_a_term_as_long_as_one_session_in_it_has_
     await fill(sessions, [{"a": 1, "b": 1, "c": 1}, {"a": 1, "b": 2, "c": 1}, {"b": 1}])
 
     async def listed() -> dict[str, set[bytes]]:
-        held = await keyspace(sessions.link)
+        held = await keyspace(sessions.redis)
         return {name.removeprefix(partition.blocks("")): held[name] for name in sorted(held) if ":blocks:" in name}
 
     assert await listed() == {term: {b"0"} for term in ("a=1", "b=1", "b=2", "c=1")}
@@ -50,30 +50,30 @@ async def test_a_block_stays_listed_for_a_term_as_long_as_one_session_in_it_has_
 @pytest.mark.parametrize("count", [1, 63, 64, 65, 129, 1500])
 async def test_any_number_of_terms_comes_and_goes(sessions: Sessions, count: int) -> None:
     kept = await add(sessions, 1, {"k0": 0, "k70": 70})
-    both = await keyspace(sessions.link)
+    both = await keyspace(sessions.redis)
     many = {f"k{number}": number for number in range(count)}
     await add(sessions, 2, {})
     sets = {f"scc:{{acme.0}}:index:0:k{number}={number}" for number in many.values()}
     state = sessions.all_partitions[0].state
     for change in (sessions.replace(TWO, document_of(many, Limits(max_keys=5000, max_terms=5000))),):
         await change
-        held = await keyspace(sessions.link)
+        held = await keyspace(sessions.redis)
         assert sets <= set(held)
         assert all(b"2" in held[name] for name in sets)
         await sessions.delete(TWO)
-        after = await keyspace(sessions.link)
+        after = await keyspace(sessions.redis)
         assert {**after, state: 0} == {**both, state: 0}
     assert (await sessions.get(kept.id)).configs == kept.configs
 
 
 async def test_a_session_from_before_the_limit_on_terms_was_lower_is_read_listed_and_deleted(sessions: Sessions) -> None:
-    before = await keyspace(sessions.link)
+    before = await keyspace(sessions.redis)
     ample = Limits(max_terms=5000)
     many = {f"k{number}": number for number in range(1000)}
-    await Sessions(sessions.link, PROJECT, ample, 1, 4).create(
+    await Sessions(sessions.redis, PROJECT, ample, 1, 4).create(
         ONE, document_of(many, ample), user=None, disable_task_tracking=False
     )
-    now = Sessions(sessions.link, PROJECT, Limits(), 1, 4)
+    now = Sessions(sessions.redis, PROJECT, Limits(), 1, 4)
     held = await now.get(ONE)
     query = Query(filter=Filter.parse(b'{"k999":999}', Limits()))
     assert [session.id for session in (await page(now, query, 10)).sessions] == [ONE]
@@ -82,19 +82,19 @@ async def test_a_session_from_before_the_limit_on_terms_was_lower_is_read_listed
     assert await now.get(ONE) == held
     await now.patch(ONE, document_of({"k0": None}))
     await now.delete(ONE)
-    assert {**await keyspace(sessions.link), now.all_partitions[0].state: 0} == {**before, now.all_partitions[0].state: 0}
+    assert {**await keyspace(sessions.redis), now.all_partitions[0].state: 0} == {**before, now.all_partitions[0].state: 0}
 
 
 async def test_a_member_that_gets_its_first_terms_later_is_no_finding(sessions: Sessions) -> None:
     await fill(sessions, [{"a": {"b": {}}, "c": 1, "d": [[]]}])
     await sessions.patch(ONE, document_of({"a": {"b": 1}}))
     await sessions.patch(ONE, document_of({"d": [2]}))
-    check = Check(sessions.link, sessions.all_partitions[0])
+    check = Check(sessions.redis, sessions.all_partitions[0])
     assert [str(finding) async for finding in check.findings()] == []
     # And what goes and comes leaves nothing.
     await sessions.patch(ONE, document_of({"a": {"b": {}}, "c": [[]], "d": None}))
     assert [str(finding) async for finding in check.findings()] == []
-    assert [name for name in await keyspace(sessions.link) if ":index:" in name] == []
+    assert [name for name in await keyspace(sessions.redis) if ":index:" in name] == []
 
 
 @pytest.mark.parametrize(
@@ -106,14 +106,14 @@ async def test_a_member_that_gets_its_first_terms_later_is_no_finding(sessions: 
     ],
 )
 async def test_a_patch_may_reach_a_limit_and_not_pass_it(
-    link: Link, limits: Limits, fits: dict[str, object], too_much: dict[str, object], message: str
+    redis: RedisClient, limits: Limits, fits: dict[str, object], too_much: dict[str, object], message: str
 ) -> None:
-    sessions = await opened(link, PROJECT, limits, 1, 4)
+    sessions = await opened(redis, PROJECT, limits, 1, 4)
     await fill(sessions, [{"a": 1, "b": 1}])
-    before = await keyspace(link)
+    before = await keyspace(redis)
     with pytest.raises(TooLarge, match=message):
         await sessions.patch(ONE, document_of(too_much))
-    assert await keyspace(link) == before
+    assert await keyspace(redis) == before
     assert (await sessions.patch(ONE, document_of(fits))).configs == b'{\n"a":1,\n"b":1,\n"c":1\n}'
     # What goes makes room for what comes.
     assert (await sessions.patch(ONE, document_of({"a": None, "d": 1}))).configs == b'{\n"b":1,\n"c":1,\n"d":1\n}'
@@ -127,24 +127,24 @@ OVER = {"a": "x" * 20, "b": [1, 2, 3], "c": 1}
 @pytest.mark.parametrize(
     "limits", [Limits(max_configs_bytes=30), Limits(max_keys=2), Limits(max_terms=3)], ids=["bytes", "keys", "terms"]
 )
-async def test_a_patch_may_leave_or_shrink_what_lowered_limits_no_longer_allow(link: Link, limits: Limits) -> None:
-    await fill(await opened(link, PROJECT, Limits(), 1, 4), [OVER])
-    sessions = Sessions(link, PROJECT, limits, 1, 4)
+async def test_a_patch_may_leave_or_shrink_what_lowered_limits_no_longer_allow(redis: RedisClient, limits: Limits) -> None:
+    await fill(await opened(redis, PROJECT, Limits(), 1, 4), [OVER])
+    sessions = Sessions(redis, PROJECT, limits, 1, 4)
     for same in ({}, {"c": 1}, {"c": 2}, {"a": "y" * 20}, {"b": [4, 5, 6]}):
         await sessions.patch(ONE, document_of(same), ttl=60)
     assert (await sessions.get(ONE)).revision == 6
-    before = await keyspace(link)
+    before = await keyspace(redis)
     with pytest.raises(TooLarge):
         await sessions.patch(ONE, document_of({"d": [1, 2]}))
-    assert await keyspace(link) == before
+    assert await keyspace(redis) == before
     await sessions.patch(ONE, document_of({"a": "y", "b": [4, 5]}))
     await sessions.patch(ONE, document_of({"b": None}))
-    check = Check(link, sessions.all_partitions[0])
+    check = Check(redis, sessions.all_partitions[0])
     assert [str(finding) async for finding in check.findings()] == []
 
 
-async def test_configs_over_the_limit_are_refused_before_redis_is_asked(link: Link) -> None:
-    sessions = await opened(link, PROJECT, Limits(max_configs_bytes=20), 1, 4)
+async def test_configs_over_the_limit_are_refused_before_redis_is_asked(redis: RedisClient) -> None:
+    sessions = await opened(redis, PROJECT, Limits(max_configs_bytes=20), 1, 4)
     with pytest.raises(TooLarge):
         await sessions.create(ONE, document_of({"a": "x" * 20}), user=None, disable_task_tracking=False)
     await fill(sessions, [{"a": 1}])
@@ -185,7 +185,7 @@ ANY = ETags(any=True)
 async def test_both_conditions_of_a_write_are_checked_and_a_refused_one_changes_nothing(sessions: Sessions) -> None:
     (made,) = await fill(sessions, [{"a": 1}])
     right, wrong = ETags(frozenset({made.etag, "1-1"})), ETags(frozenset({"1-1"}))
-    before = await keyspace(sessions.link)
+    before = await keyspace(sessions.redis)
     for conditions, header in (
         (Conditions(wrong), "If-Match"), (Conditions(ETags()), "If-Match"), (Conditions(None, right), "If-None-Match"),
         (Conditions(None, ANY), "If-None-Match"), (Conditions(right, right), "If-None-Match"),
@@ -199,7 +199,7 @@ async def test_both_conditions_of_a_write_are_checked_and_a_refused_one_changes_
         ):
             with pytest.raises(PreconditionFailed, match=f"^{header} does not hold"):
                 await write
-    assert await keyspace(sessions.link) == before
+    assert await keyspace(sessions.redis) == before
     for conditions in (Conditions(right, wrong), Conditions(ANY, ETags()), Conditions(None, wrong)):
         await sessions.copy(ONE, TWO, conditions)
         await sessions.delete(TWO, conditions=Conditions(ANY, wrong))
@@ -231,10 +231,10 @@ async def test_create_where_no_session_may_have_the_id_yet(sessions: Sessions) -
         return is_new, session.configs
 
     assert await create() == (True, document_of({"a": 1}).configs)
-    before = await keyspace(sessions.link)
+    before = await keyspace(sessions.redis)
     with pytest.raises(PreconditionFailed, match=r"^If-None-Match does not hold"):
         await create()
-    assert await keyspace(sessions.link) == before
+    assert await keyspace(sessions.redis) == before
     # One whose lifetime is over does not count.
     await lapse(sessions, ONE)
     assert (await create())[0]
@@ -260,7 +260,7 @@ async def test_one_of_many_creations_of_one_id_wins_and_the_others_see_it(sessio
     assert [new for _, new in made].count(True) == 1
     assert len({session for session, _ in made}) == 1
     winner = made[0][0]
-    held = await keyspace(sessions.link)
+    held = await keyspace(sessions.redis)
     assert held[sessions.all_partitions[0].sessions] == {ONE.encode(): 1}
     assert {name.rpartition(":")[2] for name in held if ":index:" in name} == {
         winner.configs.decode().split("\n")[1].replace('"', "").replace(":", "="),
@@ -299,9 +299,9 @@ async def test_a_copy_has_all_of_the_source_but_its_place_and_goes_its_own_way(s
 
 async def test_a_hash_that_is_half_gone_is_not_taken_for_a_session(sessions: Sessions) -> None:
     key = sessions.all_partitions[0].session(ONE)
-    await sessions.link.call("HSET", key, "revision", 3)
+    await sessions.redis.call("HSET", key, "revision", 3)
     with pytest.raises(NotFound):
         await sessions.get(ONE)
     with pytest.raises((Unreadable, NotFound)):
         await sessions.create(ONE, document_of({}), user=None, disable_task_tracking=False)
-    assert (await keyspace(sessions.link))[key] == {b"revision": b"3"}
+    assert (await keyspace(sessions.redis))[key] == {b"revision": b"3"}

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from service.configs.containment import Filter
 from service.configs.limits import Limits
-from service.redis_client.client import Link
+from service.redis_client.client import RedisClient
 from service.redis_client.multiplexer import Command
 from service.redis_client.replies import WrongType
 from service.store import manifest
@@ -24,7 +24,7 @@ from service.store.upkeep import partition_check
 from service.store.upkeep.check import StoreCheck
 from service.store.upkeep.numbering import Numbered, misnumbered
 from service.store.verify import Finding
-from tests.support.filling import TIMEOUT, CountingLink, add, document_of, keyspace, on_every_redis, session_id
+from tests.support.filling import TIMEOUT, CountingClient, add, document_of, keyspace, on_every_redis, session_id
 from tests.support.model import index_from_documents, index_in
 
 BLOCK_SIZE, COUNT = 4, 9
@@ -37,29 +37,29 @@ def nothing_is_under_way(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(partition_check, "UNDER_WAY", 0)
 
 
-async def small_store(link: Link, partitions: int = 1) -> Sessions:
+async def small_store(redis: RedisClient, partitions: int = 1) -> Sessions:
     """A store with two projects, of which one has sessions, users, a lifetime and an API key."""
-    await link.call("HSET", STORE, "layout", LAYOUT, "partitions", partitions, "block_size", BLOCK_SIZE)
-    registry = Registry(link, "secret")
+    await redis.call("HSET", STORE, "layout", LAYOUT, "partitions", partitions, "block_size", BLOCK_SIZE)
+    registry = Registry(redis, "secret")
     await registry.create("other")
     project, _ = await registry.create("acme")
-    sessions = Sessions(link, project, Limits(), partitions, BLOCK_SIZE)
+    sessions = Sessions(redis, project, Limits(), partitions, BLOCK_SIZE)
     for number in range(1, COUNT + 1):
         await add(sessions, number, {"a": 1, "own": number, "c": {"d": [number % 3]}}, "alice" if number % 2 else None)
     await sessions.replace(ONE, document_of({"a": 1, "own": 1}), ttl=10_000)
     return sessions
 
 
-async def check(link: Link, *, repair: bool = False, only: str = "") -> list[tuple[str, Finding]]:
-    registry, stored = Registry(link, "secret"), await manifest.read(link)
+async def check(redis: RedisClient, *, repair: bool = False, only: str = "") -> list[tuple[str, Finding]]:
+    registry, stored = Registry(redis, "secret"), await manifest.read(redis)
     projects = [await registry.get(only)] if only else await registry.all()
-    found = [each async for each in StoreCheck(link, projects, stored, not only, repair).findings()]
+    found = [each async for each in StoreCheck(redis, projects, stored, not only, repair).findings()]
     assert all(str(finding) for _, finding in found)
     return found
 
 
-async def kinds(link: Link, *, repair: bool = False, only: str = "") -> set[str]:
-    return {finding.kind for _, finding in await check(link, repair=repair, only=only)}
+async def kinds(redis: RedisClient, *, repair: bool = False, only: str = "") -> set[str]:
+    return {finding.kind for _, finding in await check(redis, repair=repair, only=only)}
 
 
 #: What was done, the kinds of findings, and those that remain after a repair.
@@ -131,17 +131,17 @@ DAMAGE: dict[str, tuple[list[Command], set[str], set[str]]] = {
 
 @on_every_redis
 @pytest.mark.parametrize("listed", [True, False])
-async def test_a_misplaced_session_moves_to_the_partition_of_its_id(link: Link, *, listed: bool) -> None:
-    sessions = await small_store(link, 3)
+async def test_a_misplaced_session_moves_to_the_partition_of_its_id(redis: RedisClient, *, listed: bool) -> None:
+    sessions = await small_store(redis, 3)
     own = sessions.partition(TWO)
     other = next(partition for partition in sessions.all_partitions if partition != own)
     before = await sessions.get(TWO)
-    await link.call("RENAME", own.session(TWO), other.session(TWO))
+    await redis.call("RENAME", own.session(TWO), other.session(TWO))
     if listed:
-        await link.call("ZADD", other.sessions, before.serial, TWO)
-    assert "misplaced" in await kinds(link)
-    await check(link, repair=True)
-    assert await check(link) == []
+        await redis.call("ZADD", other.sessions, before.serial, TWO)
+    assert "misplaced" in await kinds(redis)
+    await check(redis, repair=True)
+    assert await check(redis) == []
     after = await sessions.get(TWO)
     assert after == before._replace(serial=after.serial)
     listing = await page(sessions, Query(filter=Filter.parse(b'{"own":2}', sessions.limits)), 10)
@@ -149,47 +149,47 @@ async def test_a_misplaced_session_moves_to_the_partition_of_its_id(link: Link, 
 
 
 @on_every_redis
-async def test_a_misplaced_session_whose_place_is_taken_stays(link: Link) -> None:
-    sessions = await small_store(link, 3)
+async def test_a_misplaced_session_whose_place_is_taken_stays(redis: RedisClient) -> None:
+    sessions = await small_store(redis, 3)
     other = next(partition for partition in sessions.all_partitions if partition != sessions.partition(TWO))
-    await link.call("HSET", other.session(TWO), "configs", "{}")
-    before = await keyspace(link)
-    assert [(finding.kind, finding.repairable) for _, finding in await check(link, repair=True)][-1] == ("misplaced", False)
-    assert await keyspace(link) == before
-    assert await kinds(link) >= {"misplaced"}
+    await redis.call("HSET", other.session(TWO), "configs", "{}")
+    before = await keyspace(redis)
+    assert [(finding.kind, finding.repairable) for _, finding in await check(redis, repair=True)][-1] == ("misplaced", False)
+    assert await keyspace(redis) == before
+    assert await kinds(redis) >= {"misplaced"}
 
 
 @on_every_redis
 @pytest.mark.parametrize("damage", DAMAGE)
-async def test_damage_is_found_and_repaired_where_it_can_be(link: Link, damage: str) -> None:
-    await small_store(link)
-    assert await check(link) == []
+async def test_damage_is_found_and_repaired_where_it_can_be(redis: RedisClient, damage: str) -> None:
+    await small_store(redis)
+    assert await check(redis) == []
     commands, expected, remaining = DAMAGE[damage]
     for command in commands:
         if command[0] == "SET":
-            await link.call("DEL", command[1])
-        await link.call(*command)
-    found = await check(link)
+            await redis.call("DEL", command[1])
+        await redis.call(*command)
+    found = await check(redis)
     assert expected <= {finding.kind for _, finding in found}
     assert len(set(found)) == len(found)
-    repaired = await check(link, repair=True)
+    repaired = await check(redis, repair=True)
     assert {finding.kind for _, finding in repaired if not finding.repairable} >= remaining
-    left = await check(link)
+    left = await check(redis)
     assert {finding.kind for _, finding in left} == remaining
     assert not any(finding.repairable for _, finding in left)
 
 
 @on_every_redis
-async def test_sessions_that_share_serials_after_a_lost_state_are_all_listed_after_a_repair(link: Link) -> None:
-    sessions = await small_store(link)
-    await link.call("HDEL", P + "state", "serial", "created_at")
+async def test_sessions_that_share_serials_after_a_lost_state_are_all_listed_after_a_repair(redis: RedisClient) -> None:
+    sessions = await small_store(redis)
+    await redis.call("HDEL", P + "state", "serial", "created_at")
     for number in range(21, 33):
         await add(sessions, number, {"a": 1, "own": number})
-    before = {name: held for name, held in (await keyspace(link)).items() if ":session:" in name}
-    assert {"state", "shared"} & await kinds(link)
-    await check(link, repair=True)
-    assert await check(link) == []
-    held = await keyspace(link)
+    before = {name: held for name, held in (await keyspace(redis)).items() if ":session:" in name}
+    assert {"state", "shared"} & await kinds(redis)
+    await check(redis, repair=True)
+    assert await check(redis) == []
+    held = await keyspace(redis)
     for name, fields in before.items():
         assert {**held[name], b"serial": b""} == {**fields, b"serial": b""}
     partition = sessions.all_partitions[0]
@@ -198,7 +198,7 @@ async def test_sessions_that_share_serials_after_a_lost_state_are_all_listed_aft
     for query in (Query(), Query(filter=Filter({"a": 1}, {"a": 1}))):
         assert [each.id for each in (await page(sessions, query, 50)).sessions] == every
     await add(sessions, 40, {"a": 1})
-    assert await check(link) == []
+    assert await check(redis) == []
 
 
 def test_only_sessions_from_the_first_that_is_out_of_order_get_new_serials() -> None:
@@ -208,8 +208,8 @@ def test_only_sessions_from_the_first_that_is_out_of_order_get_new_serials() -> 
     assert misnumbered([*numbered, Numbered(25, "d", 9)]) == [Numbered(30, "c", 3)]
 
 
-async def test_limits_of_a_server_change_nothing_in_what_the_index_must_hold(link: Link) -> None:
-    sessions = await small_store(link)
+async def test_limits_of_a_server_change_nothing_in_what_the_index_must_hold(redis: RedisClient) -> None:
+    sessions = await small_store(redis)
     deep: object = 1
     for _ in range(250):
         deep = [deep]
@@ -217,52 +217,52 @@ async def test_limits_of_a_server_change_nothing_in_what_the_index_must_hold(lin
     generous = Limits(max_nesting=256, max_keys=10_000, max_terms=10_000)
     for number, configs in ((50, {"deep": deep}), (51, wide)):
         await sessions.create(session_id(number), document_of(configs, generous), user=None, disable_task_tracking=False)
-    assert await check(link) == []
+    assert await check(redis) == []
     for levels in (300, 511, 600, 5000, 100_000):
-        await link.call("HSET", P + "session:" + TWO, "configs", '{"a":' + "[" * levels + "]" * levels + "}")
-        assert await kinds(link) <= {"form", "missing", "unlisted", "stale", "terms", "unreadable"}
+        await redis.call("HSET", P + "session:" + TWO, "configs", '{"a":' + "[" * levels + "]" * levels + "}")
+        assert await kinds(redis) <= {"form", "missing", "unlisted", "stale", "terms", "unreadable"}
 
 
-async def test_a_list_over_a_key_of_the_wrong_type_works_after_a_repair(link: Link) -> None:
-    sessions = await small_store(link)
+async def test_a_list_over_a_key_of_the_wrong_type_works_after_a_repair(redis: RedisClient) -> None:
+    sessions = await small_store(redis)
     query = Query(filter=Filter({"a": 1}, {"a": 1}))
     for key in ("index:0:a=1", "blocks:a=1", "sessions"):
-        await link.call("DEL", P + key)
-        await link.call("SET", P + key, "x")
+        await redis.call("DEL", P + key)
+        await redis.call("SET", P + key, "x")
         with pytest.raises(WrongType):
             await page(sessions, query, 50)
-        await check(link, repair=True)
+        await check(redis, repair=True)
         assert len((await page(sessions, query, 50)).sessions) == COUNT
-    await link.call("DEL", P + "session:" + TWO)
-    await link.call("SET", P + "session:" + TWO, "x")
+    await redis.call("DEL", P + "session:" + TWO)
+    await redis.call("SET", P + "session:" + TWO, "x")
     assert len((await page(sessions, query, 50)).sessions) == COUNT - 1
 
 
 async def test_keys_are_scanned_once_for_any_number_of_projects_with_progress_over_all_of_them(empty_redis: str) -> None:
-    link = CountingLink.open(empty_redis, timeout=TIMEOUT)
-    await small_store(link)
+    redis = CountingClient.open(empty_redis, timeout=TIMEOUT)
+    await small_store(redis)
     for number in range(5):
-        await Registry(link, "secret").create(f"p{number}")
-    await link.batch([("SET", f"foreign:{number}", 1) for number in range(3000)])
-    total, link.seen = await link.call("DBSIZE"), []
+        await Registry(redis, "secret").create(f"p{number}")
+    await redis.batch([("SET", f"foreign:{number}", 1) for number in range(3000)])
+    total, redis.seen = await redis.call("DBSIZE"), []
     passed: list[int] = []
-    projects = await Registry(link, "secret").all()
-    async for _ in StoreCheck(link, projects, await manifest.read(link), progress=passed.append).findings():
+    projects = await Registry(redis, "secret").all()
+    async for _ in StoreCheck(redis, projects, await manifest.read(redis), progress=passed.append).findings():
         raise AssertionError("nothing is wrong")
-    scans = [command for command, _ in link.seen if command[0] == "SCAN"]
+    scans = [command for command, _ in redis.seen if command[0] == "SCAN"]
     assert len([command for command in scans if command[1] == 0]) == 1
     assert all("scc:*" in command for command in scans)
     assert sum(passed) == total + COUNT
     assert len(passed) > 5
-    await link.close()
+    await redis.close()
 
 
-async def test_a_check_of_one_project_sees_nothing_of_the_others(link: Link) -> None:
-    await small_store(link)
-    await link.call("SET", "scc:{other}:users", "x")
-    await link.call("SET", "scc:foo", "x")
-    assert await check(link, only="acme") == []
-    assert await kinds(link, only="other") == {"type"}
+async def test_a_check_of_one_project_sees_nothing_of_the_others(redis: RedisClient) -> None:
+    await small_store(redis)
+    await redis.call("SET", "scc:{other}:users", "x")
+    await redis.call("SET", "scc:foo", "x")
+    assert await check(redis, only="acme") == []
+    assert await kinds(redis, only="other") == {"type"}
 
 
 # ------------------------------------------------------------------------------------------------ any damage
@@ -272,40 +272,42 @@ def damaged_value(random: Random) -> str:
     return random.choice(["", "x", "-1", "1.5", "1e400", "99", "0", '{"a":2}', "null", "{oops", "9" * 30, '"bob"'])
 
 
-async def damage_one(link: Link, random: Random) -> None:
+async def damage_one(redis: RedisClient, random: Random) -> None:
     """Delete, retype, rename or alter a random key, field or member."""
-    names = sorted(name for name in await link.call("KEYS", "scc:{*") if b"moved" not in name)
+    names = sorted(name for name in await redis.call("KEYS", "scc:{*") if b"moved" not in name)
     name = random.choice(names)
-    kind = (await link.call("TYPE", name)).decode()
+    kind = (await redis.call("TYPE", name)).decode()
     action = random.randrange(5)
     if action == 0:
-        await link.call("DEL", name)
+        await redis.call("DEL", name)
     elif action == 1:
-        await link.call("DEL", name)
+        await redis.call("DEL", name)
         others: list[Command] = [("SET", name, "x"), ("RPUSH", name, "x"), ("ZADD", name, 1, "x"), ("HSET", name, "x", 1)]
-        await link.call(*random.choice(others))
+        await redis.call(*random.choice(others))
     elif action == 2:
-        await link.call("RENAME", name, name + random.choice([b"x", b"\xff", b":y"]))
+        await redis.call("RENAME", name, name + random.choice([b"x", b"\xff", b":y"]))
     elif kind == "hash":
-        field = random.choice(sorted(await link.call("HKEYS", name)))
-        await link.call(*random.choice([("HDEL", name, field), ("HSET", name, field, damaged_value(random))]))
+        field = random.choice(sorted(await redis.call("HKEYS", name)))
+        await redis.call(*random.choice([("HDEL", name, field), ("HSET", name, field, damaged_value(random))]))
     elif kind == "zset":
-        member = random.choice(await link.call("ZRANGE", name, 0, -1))
+        member = random.choice(await redis.call("ZRANGE", name, 0, -1))
         score = random.choice(["1", "2", "1.5", "-inf", "+inf", "99", "1e300"])
-        await link.call(*random.choice([("ZREM", name, member), ("ZADD", name, score, member), ("ZADD", name, score, b"\xff")]))
+        await redis.call(
+            *random.choice([("ZREM", name, member), ("ZADD", name, score, member), ("ZADD", name, score, b"\xff")])
+        )
     elif kind == "set":
-        member = random.choice(sorted(await link.call("SMEMBERS", name)))
+        member = random.choice(sorted(await redis.call("SMEMBERS", name)))
         added = random.choice([damaged_value(random), b"\xff"])
-        await link.call(*random.choice([("SREM", name, member), ("SADD", name, added)]))
+        await redis.call(*random.choice([("SREM", name, member), ("SADD", name, added)]))
 
 
-def on_small_store(url: str, use: Callable[[Link], Awaitable[None]]) -> None:
+def on_small_store(url: str, use: Callable[[RedisClient], Awaitable[None]]) -> None:
     async def run() -> None:
-        link = Link.open(url, timeout=TIMEOUT)
-        await link.call("FLUSHALL")
-        await small_store(link, 2)
-        await use(link)
-        await link.close()
+        redis = RedisClient.open(url, timeout=TIMEOUT)
+        await redis.call("FLUSHALL")
+        await small_store(redis, 2)
+        await use(redis)
+        await redis.close()
 
     asyncio.run(run())
 
@@ -313,22 +315,22 @@ def on_small_store(url: str, use: Callable[[Link], Awaitable[None]]) -> None:
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(seed=st.integers(0, 2**32), times=st.integers(1, 3))
 def test_no_damage_makes_a_check_fail_and_a_repair_leaves_only_what_is_beyond_it(redis_url: str, seed: int, times: int) -> None:
-    async def use(link: Link) -> None:
+    async def use(redis: RedisClient) -> None:
         random = Random(seed)
         for _ in range(times):
-            await damage_one(link, random)
-        damaged = await _dump(link)
-        configs = await _configs(link)
-        first = await check(link)
-        assert await _dump(link) == damaged
-        await check(link, repair=True)
-        assert [each for each in await check(link) if each[1].repairable] == []
+            await damage_one(redis, random)
+        damaged = await _dump(redis)
+        configs = await _configs(redis)
+        first = await check(redis)
+        assert await _dump(redis) == damaged
+        await check(redis, repair=True)
+        assert [each for each in await check(redis) if each[1].repairable] == []
         # A repair changes no configs, but for their form.
-        assert {name: document_form(held) for name, held in (await _configs(link)).items()} == {
+        assert {name: document_form(held) for name, held in (await _configs(redis)).items()} == {
             name: document_form(held) for name, held in configs.items()
         }
         # What a repair changes, a check had reported.
-        assert first or await _dump(link) == damaged
+        assert first or await _dump(redis) == damaged
 
     on_small_store(redis_url, use)
 
@@ -337,22 +339,22 @@ def document_form(configs: bytes) -> bytes:
     return configs.replace(b"\n", b"").replace(b" ", b"")
 
 
-async def _configs(link: Link) -> dict[bytes, bytes]:
+async def _configs(redis: RedisClient) -> dict[bytes, bytes]:
     held = {}
-    for name in await link.call("KEYS", "scc:{*}:session:*"):
-        if await link.call("TYPE", name) == b"hash" and await link.call("HGET", name, "configs") is not None:
-            held[name] = await link.call("HGET", name, "configs")
+    for name in await redis.call("KEYS", "scc:{*}:session:*"):
+        if await redis.call("TYPE", name) == b"hash" and await redis.call("HGET", name, "configs") is not None:
+            held[name] = await redis.call("HGET", name, "configs")
     return held
 
 
-async def _dump(link: Link) -> dict[bytes, Any]:
+async def _dump(redis: RedisClient) -> dict[bytes, Any]:
     reads: dict[bytes, Sequence[str]] = {
         b"hash": ("HGETALL",), b"set": ("SMEMBERS",), b"zset": ("ZRANGE", "0", "-1", "WITHSCORES"),
         b"string": ("GET",), b"list": ("LRANGE", "0", "-1"),
     }  # fmt: skip
     held = {}
-    for name in await link.call("KEYS", "*"):
-        first, *rest = reads[await link.call("TYPE", name)]
-        reply = await link.call(first, name, *rest)
+    for name in await redis.call("KEYS", "*"):
+        first, *rest = reads[await redis.call("TYPE", name)]
+        reply = await redis.call(first, name, *rest)
         held[name] = sorted(reply) if first == "SMEMBERS" else reply
     return held

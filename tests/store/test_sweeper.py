@@ -10,9 +10,9 @@ from redis.exceptions import ResponseError
 
 from service.configs.limits import Limits
 from service.errors import StoreUnavailable
-from service.redis_client.client import Link
+from service.redis_client.client import RedisClient
 from service.redis_client.multiplexer import Command
-from service.redis_client.topology import Place
+from service.redis_client.topology import Target
 from service.store import keys
 from service.store import portions as store_portions
 from service.store.keys import Partition
@@ -23,7 +23,7 @@ from service.store.upkeep.sweeper import EXPIRE, Sweeper
 from tests.support.filling import (
     PROJECT,
     TIMEOUT,
-    CountingLink,
+    CountingClient,
     add,
     document_of,
     give_record,
@@ -39,15 +39,15 @@ BLOCK = 4
 
 
 @pytest.fixture
-async def counting(empty_redis: str) -> AsyncIterator[CountingLink]:
-    link = CountingLink.open(empty_redis, timeout=TIMEOUT)
-    yield link
-    await link.close()
+async def counting(empty_redis: str) -> AsyncIterator[CountingClient]:
+    redis = CountingClient.open(empty_redis, timeout=TIMEOUT)
+    yield redis
+    await redis.close()
 
 
-async def project(link: Link, slug: str, living: int, over: int, partitions: int = 1) -> Sessions:
+async def project(redis: RedisClient, slug: str, living: int, over: int, partitions: int = 1) -> Sessions:
     """A project with so many sessions that live, and so many whose lifetime is over."""
-    sessions = await opened(link, await Registry(link, "").ensure(slug), Limits(), partitions, BLOCK)
+    sessions = await opened(redis, await Registry(redis, "").ensure(slug), Limits(), partitions, BLOCK)
     for number in range(living + over):
         await add(sessions, number, {"a": 1, "n": number})
         if number >= living:
@@ -55,9 +55,9 @@ async def project(link: Link, slug: str, living: int, over: int, partitions: int
     return sessions
 
 
-async def left(link: Link, slug: str) -> int:
+async def left(redis: RedisClient, slug: str) -> int:
     """How many sessions of a project are still in the store."""
-    return len(await link.call("KEYS", f"scc:{{{slug}.*:session:*"))
+    return len(await redis.call("KEYS", f"scc:{{{slug}.*:session:*"))
 
 
 async def until(holds: Callable[[], Awaitable[bool]]) -> None:
@@ -68,28 +68,28 @@ async def until(holds: Callable[[], Awaitable[bool]]) -> None:
 
 @on_every_redis
 @pytest.mark.parametrize("partitions", [1, 5])
-async def test_a_round_removes_all_that_is_over_in_every_project_and_nothing_else(link: Link, partitions: int) -> None:
-    one = await project(link, "one", 7, 0, partitions)
-    two = await project(link, "two", 3, 0, partitions)
-    await project(link, "idle", 0, 0, partitions)
+async def test_a_round_removes_all_that_is_over_in_every_project_and_nothing_else(redis: RedisClient, partitions: int) -> None:
+    one = await project(redis, "one", 7, 0, partitions)
+    two = await project(redis, "two", 3, 0, partitions)
+    await project(redis, "idle", 0, 0, partitions)
     lives, _ = await two.create(session_id(99), None, user=None, disable_task_tracking=False, ttl=1000)
-    right = await keyspace(link)
+    right = await keyspace(redis)
     for sessions, first in ((one, 100), (two, 200)):
         for number in range(first, first + 30):
             await add(sessions, number, {"a": 1, "b": {"n": number}, "wide": {f"k{each}": each for each in range(70)}})
             await lapse(sessions, session_id(number))
-    sweeper = Sweeper(link, partitions, BLOCK)
+    sweeper = Sweeper(redis, partitions, BLOCK)
     assert not await sweeper.round()
-    swept = await keyspace(link)
+    swept = await keyspace(redis)
     assert {name: held for name, held in swept.items() if not name.endswith(":state")} == {
         name: held for name, held in right.items() if not name.endswith(":state")
     }
     assert await two.get(lives.id) == lives
     assert not await sweeper.round()
-    assert await keyspace(link) == swept
+    assert await keyspace(redis) == swept
 
 
-async def test_a_round_is_bounded_and_projects_take_turns(counting: CountingLink, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_round_is_bounded_and_projects_take_turns(counting: CountingClient, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sweeping, "BATCH", 4)
     monkeypatch.setattr(sweeping, "ROUND", 10)
     await project(counting, "big", 0, 50)
@@ -114,7 +114,7 @@ async def test_a_round_is_bounded_and_projects_take_turns(counting: CountingLink
 
 
 async def test_every_project_has_its_turn_where_they_are_too_many_for_one_round(
-    counting: CountingLink, monkeypatch: pytest.MonkeyPatch
+    counting: CountingClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sweeping, "LOOKS", 60)
     monkeypatch.setattr(sweeping, "LOOKS_BATCH", 25)
@@ -163,13 +163,13 @@ async def test_a_session_that_a_hand_has_damaged_goes_with_what_is_known_of_it(s
     partition = sessions.all_partitions[0]
     for number, damage in enumerate(("serial", "revision", "created_at", "terms", "user")):
         await add(sessions, number, {"a": 1, "n": number}, "alice")
-        await sessions.link.call("HDEL", partition.session(session_id(number)), damage)
+        await sessions.redis.call("HDEL", partition.session(session_id(number)), damage)
         await lapse(sessions, session_id(number))
     # And entries of sessions that are none, or that live on.
     kept = await add(sessions, 9, {"b": 1})
-    await sessions.link.call("ZADD", partition.expiring, 1, session_id(9), 1, session_id(77))
+    await sessions.redis.call("ZADD", partition.expiring, 1, session_id(9), 1, session_id(77))
     await sweep_all(sessions)
-    held = await keyspace(sessions.link)
+    held = await keyspace(sessions.redis)
     assert {name for name in held if ":session:" in name} == {partition.session(kept.id)}
     assert partition.expiring not in held
     # Where the terms or the user of one are lost, nobody knows what it is indexed under: that is left to a check.
@@ -181,24 +181,26 @@ async def test_a_session_that_a_hand_has_damaged_goes_with_what_is_known_of_it(s
     }
 
 
-async def test_damage_in_one_partition_keeps_no_other_from_being_swept(link: Link, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_damage_in_one_partition_keeps_no_other_from_being_swept(
+    redis: RedisClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(store_portions, "REMOVED_BYTES", 60)
     for slug in ("a", "b", "c"):
-        await project(link, slug, 1, 5)
+        await project(redis, slug, 1, 5)
     partition = Partition("b", 0, BLOCK)
-    await link.call("SET", partition.session("hand-made"), "no hash")
-    await link.call("ZADD", partition.expiring, 1, "hand-made")
-    sweeper = Sweeper(link, 1, BLOCK)
+    await redis.call("SET", partition.session("hand-made"), "no hash")
+    await redis.call("ZADD", partition.expiring, 1, "hand-made")
+    sweeper = Sweeper(redis, 1, BLOCK)
     for _ in range(10):
         with pytest.raises(ResponseError):
             await sweeper.round()
-    assert [await left(link, slug) for slug in ("a", "b", "c")] == [1, 2, 1]
+    assert [await left(redis, slug) for slug in ("a", "b", "c")] == [1, 2, 1]
 
 
 @pytest.fixture
-async def hasty(link: Link, monkeypatch: pytest.MonkeyPatch) -> None:
+async def hasty(redis: RedisClient, monkeypatch: pytest.MonkeyPatch) -> None:
     """A sweep that hardly pauses, on a store with a record."""
-    await give_record(link)
+    await give_record(redis)
     monkeypatch.setattr(sweeping, "INTERVAL", 0.01)
     monkeypatch.setattr(sweeping, "SPREAD", 0.005)
     monkeypatch.setattr(sweeping, "LEASE", 1)
@@ -207,16 +209,16 @@ async def hasty(link: Link, monkeypatch: pytest.MonkeyPatch) -> None:
 @on_every_redis
 @pytest.mark.usefixtures("hasty")
 async def test_sweepers_of_several_workers_sweep_on_until_they_are_cancelled(
-    link: Link, empty_redis: str, monkeypatch: pytest.MonkeyPatch
+    redis: RedisClient, empty_redis: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sweeping, "BATCH", 4)
     monkeypatch.setattr(sweeping, "ROUND", 8)
-    links = [Link.open(empty_redis, timeout=TIMEOUT) for _ in range(3)]
-    sessions = await project(link, "one", 5, 40)
+    links = [RedisClient.open(empty_redis, timeout=TIMEOUT) for _ in range(3)]
+    sessions = await project(redis, "one", 5, 40)
     running = [asyncio.create_task(Sweeper(each, 1, BLOCK).run()) for each in links]
 
     async def swept() -> bool:
-        return await left(link, "one") == 5
+        return await left(redis, "one") == 5
 
     await until(swept)
     # What comes due later goes too.
@@ -224,7 +226,7 @@ async def test_sweepers_of_several_workers_sweep_on_until_they_are_cancelled(
         await lapse(sessions, session_id(number))
 
     async def two_left() -> bool:
-        return await left(link, "one") == 2
+        return await left(redis, "one") == 2
 
     await until(two_left)
     for task in running:
@@ -236,7 +238,7 @@ async def test_sweepers_of_several_workers_sweep_on_until_they_are_cancelled(
 
 
 @pytest.mark.usefixtures("hasty")
-async def test_one_worker_at_a_time_has_the_sweep(counting: CountingLink, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_one_worker_at_a_time_has_the_sweep(counting: CountingClient, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sweeping, "LEASE", 3_600_000)
     await project(counting, "one", 1, 1)
     await counting.call("SET", keys.SWEEP, "", "PX", sweeping.LEASE)
@@ -260,24 +262,24 @@ async def test_one_worker_at_a_time_has_the_sweep(counting: CountingLink, monkey
 
 @pytest.mark.usefixtures("hasty")
 @pytest.mark.parametrize("step", [1_000, 3_600_000, 10 * 365 * 24 * 3_600_000])
-async def test_a_clock_that_stepped_back_stops_no_sweep(link: Link, step: int) -> None:
+async def test_a_clock_that_stepped_back_stops_no_sweep(redis: RedisClient, step: int) -> None:
     """Seen from the new time, the lease of before lasts longer by the step (milliseconds)."""
-    await project(link, "one", 1, 3)
-    await link.call("SET", keys.SWEEP, "", "PX", sweeping.LEASE + step)
-    running = asyncio.create_task(Sweeper(link, 1, BLOCK).run())
+    await project(redis, "one", 1, 3)
+    await redis.call("SET", keys.SWEEP, "", "PX", sweeping.LEASE + step)
+    running = asyncio.create_task(Sweeper(redis, 1, BLOCK).run())
 
     async def swept() -> bool:
-        return await left(link, "one") == 1
+        return await left(redis, "one") == 1
 
     await until(swept)
-    assert await link.call("PTTL", keys.SWEEP) <= sweeping.LEASE
+    assert await redis.call("PTTL", keys.SWEEP) <= sweeping.LEASE
     running.cancel()
     await asyncio.wait([running])
 
 
 @pytest.mark.usefixtures("hasty")
 async def test_no_failure_ends_the_sweep_and_the_first_of_several_is_told_without_a_value(
-    link: Link, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    redis: RedisClient, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
     failures: list[Exception] = [
@@ -294,11 +296,11 @@ async def test_no_failure_ends_the_sweep_and_the_first_of_several_is_told_withou
         return await whole(sweeper)
 
     monkeypatch.setattr(Sweeper, "round", failing)
-    await project(link, "one", 1, 3)
-    running = asyncio.create_task(Sweeper(link, 1, BLOCK).run())
+    await project(redis, "one", 1, 3)
+    running = asyncio.create_task(Sweeper(redis, 1, BLOCK).run())
 
     async def swept() -> bool:
-        return await left(link, "one") == 1
+        return await left(redis, "one") == 1
 
     await until(swept)
     assert [record.getMessage() for record in caplog.records] == [
@@ -323,7 +325,7 @@ async def test_no_failure_ends_the_sweep_and_the_first_of_several_is_told_withou
     await asyncio.wait([running])
 
 
-async def test_a_sweep_of_nothing_looks_once(counting: CountingLink) -> None:
+async def test_a_sweep_of_nothing_looks_once(counting: CountingClient) -> None:
     sessions = await opened(counting, PROJECT, Limits(), 3, BLOCK)
     await add(sessions, 1, {"a": 1})
     await sessions.patch(session_id(1), document_of({}), ttl=1000)
@@ -333,17 +335,17 @@ async def test_a_sweep_of_nothing_looks_once(counting: CountingLink) -> None:
 
 
 async def test_an_expiry_is_sent_again_as_a_read_is_and_is_none_that_may_have_happened(empty_redis: str) -> None:
-    class Watched(Link):
+    class Watched(RedisClient):
         writes = False
 
-        async def batch(self, commands: Sequence[Command], *, writes: bool = False, at: Place | None = None) -> list[Any]:
+        async def batch(self, commands: Sequence[Command], *, writes: bool = False, near: Target | None = None) -> list[Any]:
             self.writes |= writes
-            return await super().batch(commands, writes=writes, at=at)
+            return await super().batch(commands, writes=writes, near=near)
 
-    link = Watched.open(empty_redis, timeout=TIMEOUT)
-    sessions = await project(link, "one", 0, 3)
-    link.writes = False
+    redis = Watched.open(empty_redis, timeout=TIMEOUT)
+    sessions = await project(redis, "one", 0, 3)
+    redis.writes = False
     await sweep_all(sessions)
-    assert await left(link, "one") == 0
-    assert not link.writes
-    await link.close()
+    assert await left(redis, "one") == 0
+    assert not redis.writes
+    await redis.close()

@@ -7,7 +7,7 @@ import pytest
 
 from service.configs.limits import Limits
 from service.errors import BadRequest, SessionNotFound, UserNotFound
-from service.redis_client.client import Link
+from service.redis_client.client import RedisClient
 from service.store.keys import project_key, users_key
 from service.store.sessions import Project, Sessions
 from service.store.upkeep.partition_check import Check
@@ -41,10 +41,10 @@ async def test_no_two_users_are_as_old_even_when_they_come_at_once(users: Users)
 
 
 @on_every_redis
-async def test_a_user_comes_after_all_others_even_when_the_clock_has_stepped_back(users: Users, link: Link) -> None:
+async def test_a_user_comes_after_all_others_even_when_the_clock_has_stepped_back(users: Users, redis: RedisClient) -> None:
     # As if the others had come at a time that the clock has not reached yet.
     ahead = 4_000_000_000_000_000
-    await link.call("ZADD", users_key("acme"), ahead, "early")
+    await redis.call("ZADD", users_key("acme"), ahead, "early")
     await users.register("late")
     await users.register("later")
     found, _ = await users.page(limit=1000, after=None, descending=False)
@@ -57,15 +57,15 @@ async def test_a_user_comes_after_all_others_even_when_the_clock_has_stepped_bac
 async def test_a_session_comes_after_all_others_even_when_the_clock_has_stepped_back(sessions: Sessions) -> None:
     ahead = 4_000_000_000_000_000
     state = sessions.all_partitions[0].state
-    await sessions.link.call("HSET", state, "serial", 9_000_000_000, "created_at", ahead)
+    await sessions.redis.call("HSET", state, "serial", 9_000_000_000, "created_at", ahead)
     made = await fill(sessions, [{"a": 1}, {"a": 2}])
     assert [(session.serial, session.created_at, session.updated_at) for session in made] == [
         (9_000_000_001, ahead + 1, ahead + 1), (9_000_000_002, ahead + 2, ahead + 2),
     ]  # fmt: skip
     # Nor does a write make it younger than it is.
     assert (await sessions.patch(made[0].id, document_of({"b": 1}))).updated_at == ahead + 1
-    assert [each async for each in Check(sessions.link, sessions.all_partitions[0]).findings()] == []
-    assert (await keyspace(sessions.link))[sessions.all_partitions[0].index(9_000_000_001 // 4, "b=1")] == {b"9000000001"}
+    assert [each async for each in Check(sessions.redis, sessions.all_partitions[0]).findings()] == []
+    assert (await keyspace(sessions.redis))[sessions.all_partitions[0].index(9_000_000_001 // 4, "b=1")] == {b"9000000001"}
 
 
 @pytest.mark.parametrize("descending", [False, True])
@@ -115,8 +115,8 @@ def test_what_can_be_one_is_let_in(identifier: str) -> None:
 
 
 @pytest.mark.parametrize("partitions", [1, 3])
-async def test_sessions_of_a_user_are_counted_in_all_blocks_and_partitions(link: Link, partitions: int) -> None:
-    sessions = await opened(link, PROJECT, Limits(), partitions, 4)
+async def test_sessions_of_a_user_are_counted_in_all_blocks_and_partitions(redis: RedisClient, partitions: int) -> None:
+    sessions = await opened(redis, PROJECT, Limits(), partitions, 4)
     users = Users(sessions)
     await users.register("idle")
     for number in range(23):
@@ -130,8 +130,8 @@ async def test_sessions_of_a_user_are_counted_in_all_blocks_and_partitions(link:
 
 @on_every_redis
 @pytest.mark.parametrize("partitions", [1, 3])
-async def test_a_deleted_user_takes_all_of_their_sessions_and_nothing_else(link: Link, partitions: int) -> None:
-    sessions = await opened(link, PROJECT, Limits(), partitions, 4)
+async def test_a_deleted_user_takes_all_of_their_sessions_and_nothing_else(redis: RedisClient, partitions: int) -> None:
+    sessions = await opened(redis, PROJECT, Limits(), partitions, 4)
     users = Users(sessions)
     # The identifier of one is a part of the other's, and in a config of a third.
     for number in range(250):
@@ -140,12 +140,12 @@ async def test_a_deleted_user_takes_all_of_their_sessions_and_nothing_else(link:
         await add(sessions, number, {"@user": "al"}, "alice" if number % 2 else None)
     await users.delete("al")
     assert await names(users) == ["alice"]
-    left = await keyspace(link)
+    left = await keyspace(redis)
     kept = {name.rpartition(":")[2] for name in left if ":session:" in name}
     assert kept == {session_id(number) for number in range(250, 270)}
     assert not any('@user="al"' in name.removesuffix('"@user"="al"') for name in left)
     await users.delete("al")
-    assert await keyspace(link) == left
+    assert await keyspace(redis) == left
 
 
 async def test_a_session_created_while_its_user_is_deleted_leaves_all_whole(users: Users) -> None:
@@ -161,11 +161,11 @@ async def test_a_session_created_while_its_user_is_deleted_leaves_all_whole(user
 
     await asyncio.gather(create(0), create(100), delete())
     # Whoever came last: a session of theirs is there only with its user, and the index is whole.
-    if await sessions.link.call("EXISTS", sessions.all_partitions[0].blocks('@user="alice"')):
+    if await sessions.redis.call("EXISTS", sessions.all_partitions[0].blocks('@user="alice"')):
         assert await names(users) == ["alice"]
-    assert [each async for each in Check(sessions.link, sessions.all_partitions[0]).findings()] == []
+    assert [each async for each in Check(sessions.redis, sessions.all_partitions[0]).findings()] == []
     await users.delete("alice")
-    assert set(await keyspace(sessions.link)) == {sessions.all_partitions[0].state, project_key(PROJECT.slug)}
+    assert set(await keyspace(sessions.redis)) == {sessions.all_partitions[0].state, project_key(PROJECT.slug)}
 
 
 async def test_a_session_that_got_another_user_meanwhile_is_not_deleted_with_the_first(sessions: Sessions) -> None:

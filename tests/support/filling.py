@@ -9,9 +9,9 @@ import pytest
 
 from service.configs.document import Document, document
 from service.configs.limits import Limits
-from service.redis_client.client import Link
+from service.redis_client.client import RedisClient
 from service.redis_client.multiplexer import Command
-from service.redis_client.topology import Place, Topology
+from service.redis_client.topology import Target, Topology
 from service.store import keys, manifest, ownership
 from service.store.conditions import Conditions, ETags
 from service.store.keys import BLOCK_SIZE, project_key
@@ -48,22 +48,24 @@ def only(*tags: str) -> Conditions:
     return Conditions(ETags(frozenset(tags)))
 
 
-async def opened(link: Link, project: Project, limits: Limits, partitions: int = 1, block_size: int = BLOCK_SIZE) -> Sessions:
+async def opened(
+    redis: RedisClient, project: Project, limits: Limits, partitions: int = 1, block_size: int = BLOCK_SIZE
+) -> Sessions:
     """The sessions of a project whose partitions and record say that they are its, as when it was created."""
-    sessions = Sessions(link, project, limits, partitions, block_size)
+    sessions = Sessions(redis, project, limits, partitions, block_size)
     await own(sessions)
     return sessions
 
 
 async def own(sessions: Sessions) -> None:
     """Let partitions and record say that they are the project's."""
-    await ownership.record(sessions.link, sessions.all_partitions)
-    await sessions.link.call("HSET", project_key(sessions.project.slug), "id", sessions.project.id, writes=True)
+    await ownership.record(sessions.redis, sessions.all_partitions)
+    await sessions.redis.call("HSET", project_key(sessions.project.slug), "id", sessions.project.id, writes=True)
 
 
-async def give_record(link: Link) -> None:
+async def give_record(redis: RedisClient) -> None:
     """The store's own record, without which a server neither looks up keys nor sweeps."""
-    await link.call("HSET", keys.STORE, "layout", manifest.LAYOUT, "partitions", 1)
+    await redis.call("HSET", keys.STORE, "layout", manifest.LAYOUT, "partitions", 1)
 
 
 async def add(sessions: Sessions, number: int, configs: object, user: str | None = None) -> Session:
@@ -97,17 +99,17 @@ async def lapse(sessions: Sessions, name: str) -> int:
     Redis's clock cannot be moved; for whoever asks, a moment that lies behind it is the same.
     """
     partition = sessions.partition(name)
-    return int(await sessions.link.call("EVAL", _LAPSE, 2, partition.session(name), partition.expiring, name) or 0)
+    return int(await sessions.redis.call("EVAL", _LAPSE, 2, partition.session(name), partition.expiring, name) or 0)
 
 
 async def sweep_all(sessions: Sessions) -> None:
     """Remove every expired session of the project, however many there are."""
-    for partition in await sweeper.overdue(sessions.link, sessions.all_partitions):
-        while await sweeper.expire(sessions.link, partition, await sweeper.due(sessions.link, partition)):
+    for partition in await sweeper.partitions_with_expired(sessions.redis, sessions.all_partitions):
+        while await sweeper.expire(sessions.redis, partition, await sweeper.expired_ids(sessions.redis, partition)):
             pass
 
 
-async def keyspace(link: Link) -> dict[str, Any]:
+async def keyspace(redis: RedisClient) -> dict[str, Any]:
     """Every key there is and what it holds: dict for a hash, set for a set, dict member → score for a sorted set."""
     readers: Mapping[bytes, tuple[str, ...]] = {
         b"hash": ("HGETALL",),
@@ -115,10 +117,10 @@ async def keyspace(link: Link) -> dict[str, Any]:
         b"zset": ("ZRANGE", "0", "-1", "WITHSCORES"),
     }
     held: dict[str, Any] = {}
-    names = [name for found in await link.everywhere("KEYS", "*") for name in found]
-    kinds = await link.batch([("TYPE", name) for name in names])
+    names = [name for found in await redis.call_on_masters("KEYS", "*") for name in found]
+    kinds = await redis.batch([("TYPE", name) for name in names])
     commands: list[Command] = [(readers[kind][0], name, *readers[kind][1:]) for name, kind in zip(names, kinds, strict=True)]
-    for name, kind, reply in zip(names, kinds, await link.batch(commands), strict=True):
+    for name, kind, reply in zip(names, kinds, await redis.batch(commands), strict=True):
         pairs = dict(zip(reply[::2], reply[1::2], strict=True)) if kind != b"set" else {}
         if kind == b"zset":
             held[name.decode()] = {member: int(float(score)) for member, score in pairs.items()}
@@ -127,20 +129,20 @@ async def keyspace(link: Link) -> dict[str, Any]:
     return held
 
 
-class CountingLink(Link):
+class CountingClient(RedisClient):
     """A link that remembers every command it sent and every reply."""
 
     def __init__(self, topology: Topology, *, timeout: float) -> None:
         super().__init__(topology, timeout=timeout)
         self.seen: list[tuple[Command, Any]] = []
 
-    async def call(self, *command: str | bytes | int, writes: bool = False, at: Place | None = None) -> Any:  # noqa: ANN401 - as `Link.call`
-        reply = await super().call(*command, writes=writes, at=at)
+    async def call(self, *command: str | bytes | int, writes: bool = False, near: Target | None = None) -> Any:  # noqa: ANN401 - as `RedisClient.call`
+        reply = await super().call(*command, writes=writes, near=near)
         self.seen.append((command, reply))
         return reply
 
-    async def batch(self, commands: Sequence[Command], *, writes: bool = False, at: Place | None = None) -> list[Any]:
-        replies = await super().batch(commands, writes=writes, at=at)
+    async def batch(self, commands: Sequence[Command], *, writes: bool = False, near: Target | None = None) -> list[Any]:
+        replies = await super().batch(commands, writes=writes, near=near)
         self.seen += zip(commands, replies, strict=True)
         return replies
 
@@ -158,5 +160,5 @@ async def pour(sessions: Sessions, all_configs: Sequence[object]) -> list[str]:
             )
         )
     for first in range(0, len(calls), 500):
-        await CREATE.run_many(sessions.link, calls[first : first + 500])
+        await CREATE.run_many(sessions.redis, calls[first : first + 500])
     return [session_id(number) for number in range(1, len(calls) + 1)]

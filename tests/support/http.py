@@ -14,7 +14,7 @@ from typing import Any
 from urllib.parse import quote, urlencode
 
 from service.errors import reasons
-from service.redis_client.client import Link
+from service.redis_client.client import RedisClient
 from service.settings import Settings
 from service.store.projects import Registry
 from service.store.sessions import Project, Sessions
@@ -37,7 +37,7 @@ JSON = "application/json"
 
 
 @dataclass(frozen=True)
-class Answer:
+class Response:
     """An answer whose outline has been checked."""
 
     status: int
@@ -72,7 +72,7 @@ class Answer:
         return text[: json.JSONDecoder().raw_decode(text)[1]].encode()
 
 
-def check_envelope(answer: Answer, *, request_id: str = "", has_body: bool = True) -> None:
+def check_envelope(answer: Response, *, request_id: str = "", has_body: bool = True) -> None:
     """What holds for every answer, whatever was asked."""
     shown = answer.headers["X-Request-Id"]
     assert shown == request_id if request_id else _REQUEST_ID.fullmatch(shown)
@@ -121,7 +121,7 @@ class Api:
         *,
         query: Mapping[str, object] | None = None,
         prefix: str = _PREFIX,
-    ) -> Answer:
+    ) -> Response:
         """Send exactly this, with the project's key; an iterable body goes in chunks. The answer may be any."""
         wanted = {"Authorization": f"Bearer {self.key}"} | dict(headers or {})
         # An empty value leaves a header out.
@@ -130,7 +130,7 @@ class Api:
         connection = next(self._connections)
         connection.request(method, target, body, wanted, encode_chunked=not isinstance(body, bytes | None))
         response = connection.getresponse()
-        answer = Answer(response.status, response.msg, response.read())
+        answer = Response(response.status, response.msg, response.read())
         check_envelope(answer, request_id=wanted.get("X-Request-Id", ""), has_body=method != "HEAD")
         description(self.server.origin).check(method, target, answer.status, answer.headers, answer.raw)
         return answer
@@ -143,7 +143,7 @@ class Api:
         status: int = 200,
         headers: Mapping[str, str] | None = None,
         query: Mapping[str, object] | None = None,
-    ) -> Answer:
+    ) -> Response:
         """Send `body` as JSON (bytes go as they are) and expect `status`."""
         raw = body if isinstance(body, bytes | None) else json.dumps(body).encode()
         kind = {} if raw is None else {"Content-Type": JSON}
@@ -161,16 +161,16 @@ class Api:
         members = {"configs": configs, "user": user}
         return str(self.create(**{name: value for name, value in members.items() if value is not None})["id"])
 
-    def get(self, session_id: str, status: int = 200, headers: Mapping[str, str] | None = None) -> Answer:
+    def get(self, session_id: str, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
         return self.call("GET", f"/session/{session_id}", status=status, headers=headers)
 
-    def put(self, session_id: str, configs: object, status: int = 200, headers: Mapping[str, str] | None = None) -> Answer:
+    def put(self, session_id: str, configs: object, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
         return self.call("PUT", f"/session/{session_id}/configs", {"configs": configs}, status, headers)
 
-    def patch(self, session_id: str, configs: object, status: int = 200, headers: Mapping[str, str] | None = None) -> Answer:
+    def patch(self, session_id: str, configs: object, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
         return self.call("PATCH", f"/session/{session_id}/configs", {"configs": configs}, status, headers)
 
-    def delete(self, session_id: str, status: int = 200, headers: Mapping[str, str] | None = None) -> Answer:
+    def delete(self, session_id: str, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
         return self.call("DELETE", f"/session/{session_id}", status=status, headers=headers)
 
     def page(self, **query: object) -> Any:  # noqa: ANN401 - JSON is any value
@@ -213,11 +213,11 @@ class Operator:
         # A loop of its own making leaves alone the one that asynchronous tests run in.
         self._runner = asyncio.Runner(loop_factory=asyncio.new_event_loop)
         self.server = server
-        self._link = Link.open(server.redis_url, timeout=PATIENCE)
-        self.registry = Registry(self._link, (server.data_dir / "key-secret").read_text(encoding="utf-8").strip())
+        self._redis = RedisClient.open(server.redis_url, timeout=PATIENCE)
+        self.registry = Registry(self._redis, (server.data_dir / "key-secret").read_text(encoding="utf-8").strip())
 
     def close(self) -> None:
-        self._runner.run(self._link.close())
+        self._runner.run(self._redis.close())
         self._runner.close()
 
     def new_project(self, slug: str = "") -> Api:
@@ -232,7 +232,7 @@ class Operator:
         """Delete a project without waiting until the workers have forgotten its keys."""
         settings = Settings()
         self._runner.run(self.registry.revoke_keys(project))
-        self._runner.run(self.registry.delete(Sessions(self._link, project, settings, settings.partitions)))
+        self._runner.run(self.registry.delete(Sessions(self._redis, project, settings, settings.partitions)))
 
     def revoke_keys(self, project: Project) -> None:
         self._runner.run(self.registry.revoke_keys(project))
@@ -240,7 +240,7 @@ class Operator:
     def keys(self, project: Project) -> list[str]:
         """Every key of a project."""
         pattern = f"scc:{{{project.slug}[.}}]*"
-        return [key.decode() for key in self._runner.run(self._link.call("KEYS", pattern))]
+        return [key.decode() for key in self._runner.run(self._redis.call("KEYS", pattern))]
 
     def findings(self, project: Project) -> list[Finding]:
         """What `check` finds wrong with the index of a project."""
@@ -248,5 +248,5 @@ class Operator:
 
     async def _findings(self, project: Project) -> list[Finding]:
         settings = Settings()
-        sessions = Sessions(self._link, project, settings, settings.partitions)
-        return [finding for partition in sessions.all_partitions async for finding in Check(self._link, partition).findings()]
+        sessions = Sessions(self._redis, project, settings, settings.partitions)
+        return [finding for partition in sessions.all_partitions async for finding in Check(self._redis, partition).findings()]

@@ -13,9 +13,9 @@ from service.configs.document import Document
 from service.configs.limits import Limits
 from service.configs.ttl import TTL_MAX
 from service.errors import ConfigsTooLarge, PreconditionFailed, SessionNotFound
-from service.redis_client.client import Link
+from service.redis_client.client import RedisClient
 from service.store.conditions import Conditions, ETags
-from service.store.listing import Query, all_matches
+from service.store.listing import Query, iter_matches
 from service.store.projects import ProjectConfigs
 from service.store.sessions import Sessions, microseconds
 from service.store.upkeep.partition_check import Check
@@ -45,9 +45,9 @@ WEIGHTS = {
 class Machine:
     """One run of random operations. `kinds` are the configs to choose from, beside small ones that share their terms."""
 
-    def __init__(self, link: Link, partitions: int, block_size: int, kinds: list[Configs], seed: int) -> None:
-        self.link = link
-        self.sessions = Sessions(link, PROJECT, LIMITS, partitions, block_size)
+    def __init__(self, redis: RedisClient, partitions: int, block_size: int, kinds: list[Configs], seed: int) -> None:
+        self.redis = redis
+        self.sessions = Sessions(redis, PROJECT, LIMITS, partitions, block_size)
         self.users = Users(self.sessions)
         self.model = Model(self.sessions)
         self.kinds = kinds
@@ -55,25 +55,25 @@ class Machine:
 
     async def run(self, steps: int) -> None:
         """Do `steps` operations, holding the store to the model after each, then delete every session."""
-        await self.link.everywhere("FLUSHALL", writes=True)
+        await self.redis.call_on_masters("FLUSHALL", writes=True)
         await own(self.sessions)
         for name in self.random.choices(list(WEIGHTS), list(WEIGHTS.values()), k=steps):
             await getattr(self, name)()
             await self.hold()
         await self.sessions.delete_many(list(self.model.held))
         self.model.held = {}
-        left = await keyspace(self.link)
+        left = await keyspace(self.redis)
         assert left == self.model.keyspace(), left
         assert all(key.endswith((":state", ":users", ":project")) for key in left)
 
     async def hold(self) -> None:
         """The keyspace is what the model says, a check finds nothing, and a walk meets what it should."""
-        there, right = await keyspace(self.link), self.model.keyspace()
+        there, right = await keyspace(self.redis), self.model.keyspace()
         wrong = {name: (there.get(name), right.get(name)) for name in {*there, *right} if there.get(name) != right.get(name)}
         assert wrong == {}, f"what is there, and what should be: {wrong}"
         for partition in self.sessions.all_partitions:
-            assert [str(finding) async for finding in Check(self.link, partition).findings()] == []
-        met = [session.id async for batch in all_matches(self.sessions, Query()) for session in batch]
+            assert [str(finding) async for finding in Check(self.redis, partition).findings()] == []
+        met = [session.id async for batch in iter_matches(self.sessions, Query()) for session in batch]
         assert met == self.model.listed
         await self.count()
 
@@ -110,7 +110,7 @@ class Machine:
         self.model.ttl, self.model.revision = ttl or 0, self.model.revision + 1
 
     async def clock(self) -> int:
-        return microseconds(await self.link.call("TIME", at=0))
+        return microseconds(await self.redis.call("TIME", near=0))
 
     async def hold_end(self, expires_at: int | None, ttl: int, since: int) -> None:
         """A lifetime of `ttl` seconds that began after the moment `since` ends when it should."""
@@ -273,7 +273,7 @@ class Machine:
             return values, None
 
 
-def try_out(connect: Callable[[], Link], *, partitions: int, block_size: int, examples: int, steps: int) -> None:
+def try_out(connect: Callable[[], RedisClient], *, partitions: int, block_size: int, examples: int, steps: int) -> None:
     """Let machines run on the store that `connect` opens."""
 
     # Not shrunk: all but the configs hangs on one seed; the operations are in the notes of a failure.
@@ -288,10 +288,10 @@ def try_out(connect: Callable[[], Link], *, partitions: int, block_size: int, ex
         asyncio.run(run_one(kinds, seed))
 
     async def run_one(kinds: list[Configs], seed: int) -> None:
-        link = connect()
+        redis = connect()
         try:
-            await Machine(link, partitions, block_size, kinds, seed).run(steps)
+            await Machine(redis, partitions, block_size, kinds, seed).run(steps)
         finally:
-            await link.close()
+            await redis.close()
 
     run()

@@ -9,9 +9,9 @@ from typing import Any
 import orjson
 
 from service.configs.limits import Limits
-from service.redis_client.client import Link
+from service.redis_client.client import RedisClient
 from service.redis_client.multiplexer import Command
-from service.redis_client.topology import Place, Topology
+from service.redis_client.topology import Target, Topology
 from service.store.keys import PROJECTS, STORE, Partition, partition_number, project_key
 from service.store.manifest import LAYOUT
 from service.store.sessions import Project, Sessions
@@ -27,27 +27,27 @@ BLOCK_SIZE, COUNT = 4, 12
 _OF_A_PARTITION = re.compile(r"scc:\{([a-z0-9-]+)\.\d+\}:(.*)", re.DOTALL)
 
 
-async def record(link: Link, partitions: int, block_size: int, slugs: Sequence[str]) -> None:
+async def record(redis: RedisClient, partitions: int, block_size: int, slugs: Sequence[str]) -> None:
     """Make the store's own record, and that of its projects."""
-    await link.call("HSET", STORE, "layout", LAYOUT, "partitions", partitions, "block_size", block_size)
+    await redis.call("HSET", STORE, "layout", LAYOUT, "partitions", partitions, "block_size", block_size)
     projects = [Project(slug, PROJECT.id if slug == PROJECT.slug else f"id of {slug}") for slug in slugs]
-    await link.call("HSET", PROJECTS, *(part for project in projects for part in (project.slug, project.id)))
+    await redis.call("HSET", PROJECTS, *(part for project in projects for part in (project.slug, project.id)))
     for project in projects:
-        await own(Sessions(link, project, Limits(), partitions, block_size))
+        await own(Sessions(redis, project, Limits(), partitions, block_size))
 
 
-async def small_store(link: Link) -> Keyspace:
+async def small_store(redis: RedisClient) -> Keyspace:
     """Make a store of one partition; what it holds."""
-    await record(link, 1, BLOCK_SIZE, (PROJECT.slug,))
-    sessions = await opened(link, PROJECT, Limits(), 1, BLOCK_SIZE)
+    await record(redis, 1, BLOCK_SIZE, (PROJECT.slug,))
+    sessions = await opened(redis, PROJECT, Limits(), 1, BLOCK_SIZE)
     for number in range(COUNT):
         await add(sessions, number, {"a": number % 2, "own": number}, "alice")
-    return await keyspace(link)
+    return await keyspace(redis)
 
 
-async def move(link: Link, partitions: int, wait: float = 0.0) -> None:
+async def move(redis: RedisClient, partitions: int, wait: float = 0.0) -> None:
     """Move the store."""
-    await repartition.repartition(link, partitions, wait=wait)
+    await repartition.repartition(redis, partitions, wait=wait)
 
 
 def home(number: int, partitions: int) -> str:
@@ -104,7 +104,7 @@ def _states(before: Keyspace, partitions: int) -> dict[str, Any]:
     return states
 
 
-async def restore(link: Link, held: Keyspace) -> None:
+async def restore(redis: RedisClient, held: Keyspace) -> None:
     """Make the keyspace what `tests.support.filling.keyspace` said it was."""
     commands: list[Command] = [("FLUSHALL",)]
     for name, content in held.items():
@@ -114,14 +114,14 @@ async def restore(link: Link, held: Keyspace) -> None:
             commands.append(("ZADD", name, *(part for member, score in content.items() for part in (score, member))))
         else:
             commands.append(("HSET", name, *(part for pair in content.items() for part in pair)))
-    await link.batch(commands)
+    await redis.batch(commands)
 
 
 class Interrupted(Exception):
     """The process was killed."""
 
 
-class FragileLink(Link):
+class FragileClient(RedisClient):
     """A link whose process is killed at round trip `last`: some of its commands have reached Redis, others have not.
 
     Any of them, as when they go to several nodes.
@@ -132,20 +132,20 @@ class FragileLink(Link):
         self.last = -1
         self.random = Random(0)
 
-    def kill_at(self, last: int, seed: int) -> "FragileLink":
+    def kill_at(self, last: int, seed: int) -> "FragileClient":
         self.last, self.random = last, Random(seed)
         return self
 
-    async def call(self, *command: str | bytes | int, writes: bool = False, at: Place | None = None) -> Any:  # noqa: ANN401 - as `Link.call`
+    async def call(self, *command: str | bytes | int, writes: bool = False, near: Target | None = None) -> Any:  # noqa: ANN401 - as `RedisClient.call`
         reached = self._reached([command])
-        reply = await super().call(*command, writes=writes, at=at) if reached else None
+        reply = await super().call(*command, writes=writes, near=near) if reached else None
         if self.last == 0:
             raise Interrupted
         self.last -= 1
         return reply
 
-    async def batch(self, commands: Sequence[Command], *, writes: bool = False, at: Place | None = None) -> list[Any]:
-        replies = await super().batch(self._reached(commands), writes=writes, at=at)
+    async def batch(self, commands: Sequence[Command], *, writes: bool = False, near: Target | None = None) -> list[Any]:
+        replies = await super().batch(self._reached(commands), writes=writes, near=near)
         if commands and self.last == 0:
             raise Interrupted
         self.last -= bool(commands)

@@ -7,7 +7,7 @@ import socket
 import time
 from typing import Self
 
-from tests.support.http import Answer, Api, check_envelope
+from tests.support.http import Api, Response, check_envelope
 from tests.support.server import PATIENCE
 
 
@@ -24,16 +24,16 @@ def head(api: Api, line: str, *headers: str) -> bytes:
     return "\r\n".join([line, "Host: x", f"Authorization: Bearer {api.key}", *headers, "", ""]).encode("latin-1")
 
 
-def answer_on(connection: socket.socket) -> Answer:
+def answer_on(connection: socket.socket) -> Response:
     """The next answer; its connection can be used for another."""
     response = http.client.HTTPResponse(connection)
     response.begin()
-    answer = Answer(response.status, response.msg, response.read())
+    answer = Response(response.status, response.msg, response.read())
     check_envelope(answer)
     return answer
 
 
-def exchange(api: Api, *parts: bytes) -> Answer:
+def exchange(api: Api, *parts: bytes) -> Response:
     """Send the parts, each in a packet of its own, and take the answer."""
     with connect(api) as connection:
         for part in parts:
@@ -52,7 +52,7 @@ class _Stream(io.BytesIO):
         pass
 
 
-def conversation(api: Api, sent: bytes) -> list[Answer]:
+def conversation(api: Api, sent: bytes) -> list[Response]:
     """Send all of `sent`, end the sending side, and take every answer until the server closes the connection."""
     received = bytearray()
     with connect(api) as connection:
@@ -68,12 +68,12 @@ def conversation(api: Api, sent: bytes) -> list[Answer]:
     return answers_in(bytes(received))
 
 
-def answers_in(received: bytes) -> list[Answer]:
+def answers_in(received: bytes) -> list[Response]:
     """The answers in a stream of bytes; 100 Continue is none."""
     stream, answers = _Stream(received), []
     while stream.tell() < len(received):
         response = http.client.HTTPResponse(stream)  # type: ignore[arg-type]  # all that it uses of a socket
         response.begin()
-        answers.append(Answer(response.status, response.msg, response.read()))
+        answers.append(Response(response.status, response.msg, response.read()))
         check_envelope(answers[-1], request_id=response.msg["X-Request-Id"])
     return answers

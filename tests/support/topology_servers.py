@@ -12,7 +12,7 @@ from typing import Any
 from redis import Redis
 from redis.exceptions import RedisError, ResponseError
 
-from service.process.parent_death import ending_with_this
+from service.process.parent_death import with_parent_death_signal
 from tests.support.server import until
 
 HOST = "127.0.0.1"
@@ -65,7 +65,7 @@ class Server:
         """Start it, or start it again."""
         with (self.directory / "log").open("ab") as log:
             self.process = subprocess.Popen(
-                ending_with_this(
+                with_parent_death_signal(
                     [self._binary, *self._settings, "--port", str(self.port), "--bind", HOST, "--dir", str(self.directory)]
                 ),
                 stdout=log,

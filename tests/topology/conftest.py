@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from service.configs.limits import Limits
-from service.redis_client.client import Link
+from service.redis_client.client import RedisClient
 from service.store.sessions import Sessions
 from tests.support.filling import PROJECT, TIMEOUT, opened
 from tests.support.redis_servers import BUNDLED, BUNDLED_ONLY, NEWEST_AND_OLDEST
@@ -75,14 +75,14 @@ def breakable_sentinels(tmp_path: Path) -> Iterator[Sentinels]:
 
 
 @pytest.fixture
-async def link(cluster: Cluster) -> AsyncIterator[Link]:
+async def redis(cluster: Cluster) -> AsyncIterator[RedisClient]:
     """A link to the cluster."""
-    link = Link.open(cluster.url, timeout=TIMEOUT)
-    yield link
-    await link.close()
+    redis = RedisClient.open(cluster.url, timeout=TIMEOUT)
+    yield redis
+    await redis.close()
 
 
 @pytest.fixture
-async def sessions(link: Link) -> Sessions:
+async def sessions(redis: RedisClient) -> Sessions:
     """Sessions in sixteen partitions of small blocks."""
-    return await opened(link, PROJECT, Limits(), 16, 4)
+    return await opened(redis, PROJECT, Limits(), 16, 4)

@@ -8,7 +8,7 @@ import pytest
 
 from service.configs.limits import Limits
 from service.errors import NotReplicated
-from service.redis_client.client import Link
+from service.redis_client.client import RedisClient
 from service.redis_client.cluster import slot_of
 from service.store.sessions import Sessions
 from tests.support.filling import PROJECT, opened
@@ -26,24 +26,24 @@ MAY_FAIL = {"StoreUnavailable", "WriteUncertain", "NotReplicated"}
 @asynccontextmanager
 async def load_on(url: str, *, partitions: int, min_replicas: int, seconds: float = TIMEOUT) -> AsyncIterator[Load]:
     """Clients at work on a store; after them, all that was acknowledged is there, and the index is right."""
-    link = Link.open(url, timeout=seconds, min_replicas=min_replicas)
+    redis = RedisClient.open(url, timeout=seconds, min_replicas=min_replicas)
     try:
-        async with Load(await replicated(link, partitions), clients=24) as load:
+        async with Load(await replicated(redis, partitions), clients=24) as load:
             await load.undisturbed()
             yield load
         assert set(load.failures) <= MAY_FAIL
         assert await load.wrong() == []
         assert await findings(load.sessions) == []
     finally:
-        await link.close()
+        await redis.close()
 
 
-async def replicated(link: Link, partitions: int) -> Sessions:
+async def replicated(redis: RedisClient, partitions: int) -> Sessions:
     """The sessions of the project, once as many replicas as are needed are connected."""
     async with asyncio.timeout(TIMEOUT):
         while True:
             try:
-                return await opened(link, PROJECT, Limits(), partitions, 64)
+                return await opened(redis, PROJECT, Limits(), partitions, 64)
             except NotReplicated:
                 await asyncio.sleep(0.1)
 

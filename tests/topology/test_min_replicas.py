@@ -12,7 +12,7 @@ from redis.exceptions import ResponseError
 from service.configs.limits import Limits
 from service.errors import NotFound, NotReplicated, StartupError, StoreFull, StoreUnavailable, WriteUncertain
 from service.redis_client import node
-from service.redis_client.client import Link
+from service.redis_client.client import RedisClient
 from service.settings import Settings
 from service.store.sessions import Sessions
 from service.store.upkeep import bootstrap
@@ -29,16 +29,16 @@ def master(sentinels: Sentinels) -> Server:
 
 
 @pytest.fixture
-async def link(master: Server) -> AsyncIterator[Link]:
+async def redis(master: Server) -> AsyncIterator[RedisClient]:
     """A link whose writes both replicas must have."""
-    link = Link.open(f"redis://{HOST}:{master.port}", timeout=1.0, min_replicas=2)
-    yield link
-    await link.close()
+    redis = RedisClient.open(f"redis://{HOST}:{master.port}", timeout=1.0, min_replicas=2)
+    yield redis
+    await redis.close()
 
 
 @pytest.fixture
-async def sessions(link: Link) -> Sessions:
-    return await opened(link, PROJECT, Limits(), 1, 4)
+async def sessions(redis: RedisClient) -> Sessions:
+    return await opened(redis, PROJECT, Limits(), 1, 4)
 
 
 @contextmanager
@@ -55,7 +55,7 @@ def replica(sentinels: Sentinels) -> Server:
 
 
 async def test_a_write_that_a_replica_lacks_is_told_as_made_and_not_replicated(
-    sentinels: Sentinels, link: Link, sessions: Sessions
+    sentinels: Sentinels, redis: RedisClient, sessions: Sessions
 ) -> None:
     await add(sessions, 1, {"a": 1})
     await sessions.patch(ONE, document_of({"b": None}))
@@ -69,9 +69,9 @@ async def test_a_write_that_a_replica_lacks_is_told_as_made_and_not_replicated(
         # It was made, and once.
         held = await sessions.get(ONE)
         assert (held.configs, held.revision) == (b'{\n"a":2\n}', 3)
-        assert await link.batch([("SET", "b", "1")]) == [b"OK"]
+        assert await redis.batch([("SET", "b", "1")]) == [b"OK"]
         with pytest.raises(NotReplicated):
-            await link.batch([("SET", "a", "1"), ("SET", "b", "1")], writes=True)
+            await redis.batch([("SET", "a", "1"), ("SET", "b", "1")], writes=True)
     written = await sessions.patch(ONE, document_of({"a": 3}))
     assert written.revision == 4
 
@@ -101,14 +101,14 @@ async def test_writes_that_come_while_others_wait_share_one_wait(master: Server,
     assert waits() - before <= 3
 
 
-async def test_of_writes_in_a_group_each_gets_its_own_answer(link: Link, sessions: Sessions) -> None:
+async def test_of_writes_in_a_group_each_gets_its_own_answer(redis: RedisClient, sessions: Sessions) -> None:
     await add(sessions, 1, {"a": 1})
     calls = [
-        link.call("SET", "text", "x", writes=True),
-        link.call("INCR", "text", writes=True),
+        redis.call("SET", "text", "x", writes=True),
+        redis.call("INCR", "text", writes=True),
         sessions.patch(ONE, document_of({"a": 2})),
         sessions.patch(session_id(2), document_of({"a": 2})),
-        link.batch([("INCR", "n"), ("INCR", "text"), ("INCR", "n")], writes=True),
+        redis.batch([("INCR", "n"), ("INCR", "text"), ("INCR", "n")], writes=True),
     ]
     first, second, third, fourth, fifth = await asyncio.gather(*calls, return_exceptions=True)
     assert first == b"OK"
@@ -120,11 +120,11 @@ async def test_of_writes_in_a_group_each_gets_its_own_answer(link: Link, session
     assert isinstance(fifth[1], ResponseError)
 
 
-async def test_what_redis_refuses_is_refused_whoever_has_it(sentinels: Sentinels, master: Server, link: Link) -> None:
+async def test_what_redis_refuses_is_refused_whoever_has_it(sentinels: Sentinels, master: Server, redis: RedisClient) -> None:
     master.ask("CONFIG", "SET", "maxmemory", 1)
     try:
         with frozen(replica(sentinels)), pytest.raises(StoreUnavailable) as told:
-            await link.call("SET", "a", "1", writes=True)
+            await redis.call("SET", "a", "1", writes=True)
         assert told.type is StoreFull
     finally:
         master.ask("CONFIG", "SET", "maxmemory", 0)
@@ -162,12 +162,12 @@ async def test_a_connection_that_breaks_while_a_group_waits_leaves_it_uncertain(
         assert (await sessions.get(ONE)).revision == 2
 
 
-async def test_what_waits_for_its_group_is_bounded(link: Link, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_what_waits_for_its_group_is_bounded(redis: RedisClient, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(node, "MAX_COMMANDS", 8)
-    results = await asyncio.gather(*(link.call("INCR", "n", writes=True) for _ in range(20)), return_exceptions=True)
+    results = await asyncio.gather(*(redis.call("INCR", "n", writes=True) for _ in range(20)), return_exceptions=True)
     assert results[:8] == list(range(1, 9))
     assert [type(result) for result in results[8:]] == [StoreUnavailable] * 12
-    assert await link.call("INCR", "n", writes=True) == 9
+    assert await redis.call("INCR", "n", writes=True) == 9
 
 
 async def test_a_server_whose_promise_cannot_be_kept_does_not_start(master: Server) -> None:

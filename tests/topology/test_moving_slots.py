@@ -7,7 +7,7 @@ from random import Random
 from service.configs.containment import Filter
 from service.configs.limits import Limits
 from service.errors import StoreUnavailable
-from service.redis_client.client import Link
+from service.redis_client.client import RedisClient
 from service.redis_client.cluster import slot_of
 from service.store.listing import Query, page
 from service.store.sessions import Sessions
@@ -35,7 +35,7 @@ WRITES: dict[str, Callable[[Sessions], Awaitable[object]]] = {
     "copy": lambda sessions: sessions.copy(ONE, OTHER),
     "create in the place of a session that is over": lambda sessions: add(sessions, 7, {"a": 1}),
     "patch that gives a lifetime": lambda sessions: sessions.patch(TWO, document_of({}), ttl=50),
-    "expire": lambda sessions: sweeper.expire(sessions.link, sessions.all_partitions[0], [OVER]),
+    "expire": lambda sessions: sweeper.expire(sessions.redis, sessions.all_partitions[0], [OVER]),
 }
 
 
@@ -67,19 +67,19 @@ async def listed(sessions: Sessions) -> list[str]:
 
 async def findings(sessions: Sessions) -> list[str]:
     return [
-        str(finding) for partition in sessions.all_partitions async for finding in Check(sessions.link, partition).findings()
+        str(finding) for partition in sessions.all_partitions async for finding in Check(sessions.redis, partition).findings()
     ]
 
 
 @on_every_cluster
 async def test_while_a_slot_moves_its_sessions_are_read_and_every_write_is_refused_whole(cluster: Cluster) -> None:
-    link = Link.open(cluster.url, timeout=SHORT)
-    sessions = await opened(link, PROJECT, Limits(), 1, 4)
-    patient = await opened(Link.open(cluster.url, timeout=TIMEOUT), PROJECT, Limits(), 1, 4)
+    redis = RedisClient.open(cluster.url, timeout=SHORT)
+    sessions = await opened(redis, PROJECT, Limits(), 1, 4)
+    patient = await opened(RedisClient.open(cluster.url, timeout=TIMEOUT), PROJECT, Limits(), 1, 4)
     held = await fill(patient, [{"a": 1, "own": number} for number in range(6)])
     await add(patient, 7, {"a": 1, "own": 6})
     await lapse(patient, OVER)
-    before, right = await keyspace(patient.link), [session.id for session in held]
+    before, right = await keyspace(patient.redis), [session.id for session in held]
     for seed in range(4):
         move = Move(cluster, sessions)
         # None of its keys are gone, some, most, and all.
@@ -93,17 +93,17 @@ async def test_while_a_slot_moves_its_sessions_are_read_and_every_write_is_refus
         except StoreUnavailable:
             assert seed > 0  # a set of the list was gone
         move.end()
-        assert await keyspace(patient.link) == before
+        assert await keyspace(patient.redis) == before
         assert await listed(patient) == right
         assert await findings(patient) == []
-    await link.close()
-    await patient.link.close()
+    await redis.close()
+    await patient.redis.close()
 
 
 @on_every_cluster
 async def test_calls_that_meet_a_moving_slot_wait_for_it_and_then_succeed(cluster: Cluster) -> None:
-    link = Link.open(cluster.url, timeout=TIMEOUT)
-    sessions = await opened(link, PROJECT, Limits(), 1, 4)
+    redis = RedisClient.open(cluster.url, timeout=TIMEOUT)
+    sessions = await opened(redis, PROJECT, Limits(), 1, 4)
     await fill(sessions, [{"a": 1, "own": number} for number in range(6)])
     for number, keep in enumerate((0, 5, 1000)):
         move = Move(cluster, sessions)
@@ -116,7 +116,7 @@ async def test_calls_that_meet_a_moving_slot_wait_for_it_and_then_succeed(cluste
         assert {(await each).revision for each in waiting} == {number + 2}
         assert await listing == [session_id(each) for each in range(1, 7)]
     assert await findings(sessions) == []
-    await link.close()
+    await redis.close()
 
 
 async def test_slots_move_under_load_and_no_client_sees_it(cluster: Cluster, sessions: Sessions) -> None:

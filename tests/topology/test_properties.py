@@ -2,7 +2,7 @@
 
 import pytest
 
-from service.redis_client.client import Link
+from service.redis_client.client import RedisClient
 from tests.store import test_listing
 from tests.support.filling import TIMEOUT
 from tests.support.machine import try_out
@@ -10,11 +10,17 @@ from tests.support.topology_servers import Cluster, Sentinels
 
 
 def test_after_any_operations_on_a_cluster_the_store_is_what_the_model_says(cluster: Cluster) -> None:
-    try_out(lambda: Link.open(cluster.url, timeout=TIMEOUT), partitions=16, block_size=4, examples=5, steps=40)
+    try_out(lambda: RedisClient.open(cluster.url, timeout=TIMEOUT), partitions=16, block_size=4, examples=5, steps=40)
 
 
 def test_and_so_it_is_behind_sentinels_with_replicas_that_must_have_every_write(sentinels: Sentinels) -> None:
-    try_out(lambda: Link.open(sentinels.url, timeout=TIMEOUT, min_replicas=2), partitions=1, block_size=4, examples=5, steps=40)
+    try_out(
+        lambda: RedisClient.open(sentinels.url, timeout=TIMEOUT, min_replicas=2),
+        partitions=1,
+        block_size=4,
+        examples=5,
+        steps=40,
+    )
 
 
 @pytest.mark.parametrize("partitions", [1, 16, 64])

@@ -3,7 +3,7 @@
 import pytest
 
 from service.configs.limits import Limits
-from service.redis_client.client import Link
+from service.redis_client.client import RedisClient
 from service.store.sessions import Sessions
 from service.store.upkeep import repartition
 from service.store.upkeep.partition_check import Check
@@ -19,20 +19,20 @@ async def test_a_store_moves_between_the_nodes_of_a_cluster(
     cluster: Cluster, min_replicas: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(repartition, "SETTLE", 0.0)
-    link = Link.open(cluster.url, timeout=TIMEOUT, min_replicas=min_replicas)
+    redis = RedisClient.open(cluster.url, timeout=TIMEOUT, min_replicas=min_replicas)
     try:
-        await record(link, 1, BLOCK_SIZE, (PROJECT.slug,))
-        sessions = await opened(link, PROJECT, Limits(), 1, BLOCK_SIZE)
+        await record(redis, 1, BLOCK_SIZE, (PROJECT.slug,))
+        sessions = await opened(redis, PROJECT, Limits(), 1, BLOCK_SIZE)
         for number in range(60):
             await add(sessions, number, {"a": number % 3, "own": number}, "alice")
-        held = await keyspace(link)
+        held = await keyspace(redis)
         for target in (16, 3, 64, 1):
             expected = after_move(held, target)
-            await repartition.repartition(link, target, wait=0)
-            held = await keyspace(link)
+            await repartition.repartition(redis, target, wait=0)
+            held = await keyspace(redis)
             assert held == expected
-            moved = Sessions(link, PROJECT, Limits(), target, BLOCK_SIZE)
-            checks = [Check(link, partition) for partition in moved.all_partitions]
+            moved = Sessions(redis, PROJECT, Limits(), target, BLOCK_SIZE)
+            checks = [Check(redis, partition) for partition in moved.all_partitions]
             assert [finding for check in checks async for finding in check.findings()] == []
     finally:
-        await link.close()
+        await redis.close()

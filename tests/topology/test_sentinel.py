@@ -3,7 +3,7 @@
 import pytest
 
 from service.errors import StoreUnavailable
-from service.redis_client.client import Link
+from service.redis_client.client import RedisClient
 from tests.support.topology_servers import HOST, Sentinels
 
 SHORT = 0.5  # seconds
@@ -14,35 +14,35 @@ async def test_sentinels_that_nobody_reaches_and_names_that_they_do_not_know_are
     sentinels: Sentinels, writes: bool
 ) -> None:
     for url in (f"redis+sentinel://{HOST}:1,{HOST}:2/store", sentinels.url.replace("/store", "/other")):
-        link = Link.open(url, timeout=SHORT)
+        redis = RedisClient.open(url, timeout=SHORT)
         with pytest.raises(StoreUnavailable) as told:
-            await link.call("SET", "a", "1", writes=writes)
+            await redis.call("SET", "a", "1", writes=writes)
         assert told.type is StoreUnavailable
-        await link.close()
+        await redis.close()
 
 
 async def test_one_sentinel_that_answers_is_enough(sentinels: Sentinels) -> None:
-    link = Link.open(sentinels.url.replace("//", f"//{HOST}:1,{HOST}:2,"), timeout=30)
-    assert await link.call("SET", "a", "1", writes=True) == b"OK"
-    assert await link.where("a") == (HOST, sentinels.master().port)
-    await link.close()
+    redis = RedisClient.open(sentinels.url.replace("//", f"//{HOST}:1,{HOST}:2,"), timeout=30)
+    assert await redis.call("SET", "a", "1", writes=True) == b"OK"
+    assert await redis.where("a") == (HOST, sentinels.master().port)
+    await redis.close()
 
 
 async def test_a_master_that_is_made_a_replica_is_neither_written_nor_read(sentinels: Sentinels) -> None:
-    link = Link.open(sentinels.url, timeout=SHORT)
+    redis = RedisClient.open(sentinels.url, timeout=SHORT)
     master = sentinels.master()
     other = next(server for server in sentinels.servers if server is not master)
-    assert await link.call("SET", "a", "1", writes=True) == b"OK"
+    assert await redis.call("SET", "a", "1", writes=True) == b"OK"
     # Behind the back of the Sentinels, who go on to name it.
     master.ask("REPLICAOF", HOST, other.port)
     try:
         with pytest.raises(StoreUnavailable) as told:
-            await link.call("SET", "a", "2", writes=True)
+            await redis.call("SET", "a", "2", writes=True)
         assert told.type is StoreUnavailable
         with pytest.raises(StoreUnavailable):
-            await link.call("GET", "a")
+            await redis.call("GET", "a")
     finally:
         master.ask("REPLICAOF", "NO", "ONE")
-    assert await link.call("GET", "a") == b"1"
-    assert await link.call("SET", "a", "2", writes=True) == b"OK"
-    await link.close()
+    assert await redis.call("GET", "a") == b"1"
+    assert await redis.call("SET", "a", "2", writes=True) == b"OK"
+    await redis.close()

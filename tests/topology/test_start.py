@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from service.errors import StartupError
-from service.redis_client.client import Link
+from service.redis_client.client import RedisClient
 from service.settings import Settings
 from service.store import keys
 from service.store.upkeep import bootstrap
@@ -16,9 +16,9 @@ def settings_for(url: str) -> Settings:
     return Settings(redis_url=url, root_token="root", key_secret="secret", start_timeout=0.0, command_timeout=5.0)
 
 
-async def test_there_is_a_key_on_every_master(cluster: Cluster, link: Link) -> None:
-    names = await link.key_on_every_master(keys.preflight_prefix)
-    owners = [await link.where(name) for name in names]
+async def test_there_is_a_key_on_every_master(cluster: Cluster, redis: RedisClient) -> None:
+    names = await redis.key_on_every_master(keys.preflight_prefix)
+    owners = [await redis.where(name) for name in names]
     assert sorted(owners) == sorted((HOST, master.port) for master in cluster.masters())  # type: ignore[type-var]  # hosts
 
 

@@ -21,7 +21,7 @@ BY_THEMSELVES = {"EVAL", "EVALSHA", "WAIT"}
 
 
 def sent_by_python() -> set[str]:
-    """The first word of every command that is written out: `("HGET", …)`, `link.call("HGET", …)`."""
+    """The first word of every command that is written out: `("HGET", …)`, `redis.call("HGET", …)`."""
     found: set[str] = set()
     for path in Path(service.__file__).parent.rglob("*.py"):
         if path.stem in ("preflight", "embedded"):

@@ -3,7 +3,7 @@
 import fakeredis
 import pytest
 
-from tests.support.fake_client import FakeLink
+from tests.support.fake_client import FakeClient
 from tests.support.machine import try_out
 
 
@@ -11,6 +11,6 @@ from tests.support.machine import try_out
 def test_after_any_operations_a_fake_store_is_what_the_model_says(partitions: int, block_size: int) -> None:
     server = fakeredis.FakeServer()
     try_out(
-        lambda: FakeLink(server),
+        lambda: FakeClient(server),
         partitions=partitions, block_size=block_size, examples=10, steps=20,
     )  # fmt: skip

@@ -12,7 +12,7 @@ from service.configs import terms
 from service.configs.containment import Filter, contains
 from service.configs.document import document, parse
 from service.configs.limits import Limits
-from service.configs.terms import SPILL_LIMIT, Alternatives, filter_demands, member_terms, spill_term, user_term
+from service.configs.terms import SPILL_LIMIT, RequiredTerm, member_terms, required_terms, spill_term, user_term
 from tests.support.strategies import (
     Spelled,
     cases,
@@ -63,9 +63,9 @@ def test_what_a_session_keeps_of_its_terms_gives_them_whole(case: Spelled) -> No
         assert list(member.index_terms) == member_terms(key, values[key])
 
 
-def demands_of(raw: bytes | str) -> tuple[Alternatives, ...]:
+def demands_of(raw: bytes | str) -> tuple[RequiredTerm, ...]:
     found = Filter.parse(raw.encode() if isinstance(raw, str) else raw, AMPLE)
-    return found.demands if found else ()
+    return found.required_terms if found else ()
 
 
 def sha(text: str) -> str:
@@ -183,13 +183,13 @@ def test_a_document_of_many_levels_and_items_is_read_in_one_walk() -> None:
 
 
 def test_a_filter_demands_the_terms_of_its_scalars_or_the_spill_of_their_key() -> None:
-    assert demands_of('{"agent":"bot1","n":1.0}') == (Alternatives('agent="bot1"'), Alternatives("n=1"))
-    assert demands_of('{"a":{"b":[1,{"c":2}]}}') == (Alternatives("a.b[]=1", "a~"), Alternatives("a.b[].c=2", "a~"))
-    assert demands_of('{"a.b":[1]}') == (Alternatives('"a.b"[]=1', '"a.b"~'),)
+    assert demands_of('{"agent":"bot1","n":1.0}') == (RequiredTerm('agent="bot1"'), RequiredTerm("n=1"))
+    assert demands_of('{"a":{"b":[1,{"c":2}]}}') == (RequiredTerm("a.b[]=1", "a~"), RequiredTerm("a.b[].c=2", "a~"))
+    assert demands_of('{"a.b":[1]}') == (RequiredTerm('"a.b"[]=1', '"a.b"~'),)
 
 
 def test_a_filter_that_spills_itself_demands_a_session_that_spills() -> None:
-    assert demands_of(under("a", list(range(65)))) == (Alternatives("a~"),)
+    assert demands_of(under("a", list(range(65)))) == (RequiredTerm("a~"),)
 
 
 @pytest.mark.parametrize("raw", ['{"a":{}}', '{"a":[]}', '{"a":{"b":{}}}', '{"a":[[],{}]}', "{}"])
@@ -262,7 +262,7 @@ def test_a_member_can_be_given_its_terms_as_if_nothing_spilled() -> None:
     wide = list(range(100))
     assert member_terms("a", wide) == [spill_term("a")] == ["a~"]
     assert len(member_terms("a", wide, spill_limit=100)) == 100
-    assert filter_demands({"a": wide}) == (Alternatives("a~"),)
+    assert required_terms({"a": wide}) == (RequiredTerm("a~"),)
 
 
 def test_equal_scalars_of_an_array_are_made_into_a_term_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -166,7 +166,7 @@ async def read_body(call: Call) -> bytes:
     _check_coding(request.headers)
     if (request.content_length or 0) > call.settings.max_body_bytes:
         raise _too_large(call.settings)
-    await _go_on(request)
+    await _send_100_continue(request)
     raw = await _received(call)
     await call.confirm_key()
     return raw
@@ -209,7 +209,7 @@ def _check_coding(headers: Headers) -> None:
             raise UnsupportedContentCoding
 
 
-async def _go_on(request: web.BaseRequest) -> None:
+async def _send_100_continue(request: web.BaseRequest) -> None:
     """Tell a client that asked before sending its body (RFC 9110, 10.1.1) to send it."""
     expected = request.headers.get("Expect")
     if expected is None:
@@ -237,7 +237,7 @@ async def json_body(call: Call) -> Body:
     return Body(values, raw)
 
 
-def whole_number(parameters: Mapping[str, str], name: str, *, default: int, least: int, most: int) -> int:
+def integer(parameters: Mapping[str, str], name: str, *, default: int, least: int, most: int) -> int:
     """A whole number in the query.
 
     Raises:

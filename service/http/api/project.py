@@ -5,15 +5,15 @@ from service.configs.document import document, parse
 from service.errors import BadRequest
 from service.http.api import parsing, representations
 from service.http.server.context import Call
-from service.http.server.response import Answer
+from service.http.server.response import Response
 
 
-async def get(call: Call) -> Answer:
+async def get(call: Call) -> Response:
     """GET /project/configs."""
     return representations.ok(await call.store.configs.get())
 
 
-async def patch(call: Call) -> Answer:
+async def patch(call: Call) -> Response:
     """PATCH /project/configs: the body is the bare object of changes."""
     limits = call.settings
     raw = await parsing.read_body(call)

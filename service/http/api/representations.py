@@ -21,44 +21,44 @@ from service.errors import (
     UnsupportedContentCoding,
     UnsupportedMediaType,
 )
-from service.http.server.response import Answer
-from service.store.rate_limit import Allowance, Rates
+from service.http.server.response import Response
+from service.store.rate_limit import Quota, RateLimiter
 from service.store.sessions import Session
 from service.store.users import User, user_id
 
 _OK = b'{"code":0,"msg":""}'
 
 
-def ok(data: bytes | None = None, *, status: int = 200, etag: str | None = None) -> Answer:
+def ok(data: bytes | None = None, *, status: int = 200, etag: str | None = None) -> Response:
     """A success; `data` is JSON."""
-    return Answer(_OK if data is None else b'{"code":0,"msg":"","data":%b}' % data, status=status, headers=_etag(etag))
+    return Response(_OK if data is None else b'{"code":0,"msg":"","data":%b}' % data, status=status, headers=_etag(etag))
 
 
-def message(text: str) -> Answer:
+def message(text: str) -> Response:
     """A success that says something instead of carrying data."""
-    return Answer(orjson.dumps({"code": 0, "msg": text}))
+    return Response(orjson.dumps({"code": 0, "msg": text}))
 
 
-def ready(warnings: Sequence[str]) -> Answer:
+def ready(warnings: Sequence[str]) -> Response:
     """The service can work; `warnings` are sentences for the operator."""
-    return Answer(orjson.dumps({"code": 0, "msg": "ok", "data": {"warnings": warnings}}))
+    return Response(orjson.dumps({"code": 0, "msg": "ok", "data": {"warnings": warnings}}))
 
 
-def not_modified(etag: str) -> Answer:
+def not_modified(etag: str) -> Response:
     """What the client has is still so."""
-    return Answer(status=304, headers=_etag(etag))
+    return Response(status=304, headers=_etag(etag))
 
 
 def _etag(etag: str | None) -> bytes:
     return b"" if etag is None else b'ETag: "%b"\r\n' % etag.encode()
 
 
-def failure(error: ServiceError) -> Answer:
+def failure(error: ServiceError) -> Response:
     """An error in the envelope, with the header that its status asks for."""
     body: dict[str, object] = {"code": error.status, "msg": error.message, "reason": error.reason}
     if error.detail:
         body["error"] = error.detail
-    answer = Answer(orjson.dumps(body), status=error.status, headers=_headers(error))
+    answer = Response(orjson.dumps(body), status=error.status, headers=_headers(error))
     # What still comes of a request that was too late would be taken for the next one.
     answer.keep_alive = not isinstance(error, RequestTimeout)
     answer.pauses = isinstance(error, Overloaded)
@@ -81,14 +81,14 @@ def _headers(error: ServiceError) -> bytes:
             return b""
 
 
-def rate_headers(rates: Rates, allowance: Allowance) -> bytes:
+def rate_headers(rates: RateLimiter, allowance: Quota) -> bytes:
     """What a key may ask and what is left of it (draft-ietf-httpapi-ratelimit-headers): header lines."""
     window = ceil(rates.burst / rates.per_second)
     return b'RateLimit-Policy: "key";q=%d;w=%d\r\nRateLimit: "key";r=%d;t=%d\r\n' % (
         rates.burst,
         window,
         allowance.left,
-        allowance.whole_in,
+        allowance.reset_after,
     )
 
 

@@ -31,14 +31,14 @@ from service.http.api.schemas import (
     said,
 )
 from service.http.server.context import Call
-from service.http.server.response import Answer
+from service.http.server.response import Response
 from service.http.server.router import BELOW
 
 API = "/api/v1"
 #: Answered however busy the worker is.
 HEALTH = "/health"
 
-Handler = Callable[[Call], Awaitable[Answer]]
+Handler = Callable[[Call], Awaitable[Response]]
 
 
 class Endpoint(NamedTuple):
@@ -63,9 +63,9 @@ class Route(NamedTuple):
         return Endpoint(self.handler, self.operation.names_in("query"), self.operation.names_in("header"))
 
 
-async def describe(call: Call) -> Answer:
+async def describe(call: Call) -> Response:
     """GET /openapi.json: this table, for programs."""
-    return Answer(_description(call.settings))
+    return Response(_description(call.settings))
 
 
 @lru_cache(maxsize=1)

@@ -10,7 +10,7 @@ from service.errors import BadRequest, Unreadable
 from service.http.api import parsing, representations
 from service.http.server.context import Call
 from service.http.server.protocol import client_check
-from service.http.server.response import Answer
+from service.http.server.response import Response
 from service.store import creation, listing
 from service.store.conditions import Conditions
 from service.store.sessions import Session
@@ -20,7 +20,7 @@ from service.store.users import check_identifier
 DEFAULT_LIMIT, MAX_LIMIT = 20, 200
 
 
-async def create(call: Call) -> Answer:
+async def create(call: Call) -> Response:
     """POST /session."""
     limits = call.settings
     _check_create_condition(call.conditions)
@@ -53,7 +53,7 @@ def _check_create_condition(conditions: Conditions) -> None:
         raise BadRequest("If-None-Match must be * on POST /session")
 
 
-async def get(call: Call) -> Answer:
+async def get(call: Call) -> Response:
     """GET /session/{session_id} and GET /session/{session_id}/configs."""
     session = await call.store.sessions.get(parsing.session_id(call.parameter), call.conditions)
     if call.conditions.excludes(session.etag):
@@ -61,10 +61,10 @@ async def get(call: Call) -> Answer:
     return _answer(call, session)
 
 
-async def list_page(call: Call) -> Answer:
+async def list_page(call: Call) -> Response:
     """GET /session."""
     limits, parameters = call.settings, call.query
-    limit = parsing.whole_number(parameters, "limit", default=DEFAULT_LIMIT, least=1, most=MAX_LIMIT)
+    limit = parsing.integer(parameters, "limit", default=DEFAULT_LIMIT, least=1, most=MAX_LIMIT)
     store = call.store.sessions
     cursor = parameters.get("cursor")
     user = parameters.get("user") or None
@@ -93,27 +93,27 @@ async def list_page(call: Call) -> Answer:
     return representations.ok(representations.list_json(items, page.cursor))
 
 
-async def replace(call: Call) -> Answer:
+async def replace(call: Call) -> Response:
     """PUT /session/{session_id}/configs."""
     session_id, document, ttl = await _write(call)
     written = await call.store.sessions.replace(session_id, document, conditions=call.conditions, ttl=ttl)
     return representations.ok(etag=written.etag)
 
 
-async def patch(call: Call) -> Answer:
+async def patch(call: Call) -> Response:
     """PATCH /session/{session_id}/configs."""
     session_id, document, ttl = await _write(call)
     written = await call.store.sessions.patch(session_id, document, conditions=call.conditions, ttl=ttl)
     return representations.ok(b'{"configs":%b}' % written.configs, etag=written.etag)
 
 
-async def delete(call: Call) -> Answer:
+async def delete(call: Call) -> Response:
     """DELETE /session/{session_id}."""
     await call.store.sessions.delete(parsing.session_id(call.parameter), conditions=call.conditions)
     return representations.ok()
 
 
-async def copy(call: Call) -> Answer:
+async def copy(call: Call) -> Response:
     """POST /session/{session_id}/copy."""
     session_id = parsing.session_id(call.parameter)
     new = await creation.copy_session(call.store.users, session_id, str(uuid4()), call.conditions)
@@ -130,7 +130,7 @@ async def _write(call: Call) -> tuple[str, Document, int | None]:
     return session_id, document, body.ttl()
 
 
-def _answer(call: Call, session: Session, *, status: int = 200) -> Answer:
+def _answer(call: Call, session: Session, *, status: int = 200) -> Response:
     if not _readable(session, call.settings):
         raise Unreadable
     return representations.ok(representations.session_json(session, call.store.project.id), status=status, etag=session.etag)

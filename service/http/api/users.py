@@ -2,19 +2,19 @@
 
 from service.http.api import parsing, representations
 from service.http.server.context import Call
-from service.http.server.response import Answer
+from service.http.server.response import Response
 from service.store.users import decode_cursor
 
 #: Users in one page: the most, and what an absent limit or 0 gets.
 MAX_LIMIT = 200
 
 
-async def list_page(call: Call) -> Answer:
+async def list_page(call: Call) -> Response:
     """GET /user/ls."""
     parameters = call.query
     cursor = parameters.get("cursor")
     found, next_cursor = await call.store.users.page(
-        limit=parsing.whole_number(parameters, "limit", default=0, least=0, most=MAX_LIMIT) or MAX_LIMIT,
+        limit=parsing.integer(parameters, "limit", default=0, least=0, most=MAX_LIMIT) or MAX_LIMIT,
         after=decode_cursor(cursor) if cursor else None,
         descending=parsing.boolean(parameters, "time_desc"),
     )
@@ -22,13 +22,13 @@ async def list_page(call: Call) -> Answer:
     return representations.ok(representations.list_json(items, next_cursor))
 
 
-async def delete(call: Call) -> Answer:
+async def delete(call: Call) -> Response:
     """DELETE /user/{identifier}."""
     await call.store.users.delete(parsing.identifier(call.parameter))
     return representations.ok()
 
 
-async def resources(call: Call) -> Answer:
+async def resources(call: Call) -> Response:
     """GET /user/{identifier}/resources."""
     count = await call.store.users.count_sessions(parsing.identifier(call.parameter))
     return representations.ok(b'{"counts":{"sessions_count":%d,"disks_count":0,"skills_count":0}}' % count)

@@ -11,7 +11,7 @@ from aiohttp.web_protocol import RequestHandler
 
 from service.configs.limits import Limits
 from service.http.server.memory import Memory
-from service.http.server.response import Answer
+from service.http.server.response import Response
 from service.settings import Settings
 
 #: Refusals a second to clients that do not wait, and the longest that a connection pauses after one, in seconds.
@@ -23,7 +23,7 @@ BATCHES = 100
 #: The longest line of a header, and the most headers of a request.
 MAX_FIELD_BYTES, MAX_FIELDS = 8190, 128
 
-Dispatch = Callable[[web.BaseRequest], Awaitable[Answer]]
+Dispatch = Callable[[web.BaseRequest], Awaitable[Response]]
 
 
 class Connection(RequestHandler):

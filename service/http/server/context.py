@@ -10,12 +10,12 @@ from aiohttp import web
 
 from service.errors import Unauthorized
 from service.http.server.admission import AdmissionControl, Ticket
-from service.redis_client.client import Link
+from service.redis_client.client import RedisClient
 from service.settings import Settings
 from service.store.conditions import Conditions
 from service.store.listing import LARGE_LISTS
 from service.store.projects import KeyRing, ProjectConfigs, Registry
-from service.store.rate_limit import Rates
+from service.store.rate_limit import RateLimiter
 from service.store.sessions import Project, Sessions
 from service.store.time_slices import Scheduler
 from service.store.upkeep.server_config import ConfigWatch
@@ -35,25 +35,25 @@ class Store:
 class Worker:
     """One worker process: its settings, its way to Redis, and the keys that it knows."""
 
-    def __init__(self, settings: Settings, link: Link) -> None:
+    def __init__(self, settings: Settings, redis: RedisClient) -> None:
         self.settings = settings
-        self.link = link
+        self.redis = redis
         self.admission = AdmissionControl(settings.max_in_flight)
-        self.config_watch = ConfigWatch(link)
-        self.rates = _rates(settings, link)
+        self.config_watch = ConfigWatch(redis)
+        self.rates = _rates(settings, redis)
         self.scans = Scheduler()
         self.large_lists = asyncio.Semaphore(LARGE_LISTS)
-        self.keys = KeyRing(Registry(link, settings.key_secret), self._store, settings.partitions)
+        self.keys = KeyRing(Registry(redis, settings.key_secret), self._store, settings.partitions)
 
     def _store(self, project: Project) -> Store:
-        sessions = Sessions(self.link, project, self.settings, self.settings.partitions)
+        sessions = Sessions(self.redis, project, self.settings, self.settings.partitions)
         return Store(project, sessions, Users(sessions), ProjectConfigs(sessions))
 
 
-def _rates(settings: Settings, link: Link) -> Rates | None:
+def _rates(settings: Settings, redis: RedisClient) -> RateLimiter | None:
     if not settings.rate_limit:
         return None
-    return Rates(link, settings.key_secret, settings.rate_limit, settings.rate_burst or ceil(settings.rate_limit))
+    return RateLimiter(redis, settings.key_secret, settings.rate_limit, settings.rate_burst or ceil(settings.rate_limit))
 
 
 class Call(NamedTuple):
@@ -83,7 +83,7 @@ class Call(NamedTuple):
             Unauthorized: the key was revoked meanwhile, or opens another project.
             LayoutChanged: the store has another number of partitions.
         """
-        opened = await self.worker.keys.open(self.request.headers.get("Authorization", ""))
+        opened = await self.worker.keys.authenticate(self.request.headers.get("Authorization", ""))
         if opened.project != self.store.project:
             raise Unauthorized
 

@@ -15,11 +15,11 @@ from service.http.api.routes import API, HEALTH, NOT_SERVED, ROUTES
 from service.http.server import query
 from service.http.server.admission import Ticket
 from service.http.server.context import Call, Store, Worker
-from service.http.server.protocol import has_left, is_extra
-from service.http.server.response import Answer
+from service.http.server.protocol import client_is_gone, is_extra
+from service.http.server.response import Response
 from service.http.server.router import Router
 from service.store.conditions import UNCONDITIONAL
-from service.store.rate_limit import Rates
+from service.store.rate_limit import RateLimiter
 
 log = logging.getLogger("service")
 access_log = logging.getLogger("service.access")
@@ -37,7 +37,7 @@ class Dispatch:
         self._ending = False
         self._drained: asyncio.Future[None] | None = None
 
-    async def __call__(self, request: web.BaseRequest) -> Answer:
+    async def __call__(self, request: web.BaseRequest) -> Response:
         """Answer in the envelope, whatever happens."""
         self._admission.in_flight += 1
         started = time.monotonic() if self._logs else 0.0
@@ -54,7 +54,7 @@ class Dispatch:
                 if not self._admission.acquire(ticket):
                     await self._admission.wait(ticket)
                     # Do no work that nobody will read.
-                    if has_left(request):
+                    if client_is_gone(request):
                         raise Overloaded
                 answer = await self._served(request, path, raw_query, ticket)
         except ServiceError as error:
@@ -77,19 +77,19 @@ class Dispatch:
             answer.keep_alive = False
         return answer
 
-    async def _served(self, request: web.BaseRequest, path: str, raw_query: str, ticket: Ticket) -> Answer:
+    async def _served(self, request: web.BaseRequest, path: str, raw_query: str, ticket: Ticket) -> Response:
         opened = None
         # By the decoded path, as routes are found: /%61pi/v1 leads to the API too. Unknown paths of the API need a key as well.
         # An escaped character takes three, so that more than this need not be decoded.
         if (unquote(path[: 3 * len(API)]) if "%" in path else path).startswith(API):
-            opened = await self._worker.keys.open(parsing.authorization(request.headers))
+            opened = await self._worker.keys.authenticate(parsing.authorization(request.headers))
             if self._rates is not None:
                 return await self._rated(request, path, raw_query, ticket, opened, self._rates)
         return await self._handled(request, path, raw_query, ticket, opened)
 
     async def _handled(
         self, request: web.BaseRequest, path: str, raw_query: str, ticket: Ticket, opened: Store | None
-    ) -> Answer:
+    ) -> Response:
         """As `_routed`. Where a write finds nobody's keys, a new look-up of the API key says whether its project is gone.
 
         Raises:
@@ -100,12 +100,12 @@ class Dispatch:
         try:
             return await self._routed(request, path, raw_query, ticket, opened)
         except StateIncomplete:
-            await self._worker.keys.open(request.headers.get("Authorization", ""), anew=True)
+            await self._worker.keys.authenticate(request.headers.get("Authorization", ""), anew=True)
             raise
 
     def _routed(
         self, request: web.BaseRequest, path: str, raw_query: str, ticket: Ticket, opened: Store | None
-    ) -> Awaitable[Answer]:
+    ) -> Awaitable[Response]:
         """The handler's answer, once all that the request asks for is known to be something that its route takes."""
         method = request.method
         endpoint, parameter = self._router.find(method, path)
@@ -117,10 +117,10 @@ class Dispatch:
         return endpoint.handler(Call(request, parameter, self._worker, ticket, opened, parameters, preconditions))
 
     async def _rated(
-        self, request: web.BaseRequest, path: str, raw_query: str, ticket: Ticket, opened: Store, rates: Rates
-    ) -> Answer:
+        self, request: web.BaseRequest, path: str, raw_query: str, ticket: Ticket, opened: Store, rates: RateLimiter
+    ) -> Response:
         """As `_served`, within the rate of the key; every answer tells what is left of it."""
-        allowance = await rates.take(parsing.key(request.headers))
+        allowance = await rates.acquire(parsing.key(request.headers))
         try:
             if allowance.wait:
                 raise TooManyRequests(allowance.wait)
@@ -131,7 +131,7 @@ class Dispatch:
         answer.headers += representations.rate_headers(rates, allowance)
         return answer
 
-    def begin_end(self) -> None:
+    def start_draining(self) -> None:
         """Let every answer from here on close its connection."""
         self._ending = True
 

@@ -22,7 +22,7 @@ from service.http.api import parsing, representations
 from service.http.server.connections import MAX_FIELD_BYTES, MAX_FIELDS, Server
 from service.http.server.memory import COPIES, GRACE, UNCOUNTED_BYTES
 from service.http.server.receiver import Receiver, head_cost
-from service.http.server.response import Answer
+from service.http.server.response import Response
 
 log = logging.getLogger("service")
 access_log = logging.getLogger("service.access")
@@ -69,11 +69,11 @@ class Protocol(Receiver):
     def _refuse(self) -> None:
         """Answer 503, but first wait for the request: it may be the health check, which is always answered."""
         if self._server.extra_connections == EXTRA_CONNECTIONS:
-            self._say_last(Overloaded())
+            self._send_and_close(Overloaded())
             return
         self._server.extra_connections += 1
         self.is_extra = True
-        self._head_timer = self._loop.call_later(EXTRA_WAIT, self._say_last, Overloaded())
+        self._head_timer = self._loop.call_later(EXTRA_WAIT, self._send_and_close, Overloaded())
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """Let go of it."""
@@ -121,18 +121,18 @@ class Protocol(Receiver):
         """The head of a request has begun and does not end."""
         self._head_timer = None
         if self.silent:
-            self._say_last(RequestTimeout())
+            self._send_and_close(RequestTimeout())
         elif self.transport is not None:
             # A request before it is still being answered.
             self._start_head_timer()
 
-    def _say_last(self, error: ServiceError) -> None:
+    def _send_and_close(self, error: ServiceError) -> None:
         """Send an answer that no request gets, and close the connection."""
         if self.transport is not None:
             self.transport.write(self._last_answer(error, {}).render(with_body=True, http_1_0=False))
         self.force_close()
 
-    def _last_answer(self, error: ServiceError, headers: Mapping[str, str]) -> Answer:
+    def _last_answer(self, error: ServiceError, headers: Mapping[str, str]) -> Response:
         answer = representations.failure(error)
         request_id = parsing.request_id(headers)
         answer.headers += b"X-Request-Id: %b\r\n" % request_id.encode()
@@ -197,7 +197,7 @@ class Protocol(Receiver):
             async with asyncio.timeout(self._lingering_time):
                 await self._closed
 
-    def _has_memory_for(self, request: web.BaseRequest, resp: Answer) -> bool:
+    def _has_memory_for(self, request: web.BaseRequest, resp: Response) -> bool:
         """Whether an answer can wait for its client. What a write has done must be answered, and is not long."""
         return request.method != "GET" or len(resp.body) < LARGE_ANSWER or self._server.memory.has_room(len(resp.body))
 
@@ -276,7 +276,7 @@ class Protocol(Receiver):
             super().log_exception(*args, **kw)
 
 
-def has_left(request: web.BaseRequest) -> bool:
+def client_is_gone(request: web.BaseRequest) -> bool:
     """Whether the client of a request is gone, or has at least ended its side of the connection."""
     protocol = request.protocol
     return request.transport is None or (isinstance(protocol, Protocol) and protocol.ended)
@@ -291,7 +291,7 @@ def client_check(request: web.BaseRequest) -> Callable[[], bool]:
     started = monotonic()
 
     def is_gone() -> bool:
-        return request.transport is None or (has_left(request) and monotonic() - started > HALF_CLOSED_PATIENCE)
+        return request.transport is None or (client_is_gone(request) and monotonic() - started > HALF_CLOSED_PATIENCE)
 
     return is_gone
 

@@ -9,7 +9,7 @@ _REASONS = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode(
 _BODILESS = frozenset({204, 304})
 
 
-class Answer:
+class Response:
     """One answer; `headers` are whole lines, each ended by CRLF.
 
     After one that `pauses`, its connection is left alone for a moment.

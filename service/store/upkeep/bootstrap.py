@@ -7,7 +7,7 @@ from time import monotonic
 
 from service.errors import StartupError, StoreUnavailable
 from service.redis_client import admin, diagnosis, replies, url
-from service.redis_client.client import Link, checked
+from service.redis_client.client import RedisClient, checked
 from service.redis_client.errors import RedisError, ResponseError
 from service.settings import Settings, flag
 from service.store import keys, manifest
@@ -93,12 +93,12 @@ async def _prepare(settings: Settings) -> None:
         StoreUnavailable: it is not.
         StartupError: as `prepare`.
     """
-    link = Link.open(settings.redis_url, timeout=settings.command_timeout, min_replicas=settings.min_replicas)
+    redis = RedisClient.open(settings.redis_url, timeout=settings.command_timeout, min_replicas=settings.min_replicas)
     try:
-        await preflight(link)
-        await check_configuration(link)
-        await check_store(link, settings)
-        registry = Registry(link, settings.key_secret)
+        await preflight(redis)
+        await check_configuration(redis)
+        await check_store(redis, settings)
+        registry = Registry(redis, settings.key_secret)
         project = await registry.ensure(DEFAULT_PROJECT)
         # States of earlier releases do not name their owner, nor do those of projects that one creates meanwhile.
         await registry.complete_states()
@@ -106,16 +106,16 @@ async def _prepare(settings: Settings) -> None:
     except RedisError as error:
         raise StartupError(f"Redis refused: {error}") from error
     finally:
-        await link.close()
+        await redis.close()
 
 
-async def check_configuration(link: Link) -> None:
+async def check_configuration(redis: RedisClient) -> None:
     """Log what is unwise in the configuration of Redis.
 
     Raises:
         StartupError: it may evict any key.
     """
-    config = await server_config.read(link)
+    config = await server_config.read(redis)
     if config.evicts:
         raise StartupError(config.eviction_problem)
     for warning in config.warnings:
@@ -132,29 +132,29 @@ async def set_root_key(registry: Registry, project: Project, key: str, *, replac
     check = known[:CHECK_LENGTH].encode()
     if not replace and await registry.hashes(project, ROOT_KEY) - {known}:
         raise StartupError(_OTHER_ROOT_KEY)
-    stored = await registry.link.call("HGET", keys.STORE, "root_key_check")
+    stored = await registry.redis.call("HGET", keys.STORE, "root_key_check")
     if stored != check and (replace or stored is None):
         # Of servers that start on a new store together, the first decides. A store that is full takes no write.
-        await registry.link.call("HSET" if replace else "HSETNX", keys.STORE, "root_key_check", check, writes=True)
-        stored = await registry.link.call("HGET", keys.STORE, "root_key_check")
+        await registry.redis.call("HSET" if replace else "HSETNX", keys.STORE, "root_key_check", check, writes=True)
+        stored = await registry.redis.call("HGET", keys.STORE, "root_key_check")
     if stored != check:
         raise StartupError(_OTHER_ROOT_KEY)
     await registry.add_key(project, key, name=ROOT_KEY)
     await registry.revoke_keys(project, name=ROOT_KEY, but=key)
 
 
-async def check_store(link: Link, settings: Settings) -> None:
+async def check_store(redis: RedisClient, settings: Settings) -> None:
     """Record in a new store how it is laid out; hold an old one to it.
 
     Raises:
         StartupError: it was made with another layout, number of partitions, block size or key secret, or is being moved; or
             servers with another number of partitions still run on a store that was emptied.
     """
-    is_new = not await manifest.exists(link)
+    is_new = not await manifest.exists(redis)
     if not is_new:
-        await manifest.partitions_at_rest(link)
+        await manifest.settled_partitions(redis)
     else:
-        await _refuse_other_servers(link, settings.partitions)
+        await _refuse_other_servers(redis, settings.partitions)
     expected = {
         "partitions": str(settings.partitions),
         "block_size": str(keys.BLOCK_SIZE),
@@ -162,12 +162,12 @@ async def check_store(link: Link, settings: Settings) -> None:
         "key_secret_check": digest("key secret check", settings.key_secret)[:CHECK_LENGTH],
     }
     fields = manifest.VERSIONS | expected
-    replies = await link.batch([("HSETNX", keys.STORE, name, value) for name, value in fields.items()], writes=True)
+    replies = await redis.batch([("HSETNX", keys.STORE, name, value) for name, value in fields.items()], writes=True)
     if is_new:
         checked(replies)  # an old store may be full, and has these fields
     # What another server wrote meanwhile counts as well.
-    await manifest.partitions_at_rest(link)
-    stored = await link.call("HMGET", keys.STORE, *expected)
+    await manifest.settled_partitions(redis)
+    stored = await redis.call("HMGET", keys.STORE, *expected)
     for (name, value), actual in zip(expected.items(), stored, strict=True):
         if actual is None or actual.decode() == value:
             continue
@@ -176,14 +176,14 @@ async def check_store(link: Link, settings: Settings) -> None:
         raise StartupError(f"this store was made with {name} {actual.decode()}, not {value}")
 
 
-async def _refuse_other_servers(link: Link, partitions: int) -> None:
+async def _refuse_other_servers(redis: RedisClient, partitions: int) -> None:
     """Leave an emptied store to the servers that still run on it, if their number of partitions is another one.
 
     Raises:
         StartupError: there are such servers.
     """
     try:
-        others = await admin.partitions_of_servers(link) - {partitions}
+        others = await admin.partitions_of_servers(redis) - {partitions}
     except (ResponseError, StoreUnavailable) as error:
         if isinstance(error, StoreUnavailable) and error.may_pass:
             raise

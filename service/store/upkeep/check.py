@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 from service.redis_client import admin
-from service.redis_client.client import Link
+from service.redis_client.client import RedisClient
 from service.store.keys import (
     DERIVED,
     PARTITION_KINDS,
@@ -44,7 +44,7 @@ Located = tuple[str, Finding]
 class StoreCheck:
     """A check of `projects`. With `whole`, they are all of the store's, and every other key of ours is looked at, too."""
 
-    link: Link
+    redis: RedisClient
     projects: Sequence[Project]
     layout: Layout
     whole: bool = True
@@ -74,7 +74,7 @@ class StoreCheck:
         again = self._relisted + [project for project in self.projects if project.slug in moved]
         if again:
             # What was moved is in no list and no index yet, and has left its members in those of its old partition.
-            async for located in StoreCheck(self.link, again, self.layout, whole=False, repair=self.repair).findings():
+            async for located in StoreCheck(self.redis, again, self.layout, whole=False, repair=self.repair).findings():
                 if located not in stuck:
                     yield located
 
@@ -82,13 +82,13 @@ class StoreCheck:
         number = int(finding.term.removeprefix(f"scc:{{{slug}.").removesuffix("}:"))
         found_in = Partition(slug, number, self.layout.block_size)
         target = Partition(slug, partition_number(finding.id, self.layout.partitions))
-        return await relocate(self.link, found_in, self._checks[target.prefix].partition, finding.id)
+        return await relocate(self.redis, found_in, self._checks[target.prefix].partition, finding.id)
 
     async def _all_findings(self) -> AsyncIterator[Located]:
         """Every difference but those of projects that are listed again, or got a session back."""
         async for located in self._check_projects():
             yield located
-        async for names in admin.scan(self.link, self._pattern(), self.progress):
+        async for names in admin.scan(self.redis, self._pattern(), self.progress):
             async for located in self._claim(names):
                 yield located
         async for located in self._check_unlisted():
@@ -107,8 +107,10 @@ class StoreCheck:
         for project in self.projects:
             count = self.layout.partitions
             for partition in all_partitions(project.slug, Owner(project.id, count), count, self.layout.block_size):
-                self._checks[partition.prefix] = Check(self.link, partition, self.repair, self.progress, self.layout.partitions)
-            async for finding in records.check_project(self.link, project, repair=self.repair):
+                self._checks[partition.prefix] = Check(
+                    self.redis, partition, self.repair, self.progress, self.layout.partitions
+                )
+            async for finding in records.check_project(self.redis, project, repair=self.repair):
                 yield project.slug, finding
             for number in range(self.layout.partitions):
                 async for finding in self._checks[Partition(project.slug, number).prefix].walk():
@@ -139,7 +141,7 @@ class StoreCheck:
             check = self._checks[prefix]
             async for finding in check.look_at(members):
                 yield check.partition.slug, finding
-        async for finding in records.check_tokens(self.link, digests, repair=self.repair):
+        async for finding in records.check_tokens(self.redis, digests, repair=self.repair):
             yield "", finding
 
     def _is_of_partition(self, raw: bytes, match: re.Match[str]) -> bool:
@@ -156,7 +158,7 @@ class StoreCheck:
     async def _check_kind(self, name: str, kind: str) -> list[Finding]:
         if kind in ("store", "projects", "token"):
             return []  # The records are checked by what they say.
-        return await verify_type(self.link, name, STORE_KINDS[kind], derived=True, repair=self.repair)
+        return await verify_type(self.redis, name, STORE_KINDS[kind], derived=True, repair=self.repair)
 
     async def _check_other(self, raw: bytes, name: str) -> AsyncIterator[Located]:
         """A key that no partition in use has."""
@@ -174,7 +176,7 @@ class StoreCheck:
         elif kind in DERIVED or kind in ("order", "state"):
             yield slug, Finding("derived" if _is_utf8(raw) else "name", readable(raw))
             if self.repair:
-                await self.link.call("UNLINK", raw, writes=True)
+                await self.redis.call("UNLINK", raw, writes=True)
         else:
             yield slug, Finding("unknown" if _is_utf8(raw) else "name", readable(raw), repairable=False)
 
@@ -192,7 +194,7 @@ class StoreCheck:
             # A project that is created is listed first; one that is deleted loses its listing before, or after, its keys.
             await asyncio.sleep(partition_check.UNDER_WAY)
         for slug, name in self._unlisted.items():
-            finding, project = await records.check_listing(self.link, slug, name, repair=self.repair)
+            finding, project = await records.check_listing(self.redis, slug, name, repair=self.repair)
             if finding is not None:
                 yield slug, finding
             if project is not None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from service.configs.ttl import LAST_MOMENT
-from service.redis_client.client import Link
+from service.redis_client.client import RedisClient
 from service.redis_client.replies import WrongType
 from service.store import scripts
 from service.store.keys import Partition
@@ -50,17 +50,19 @@ class Numbering:
         return Finding("order", session.id) if session.created_at <= last.created_at else None
 
 
-async def listed_sessions(link: Link, partition: Partition, after: str = "-inf") -> AsyncIterator[list[tuple[bytes, bytes]]]:
+async def listed_sessions(
+    redis: RedisClient, partition: Partition, after: str = "-inf"
+) -> AsyncIterator[list[tuple[bytes, bytes]]]:
     """Ids and serials in the order of the serials, as they are stored: either may be damaged. `SESSIONS_BATCH` at a time."""
     start: str | bytes = after
     while True:
-        page = await _listed(link, partition, start, "+inf", "LIMIT", 0, SESSIONS_BATCH)
+        page = await _listed(redis, partition, start, "+inf", "LIMIT", 0, SESSIONS_BATCH)
         if not page:
             return
         last, is_last = page[-1][1], len(page) < SESSIONS_BATCH
         if not is_last:
             # Those that share the last serial may be on this page in part only.
-            page = [pair for pair in page if pair[1] != last] + await _listed(link, partition, last, last)
+            page = [pair for pair in page if pair[1] != last] + await _listed(redis, partition, last, last)
         for first in range(0, len(page), SESSIONS_BATCH):
             yield page[first : first + SESSIONS_BATCH]
         if is_last:
@@ -69,16 +71,16 @@ async def listed_sessions(link: Link, partition: Partition, after: str = "-inf")
 
 
 async def _listed(
-    link: Link, partition: Partition, start: str | bytes, stop: str | bytes, *limit: str | int
+    redis: RedisClient, partition: Partition, start: str | bytes, stop: str | bytes, *limit: str | int
 ) -> list[tuple[bytes, bytes]]:
-    flat = await link.call("ZRANGEBYSCORE", partition.sessions, start, stop, "WITHSCORES", *limit)
+    flat = await redis.call("ZRANGEBYSCORE", partition.sessions, start, stop, "WITHSCORES", *limit)
     return list(zip(flat[::2], flat[1::2], strict=True))
 
 
-async def numbered_sessions(link: Link, partition: Partition, after: str = "-inf") -> AsyncIterator[Numbered]:
+async def numbered_sessions(redis: RedisClient, partition: Partition, after: str = "-inf") -> AsyncIterator[Numbered]:
     """The sessions that are listed under the serial in their hash, in the order of their serials."""
-    async for page in listed_sessions(link, partition, after):
-        replies = await link.batch([("HMGET", _hash_key(partition, name), "serial", "created_at") for name, _ in page])
+    async for page in listed_sessions(redis, partition, after):
+        replies = await redis.batch([("HMGET", _hash_key(partition, name), "serial", "created_at") for name, _ in page])
         for (name, score), fields in zip(page, replies, strict=True):
             if isinstance(fields, WrongType):
                 continue
@@ -93,20 +95,20 @@ def _hash_key(partition: Partition, name: bytes) -> bytes:
     return partition.session("").encode() + name
 
 
-async def renumber(link: Link, partition: Partition) -> AsyncIterator[Finding]:
+async def renumber(redis: RedisClient, partition: Partition) -> AsyncIterator[Finding]:
     """Give new serials to the sessions whose serials are not in the order of creation, or not theirs alone."""
     numbering, is_right = Numbering(), True
-    async for session in numbered_sessions(link, partition):
+    async for session in numbered_sessions(redis, partition):
         finding = numbering.observe(session)
         if finding is not None:
             is_right = False
             yield finding
     if is_right:
         return
-    sessions = [session async for session in numbered_sessions(link, partition)]
-    moved, first = await _reserve(link, partition, misnumbered(sessions), max(session.serial for session in sessions))
+    sessions = [session async for session in numbered_sessions(redis, partition)]
+    moved, first = await _reserve(redis, partition, misnumbered(sessions), max(session.serial for session in sessions))
     for serial, session in enumerate(moved, first):
-        async for finding in _renumber(link, partition, session, serial):
+        async for finding in _renumber(redis, partition, session, serial):
             yield finding
 
 
@@ -120,35 +122,35 @@ def misnumbered(sessions: Sequence[Numbered]) -> list[Numbered]:
     return []
 
 
-async def _reserve(link: Link, partition: Partition, moved: list[Numbered], top: int) -> tuple[list[Numbered], int]:
+async def _reserve(redis: RedisClient, partition: Partition, moved: list[Numbered], top: int) -> tuple[list[Numbered], int]:
     """Reserve consecutive serials above `top` for `moved` and what was created since; returns those, and the first serial."""
     first = 0
     for _ in range(ATTEMPTS):
-        end = await link.call("HINCRBY", partition.state, "serial", len(moved), writes=True)
+        end = await redis.call("HINCRBY", partition.state, "serial", len(moved), writes=True)
         if end - len(moved) < top:
-            end = await link.call("HINCRBY", partition.state, "serial", top - end + len(moved), writes=True)
+            end = await redis.call("HINCRBY", partition.state, "serial", top - end + len(moved), writes=True)
         first = end - len(moved) + 1
-        newer = [each async for each in numbered_sessions(link, partition, f"({top}") if each.serial < first]
+        newer = [each async for each in numbered_sessions(redis, partition, f"({top}") if each.serial < first]
         if not newer:
             break
         moved, top = moved + newer, newer[-1].serial
     return moved, first
 
 
-async def _renumber(link: Link, partition: Partition, session: Numbered, serial: int) -> AsyncIterator[Finding]:
+async def _renumber(redis: RedisClient, partition: Partition, session: Numbered, serial: int) -> AsyncIterator[Finding]:
     try:
-        await _run_renumber(link, partition, session, serial)
+        await _run_renumber(redis, partition, session, serial)
     except WrongType:
         blocks = {partition.block_of(number) for number in (session.serial, serial)}
-        async for finding in verify_types(link, partition, session.id, blocks, repair=True):
+        async for finding in verify_types(redis, partition, session.id, blocks, repair=True):
             yield finding
         with suppress(WrongType):  # Its terms field is damaged too; the next check goes on from here.
-            await _run_renumber(link, partition, session, serial)
+            await _run_renumber(redis, partition, session, serial)
 
 
-async def _run_renumber(link: Link, partition: Partition, session: Numbered, serial: int) -> None:
+async def _run_renumber(redis: RedisClient, partition: Partition, session: Numbered, serial: int) -> None:
     await RENUMBER.run(
-        link,
+        redis,
         (partition.session(session.id), partition.sessions),
         (*partition.arguments, session.id, session.serial, serial),
     )

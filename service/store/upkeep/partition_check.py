@@ -16,7 +16,7 @@ import orjson
 
 from service.errors import StateIncomplete, Unauthorized
 from service.redis_client import admin
-from service.redis_client.client import Link, checked
+from service.redis_client.client import RedisClient, checked
 from service.redis_client.multiplexer import Command
 from service.redis_client.replies import WrongType
 from service.store import default_ttl, keys, scripts
@@ -53,7 +53,7 @@ _FIELDS = ("configs", "terms", "user", "expires_at", *NUMBERS)
 class Check:
     """A check of one partition of `partitions`. `progress` is called with the number of sessions or keys just read."""
 
-    link: Link
+    redis: RedisClient
     partition: Partition
     repair: bool = False
     progress: Callable[[int], object] = lambda _: None
@@ -74,7 +74,7 @@ class Check:
         """Every difference in this partition alone, confirmed."""
         async for finding in self.walk():
             yield finding
-        async for names in admin.scan(self.link, f"{self.partition.prefix}*", self.progress):
+        async for names in admin.scan(self.redis, f"{self.partition.prefix}*", self.progress):
             parsed = [keys.split(name.decode(errors="surrogateescape")) for name in names]
             async for finding in self.look_at([(kind, rest) for _, kind, rest in parsed]):
                 yield finding
@@ -88,7 +88,7 @@ class Check:
         if self._is_blocked:
             return
         if self.repair:
-            async for finding in renumber(self.link, self.partition):
+            async for finding in renumber(self.redis, self.partition):
                 if self._is_new(finding):
                     yield finding
         async for block in self._blocks():
@@ -126,7 +126,7 @@ class Check:
                 async for finding in self._verify(session_id, terms):
                     yield finding
             if self._is_renumbered:
-                async for finding in renumber(self.link, self.partition):
+                async for finding in renumber(self.redis, self.partition):
                     if self._is_new(finding):
                         yield finding
             async for finding in self._check_state():
@@ -143,7 +143,7 @@ class Check:
     async def _check_head(self) -> AsyncIterator[Finding]:
         """The keys that everything else goes by."""
         for key in (self.partition.sessions, self.partition.expiring):
-            for finding in await verify_type(self.link, key, "zset", derived=True, repair=self.repair):
+            for finding in await verify_type(self.redis, key, "zset", derived=True, repair=self.repair):
                 self._is_blocked = not self.repair
                 yield finding
         if not self._is_blocked:
@@ -155,7 +155,7 @@ class Check:
         if "owner" in kinds:
             # A project is listed before its partitions' states are written, and its states go before its listing.
             await asyncio.sleep(UNDER_WAY)
-            if await self.link.call("HGET", keys.PROJECTS, self.partition.slug) != self.partition.owner.project_id.encode():
+            if await self.redis.call("HGET", keys.PROJECTS, self.partition.slug) != self.partition.owner.project_id.encode():
                 return
         if kinds:
             for kind in await self._verify_state(repair=self.repair):
@@ -164,16 +164,16 @@ class Check:
     async def _verify_state(self, *, repair: bool) -> list[str]:
         partition = self.partition
         arguments = (partition.prefix, *partition.owner, int(repair))
-        kinds = await VERIFY_STATE.run(self.link, (partition.state, partition.sessions), arguments, writes=repair)
+        kinds = await VERIFY_STATE.run(self.redis, (partition.state, partition.sessions), arguments, writes=repair)
         return [kind.decode() for kind in kinds]
 
     async def _blocks(self) -> AsyncIterator[Block]:
         """The sessions in the order of their serials, gathered into blocks."""
         block = Block(0)
-        async for page in listed_sessions(self.link, self.partition):
+        async for page in listed_sessions(self.redis, self.partition):
             commands: list[Command] = [("HMGET", self.partition.session(readable(name)), *_FIELDS) for name, _ in page]
             commands += [("ZSCORE", self.partition.expiring, name) for name, _ in page]
-            replies = await self.link.batch(commands)
+            replies = await self.redis.batch(commands)
             for (name, score), fields, expiring in zip(page, replies[: len(page)], replies[len(page) :], strict=True):
                 number = self._block_number(score, block.number)
                 if block.number != number:
@@ -226,7 +226,7 @@ class Check:
         for name in block.broken_ids:
             yield Finding("ghost", readable(name))
             if self.repair:
-                await self.link.call("ZREM", self.partition.sessions, name, writes=True)
+                await self.redis.call("ZREM", self.partition.sessions, name, writes=True)
         for session_id, terms in block.suspects.items():
             async for finding in self._verify(session_id, terms):
                 yield finding
@@ -244,7 +244,7 @@ class Check:
             for term in batch:
                 commands.append(("SMEMBERS", self.partition.index(block.number, term)))
                 commands.append(("SISMEMBER", self.partition.blocks(term), block.number))
-            replies = await self.link.batch(commands)
+            replies = await self.redis.batch(commands)
             for term, members, is_listed in zip(batch, replies[::2], replies[1::2], strict=True):
                 for key, reply in (
                     (self.partition.index(block.number, term), members),
@@ -259,7 +259,7 @@ class Check:
     async def _verify(self, session_id: str, suspects: Iterable[str] = ()) -> AsyncIterator[Finding]:
         """Verify a session; with a key of the wrong type among those of its index, that key, and the session later."""
         try:
-            findings = await verify_session(self.link, self.partition, session_id, suspects=suspects, repair=self.repair)
+            findings = await verify_session(self.redis, self.partition, session_id, suspects=suspects, repair=self.repair)
         except WrongType:
             findings = [finding async for finding in self._wrong_types(session_id, suspects)]
             self._postponed[session_id] = tuple(suspects)
@@ -268,13 +268,15 @@ class Check:
             yield finding
 
     async def _wrong_types(self, session_id: str, suspects: Iterable[str]) -> AsyncIterator[Finding]:
-        serial = await self.link.call("HGET", self.partition.session(session_id), "serial")
+        serial = await self.redis.call("HGET", self.partition.session(session_id), "serial")
         blocks = [self.partition.block_of(int(serial))] if is_number(serial, MAX_INTEGER) else []
-        async for finding in verify_types(self.link, self.partition, session_id, blocks, suspects=suspects, repair=self.repair):
+        async for finding in verify_types(
+            self.redis, self.partition, session_id, blocks, suspects=suspects, repair=self.repair
+        ):
             yield finding
 
     async def _verify_type(self, key: str) -> AsyncIterator[Finding]:
-        for finding in filter(self._is_new, await verify_type(self.link, key, "set", derived=True, repair=self.repair)):
+        for finding in filter(self._is_new, await verify_type(self.redis, key, "set", derived=True, repair=self.repair)):
             yield finding
 
     async def _verify_set(self, block: str, term: str, serials: Sequence[bytes]) -> AsyncIterator[Finding]:
@@ -282,7 +284,7 @@ class Check:
             async for finding in self._verify_type(key):
                 yield finding
         with suppress(WrongType):  # reported just now
-            for finding in await verify_set(self.link, self.partition, block, term, serials, repair=self.repair):
+            for finding in await verify_set(self.redis, self.partition, block, term, serials, repair=self.repair):
                 yield finding
 
     async def _gather_unknown_users(self, users: dict[bytes, tuple[str, bytes]]) -> None:
@@ -292,33 +294,35 @@ class Check:
 
     async def _are_known(self, users: Sequence[bytes]) -> list[bool]:
         """Whether each of some users, a JSON string, is registered; all of them where the users cannot be read."""
-        replies = await self.link.batch([("ZSCORE", keys.users_key(self.partition.slug), orjson.loads(user)) for user in users])
+        replies = await self.redis.batch(
+            [("ZSCORE", keys.users_key(self.partition.slug), orjson.loads(user)) for user in users]
+        )
         return [isinstance(reply, WrongType) or checked([reply])[0] is not None for reply in replies]
 
     async def _check_users(self) -> AsyncIterator[Finding]:
         if self._unknown_users:
             await asyncio.sleep(UNDER_WAY)
         for user, (session_id, serial) in self._unknown_users.items():
-            fields = await self.link.call("HMGET", self.partition.session(session_id), "user", "serial")
+            fields = await self.redis.call("HMGET", self.partition.session(session_id), "user", "serial")
             if fields == [user, serial] and not (await self._are_known([user]))[0]:
                 yield Finding("user", session_id)
                 if self.repair:
                     slug = self.partition.slug
                     users = (keys.users_key(slug), keys.expected_users_key(slug), keys.project_key(slug))
                     with suppress(WrongType, StateIncomplete, Unauthorized):  # The check of the record has reported it.
-                        await REGISTER_USER.run(self.link, users, (self.partition.owner.project_id, orjson.loads(user)))
+                        await REGISTER_USER.run(self.redis, users, (self.partition.owner.project_id, orjson.loads(user)))
 
     async def _check_expiring(self) -> AsyncIterator[Finding]:
         """Sessions that should expire and that the walk cannot meet."""
         cursor = b"0"
         while True:
-            cursor, flat = await self.link.call("ZSCAN", self.partition.expiring, cursor, "COUNT", admin.SCAN_BATCH)
-            scores = checked(await self.link.batch([("ZSCORE", self.partition.sessions, name) for name in flat[::2]]))
+            cursor, flat = await self.redis.call("ZSCAN", self.partition.expiring, cursor, "COUNT", admin.SCAN_BATCH)
+            scores = checked(await self.redis.batch([("ZSCORE", self.partition.sessions, name) for name in flat[::2]]))
             for name, score in zip(flat[::2], scores, strict=True):
                 if not is_text(name):
                     yield Finding("lifetime", readable(name))
                     if self.repair:
-                        await self.link.call("ZREM", self.partition.expiring, name, writes=True)
+                        await self.redis.call("ZREM", self.partition.expiring, name, writes=True)
                 elif score is None:
                     async for finding in self._verify(name.decode()):
                         yield finding
@@ -327,19 +331,19 @@ class Check:
 
     async def _check_default(self) -> AsyncIterator[Finding]:
         try:
-            if await default_ttl.is_told(self.link, self.partition):
+            if await default_ttl.is_current(self.redis, self.partition):
                 return
             # A change is told to the partitions after it was made.
             await asyncio.sleep(UNDER_WAY)
-            if not await default_ttl.is_told(self.link, self.partition):
+            if not await default_ttl.is_current(self.redis, self.partition):
                 yield Finding("default", str(self.partition.number))
                 if self.repair:
-                    await default_ttl.tell_again(self.link, self.partition)
+                    await default_ttl.republish(self.redis, self.partition)
         except (WrongType, StateIncomplete, Unauthorized):
             return  # The check of the project, or of the state, has reported it.
 
     async def _check_sessions(self, ids: Sequence[str]) -> AsyncIterator[Finding]:
-        scores = checked(await self.link.batch([("ZSCORE", self.partition.sessions, name) for name in ids]))
+        scores = checked(await self.redis.batch([("ZSCORE", self.partition.sessions, name) for name in ids]))
         for session_id, score in zip(ids, scores, strict=True):
             if score is None:
                 async for finding in self._verify(session_id):
@@ -349,7 +353,7 @@ class Check:
         for name in names:
             number, _, term = name.partition(":")
             try:
-                members = await self.link.call("SMEMBERS", self.partition.index(number, term))
+                members = await self.redis.call("SMEMBERS", self.partition.index(number, term))
             except WrongType:
                 members = []
             async for finding in self._verify_set(number, term, members):
@@ -358,7 +362,7 @@ class Check:
     async def _check_blocks_lists(self, terms: Sequence[str]) -> AsyncIterator[Finding]:
         for first in range(0, len(terms), SETS_BATCH):
             batch = terms[first : first + SETS_BATCH]
-            replies = await self.link.batch([("SMEMBERS", self.partition.blocks(term)) for term in batch])
+            replies = await self.redis.batch([("SMEMBERS", self.partition.blocks(term)) for term in batch])
             for term, reply in zip(batch, replies, strict=True):
                 if isinstance(reply, WrongType):
                     async for finding in self._verify_type(self.partition.blocks(term)):
@@ -371,9 +375,9 @@ class Check:
         for block in [block for block in blocks if not is_text(block)]:
             yield Finding("listed", readable(block), term)
             if self.repair:
-                await self.link.call("SREM", self.partition.blocks(term), block, writes=True)
+                await self.redis.call("SREM", self.partition.blocks(term), block, writes=True)
         names = [block.decode() for block in blocks if is_text(block)]
-        there = checked(await self.link.batch([("EXISTS", self.partition.index(name, term)) for name in names]))
+        there = checked(await self.redis.batch([("EXISTS", self.partition.index(name, term)) for name in names]))
         for name in [name for name, exists in zip(names, there, strict=True) if not exists]:
             async for finding in self._verify_set(name, term, ()):
                 yield finding

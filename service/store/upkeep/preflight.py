@@ -8,7 +8,7 @@ from contextlib import suppress
 
 from service.errors import StartupError, StoreFull, StoreUnavailable
 from service.redis_client import replies
-from service.redis_client.client import Link
+from service.redis_client.client import RedisClient
 from service.redis_client.errors import NoScriptError, ResponseError
 from service.redis_client.multiplexer import Command
 from service.redis_client.replies import Cause
@@ -38,22 +38,22 @@ def _commands(prefix: str) -> list[Command]:
     ]  # fmt: skip
 
 
-async def preflight(link: Link) -> None:
+async def preflight(redis: RedisClient) -> None:
     """Try all of it on every master.
 
     Raises:
         StartupError: a server is too old, or a right or a command is missing; the message names it.
         StoreUnavailable: Redis cannot be used for another reason.
     """
-    for prefix in await link.key_on_every_master(keys.preflight_prefix):
-        await _check_version(link, prefix)
-        await _try_scripts(link, prefix)
-        await _try_commands(link, prefix)
+    for prefix in await redis.key_on_every_master(keys.preflight_prefix):
+        await _check_version(redis, prefix)
+        await _try_scripts(redis, prefix)
+        await _try_commands(redis, prefix)
 
 
-async def _check_version(link: Link, prefix: str) -> None:
+async def _check_version(redis: RedisClient, prefix: str) -> None:
     try:
-        version = _VERSION.search(await link.call("INFO", "server", at=prefix))
+        version = _VERSION.search(await redis.call("INFO", "server", near=prefix))
     except (ResponseError, StoreUnavailable) as error:
         if isinstance(error, StoreUnavailable) and error.may_pass:
             raise
@@ -62,22 +62,22 @@ async def _check_version(link: Link, prefix: str) -> None:
         raise StartupError(f"Redis is {version[1].decode()}.{version[2].decode()}; 6.2 or newer is needed")
 
 
-async def _try_scripts(link: Link, prefix: str) -> None:
+async def _try_scripts(redis: RedisClient, prefix: str) -> None:
     names = [prefix + kind for kind in PREFLIGHT.keys]
     # Scripts are run by EVALSHA, and by EVAL where the server does not know them yet: both are needed.
     with suppress(NoScriptError):
-        await link.call(*PREFLIGHT.command(names, [prefix]))
-    reply = await link.call(*PREFLIGHT.loading(names, [prefix]))
+        await redis.call(*PREFLIGHT.command(names, [prefix]))
+    reply = await redis.call(*PREFLIGHT.loading(names, [prefix]))
     refused: dict[str, Cause] = {}
     for command, text in zip(reply[::2], reply[1::2], strict=True):
         refused[command.decode()] = replies.refusal(text.decode(errors="replace")) or OTHER_REFUSAL
     _raise_for(refused, " in scripts")
 
 
-async def _try_commands(link: Link, prefix: str) -> None:
+async def _try_commands(redis: RedisClient, prefix: str) -> None:
     commands = _commands(prefix)
     refused: dict[str, Cause] = {}
-    for command, outcome in zip(commands, await link.batch(commands, at=prefix), strict=True):
+    for command, outcome in zip(commands, await redis.batch(commands, near=prefix), strict=True):
         # A store that is full works, but for writes that need memory; the scripts have shown whether it may write.
         if isinstance(outcome, StoreUnavailable) and not isinstance(outcome, StoreFull):
             refused[str(command[0])] = Cause(outcome.diagnosis, outcome.may_pass)

@@ -9,7 +9,7 @@ import orjson
 
 from service.configs.document import is_stored_form
 from service.configs.ttl import LAST_MOMENT
-from service.redis_client.client import Link, checked
+from service.redis_client.client import RedisClient, checked
 from service.redis_client.multiplexer import Command
 from service.redis_client.replies import WrongType
 from service.store import keys
@@ -23,7 +23,7 @@ _FIELDS = ("id", "created_at", "configs", "configs_revision")
 BATCH = 500
 
 
-async def check_project(link: Link, project: Project, *, repair: bool) -> AsyncIterator[Finding]:
+async def check_project(redis: RedisClient, project: Project, *, repair: bool) -> AsyncIterator[Finding]:
     """The record of a listed project, its users, and the set of its API keys."""
     slug = project.slug
     for key, kind, derived in (
@@ -32,24 +32,24 @@ async def check_project(link: Link, project: Project, *, repair: bool) -> AsyncI
         (keys.tokens_key(slug), "set", True),
         (keys.project_key(slug), "hash", False),
     ):
-        for finding in await verify_type(link, key, kind, derived=derived, repair=repair):
+        for finding in await verify_type(redis, key, kind, derived=derived, repair=repair):
             yield finding
     try:
-        fields = await link.call("HMGET", keys.project_key(slug), *_FIELDS)
+        fields = await redis.call("HMGET", keys.project_key(slug), *_FIELDS)
         if None in fields[:3]:
             # A project is listed before its record is written, and loses its record before its listing.
             await asyncio.sleep(partition_check.UNDER_WAY)
-            fields = await link.call("HMGET", keys.project_key(slug), *_FIELDS)
+            fields = await redis.call("HMGET", keys.project_key(slug), *_FIELDS)
     except WrongType:
         return
-    if await link.call("HGET", keys.PROJECTS, slug) is None:
+    if await redis.call("HGET", keys.PROJECTS, slug) is None:
         return
     for problem, value in _problems(project, fields):
         yield Finding("record", slug, problem, repairable=value is not None)
         if repair and value is not None:
             name = problem.partition(" ")[0]
-            await link.call("HSET", keys.project_key(slug), name, value, writes=True)
-    async for finding in _check_members(link, project, repair=repair):
+            await redis.call("HSET", keys.project_key(slug), name, value, writes=True)
+    async for finding in _check_members(redis, project, repair=repair):
         yield finding
 
 
@@ -88,31 +88,31 @@ def _are_configs(configs: bytes) -> bool:
         return False
 
 
-async def _check_members(link: Link, project: Project, *, repair: bool) -> AsyncIterator[Finding]:
+async def _check_members(redis: RedisClient, project: Project, *, repair: bool) -> AsyncIterator[Finding]:
     """The members of the set of a project's API keys: each has a record that leads to the project."""
     key, cursor = keys.tokens_key(project.slug), b"0"
     while True:
         try:
-            cursor, members = await link.call("SSCAN", key, cursor, "COUNT", BATCH)
+            cursor, members = await redis.call("SSCAN", key, cursor, "COUNT", BATCH)
         except WrongType:
             return
-        doubtful = await _without_record(link, project, members)
+        doubtful = await _without_record(redis, project, members)
         if doubtful:
             # A new key joins the set before it has a record; a revoked one leaves the set after that.
             await asyncio.sleep(partition_check.UNDER_WAY)
-            for member in await _without_record(link, project, doubtful):
-                if await link.call("SISMEMBER", key, member):
+            for member in await _without_record(redis, project, doubtful):
+                if await redis.call("SISMEMBER", key, member):
                     yield Finding("token", readable(member))
                     if repair:
-                        await link.call("SREM", key, member, writes=True)
+                        await redis.call("SREM", key, member, writes=True)
         if cursor == b"0":
             return
 
 
-async def _without_record(link: Link, project: Project, members: Sequence[bytes]) -> list[bytes]:
+async def _without_record(redis: RedisClient, project: Project, members: Sequence[bytes]) -> list[bytes]:
     """Those of `members` without a record that names the project."""
     names: list[Command] = [("HGET", keys.token_key("").encode() + member, "project") for member in members]
-    replies = await link.batch(names)
+    replies = await redis.batch(names)
     return [
         member
         for member, reply in zip(members, replies, strict=True)
@@ -120,65 +120,65 @@ async def _without_record(link: Link, project: Project, members: Sequence[bytes]
     ]
 
 
-async def check_tokens(link: Link, digests: Sequence[str], *, repair: bool) -> AsyncIterator[Finding]:
+async def check_tokens(redis: RedisClient, digests: Sequence[str], *, repair: bool) -> AsyncIterator[Finding]:
     """The records of API keys: each names a listed project, whose set of API keys has it."""
-    replies = await link.batch([("HMGET", keys.token_key(digest), "project", "project_id") for digest in digests])
+    replies = await redis.batch([("HMGET", keys.token_key(digest), "project", "project_id") for digest in digests])
     for digest, reply in zip(digests, replies, strict=True):
         if isinstance(reply, WrongType):
-            for finding in await verify_type(link, keys.token_key(digest), "hash"):
+            for finding in await verify_type(redis, keys.token_key(digest), "hash"):
                 yield finding
             continue
         slug, project_id = checked([reply])[0]
-        if slug is None and project_id is None and not await link.call("EXISTS", keys.token_key(digest)):
+        if slug is None and project_id is None and not await redis.call("EXISTS", keys.token_key(digest)):
             continue  # revoked since
-        if slug is None or not is_text(slug) or project_id is None or not await _leads_to_project(link, slug, project_id):
-            if await link.call("EXISTS", keys.token_key(digest)):
+        if slug is None or not is_text(slug) or project_id is None or not await _leads_to_project(redis, slug, project_id):
+            if await redis.call("EXISTS", keys.token_key(digest)):
                 yield Finding("orphaned token", digest)
             continue
-        if not await _is_member(link, slug.decode(), digest):
+        if not await _is_member(redis, slug.decode(), digest):
             yield Finding("token", digest)
             if repair:
-                await link.call("SADD", keys.tokens_key(slug.decode()), digest, writes=True)
+                await redis.call("SADD", keys.tokens_key(slug.decode()), digest, writes=True)
 
 
-async def _leads_to_project(link: Link, slug: bytes, project_id: bytes) -> bool:
+async def _leads_to_project(redis: RedisClient, slug: bytes, project_id: bytes) -> bool:
     try:
-        return bool(await link.call("HGET", keys.PROJECTS, slug) == project_id)
+        return bool(await redis.call("HGET", keys.PROJECTS, slug) == project_id)
     except WrongType:
         return True  # reported already
 
 
-async def _is_member(link: Link, slug: str, digest: str) -> bool:
+async def _is_member(redis: RedisClient, slug: str, digest: str) -> bool:
     """Whether a key's record and its project's set go together; so they do where the key is just being revoked."""
     try:
-        if await link.call("SISMEMBER", keys.tokens_key(slug), digest):
+        if await redis.call("SISMEMBER", keys.tokens_key(slug), digest):
             return True
     except WrongType:
         return True  # reported already
     await asyncio.sleep(partition_check.UNDER_WAY)
-    return not await link.call("EXISTS", keys.token_key(digest)) or bool(
-        await link.call("SISMEMBER", keys.tokens_key(slug), digest)
+    return not await redis.call("EXISTS", keys.token_key(digest)) or bool(
+        await redis.call("SISMEMBER", keys.tokens_key(slug), digest)
     )
 
 
-async def check_listing(link: Link, slug: str, key: str, *, repair: bool) -> tuple[Finding | None, Project | None]:
+async def check_listing(redis: RedisClient, slug: str, key: str, *, repair: bool) -> tuple[Finding | None, Project | None]:
     """Whether a project that was not listed, and had `key`, is listed now or gone.
 
     With `repair`, one that has a record with an id is listed again, and returned.
     """
     raw = key.encode(errors="surrogateescape")
     try:
-        listed = await link.call("HGET", keys.PROJECTS, slug.encode(errors="surrogateescape"))
+        listed = await redis.call("HGET", keys.PROJECTS, slug.encode(errors="surrogateescape"))
     except WrongType:
         listed = None
-    if listed is not None or not await link.call("EXISTS", raw):
+    if listed is not None or not await redis.call("EXISTS", raw):
         return None, None
     try:
-        project_id = await link.call("HGET", f"scc:{{{slug}}}:project".encode(errors="surrogateescape"), "id")
+        project_id = await redis.call("HGET", f"scc:{{{slug}}}:project".encode(errors="surrogateescape"), "id")
     except WrongType:
         project_id = None
     if project_id is None or not is_text(project_id) or not is_id(project_id.decode()):
         return Finding("keys", readable(raw)), None
     if repair:
-        await link.call("HSETNX", keys.PROJECTS, slug, project_id, writes=True)
+        await redis.call("HSETNX", keys.PROJECTS, slug, project_id, writes=True)
     return Finding("project", slug), Project(slug, project_id.decode()) if repair else None

@@ -8,7 +8,7 @@ completed by the next repair.
 from uuid import UUID
 
 from service.errors import LayoutChanged, StateIncomplete, Unauthorized
-from service.redis_client.client import Link
+from service.redis_client.client import RedisClient
 from service.redis_client.replies import WrongType
 from service.store import scripts
 from service.store.keys import Partition
@@ -19,7 +19,7 @@ ADOPT_SESSION = scripts.load("adopt_session")
 MAX_FIELDS = 64
 
 
-async def relocate(link: Link, found_in: Partition, target: Partition, session_id: str) -> bool:
+async def relocate(redis: RedisClient, found_in: Partition, target: Partition, session_id: str) -> bool:
     """Move a session from `found_in` to `target`, where its id leads to; it is not listed or indexed there yet.
 
     Returns:
@@ -29,15 +29,15 @@ async def relocate(link: Link, found_in: Partition, target: Partition, session_i
     if old == new or not _is_canonical(session_id):
         return False
     try:
-        fields = await link.call("HGETALL", old)
+        fields = await redis.call("HGETALL", old)
         if not 0 < len(fields) <= 2 * MAX_FIELDS:
             return False
-        is_made = await ADOPT_SESSION.run(link, (new, target.state), (*target.owner, *fields))
-        is_moved = bool(is_made or await link.call("HGETALL", new) == fields)
+        is_made = await ADOPT_SESSION.run(redis, (new, target.state), (*target.owner, *fields))
+        is_moved = bool(is_made or await redis.call("HGETALL", new) == fields)
     except (WrongType, Unauthorized, LayoutChanged, StateIncomplete):
         return False
     if is_moved:
-        await link.batch(
+        await redis.batch(
             [("UNLINK", old), ("ZREM", found_in.sessions, session_id), ("ZREM", found_in.expiring, session_id)], writes=True
         )
     return is_moved

@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 
 from service.errors import ServiceError, StartupError, StoreUnavailable
 from service.redis_client import admin
-from service.redis_client.client import Link
+from service.redis_client.client import RedisClient
 from service.redis_client.errors import ResponseError
 from service.redis_client.multiplexer import Command
 from service.store import default_ttl, keys, manifest, ownership, scripts
@@ -61,7 +61,7 @@ class Moved:
     sessions: int
 
 
-async def repartition(link: Link, target: int, *, wait: float, bar: Bar = no_bar) -> Moved | None:
+async def repartition(redis: RedisClient, target: int, *, wait: float, bar: Bar = no_bar) -> Moved | None:
     """Move the store to `target` partitions, or finish a move to them; None where it has as many.
 
     `wait` is the seconds after which no worker works on a store that is being moved, 0 where there can be none.
@@ -70,57 +70,57 @@ async def repartition(link: Link, target: int, *, wait: float, bar: Bar = no_bar
         StartupError: the store cannot be moved as it is; what must be done first is told.
         StoreUnavailable: Redis was lost; begin again when it is back.
     """
-    held = await manifest.read(link)
+    held = await manifest.read(redis)
     if held.move is None and held.partitions == target:
         return None
     if held.move is not None and held.move.target != target:
         raise StartupError(f"this store is being moved to {held.move.target} partitions; finish that first")
-    await _refuse_others(link)
+    await _refuse_others(redis)
     move = held.move or Move(target, CLOSE)
-    flat = await link.call("HGETALL", keys.PROJECTS)
+    flat = await redis.call("HGETALL", keys.PROJECTS)
     ids = {slug.decode(): project_id.decode() for slug, project_id in zip(flat[::2], flat[1::2], strict=True)}
-    work = _Work(link, ids, held.partitions, target, held.block_size)
+    work = _Work(redis, ids, held.partitions, target, held.block_size)
     if move.phase == CLOSE:
         await _close(work, move, wait)
     # All of them, so that a move which an earlier version began is finished as well.
     await work.mark(max(held.partitions, target))
     if move.phase == CLOSE:
         move = Move(target, MOVE, await work.count(work.before))
-        await manifest.note(link, move)
+        await manifest.record_move(redis, move)
     if move.phase == MOVE:
-        with bar(MOVE, await admin.key_count(link)) as progress:
+        with bar(MOVE, await admin.key_count(redis)) as progress:
             await work.move(move.sessions, progress)
         move = Move(target, NUMBERING, move.sessions)
-        await manifest.note(link, move)
+        await manifest.record_move(redis, move)
     await work.number(bar)
     await work.open_states(target)
     await work.tell()
     sessions = await work.count(target)
-    await manifest.end(link, target)
+    await manifest.finish_move(redis, target)
     return Moved(move.sessions, sessions)
 
 
 async def _close(work: "_Work", move: Move, wait: float) -> None:
     """Let nobody write any more, and wait until nobody works on the store."""
-    await manifest.note(work.link, move)
+    await manifest.record_move(work.redis, move)
     try:
         await work.mark(work.before)
         await asyncio.sleep(wait)
-        await _refuse_others(work.link)
+        await _refuse_others(work.redis)
     except BaseException:
         # No session is moved as yet, so there is nothing to finish either.
         await work.open_states(work.before)
-        await manifest.end(work.link, work.before)
+        await manifest.finish_move(work.redis, work.before)
         raise
 
 
-async def _refuse_others(link: Link) -> None:
+async def _refuse_others(redis: RedisClient) -> None:
     others: list[str] = []
     for look in range(LOOKS):
         # Who has just ended may still be listed.
         await asyncio.sleep(LOOK_AGAIN if look else 0)
         try:
-            others = await admin.others_connected(link)
+            others = await admin.others_connected(redis)
         except (ResponseError, StoreUnavailable) as error:
             if isinstance(error, StoreUnavailable) and error.may_pass:
                 raise
@@ -152,7 +152,7 @@ class _Found(NamedTuple):
 class _Work:
     """The work on all projects of a store, from `before` partitions to `after`."""
 
-    link: Link
+    redis: RedisClient
     #: The id of each project, by its slug.
     ids: Mapping[str, str]
     before: int
@@ -171,12 +171,12 @@ class _Work:
 
     async def mark(self, count: int) -> None:
         """Let nobody but this move write to the first `count` partitions."""
-        await ownership.record(self.link, self.partitions(0, count))
+        await ownership.record(self.redis, self.partitions(0, count))
 
     async def open_states(self, partitions: int) -> None:
         """Let servers that are started with so many partitions write."""
         every = [each for slug in self.ids for each in self._of_project(slug, partitions, partitions)]
-        await ownership.record(self.link, every)
+        await ownership.record(self.redis, every)
 
     async def count(self, partitions: int) -> int:
         """How many sessions are listed in as many partitions."""
@@ -187,7 +187,7 @@ class _Work:
 
         `listed` is how many sessions there should be.
         """
-        await self._raise_states()
+        await self._advance_states()
         last, gathered = 0, await self._pass(progress)
         # From a scan that went on at another server, in place of one that failed, some keys may be missing.
         while gathered not in (listed, last):
@@ -196,7 +196,7 @@ class _Work:
     async def _pass(self, progress: Callable[[int], object]) -> int:
         """Go through all keys once; returns how many ids are gathered by now."""
         known = {partition.prefix: partition for partition in self.partitions(0, max(self.before, self.after))}
-        async for names in admin.scan(self.link, "scc:{*}:*"):
+        async for names in admin.scan(self.redis, "scc:{*}:*"):
             derived: list[Command] = []
             sessions = []
             for name in names:
@@ -205,12 +205,12 @@ class _Work:
                 prefix, kind, session_id = split(name.decode())
                 here = known.get(prefix)
                 if here is not None and kind == "session":
-                    sessions.append(_Found(here, self._home(here.slug, session_id), session_id))
+                    sessions.append(_Found(here, self._target(here.slug, session_id), session_id))
                 elif here is not None and kind in DERIVED:
                     derived.append(("UNLINK", name))
             await self._write(derived)
             for first in range(0, len(sessions), SESSIONS_BATCH):
-                await self._bring(sessions[first : first + SESSIONS_BATCH])
+                await self._relocate(sessions[first : first + SESSIONS_BATCH])
             await self._delete_settled()
             progress(len(names))
         await asyncio.sleep(SETTLE)
@@ -226,7 +226,7 @@ class _Work:
                 while waiting:
                     turns = list(islice(cycle(waiting), CALLS_BATCH))
                     calls = [((one.order, one.sessions, one.state), one.arguments) for one in turns]
-                    counts = await NUMBER.run_many(self.link, calls)
+                    counts = await NUMBER.run_many(self.redis, calls)
                     progress(sum(counts))
                     done = {one for one, count in zip(turns, counts, strict=True) if not count}
                     waiting = [one for one in waiting if one not in done]
@@ -236,15 +236,15 @@ class _Work:
     async def tell(self) -> None:
         """Let every new partition know the default lifetime of its project's sessions."""
         for slug in self.ids:
-            revision, configs = await self.link.call("HMGET", keys.project_key(slug), "configs_revision", "configs")
+            revision, configs = await self.redis.call("HMGET", keys.project_key(slug), "configs_revision", "configs")
             if revision is not None:
                 partitions = self._of_project(slug, self.after, self.after)
-                await default_ttl.tell(self.link, partitions, int(revision), default_ttl.default_ttl(configs))
+                await default_ttl.publish(self.redis, partitions, int(revision), default_ttl.default_ttl(configs))
 
-    def _home(self, slug: str, session_id: str) -> Partition:
+    def _target(self, slug: str, session_id: str) -> Partition:
         return Partition(slug, partition_number(session_id, self.after), self.block_size)
 
-    async def _raise_states(self) -> None:
+    async def _advance_states(self) -> None:
         """Let no new partition give a session a created_at that any old one has given, and each begin with serial 1."""
         for slug in self.ids:
             states = [Partition(slug, number).state for number in range(max(self.before, self.after))]
@@ -253,7 +253,7 @@ class _Work:
             if newest:
                 await self._write([("HSET", state, "serial", 0, "created_at", newest) for state in states[: self.after]])
 
-    async def _bring(self, sessions: Sequence[_Found]) -> None:
+    async def _relocate(self, sessions: Sequence[_Found]) -> None:
         """Copy those hashes that belong elsewhere there, and put the id of each into `order` where it belongs."""
         at_home = [session for session in sessions if session.here == session.home]
         strays = [session for session in sessions if session.here != session.home]
@@ -312,7 +312,7 @@ class _Work:
         replies: list[Any] = []
         for first in range(0, len(commands), COMMANDS_BATCH):
             some = commands[first : first + COMMANDS_BATCH]
-            for command, reply in zip(some, await self.link.batch(some, writes=writes), strict=True):
+            for command, reply in zip(some, await self.redis.batch(some, writes=writes), strict=True):
                 if isinstance(reply, ServiceError) and not isinstance(reply, ResponseError):
                     raise reply
                 if isinstance(reply, Exception):

@@ -14,9 +14,9 @@ from random import uniform
 from typing import Any, NamedTuple
 
 from service.errors import StoreUnavailable
-from service.redis_client.client import Link
+from service.redis_client.client import RedisClient
 from service.redis_client.errors import ResponseError
-from service.redis_client.topology import Place
+from service.redis_client.topology import Target
 
 #: Seconds between two looks of one worker, more or less.
 INTERVAL = 5.0
@@ -53,13 +53,13 @@ class ServerConfig(NamedTuple):
         return f"Redis has maxmemory-policy {self.evicts} and may evict any key, which loses sessions; set it to noeviction"
 
 
-async def read(link: Link) -> ServerConfig:
+async def read(redis: RedisClient) -> ServerConfig:
     """The configuration of every master.
 
     Raises:
         StoreUnavailable: one cannot be reached now.
     """
-    return _merge(await asyncio.gather(*(_read_master(link, master) for master in await link.masters())))
+    return _merge(await asyncio.gather(*(_read_master(redis, master) for master in await redis.masters())))
 
 
 def _merge(configs: Iterable[ServerConfig]) -> ServerConfig:
@@ -68,29 +68,29 @@ def _merge(configs: Iterable[ServerConfig]) -> ServerConfig:
     return ServerConfig(max(evicts), tuple(warnings))
 
 
-async def _read_master(link: Link, master: Place) -> ServerConfig:
-    memory = await _ask(link, master, "INFO", "memory")
-    persistence = await _ask(link, master, "INFO", "persistence")
+async def _read_master(redis: RedisClient, master: Target) -> ServerConfig:
+    memory = await _ask(redis, master, "INFO", "memory")
+    persistence = await _ask(redis, master, "INFO", "persistence")
     if memory is None or persistence is None:
         return ServerConfig(warnings=(UNKNOWN,))
     policy = _EVICTS_ANY.search(memory)
     evicts = "" if policy is None else policy[1].decode()
     if _APPENDS.search(persistence):
         return ServerConfig(evicts)
-    save = await _ask(link, master, "CONFIG", "GET", "save")
+    save = await _ask(redis, master, "CONFIG", "GET", "save")
     if save is None:
         return ServerConfig(evicts, (MAYBE_NOT_PERSISTENT,))
     return ServerConfig(evicts, (NOT_PERSISTENT,) if save == [b"save", b""] else ())
 
 
-async def _ask(link: Link, master: Place, *command: str) -> Any:  # noqa: ANN401 - Redis replies differ
+async def _ask(redis: RedisClient, master: Target, *command: str) -> Any:  # noqa: ANN401 - Redis replies differ
     """The reply to `command`; None where it is not allowed.
 
     Raises:
         StoreUnavailable: Redis cannot be reached now.
     """
     try:
-        return await link.call(*command, at=master)
+        return await redis.call(*command, near=master)
     except ResponseError:
         return None
     except StoreUnavailable as error:
@@ -102,8 +102,8 @@ async def _ask(link: Link, master: Place, *command: str) -> Any:  # noqa: ANN401
 class ConfigWatch:
     """What one worker knows of the configuration: it may be changed while the server runs."""
 
-    def __init__(self, link: Link) -> None:
-        self._link = link
+    def __init__(self, redis: RedisClient) -> None:
+        self._redis = redis
         self._config = ServerConfig()
 
     @property
@@ -120,7 +120,7 @@ class ConfigWatch:
         """Look about once in `INTERVAL`, until cancelled; not again where Redis does not answer what is asked."""
         while not self._config.is_unknown:
             try:
-                self._take(await read(self._link))
+                self._take(await read(self._redis))
             except StoreUnavailable:
                 pass  # requests and /ready meet it as well
             except Exception as error:

@@ -15,7 +15,7 @@ from contextlib import suppress
 from random import uniform
 
 from service.errors import StateIncomplete, StoreFull, StoreUnavailable, Unauthorized
-from service.redis_client.client import Link, checked
+from service.redis_client.client import RedisClient, checked
 from service.redis_client.errors import ResponseError
 from service.store import keys, manifest, scripts
 from service.store.keys import BLOCK_SIZE, Owner, Partition, all_partitions, is_text
@@ -37,34 +37,34 @@ BATCH = 100
 log = logging.getLogger("service")
 
 
-async def overdue(link: Link, partitions: Sequence[Partition]) -> list[Partition]:
+async def partitions_with_expired(redis: RedisClient, partitions: Sequence[Partition]) -> list[Partition]:
     """Those of `partitions` in which a session's lifetime is over, by the clock of any of the store's servers."""
     found = []
     for first in range(0, len(partitions), LOOKS_BATCH):
         some = partitions[first : first + LOOKS_BATCH]
         commands = [("ZRANGE", partition.expiring, 0, 0, "WITHSCORES") for partition in some]
-        clocks, heads = await asyncio.gather(link.everywhere("TIME"), link.batch(commands))
+        clocks, heads = await asyncio.gather(redis.call_on_masters("TIME"), redis.batch(commands))
         now = max(map(microseconds, clocks))
         found += [partition for partition, head in zip(some, checked(heads), strict=True) if head and float(head[1]) <= now]
     return found
 
 
-async def due(link: Link, partition: Partition) -> list[str]:
+async def expired_ids(redis: RedisClient, partition: Partition) -> list[str]:
     """Sessions of `partition` whose lifetime is over, by id, those first whose lifetime was over first; `BATCH` at most."""
     clock, flat = checked(
-        await link.batch([("TIME",), ("ZRANGE", partition.expiring, 0, BATCH - 1, "WITHSCORES")], at=partition.prefix)
+        await redis.batch([("TIME",), ("ZRANGE", partition.expiring, 0, BATCH - 1, "WITHSCORES")], near=partition.prefix)
     )
     now = microseconds(clock)
     names = [name for name, expires_at in zip(flat[::2], flat[1::2], strict=True) if float(expires_at) <= now]
     return [name.decode() for name in names if is_text(name)]  # another one was written by hand; check removes it
 
 
-async def expire(link: Link, partition: Partition, session_ids: Sequence[str]) -> int:
+async def expire(redis: RedisClient, partition: Partition, session_ids: Sequence[str]) -> int:
     """Remove those of `session_ids` whose lifetime is over; returns how many are no longer due because of it."""
     done = 0
-    async for some in portions(link, [(name, partition.session(name)) for name in session_ids]):
+    async for some in portions(redis, [(name, partition.session(name)) for name in session_ids]):
         replies = await EXPIRE.run_many(
-            link,
+            redis,
             [((partition.session(name), partition.sessions), (*partition.arguments, name)) for name in some],
             # It looks before it acts, so it may be sent again as reads are.
             writes=False,
@@ -76,9 +76,9 @@ async def expire(link: Link, partition: Partition, session_ids: Sequence[str]) -
 class Sweeper:
     """What one worker does of the sweep, over all projects and partitions of the store."""
 
-    def __init__(self, link: Link, partitions: int, block_size: int = BLOCK_SIZE) -> None:
+    def __init__(self, redis: RedisClient, partitions: int, block_size: int = BLOCK_SIZE) -> None:
         """`partitions` and `block_size` are those with which the store was first used."""
-        self._link = link
+        self._redis = redis
         self._partitions = partitions
         self._block_size = block_size
         self._cursor = b"0"
@@ -90,7 +90,7 @@ class Sweeper:
             await asyncio.sleep(INTERVAL + uniform(-SPREAD, SPREAD))  # noqa: S311 - no secret
             try:
                 # Nothing is written to a store that this server may not work on.
-                await manifest.confirm(self._link, self._partitions)
+                await manifest.confirm(self._redis, self._partitions)
                 if await self._take_lease():
                     while await self.round():
                         await self._renew_lease()
@@ -108,18 +108,18 @@ class Sweeper:
         One that lasts longer than any is given for is from before the clock stepped back; nobody would sweep until it ends.
         """
         try:
-            if await self._link.call("SET", keys.SWEEP, "", "PX", LEASE, "NX", writes=True) is not None:
+            if await self._redis.call("SET", keys.SWEEP, "", "PX", LEASE, "NX", writes=True) is not None:
                 return True
         except StoreFull:
             return True  # no memory even for the lease, and a sweep gives some back; several at a time do no harm
-        if await self._link.call("PTTL", keys.SWEEP) <= LEASE:
+        if await self._redis.call("PTTL", keys.SWEEP) <= LEASE:
             return False
         await self._renew_lease()
         return True
 
     async def _renew_lease(self) -> None:
         with suppress(StoreFull):
-            await self._link.call("SET", keys.SWEEP, "", "PX", LEASE, writes=True)
+            await self._redis.call("SET", keys.SWEEP, "", "PX", LEASE, writes=True)
 
     async def round(self) -> bool:
         """Sweep the next partitions, in turn and about `ROUND` sessions at most; whether some are left.
@@ -128,15 +128,15 @@ class Sweeper:
             redis.ResponseError, StateIncomplete: a partition was damaged by hand; the others were swept all the same.
             LayoutChanged: the store has another number of partitions now.
         """
-        waiting = deque(await overdue(self._link, await self._next_partitions()))
+        waiting = deque(await partitions_with_expired(self._redis, await self._next_partitions()))
         left = ROUND
         failure: Exception | None = None
         while waiting and left > 0:
             partition = waiting.popleft()
             started = time.monotonic()
             try:
-                session_ids = await due(self._link, partition)
-                if await expire(self._link, partition, session_ids):
+                session_ids = await expired_ids(self._redis, partition)
+                if await expire(self._redis, partition, session_ids):
                     waiting.append(partition)
                 left -= len(session_ids)
             except (ResponseError, StateIncomplete) as error:
@@ -152,7 +152,7 @@ class Sweeper:
     async def _next_partitions(self) -> list[Partition]:
         """The partitions of the next projects; those of the first come after those of the last."""
         count = max(1, LOOKS // self._partitions)
-        self._cursor, flat = await self._link.call("HSCAN", keys.PROJECTS, self._cursor, "COUNT", count)
+        self._cursor, flat = await self._redis.call("HSCAN", keys.PROJECTS, self._cursor, "COUNT", count)
         return [
             partition
             for slug, project_id in zip(flat[::2], flat[1::2], strict=True)
