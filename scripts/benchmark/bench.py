@@ -210,7 +210,7 @@ _SCRIPTS = {
     script.sha: script.name
     for script in map(
         scripts.load,
-        ("create", "replace", "patch", "delete", "expire", "find", "patch_project", "register_user", "expect_user"),
+        ("create", "replace", "patch", "delete", "expire", "find_candidates", "patch_project", "register_user", "expect_user"),
     )
 }
 

@@ -18,7 +18,7 @@ from service.store.keys import Owner, Partition
 from service.store.sessions import PATCH
 
 _CALLS, _BATCHES = 500, 40  # calls a batch, batches of a side a round
-_COMPARISON = 'local refusal = disowned(prefix .. "state", ARGV[3], ARGV[4])\nif refusal then return refusal end\n'
+_COMPARISON = 'local error_reply = partition_owner_error(prefix .. "state", ARGV[3], ARGV[4])\nif error_reply then return error_reply end\n'
 
 
 def owner(bench: Bench) -> None:

@@ -1,6 +1,6 @@
 """Listing: which sessions match, page by page, in the order of (created_at, id).
 
-A query becomes required terms (pure), `find.lua` walks the index for candidates, and the filter decides on every one of
+A query becomes required terms (pure), `find_candidates.lua` walks the index for candidates, and the filter decides on every one of
 them. The candidates of all partitions are examined in the order of the list, so where a page ends early, because its budget is
 used up, everything before its cursor has been examined and nothing behind it. A cursor holds, for each partition, the serial to
 go on after, so a page costs the same at any depth and neither repeats nor skips a session that stands still.
@@ -26,7 +26,7 @@ from service.store.keys import Partition
 from service.store.sessions import Session, Sessions, is_expired, microseconds, session_of
 from service.store.time_slices import TimeSlice
 
-FIND = scripts.load("find")
+FIND_CANDIDATES = scripts.load("find_candidates")
 
 #: Most candidates that are read in one round trip, and most bytes of configs that one list reads in it, over all partitions.
 BATCH_MAX, READ_BYTES = 256, 2 * 1024 * 1024
@@ -365,7 +365,7 @@ class PartitionScan:
         There may be none, although the walk is not done. Returns how many members of index sets were looked at.
         """
         partition = self.partition
-        more, self._after, members, time, *found = await FIND.run(
+        more, self._after, members, time, *found = await FIND_CANDIDATES.run(
             self.redis,
             (partition.sessions,),
             (

@@ -8,7 +8,7 @@ from service.redis_client.client import RedisClient
 from service.store import keys, scripts
 from service.store.projects import digest
 
-TAKE_RATE = scripts.load("take_rate")
+RATE_LIMIT = scripts.load("rate_limit")
 
 _SECOND = 1_000_000  # microseconds
 
@@ -34,7 +34,7 @@ class RateLimiter:
         """Count one request with `key`, which is a good one."""
         interval = round(_SECOND / self.per_second)
         # No write that anybody relies on: no replica is waited for, and to count twice after a broken connection does no harm.
-        reply = await TAKE_RATE.run(
+        reply = await RATE_LIMIT.run(
             self.redis, (keys.rate_key(digest(key, self.secret)),), (interval, self.burst), writes=False
         )
         return Quota(reply[0], *(math.ceil(part / _SECOND) for part in reply[1:]))

@@ -225,7 +225,7 @@ class Sessions:
                 -(-self.limits.max_sessions // self.partitions),  # its share, rounded up
             ),
         )
-        if reply[0] == b"full":
+        if reply[0] == b"too_many_sessions":
             raise ProjectFull("max_sessions", self.limits.max_sessions)
         if reply[0] == b"precondition_failed":
             raise failure(reply[1].decode())

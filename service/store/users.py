@@ -31,7 +31,7 @@ from service.store.sessions import Project, Sessions
 REGISTER_USER = scripts.load("register_user")
 EXPECT_USER = scripts.load("expect_user")
 WITHDRAW_USER = scripts.load("withdraw_user")
-COUNT = scripts.load("count")
+COUNT_SESSIONS = scripts.load("count_sessions")
 DELETE_USER = scripts.load("delete_user")
 
 #: Expired sessions of a partition, not swept yet, that a count leaves out; beyond them it may include some.
@@ -102,9 +102,9 @@ class Users:
             return None
         max_users = self.sessions.limits.max_users
         reply = await EXPECT_USER.run(self.sessions.redis, self._keys, (self._project.id, identifier, max_users))
-        if reply == b"full":
+        if reply[0] == b"too_many_users":
             raise ProjectFull("max_users", max_users)
-        return int(reply) if reply else None
+        return int(reply[1]) if reply[0] == b"expected" else None
 
     async def withdraw(self, identifier: str, created_at: int) -> None:
         """Take back one `expect` whose session was not created; the last one removes the user.
@@ -164,7 +164,7 @@ class Users:
         partitions = self.sessions.all_partitions
         calls = [((partition.expiring,), (partition.prefix, partition.block_size, term, MAX_DUE)) for partition in partitions]
         known, counts = await asyncio.gather(
-            redis.call("ZSCORE", self._key, identifier), COUNT.run_many(redis, calls, writes=False)
+            redis.call("ZSCORE", self._key, identifier), COUNT_SESSIONS.run_many(redis, calls, writes=False)
         )
         if known is None:
             raise UserNotFound

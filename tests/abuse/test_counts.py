@@ -9,7 +9,7 @@ from service.redis_client.client import RedisClient
 from service.store import users
 from service.store.sessions import Sessions
 from service.store.upkeep.sweeper import EXPIRE
-from service.store.users import COUNT, MAX_DUE, Users
+from service.store.users import COUNT_SESSIONS, MAX_DUE, Users
 from tests.support.filling import (
     PROJECT,
     TIMEOUT,
@@ -49,7 +49,7 @@ async def test_a_count_leaves_out_what_has_expired_and_sweeps_nothing(counting: 
     counting.seen.clear()
     for user in ("alice", "bob"):
         assert await Users(sessions).count_sessions(user) == 20
-    assert {command[1] for command, _ in counting.seen if command[0] == "EVALSHA"} == {COUNT.sha}
+    assert {command[1] for command, _ in counting.seen if command[0] == "EVALSHA"} == {COUNT_SESSIONS.sha}
     assert EXPIRE.sha not in {command[1] for command, _ in counting.seen}
     assert await keyspace(counting) == before
     await sweep_all(sessions)

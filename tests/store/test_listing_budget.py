@@ -16,7 +16,7 @@ from service.configs.limits import Limits
 from service.errors import ClientGone, FilterTooExpensive
 from service.redis_client.client import RedisClient
 from service.store import listing, time_slices
-from service.store.listing import FIND, READ_BYTES, Page, Query, decode_cursor, iter_matches, page
+from service.store.listing import FIND_CANDIDATES, READ_BYTES, Page, Query, decode_cursor, iter_matches, page
 from service.store.sessions import FIELDS, Sessions
 from service.store.time_slices import SLICE, Scheduler, TimeSlice
 from tests.store.test_listing import LIMITS, World, everything, few, with_store
@@ -135,14 +135,14 @@ async def test_a_first_session_that_is_too_dear_is_refused_and_a_later_one_begin
 
 
 class Measuring(CountingClient):
-    """Notes the bytes of configs in each reply of find.lua."""
+    """Notes the bytes of configs in each reply of find_candidates.lua."""
 
     @property
     def read(self) -> list[int]:
         return [
             sum(len(session[0]) for session in reply[4:])
             for command, reply in self.seen
-            if command[:2] == ("EVALSHA", FIND.sha) and not isinstance(reply, Exception)
+            if command[:2] == ("EVALSHA", FIND_CANDIDATES.sha) and not isinstance(reply, Exception)
         ]
 
 
@@ -171,7 +171,7 @@ async def test_a_page_of_small_sessions_takes_one_round_trip_to_each_partition(e
     redis = CountingClient.open(empty_redis, timeout=30)
     sessions = await opened(redis, PROJECT, Limits(), partitions)
     await pour(sessions, [{"kind": 1}] * 300)
-    await redis.call("SCRIPT", "LOAD", FIND.source)
+    await redis.call("SCRIPT", "LOAD", FIND_CANDIDATES.source)
     for wanted in (b'{"kind":1}', b""):
         redis.seen.clear()
         assert len((await page(sessions, Query(filter=Filter.parse(wanted, LIMITS)), 20)).sessions) == 20
@@ -180,7 +180,7 @@ async def test_a_page_of_small_sessions_takes_one_round_trip_to_each_partition(e
 
 
 def test_the_script_reads_the_fields_that_make_a_session() -> None:
-    assert re.findall(r'"(\w+)"', FIND.source.partition("local FIELDS = {")[2].partition("}")[0]) == list(FIELDS)
+    assert re.findall(r'"(\w+)"', FIND_CANDIDATES.source.partition("local FIELDS = {")[2].partition("}")[0]) == list(FIELDS)
 
 
 def used_up(monkeypatch: pytest.MonkeyPatch) -> None:

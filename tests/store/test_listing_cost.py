@@ -12,23 +12,23 @@ import pytest
 from service.configs.containment import Filter
 from service.configs.limits import Limits
 from service.redis_client.topology import Target, Topology
-from service.store.listing import BATCH_MAX, FIND, Query, decode_cursor, iter_matches, page
+from service.store.listing import BATCH_MAX, FIND_CANDIDATES, Query, decode_cursor, iter_matches, page
 from tests.store.test_listing import everything
 from tests.support.filling import PROJECT, TIMEOUT, CountingClient, document_of, fill, on_every_redis, opened, pour
 
-#: As `find.lua` has them.
-MAX_DEMANDS, MAX_BLOCKS, MAX_COST, PROBE_COST, WINDOW_MIN = 8, 32, 12000, 3, 32
+#: As `find_candidates.lua` has them.
+MAX_TERMS, MAX_BLOCKS, MAX_COST, PROBE_COST, WINDOW_MIN = 8, 32, 12000, 3, 32
 
 
 class WatchedClient(CountingClient):
-    """A link that notes, for each run of find.lua, how often it called each command."""
+    """A link that notes, for each run of find_candidates.lua, how often it called each command."""
 
     def __init__(self, topology: Topology, *, timeout: float) -> None:
         super().__init__(topology, timeout=timeout)
         self.finds: list[Counter[str]] = []
 
     async def call(self, *command: str | bytes | int, writes: bool = False, near: Target | None = None) -> Any:  # noqa: ANN401 - as `RedisClient.call`
-        if command[:2] != ("EVALSHA", FIND.sha):
+        if command[:2] != ("EVALSHA", FIND_CANDIDATES.sha):
             return await super().call(*command, writes=writes, near=near)
         before = await self.stats()
         reply = await super().call(*command, writes=writes, near=near)
@@ -45,7 +45,7 @@ class WatchedClient(CountingClient):
 @pytest.fixture
 async def watched(empty_redis: str) -> AsyncIterator[WatchedClient]:
     redis = WatchedClient.open(empty_redis, timeout=TIMEOUT)
-    await redis.call("SCRIPT", "LOAD", FIND.source)
+    await redis.call("SCRIPT", "LOAD", FIND_CANDIDATES.source)
     yield redis
     await redis.close()
 
@@ -55,8 +55,8 @@ def parse(configs: object) -> Query:
 
 
 def bounded(finds: list[Counter[str]], required_terms: int) -> bool:
-    """Whether every run of find.lua looked at no more than its bounds allow; `required_terms` with alternatives count twice."""
-    sets = min(required_terms, 2 * MAX_DEMANDS)
+    """Whether every run of find_candidates.lua looked at no more than its bounds allow; `required_terms` with alternatives count twice."""
+    sets = min(required_terms, 2 * MAX_TERMS)
     probes = MAX_COST // (PROBE_COST * WINDOW_MIN) + sets
     return all(
         calls["scard"] <= (MAX_BLOCKS + 1) * sets + 2 * required_terms
@@ -68,10 +68,10 @@ def bounded(finds: list[Counter[str]], required_terms: int) -> bool:
 
 
 def test_the_bounds_are_those_of_the_script() -> None:
-    here = {"MAX_DEMANDS": MAX_DEMANDS, "MAX_BLOCKS": MAX_BLOCKS, "MAX_COST": MAX_COST, "PROBE_COST": PROBE_COST}
+    here = {"MAX_TERMS": MAX_TERMS, "MAX_BLOCKS": MAX_BLOCKS, "MAX_COST": MAX_COST, "PROBE_COST": PROBE_COST}
     for name, value in here.items():
-        assert re.search(rf"^local {name} = {value}\b", FIND.source, re.MULTILINE)
-    assert f"local WINDOW_MIN, WINDOW_MAX = {WINDOW_MIN}, " in FIND.source
+        assert re.search(rf"^local {name} = {value}\b", FIND_CANDIDATES.source, re.MULTILINE)
+    assert f"local WINDOW_MIN, WINDOW_MAX = {WINDOW_MIN}, " in FIND_CANDIDATES.source
 
 
 @on_every_redis
@@ -176,7 +176,7 @@ async def test_of_many_demands_the_rarest_lead(watched: WatchedClient) -> None:
     held = await fill(sessions, [{**common, "z": "rare"} if number == 30 else common for number in range(60)])
     assert await everything(sessions, parse({**common, "z": "rare"}), 20) == [held[30].id]
     # One SCARD for each demand, to know the rarest, and one for each that is used in the one block that is left.
-    assert [calls["scard"] for calls in watched.finds] == [13 + MAX_DEMANDS]
+    assert [calls["scard"] for calls in watched.finds] == [13 + MAX_TERMS]
 
 
 async def test_hundreds_of_demands_are_cut_to_the_rarest(watched: WatchedClient) -> None:
@@ -186,4 +186,4 @@ async def test_hundreds_of_demands_are_cut_to_the_rarest(watched: WatchedClient)
     held = await fill(sessions, [whole if number == 30 else near(number) for number in range(40)])
     assert await everything(sessions, parse(whole), 20) == [held[30].id]
     assert bounded(watched.finds, 200)
-    assert max(calls["scard"] for calls in watched.finds) <= 200 + 11 * MAX_DEMANDS
+    assert max(calls["scard"] for calls in watched.finds) <= 200 + 11 * MAX_TERMS

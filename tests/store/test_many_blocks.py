@@ -41,7 +41,7 @@ def test_no_script_unpacks_a_list_of_unbounded_length(path: Path) -> None:
         "unpack(stored, 1, 8)",  # the fields of one session
         "unpack(write.fields)",  # the fields of one session
         "unpack(FIELDS)",  # as above
-        "unpack(plain)",  # one key for each term, of which `find` takes MAX_DEMANDS at most
+        "unpack(plain)",  # one key for each term, of which `find` takes MAX_TERMS at most
     }
     lines = [line for line in path.read_text(encoding="utf-8").splitlines() if "unpack(" in line]
     batches = ("unpack(list, from, to)", "unpack(keys, first, last)")

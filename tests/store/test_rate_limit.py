@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from service.redis_client.client import RedisClient
 from service.store.keys import rate_key
 from service.store.projects import digest
-from service.store.rate_limit import TAKE_RATE, Quota, RateLimiter
+from service.store.rate_limit import RATE_LIMIT, Quota, RateLimiter
 
 #: A rate at which nothing comes back while a test runs.
 HARDLY = 0.001
@@ -51,7 +51,7 @@ async def test_a_key_that_asks_no_more_leaves_nothing_behind(redis: RedisClient)
 
 
 #: The script with a clock that the caller sets; Redis's expiry, which knows another, is left out.
-CLOCKED = re.sub(r', "PX", .*\)$', ")", TAKE_RATE.source, flags=re.MULTILINE).replace('redis.call("TIME")', "{ 0, ARGV[3] }")
+CLOCKED = re.sub(r', "PX", .*\)$', ")", RATE_LIMIT.source, flags=re.MULTILINE).replace('redis.call("TIME")', "{ 0, ARGV[3] }")
 _numbers = count()
 
 
@@ -79,7 +79,7 @@ async def acquire(redis: RedisClient, key: str, interval: int, burst: int, now: 
 def test_the_clock_of_the_test_is_in_the_script() -> None:
     assert "ARGV[3]" in CLOCKED
     assert not re.search(r'"TIME"|"PX"', CLOCKED)
-    assert CLOCKED.count("\n") == TAKE_RATE.source.count("\n")
+    assert CLOCKED.count("\n") == RATE_LIMIT.source.count("\n")
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))

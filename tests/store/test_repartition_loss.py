@@ -15,7 +15,7 @@ from service.store import manifest
 from service.store.keys import Owner, Partition, partition_number
 from service.store.manifest import Move
 from service.store.upkeep import repartition
-from service.store.upkeep.repartition import MOVE, NUMBER, NUMBERING
+from service.store.upkeep.repartition import MOVE, ASSIGN_SERIALS, NUMBERING
 from tests.support.filling import PROJECT, TIMEOUT, add, keyspace, opened, session_id
 from tests.support.moves import BLOCK_SIZE, COUNT, STRAY, Keyspace, after_move, home, move, restore
 
@@ -176,7 +176,7 @@ async def test_numbering_writes_nothing_where_a_key_is_out_of_reach(redis: Redis
     narrow = RedisClient.open(empty_redis.replace("unix://", "unix://narrow:pass@"), timeout=TIMEOUT)
     try:
         with pytest.raises(StoreUnavailable):
-            await NUMBER.run(narrow, (partition.order, partition.sessions, partition.state), partition.arguments)
+            await ASSIGN_SERIALS.run(narrow, (partition.order, partition.sessions, partition.state), partition.arguments)
     finally:
         await narrow.close()
         await redis.call("ACL", "DELUSER", "narrow")
@@ -194,5 +194,5 @@ async def test_one_call_numbers_a_bounded_number_of_sessions_and_terms(
         await redis.call("ZADD", partition.order, number, session_id(number))
     await redis.call("HDEL", partition.state, "serial", "created_at")
     call = ((partition.order, partition.sessions, partition.state), partition.arguments)
-    assert [await NUMBER.run(redis, *call) for _ in taken] == taken
+    assert [await ASSIGN_SERIALS.run(redis, *call) for _ in taken] == taken
     assert await redis.call("HGET", partition.state, "serial") == b"20"

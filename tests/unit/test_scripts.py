@@ -19,7 +19,7 @@ ALL_FILES = sorted(LUA.rglob("*.lua"))
 #: The last argument of these stands for many.
 MANY = {
     "adopt_session": "fields",
-    "find": "demands",
+    "find_candidates": "required_terms",
     "patch": "members",
     "patch_project": "members",
     "verify_session": "suspects",
@@ -54,7 +54,7 @@ def used(kind: str, name: str) -> set[int]:
 
 
 def test_there_are_scripts_to_test() -> None:
-    assert {"create", "replace", "patch", "delete", "find"} <= set(NAMES)
+    assert {"create", "replace", "patch", "delete", "find_candidates"} <= set(NAMES)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -140,17 +140,17 @@ def test_python_hands_each_script_as_many_keys_and_arguments_as_its_header_names
     # `patch` builds its arguments beforehand, `delete` for one call and for many; the others are run many at once.
     assert checked >= {(name, kind) for name in NAMES for kind in ("KEYS", "ARGV")} - {
         ("patch", "ARGV"),
-        ("count", "KEYS"),
-        ("count", "ARGV"),
+        ("count_sessions", "KEYS"),
+        ("count_sessions", "ARGV"),
         ("delete", "KEYS"),
         ("delete", "ARGV"),
         ("adopt_session", "ARGV"),
-        ("count", "KEYS"),
-        ("count", "ARGV"),
+        ("count_sessions", "KEYS"),
+        ("count_sessions", "ARGV"),
         ("expire", "KEYS"),
         ("expire", "ARGV"),
-        ("number", "KEYS"),
-        ("number", "ARGV"),
+        ("assign_serials", "KEYS"),
+        ("assign_serials", "ARGV"),
         ("set_session_ttl", "KEYS"),
         ("set_session_ttl", "ARGV"),
         ("preflight", "KEYS"),
@@ -165,15 +165,15 @@ def test_python_hands_each_script_as_many_keys_and_arguments_as_its_header_names
 
 WRITE = re.compile(r'call\("(?:HSET|HDEL|HINCRBY|SADD|SREM|ZADD|ZREM|ZREMRANGEBYRANK|DEL|SET|UNLINK)"')
 #: What these write belongs to no project, or is the very repair of what the others compare.
-UNOWNED = {"preflight", "take_rate", "verify_type", "verify_state"}
+UNOWNED = {"preflight", "rate_limit", "verify_type", "verify_state"}
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_script_that_writes_compares_whose_keys_they_are_before_its_first_write(name: str) -> None:
     source = body(name)
     # `count` includes what writes, and uses none of it.
-    writes = name != "count" and WRITE.search(re.sub(r"--.*", "", load(name).source)) is not None
-    compared = re.search(r"\b(?:owner_failure|disowned|other_project)\(", source)
+    writes = name != "count_sessions" and WRITE.search(re.sub(r"--.*", "", load(name).source)) is not None
+    compared = re.search(r"\b(?:owner_error|partition_owner_error|project_owner_error)\(", source)
     assert (compared is not None) is (writes and name not in UNOWNED)
     if compared is not None:
         first = re.search(r"\b(?:commit|remove|renumber|add_user|update_index)\(", source)

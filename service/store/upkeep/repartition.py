@@ -31,11 +31,11 @@ from service.store.keys import DERIVED, Owner, Partition, all_partitions, is_tex
 from service.store.manifest import Move
 from service.store.verify import readable
 
-NUMBER = scripts.load("number")
+ASSIGN_SERIALS = scripts.load("assign_serials")
 
 CLOSE, MOVE, NUMBERING = "close", "move", "number"
 
-#: Sessions read, calls of `number.lua`, and other commands, all of them short, a round trip.
+#: Sessions read, calls of `assign_serials.lua`, and other commands, all of them short, a round trip.
 SESSIONS_BATCH, CALLS_BATCH, COMMANDS_BATCH = 100, 16, 500
 #: Seconds until what was written is on the disk (`everysec`) and at the replicas of its node. A copy and what it was made from
 #: may be on two nodes, of which each may lose the last moment on its own.
@@ -226,7 +226,7 @@ class _Work:
                 while waiting:
                     turns = list(islice(cycle(waiting), CALLS_BATCH))
                     calls = [((one.order, one.sessions, one.state), one.arguments) for one in turns]
-                    counts = await NUMBER.run_many(self.redis, calls)
+                    counts = await ASSIGN_SERIALS.run_many(self.redis, calls)
                     progress(sum(counts))
                     done = {one for one, count in zip(turns, counts, strict=True) if not count}
                     waiting = [one for one in waiting if one not in done]

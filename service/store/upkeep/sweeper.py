@@ -69,7 +69,7 @@ async def expire(redis: RedisClient, partition: Partition, session_ids: Sequence
             # It looks before it acts, so it may be sent again as reads are.
             writes=False,
         )
-        done += sum(reply[0] != b"lives" for reply in replies)
+        done += sum(reply != b"alive" for reply in replies)
     return done
 
 
