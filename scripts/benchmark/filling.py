@@ -19,10 +19,11 @@ from scripts.benchmark.processes import Postgres
 from service.configs.document import document
 from service.configs.limits import Limits
 from service.redis_client.client import RedisClient
-from service.store import ownership
+from service.store import ownership, script_calls
 from service.store.keys import Owner, Partition, all_partitions, partition_number
 from service.store.projects import Registry
-from service.store.sessions import CREATE
+from service.store.script_calls import StatusReply
+from service.store.scripts import Call, run_many
 
 PROCESSES = 2
 _CALLS = 250  # a round trip
@@ -30,8 +31,6 @@ _TIMEOUT = 60.0  # seconds
 _PROJECT = "default"
 _LIMITS = Limits()
 _EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
-
-Call = tuple[list[str], list[str | bytes | int]]
 
 
 def fill_redis(url: str, data: DataSet, label: str, partitions: int = 1) -> None:
@@ -78,29 +77,29 @@ def _fill_chunk(url: str, data: DataSet, first: int, owner: Owner) -> int:
     return len(calls)
 
 
-def _create_call(partition: Partition, session_id: str, raw: bytes) -> Call:
+def _create_call(partition: Partition, session_id: str, raw: bytes) -> Call[StatusReply]:
     stored = document(orjson.loads(raw), raw, _LIMITS)
-    # By the names in the script's header, so that another order there changes nothing here.
-    keys = {"session": partition.session(session_id), "sessions": partition.sessions, "state": partition.state}
-    arguments: dict[str, str | bytes | int] = {
-        **dict(zip(("prefix", "block_size", *Owner._fields), partition.arguments, strict=True)),
-        "id": session_id,
-        "configs": stored.configs,
-        "terms": stored.terms,
-        "user": "",
-        "disable_task_tracking": 0,
-        "ttl": 0,
-        "conditions": "",
-        "max_sessions": 0,
-    }
-    return [keys[name] for name in CREATE.keys], [arguments[name] for name in CREATE.arguments]
+    return script_calls.create(
+        session=partition.session(session_id),
+        sessions=partition.sessions,
+        state=partition.state,
+        partition=partition.arguments,
+        session_id=session_id,
+        configs=stored.configs,
+        terms=stored.terms,
+        user="",
+        disable_task_tracking=0,
+        ttl=0,
+        conditions="",
+        max_sessions=0,
+    )
 
 
-async def _send(url: str, calls: list[Call]) -> None:
+async def _send(url: str, calls: list[Call[StatusReply]]) -> None:
     redis = RedisClient.open(url, timeout=_TIMEOUT)
     try:
         for first in range(0, len(calls), _CALLS):
-            await CREATE.run_many(redis, calls[first : first + _CALLS])
+            await run_many(redis, calls[first : first + _CALLS])
     finally:
         await redis.close()
 

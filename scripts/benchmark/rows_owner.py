@@ -15,10 +15,12 @@ from service.configs.limits import Limits
 from service.redis_client.multiplexer import Command
 from service.store import keys
 from service.store.keys import Owner, Partition
-from service.store.sessions import PATCH
+from service.store.script_calls import patch
 
 _CALLS, _BATCHES = 500, 40  # calls a batch, batches of a side a round
-_COMPARISON = 'local error_reply = partition_owner_error(prefix .. "state", ARGV[3], ARGV[4])\nif error_reply then return error_reply end\n'
+_COMPARISON = """local error_reply = partition_owner_error(prefix .. "state", ARGV[3], ARGV[4])
+if error_reply then return error_reply end
+"""
 
 
 def owner(bench: Bench) -> None:
@@ -29,9 +31,10 @@ def owner(bench: Bench) -> None:
     for number, session_id in enumerate(ids):
         connection.good(create_request(settings_document(number), session_id=session_id))
     requests = bench.requests("owner", [patch_request(each, _changes(number)) for number, each in enumerate(ids)])
-    if PATCH.source.count(_COMPARISON) != 1:
+    source = patch.script.source
+    if source.count(_COMPARISON) != 1:
         raise Failed("patch.lua does not compare its owner as this row expects")
-    sources = (PATCH.source, PATCH.source.replace(_COMPARISON, ""))
+    sources = (source, source.replace(_COMPARISON, ""))
     calls = [_calls(bench, source, ids, turn) for turn, source in enumerate(sources, 1)]
     pairs: list[tuple[float, float]] = []
     measured = bench.rounds(

@@ -19,7 +19,7 @@ from scripts.benchmark.dataset import FILTERS
 from scripts.benchmark.statistics import Result
 from scripts.lib.program import Failed
 from service.store.keys import Partition
-from service.store.sessions import FIELDS
+from service.store.record import FIELDS
 
 _BLOB = "bench:configs"
 

@@ -128,7 +128,7 @@ def document(values: Mapping[str, Any], raw: bytes, limits: Limits, *, is_indexe
     # A member without terms counts as one, too: it takes a line.
     count = sum(member.terms.count(b"\t") + 1 for member in members)
     if is_indexed and count > limits.max_terms:
-        raise ConfigsTooLarge(f"configs have more than {limits.max_terms} index terms")
+        raise too_many_terms(limits)
     return Document(members)
 
 
@@ -163,6 +163,21 @@ def _lines(pairs: Iterator[tuple[bytes, bytes]]) -> bytes:
     return b"{\n" + body + b"\n}" if body else EMPTY
 
 
+def too_large(limits: Limits) -> ConfigsTooLarge:
+    """The error for configs whose stored form has too many bytes."""
+    return ConfigsTooLarge(f"configs are larger than {limits.max_configs_bytes} bytes")
+
+
+def too_many_keys(limits: Limits) -> ConfigsTooLarge:
+    """The error for configs with too many top-level keys."""
+    return ConfigsTooLarge(f"configs have more than {limits.max_keys} top-level keys")
+
+
+def too_many_terms(limits: Limits) -> ConfigsTooLarge:
+    """The error for configs with too many index terms."""
+    return ConfigsTooLarge(f"configs have more than {limits.max_terms} index terms")
+
+
 def check_key_count(count: int, limits: Limits) -> None:
     """Refuse more top-level keys than allowed.
 
@@ -170,7 +185,7 @@ def check_key_count(count: int, limits: Limits) -> None:
         ConfigsTooLarge: there are more.
     """
     if count > limits.max_keys:
-        raise ConfigsTooLarge(f"configs have more than {limits.max_keys} top-level keys")
+        raise too_many_keys(limits)
 
 
 def check_size(configs: bytes, limits: Limits) -> None:
@@ -180,7 +195,7 @@ def check_size(configs: bytes, limits: Limits) -> None:
         ConfigsTooLarge: they are.
     """
     if len(configs) > limits.max_configs_bytes:
-        raise ConfigsTooLarge(f"configs are larger than {limits.max_configs_bytes} bytes")
+        raise too_large(limits)
 
 
 def _check_values(values: Iterable[bytes], limits: Limits) -> None:

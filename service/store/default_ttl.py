@@ -9,29 +9,32 @@ from collections.abc import Sequence
 
 import orjson
 
-from service.configs.ttl import ttl_of
+from service.configs.ttl import NO_EXPIRY, Ttl, parse_ttl
 from service.errors import BadRequest
 from service.redis_client.client import RedisClient, checked
-from service.store import keys, scripts
+from service.store import keys, script_calls
 from service.store.keys import Partition
-
-SET_SESSION_TTL = scripts.load("set_session_ttl")
+from service.store.scripts import run_many
 
 NAME = "session_ttl"
 
 
-def default_ttl(configs: bytes | None) -> int:
-    """The default lifetime in seconds that a project's stored configs ask for; 0 for none, or where a hand wrote nonsense."""
+def default_ttl(configs: bytes | None) -> Ttl:
+    """The default TTL in a project's stored configs; `NO_EXPIRY` if there is none, or a manual edit made it invalid."""
     try:
         values = orjson.loads(configs or b"{}")
-        return ttl_of(values.get(NAME), NAME) if isinstance(values, dict) else 0
+        return parse_ttl(values.get(NAME), NAME) if isinstance(values, dict) else NO_EXPIRY
     except (orjson.JSONDecodeError, BadRequest):
-        return 0
+        return NO_EXPIRY
 
 
-async def publish(redis: RedisClient, partitions: Sequence[Partition], revision: int, ttl: int) -> None:
+async def publish(redis: RedisClient, partitions: Sequence[Partition], revision: int, ttl: Ttl) -> None:
     """Let `partitions` know the default lifetime that the configs of `revision` ask for."""
-    await SET_SESSION_TTL.run_many(redis, [((each.state,), (*each.owner, revision, ttl or "")) for each in partitions])
+    calls = [
+        script_calls.set_session_ttl(state=each.state, owner=each.owner, revision=revision, ttl=ttl.seconds or "")
+        for each in partitions
+    ]
+    await run_many(redis, calls)
 
 
 async def is_current(redis: RedisClient, partition: Partition) -> bool:
@@ -47,7 +50,7 @@ async def is_current(redis: RedisClient, partition: Partition) -> bool:
     )
     is_readable = known is None or known.isdigit()
     is_current = is_readable and _revision(known) <= _revision(revision)
-    return is_current and (ttl or b"0") == b"%d" % default_ttl(configs)
+    return is_current and (ttl or b"0") == b"%d" % default_ttl(configs).seconds
 
 
 def _revision(text: bytes | None) -> int:

@@ -104,6 +104,15 @@ class Owner(NamedTuple):
 NOBODY = Owner("nobody", -1)
 
 
+class PartitionArguments(NamedTuple):
+    """What every script that writes to a partition takes first: the prefix of its keys, its block size, and its owner."""
+
+    prefix: str
+    block_size: int
+    project_id: str
+    partitions: int
+
+
 @dataclass(frozen=True, slots=True)
 class Partition:
     """The keys of one partition of a project, and the owner that its state must name for whoever writes."""
@@ -114,9 +123,9 @@ class Partition:
     owner: Owner = field(default=NOBODY, compare=False)
 
     @property
-    def arguments(self) -> tuple[str, int, str, int]:
-        """What every script that writes to the partition takes first: prefix, block_size, project_id, partitions."""
-        return self.prefix, self.block_size, *self.owner
+    def arguments(self) -> PartitionArguments:
+        """The first arguments of every script that writes to the partition."""
+        return PartitionArguments(self.prefix, self.block_size, *self.owner)
 
     @property
     def prefix(self) -> str:

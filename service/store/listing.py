@@ -1,14 +1,12 @@
 """Listing: which sessions match, page by page, in the order of (created_at, id).
 
-A query becomes required terms (pure), `find_candidates.lua` walks the index for candidates, and the filter decides on every one of
-them. The candidates of all partitions are examined in the order of the list, so where a page ends early, because its budget is
-used up, everything before its cursor has been examined and nothing behind it. A cursor holds, for each partition, the serial to
-go on after, so a page costs the same at any depth and neither repeats nor skips a session that stands still.
+A query becomes required terms (pure), `find_candidates.lua` searches the index for candidates, and the filter decides on each
+of them. The candidates of all partitions are examined in the order of the list. So if a page ends early, because its budget is
+used up, everything before its cursor has been examined and nothing after it. A cursor contains the serial to continue after for
+each partition: a page costs the same at any depth, and neither repeats nor skips a session that does not change.
 """
 
 import asyncio
-import base64
-import binascii
 import heapq
 from collections import deque
 from collections.abc import AsyncIterator, Iterator, Sequence
@@ -19,14 +17,14 @@ from typing import Protocol
 
 from service.configs.budget import UNLIMITED, Budget, OutOfBudget
 from service.configs.terms import RequiredTerm, user_term
-from service.errors import BadRequest, FilterTooExpensive
+from service.errors import FilterTooExpensive
 from service.redis_client.client import RedisClient, checked
-from service.store import scripts
+from service.store import script_calls
+from service.store.cursors import SERIAL_MAX, encode_session_cursor
 from service.store.keys import Partition
-from service.store.sessions import Session, Sessions, is_expired, microseconds, session_of
+from service.store.record import Session, is_expired, microseconds, session_of
+from service.store.sessions import Sessions
 from service.store.time_slices import TimeSlice
-
-FIND_CANDIDATES = scripts.load("find_candidates")
 
 #: Most candidates that are read in one round trip, and most bytes of configs that one list reads in it, over all partitions.
 BATCH_MAX, READ_BYTES = 256, 2 * 1024 * 1024
@@ -38,9 +36,6 @@ LARGE_LISTS = 4
 
 #: Members of index sets that a search looks at in about the time that a candidate takes.
 MEMBERS_PER_CANDIDATE = 120
-
-#: A serial that no session reaches; cursors with more are not ours.
-_SERIAL_MAX = 2**53
 
 
 class Filter(Protocol):
@@ -87,32 +82,6 @@ class Page:
     cursor: str | None
 
 
-def encode_cursor(after: Sequence[int | None]) -> str:
-    """A cursor of the serials to go on after, one a partition."""
-    text = ".".join("" if serial is None else str(serial) for serial in after)
-    return base64.urlsafe_b64encode(f"s{text}".encode()).decode().rstrip("=")
-
-
-def decode_cursor(cursor: str, partitions: int) -> tuple[int | None, ...]:
-    """The serials in a cursor that `encode_cursor` made.
-
-    Raises:
-        BadRequest: it is none, or one of a store with another number of partitions.
-    """
-    try:
-        text = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True).decode("ascii")
-        parts = text.removeprefix("s").split(".")
-        valid = text.startswith("s") and all(part == "" or (part.isdigit() and len(part) <= 16) for part in parts)
-    except (binascii.Error, ValueError):
-        valid = False
-    if not valid or len(parts) != partitions:
-        raise BadRequest("cursor is not one that this list gave")
-    after = tuple(int(part) if part else None for part in parts)
-    if any(serial is not None and serial > _SERIAL_MAX for serial in after):
-        raise BadRequest("cursor is not one that this list gave")
-    return after
-
-
 async def page(
     sessions: Sessions,
     query: Query,
@@ -147,14 +116,14 @@ async def _filled(scan: "Scan", limit: int, max_bytes: int, turn: "LargeTurn") -
         for session, walk in scan.matches():
             size += len(session.configs)
             if len(items) == limit or (items and size > max_bytes):
-                return Page(items, encode_cursor([walk.position for walk in scan.walks]))
+                return Page(items, encode_session_cursor([walk.position for walk in scan.walks]))
             items.append(session)
             walk.position = session.serial
         if size >= SMALL_READ_BYTES // 2:
             await turn.acquire()
             scan.read_bytes = READ_BYTES
         if not await scan.proceed():
-            return Page(items, None if scan.is_complete else encode_cursor([walk.examined for walk in scan.walks]))
+            return Page(items, None if scan.is_complete else encode_session_cursor([walk.examined for walk in scan.walks]))
 
 
 class LargeTurn:
@@ -350,7 +319,7 @@ class PartitionScan:
         if self.candidates or self._after is None:
             return self._taken
         # A score that somebody wrote by hand may be no serial: then the one before it.
-        score = min(max(float(self._after), 0), _SERIAL_MAX)
+        score = min(max(float(self._after), 0), SERIAL_MAX)
         return ceil(score) if self.query.descending else floor(score)
 
     def take(self) -> Session:
@@ -365,25 +334,23 @@ class PartitionScan:
         There may be none, although the walk is not done. Returns how many members of index sets were looked at.
         """
         partition = self.partition
-        more, self._after, members, time, *found = await FIND_CANDIDATES.run(
-            self.redis,
-            (partition.sessions,),
-            (
-                partition.prefix,
-                partition.block_size,
-                "" if self._after is None else self._after,
-                int(self.query.descending),
-                wanted,
-                max_bytes,
-                *(part for demand in self.query.required_terms for part in (demand.term, demand.spill or "")),
-            ),
-            writes=False,
+        call = script_calls.find_candidates(
+            sessions=partition.sessions,
+            prefix=partition.prefix,
+            block_size=partition.block_size,
+            after="" if self._after is None else self._after,
+            descending=int(self.query.descending),
+            limit=wanted,
+            max_bytes=max_bytes,
+            required_terms=[part for each in self.query.required_terms for part in (each.term, each.spill or "")],
         )
-        self.done = not more
-        now = microseconds(time)
-        for *fields, serial, name in found:
+        reply = await call.run(self.redis, writes=False)
+        self._after = reply.after
+        self.done = not reply.has_more
+        now = microseconds(reply.time)
+        for *fields, serial, name in reply.sessions:
             session = session_of(name.decode(errors="replace"), fields)
-            # What somebody damaged by hand is no candidate.
+            # Skip a session that a manual edit damaged.
             if session is not None and b"%d" % session.serial == serial and (self.with_expired or not is_expired(fields, now)):
                 self.candidates.append(session)
-        return int(members)
+        return reply.members

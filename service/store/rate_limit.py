@@ -5,10 +5,8 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from service.redis_client.client import RedisClient
-from service.store import keys, scripts
-from service.store.projects import digest
-
-RATE_LIMIT = scripts.load("rate_limit")
+from service.store import keys, script_calls
+from service.store.api_keys import digest
 
 _SECOND = 1_000_000  # microseconds
 
@@ -33,8 +31,7 @@ class RateLimiter:
     async def acquire(self, key: str) -> Quota:
         """Count one request with `key`, which is a good one."""
         interval = round(_SECOND / self.per_second)
-        # No write that anybody relies on: no replica is waited for, and to count twice after a broken connection does no harm.
-        reply = await RATE_LIMIT.run(
-            self.redis, (keys.rate_key(digest(key, self.secret)),), (interval, self.burst), writes=False
-        )
-        return Quota(reply[0], *(math.ceil(part / _SECOND) for part in reply[1:]))
+        call = script_calls.rate_limit(rate=keys.rate_key(digest(key, self.secret)), interval=interval, burst=self.burst)
+        # Sent as a read: no replica needs to acknowledge it, and to count twice after a lost connection does no harm.
+        reply = await call.run(self.redis, writes=False)
+        return Quota(reply.remaining, math.ceil(reply.reset_after / _SECOND), math.ceil(reply.wait / _SECOND))

@@ -15,12 +15,8 @@ from service.configs.ttl import LAST_MOMENT
 from service.errors import BadRequest
 from service.redis_client.client import RedisClient
 from service.redis_client.replies import WrongType
-from service.store import scripts
+from service.store import script_calls
 from service.store.keys import Partition
-
-VERIFY_SESSION = scripts.load("verify_session")
-VERIFY_SET = scripts.load("verify_set")
-VERIFY_TYPE = scripts.load("verify_type")
 
 #: Serials that one call of `verify_set.lua` looks at.
 SERIALS_BATCH = 50
@@ -162,25 +158,23 @@ async def verify_session(
         if configs is not None and not is_complete(user, expires_at, numbers):
             return [Finding("incomplete", session_id)]
         expected = expected_index(NULL if configs is None else configs)
-        reply = await VERIFY_SESSION.run(
-            redis,
-            (partition.session(session_id), partition.sessions, partition.state),
-            (
-                *partition.arguments,
-                session_id,
-                configs or b"",
-                user or b"",
-                expected.configs,
-                expected.terms,
-                int(repair),
-                *suspects,
-            ),
-            writes=repair,
+        call = script_calls.verify_session(
+            session=partition.session(session_id),
+            sessions=partition.sessions,
+            state=partition.state,
+            partition=partition.arguments,
+            session_id=session_id,
+            read_configs=configs or b"",
+            read_user=user or b"",
+            configs=expected.configs,
+            terms=expected.terms,
+            repair=int(repair),
+            suspects=tuple(suspects),
         )
-        if reply[0] == b"changed":
+        comparison = await call.run(redis, writes=repair)
+        if comparison.has_changed:
             continue
-        pairs = zip(reply[1::2], reply[2::2], strict=True)
-        findings = [Finding(kind.decode(), session_id, readable(term)) for kind, term in pairs]
+        findings = [Finding(kind, session_id, readable(term)) for kind, term in comparison.findings]
         return [Finding("unreadable", session_id, expected.problem), *findings] if expected.problem else findings
     return []  # A session that is written all the time is indexed all the time.
 
@@ -195,15 +189,17 @@ async def verify_set(
     """
     findings = []
     for first in range(0, max(len(serials), 1), SERIALS_BATCH):
-        reply = await VERIFY_SET.run(
-            redis,
-            (partition.sessions,),
-            (*partition.arguments, block, term, int(repair), *serials[first : first + SERIALS_BATCH]),
-            writes=repair,
+        call = script_calls.verify_set(
+            sessions=partition.sessions,
+            partition=partition.arguments,
+            block=block,
+            term=term,
+            repair=int(repair),
+            serials=serials[first : first + SERIALS_BATCH],
         )
-        for kind, serial in zip(reply[::2], reply[1::2], strict=True):
+        for kind, serial in await call.run(redis, writes=repair):
             orphan = Finding("orphan", readable(serial), term)
-            findings.append(orphan if kind == b"stale" else Finding("listed", block, term))
+            findings.append(orphan if kind == "stale" else Finding("listed", block, term))
     return findings
 
 
@@ -214,8 +210,9 @@ async def verify_type(
 
     One of another type is deleted with `repair`, if it is `derived`: what belongs there follows from other keys.
     """
-    actual = await VERIFY_TYPE.run(redis, (key,), (expected, int(derived and repair)), writes=derived and repair)
-    return [Finding("type", key, f"{actual.decode()}, not {expected}", repairable=derived)] if actual else []
+    call = script_calls.verify_type(key=key, expected=expected, repair=int(derived and repair))
+    actual = await call.run(redis, writes=derived and repair)
+    return [Finding("type", key, f"{actual}, not {expected}", repairable=derived)] if actual else []
 
 
 async def verify_types(

@@ -13,7 +13,6 @@ from service.errors import StartupError, StoreFull, StoreUnavailable, WriteUncer
 from service.process.embedded_redis import EmbeddedRedis
 from service.redis_client.client import RedisClient
 from service.store.sessions import Sessions
-from service.store.users import Users
 from tests.support.filling import add, document_of, keyspace, on_every_redis, session_id
 from tests.support.redis_servers import BUNDLED
 
@@ -150,11 +149,11 @@ async def test_a_full_redis_refuses_every_write_whole_and_lets_deletes_through(s
     await redis.call("CONFIG", "SET", "maxmemory", 1)
     try:
         for write in (
-            sessions.create(session_id(3), document_of({"a": 1}), user=None, disable_task_tracking=False),
+            sessions.create_session(session_id(3), document_of({"a": 1})),
             sessions.replace(session_id(1), document_of({"b": 1})),
             sessions.patch(session_id(1), document_of({"b": 1})),
-            sessions.copy(session_id(1), session_id(4)),
-            Users(sessions).register("bob"),
+            sessions.copy_session(session_id(1), session_id(4)),
+            sessions.registration.register("bob"),
         ):
             with pytest.raises(StoreUnavailable) as caught:
                 await write
@@ -175,11 +174,11 @@ async def test_a_replica_refuses_every_write_and_answers_reads(sessions: Session
     await redis.call("REPLICAOF", "127.0.0.1", 1)
     try:
         for write in (
-            sessions.create(session_id(3), document_of({"a": 1}), user=None, disable_task_tracking=False),
+            sessions.create_session(session_id(3), document_of({"a": 1})),
             sessions.patch(session_id(1), document_of({"b": 1})),
             sessions.delete(session_id(1)),
             sessions.delete_many([session_id(1)]),
-            Users(sessions).register("bob"),
+            sessions.registration.register("bob"),
         ):
             with pytest.raises(StoreUnavailable) as caught:
                 await write

@@ -12,10 +12,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import service
+from service.configs.ttl import Ttl
 from service.errors import NotFound, PreconditionFailed
 from service.store import listing
 from service.store.listing import Query
-from service.store.sessions import Session, Sessions
+from service.store.record import Session
+from service.store.sessions import Sessions
 from service.store.upkeep.partition_check import Check
 from service.store.upkeep.sweeper import Sweeper
 from service.store.users import Users
@@ -147,7 +149,7 @@ async def test_an_expired_session_is_there_again_after_a_step_back_whole_and_for
     await Sweeper(sessions.redis, 1, 4).round()
     history.live[IDS[1]] = await sessions.get(IDS[1])
     await history.hold()
-    await sessions.patch(IDS[1], document_of({"b": 1}), ttl=5)
+    await sessions.patch(IDS[1], document_of({"b": 1}), ttl=Ttl(5))
     # The new lifetime is by the clock of now, not by the time at which the session was written last.
     (seconds, micros) = map(int, await sessions.redis.call("TIME"))
     left = ((await sessions.get(IDS[1])).expires_at or 0) - (seconds * 1_000_000 + micros)
@@ -160,10 +162,10 @@ async def test_an_expired_session_is_there_again_after_a_step_back_whole_and_for
 
 async def test_users_are_in_the_order_of_their_creation_after_a_step_back(users: Users) -> None:
     redis, key = users.sessions.redis, f"scc:{{{users.sessions.project.slug}}}:users"
-    await users.register("alice")
+    await users.sessions.registration.register("alice")
     await redis.call("ZINCRBY", key, YEAR, "alice")
     for name in ("bob", "anna"):
-        await users.register(name)
+        await users.sessions.registration.register(name)
     page, _ = await users.page(limit=10, after=None, descending=False)
     assert [user.identifier for user in page] == ["alice", "bob", "anna"]
 
@@ -181,7 +183,7 @@ CLOCKS = {
     "store/projects.py": "a project's created_at, which nothing is compared with",
     "store/sessions.py": "whether a session is expired: test_an_expired_session_is_there_again…",
     "store/upkeep/records.py": "the created_at that a damaged project record gets, as above",
-    "store/upkeep/sweeper.py": "what is due, and the lease: tests/store/test_sweeper.py: test_a_clock_that_stepped_back_stops_no_sweep",
+    "store/upkeep/sweeper.py": "what has expired, and the lease: test_sweeper.py: …_clock_that_stepped_back_stops_no_sweep",
 }
 
 _CLOCK = re.compile(r'"(?:TIME|PX|EX|P?EXPIRE(?:AT)?|P?TTL|PXAT|EXAT|GETEX|P?SETEX)"|time\.time\(|datetime\.now\(')

@@ -296,7 +296,7 @@ def test_a_project_lives_from_create_to_delete(run: Run, empty_redis: str, monke
     assert len(listed) == 2
 
     async def opened(redis: RedisClient) -> list[str | None]:
-        projects = [await Registry(redis, "a secret").load(key) for key in keys]
+        projects = [await Registry(redis, "a secret").api_keys.load(key) for key in keys]
         return [project.slug if project else None for project in projects]
 
     keys = [made[2]]

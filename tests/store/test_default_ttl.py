@@ -6,11 +6,11 @@ from typing import Any
 import pytest
 
 from service.configs.limits import Limits
-from service.configs.ttl import TTL_MAX
+from service.configs.ttl import NO_EXPIRY, TTL_MAX, Ttl
 from service.errors import BadRequest, StoreUnavailable, WriteUncertain
 from service.redis_client.client import RedisClient
 from service.store import default_ttl
-from service.store.projects import ProjectConfigs
+from service.store.project_configs import ProjectConfigs
 from service.store.sessions import Sessions
 from service.store.upkeep import partition_check
 from service.store.upkeep.partition_check import Check
@@ -26,9 +26,9 @@ async def test_a_session_created_without_a_lifetime_gets_it(redis: RedisClient) 
     for number in range(9):
         made = await add(sessions, number, {})
         assert made.expires_at == made.created_at + 500 * SECOND
-    made, _ = await sessions.create(session_id(10), None, user=None, disable_task_tracking=False, ttl=0)
+    made, _ = await sessions.create_session(session_id(10), None, ttl=NO_EXPIRY)
     assert made.expires_at is None
-    made, _ = await sessions.create(session_id(11), None, user=None, disable_task_tracking=False, ttl=9)
+    made, _ = await sessions.create_session(session_id(11), None, ttl=Ttl(9))
     assert made.expires_at == made.created_at + 9 * SECOND
     # Other configs come and go without it.
     await configs.patch(document_of({"other": None}))
@@ -60,7 +60,7 @@ async def test_of_many_changes_at_once_all_partitions_keep_the_one_that_the_reco
 
 async def test_a_partition_that_knows_of_a_later_change_keeps_it(sessions: Sessions) -> None:
     for revision, ttl, kept in ((5, 50, 50), (4, 40, 50), (5, 60, 50), (6, 0, 0), (10, 70, 70), (9, 0, 70)):
-        await default_ttl.publish(sessions.redis, sessions.all_partitions, revision, ttl)
+        await default_ttl.publish(sessions.redis, sessions.all_partitions, revision, Ttl(ttl))
         stored = await sessions.redis.call("HGET", sessions.all_partitions[0].state, "session_ttl")
         assert int(stored or 0) == kept
 
@@ -105,7 +105,7 @@ async def test_a_check_finds_a_partition_that_was_not_told_and_tells_it(
 async def test_a_change_that_is_under_way_is_no_finding(sessions: Sessions, monkeypatch: pytest.MonkeyPatch) -> None:
     async def meanwhile(seconds: float) -> None:
         assert seconds == partition_check.UNDER_WAY
-        await default_ttl.publish(sessions.redis, sessions.all_partitions, 1, 50)
+        await default_ttl.publish(sessions.redis, sessions.all_partitions, 1, Ttl(50))
 
     await sessions.redis.call("HSET", "scc:{acme}:project", "configs", '{\n"session_ttl":50\n}', "configs_revision", 1)
     monkeypatch.setattr(asyncio, "sleep", meanwhile)
@@ -116,7 +116,7 @@ async def test_a_change_that_is_under_way_is_no_finding(sessions: Sessions, monk
 @pytest.mark.parametrize("configs", ["", "{oops", "[]", "null", '{"session_ttl":"x"}', '{"session_ttl":-1}', "{}"])
 async def test_nonsense_that_a_hand_wrote_is_no_default(sessions: Sessions, configs: str) -> None:
     await sessions.redis.call("HSET", "scc:{acme}:project", "configs", configs)
-    assert default_ttl.default_ttl(configs.encode()) == 0
+    assert default_ttl.default_ttl(configs.encode()) == NO_EXPIRY
     assert await default_ttl.is_current(sessions.redis, sessions.all_partitions[0])
     await default_ttl.republish(sessions.redis, sessions.all_partitions[0])
     assert (await add(sessions, 1, {})).expires_at is None

@@ -305,7 +305,7 @@ async def test_a_hash_damaged_beyond_its_configs_is_named_and_takes_no_other_wit
         with pytest.raises(Unreadable):
             await filled.get(TWO)
         with pytest.raises(Unreadable):
-            await filled.copy(TWO, session_id(9))
+            await filled.copy_session(TWO, session_id(9))
         assert [each.id for each in (await page(filled, Query(user="alice"), 50)).sessions] == others
         assert [each.id for each in (await page(filled, Query(), 50)).sessions] == others
         before = await keyspace(filled.redis)
@@ -338,11 +338,12 @@ async def test_a_session_gone_while_it_is_looked_at_is_no_finding(filled: Sessio
 
 
 async def test_a_user_who_is_about_to_be_registered_is_no_finding(filled: Sessions, monkeypatch: pytest.MonkeyPatch) -> None:
-    await filled.create(session_id(7), document_of({}), user="bob", disable_task_tracking=False)
+    await filled.create_session(session_id(7), document_of({}), user="bob")
+    await filled.registration.remove("bob")
 
     async def meanwhile(seconds: float) -> None:
         assert seconds == partition_check.UNDER_WAY
-        await Users(filled).register("bob")
+        await filled.registration.register("bob")
 
     monkeypatch.setattr(asyncio, "sleep", meanwhile)
     assert await findings(filled) == []

@@ -8,14 +8,15 @@ from typing import Any
 import pytest
 
 from service.configs.limits import Limits
-from service.configs.ttl import LAST_MOMENT, TTL_MAX
+from service.configs.ttl import LAST_MOMENT, NO_EXPIRY, TTL_MAX, UNSPECIFIED, Ttl
 from service.errors import NotFound, PreconditionFailed, Unreadable
 from service.redis_client.client import RedisClient
 from service.store.conditions import UNCONDITIONAL, Conditions, ETags
 from service.store.keys import project_key
 from service.store.listing import Query, iter_matches, page
-from service.store.projects import ProjectConfigs
-from service.store.sessions import FIELDS, Sessions, microseconds
+from service.store.project_configs import ProjectConfigs
+from service.store.record import FIELDS, microseconds
+from service.store.sessions import Sessions
 from service.store.upkeep import sweeper
 from service.store.upkeep.partition_check import Check
 from service.store.users import Users
@@ -79,15 +80,15 @@ async def test_a_session_whose_lifetime_is_over_is_to_every_operation_a_deleted_
     await lapse(old, TWO)
     for sessions in (old, fresh()):
         before = await keyspace(redis)
-        for read in (sessions.get(TWO), sessions.get(TWO), sessions.copy(TWO, FOUR)):
+        for read in (sessions.get(TWO), sessions.get(TWO), sessions.copy_session(TWO, FOUR)):
             with pytest.raises(NotFound):
                 await read
         for write in (sessions.patch, sessions.replace):
             with pytest.raises(NotFound):
-                await write(TWO, document_of({"a": 2}), ttl=0)
+                await write(TWO, document_of({"a": 2}), ttl=NO_EXPIRY)
             for conditions in (Conditions(ETags(any=True)), only(made[1].etag)):
                 with pytest.raises(PreconditionFailed):
-                    await write(TWO, document_of({"a": 2}), conditions=conditions, ttl=50)
+                    await write(TWO, document_of({"a": 2}), conditions=conditions, ttl=Ttl(50))
         for query in (Query(), Query(user="alice")):
             found = [session.id async for batch in iter_matches(sessions, query) for session in batch]
             assert sorted(found) == [ONE, THREE]
@@ -123,7 +124,7 @@ async def test_its_id_is_free_at_once_and_nothing_of_it_stays(sessions: Sessions
     old = await add(sessions, 1, {"a": 1, "old": [1, 2], "same": "x"}, "alice")
     await lapse(sessions, ONE)
     document = document_of({"same": "x", "new": 1})
-    new, created = await sessions.create(ONE, document, user="bob", disable_task_tracking=True, ttl=1000)
+    new, created = await sessions.create_session(ONE, document, user="bob", disable_task_tracking=True, ttl=Ttl(1000))
     assert created
     assert new.created_at > old.created_at
     assert (new.revision, new.serial, new.user) == (1, old.serial + 1, "bob")
@@ -131,11 +132,10 @@ async def test_its_id_is_free_at_once_and_nothing_of_it_stays(sessions: Sessions
     assert await sessions.get(ONE) == new
     held = await keyspace(sessions.redis)
     assert not any("old" in name or "alice" in name for name in held if ":users" not in name)
-    await Users(sessions).register("bob")
     await hold_whole(sessions)
     assert await listed(sessions) == [TWO, ONE]
     # One that lives is the one that exists, as ever.
-    again, created = await sessions.create(ONE, document, user=None, disable_task_tracking=False, ttl=0)
+    again, created = await sessions.create_session(ONE, document, ttl=NO_EXPIRY)
     assert (again, created) == (new, False)
 
 
@@ -150,25 +150,25 @@ async def test_a_lifetime_begins_with_the_write_that_asks_for_it(sessions: Sessi
         assert before <= expires_at - ttl * SECOND <= after
         return expires_at
 
-    creation = sessions.create(ONE, None, user=None, disable_task_tracking=False, ttl=50)
+    creation = sessions.create_session(ONE, None, ttl=Ttl(50))
     first = await ends(creation, 50)
     # A write that says nothing of it leaves it as it is.
     await sessions.patch(ONE, document_of({"a": 1}))
     await sessions.replace(ONE, document_of({"a": 2}))
     assert (await sessions.get(ONE)).expires_at == first
-    await ends(sessions.patch(ONE, document_of({}), ttl=TTL_MAX), TTL_MAX)
-    await ends(sessions.replace(ONE, document_of({}), ttl=1000), 1000)
+    await ends(sessions.patch(ONE, document_of({}), ttl=Ttl(TTL_MAX)), TTL_MAX)
+    await ends(sessions.replace(ONE, document_of({}), ttl=Ttl(1000)), 1000)
     await hold_whole(sessions)
     for write in (sessions.patch, sessions.replace):
-        await write(ONE, document_of({}), ttl=20)
-        await write(ONE, document_of({"a": 1}), ttl=0)
+        await write(ONE, document_of({}), ttl=Ttl(20))
+        await write(ONE, document_of({"a": 1}), ttl=NO_EXPIRY)
         assert (await sessions.get(ONE)).expires_at is None
         await hold_whole(sessions)
     # A refused write leaves it as it is.
-    await sessions.patch(ONE, document_of({}), ttl=30)
+    await sessions.patch(ONE, document_of({}), ttl=Ttl(30))
     held = await keyspace(sessions.redis)
     with pytest.raises(PreconditionFailed):
-        await sessions.patch(ONE, document_of({}), conditions=only("1-1"), ttl=0)
+        await sessions.patch(ONE, document_of({}), conditions=only("1-1"), ttl=NO_EXPIRY)
     assert await keyspace(sessions.redis) == held
 
 
@@ -184,7 +184,7 @@ async def test_a_read_asks_for_the_time_only_where_a_session_with_a_lifetime_was
         return [command[0] for command, _ in redis.seen]
 
     assert await asked(ONE) == ["HMGET"]
-    await sessions.patch(TWO, document_of({}), ttl=50)
+    await sessions.patch(TWO, document_of({}), ttl=Ttl(50))
     assert await asked(ONE) == ["HMGET"]
     assert await asked(TWO) == ["HMGET", "TIME", "HMGET"]
     # From now on in one round trip: the time first, so that what was alive then is answered whatever comes between.
@@ -193,7 +193,7 @@ async def test_a_read_asks_for_the_time_only_where_a_session_with_a_lifetime_was
 
 
 async def test_writes_race_the_end_of_a_lifetime_and_none_comes_after_it(sessions: Sessions) -> None:
-    made, _ = await sessions.create(ONE, document_of({"n": 0}), user=None, disable_task_tracking=False, ttl=1)
+    made, _ = await sessions.create_session(ONE, document_of({"n": 0}), ttl=Ttl(1))
     assert made.expires_at is not None
 
     async def write_on(last: int) -> None:
@@ -224,12 +224,12 @@ async def test_writers_sweepers_and_ends_of_lifetimes_at_once_leave_the_store_wh
     async def write(seed: int) -> None:
         random = Random(seed)
         for _ in range(250):
-            name, ttl = session_id(random.randrange(12)), random.choice((None, 0, 1000))
+            name, ttl = session_id(random.randrange(12)), random.choice((UNSPECIFIED, NO_EXPIRY, Ttl(1000)))
             document = document_of({"a": random.randrange(3), f"w{seed}": {"b": random.randrange(9)}, "c": None})
             action = random.random()
             try:
                 if action < 0.3:
-                    made, new = await sessions.create(name, document, user="u", disable_task_tracking=False, ttl=ttl)
+                    made, new = await sessions.create_session(name, document, user="u", ttl=ttl)
                     etags.extend([(name, made.etag)] if new else [])
                 elif action < 0.45:
                     etags.append((name, (await sessions.replace(name, document, ttl=ttl)).etag))
@@ -247,7 +247,7 @@ async def test_writers_sweepers_and_ends_of_lifetimes_at_once_leave_the_store_wh
             await sweep_all(Sessions(redis, PROJECT, Limits(), 2, 4))
 
     async def write_all() -> None:
-        await Users(sessions).register("u")
+        await sessions.registration.register("u")
         await asyncio.gather(*(write(seed) for seed in range(6)))
         done.set()
 
@@ -268,7 +268,7 @@ async def test_what_was_extended_or_created_anew_since_the_sweep_looked_stays(se
     due = await sweeper.expired_ids(sessions.redis, partition)
     assert due == [ONE, TWO, THREE, FOUR]
     # One comes anew, and one was extended in time, of which the sweep's look knew nothing.
-    new, _ = await sessions.create(ONE, document_of({"a": 1}), user=None, disable_task_tracking=False)
+    new, _ = await sessions.create_session(ONE, document_of({"a": 1}))
     later = await clock(sessions.redis) + 1000 * SECOND
     await sessions.redis.batch(
         [("HSET", partition.session(TWO), "expires_at", later), ("ZADD", partition.expiring, later, TWO)]
@@ -296,11 +296,11 @@ async def test_a_deleted_user_takes_sessions_that_are_over_along(redis: RedisCli
 
 
 async def test_a_copy_starts_a_lifetime_of_its_own(sessions: Sessions) -> None:
-    await sessions.create(ONE, document_of({"a": 1}), user=None, disable_task_tracking=False, ttl=50)
-    assert (await sessions.copy(ONE, TWO)).expires_at is None
+    await sessions.create_session(ONE, document_of({"a": 1}), ttl=Ttl(50))
+    assert (await sessions.copy_session(ONE, TWO)).expires_at is None
     await ProjectConfigs(sessions).patch(document_of({"session_ttl": 7000}))
     before = await clock(sessions.redis)
-    copied = await sessions.copy(ONE, THREE)
+    copied = await sessions.copy_session(ONE, THREE)
     assert copied.expires_at is not None
     assert before + 7000 * SECOND <= copied.expires_at
     assert (await sessions.get(THREE)) == copied

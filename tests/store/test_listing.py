@@ -14,8 +14,10 @@ from service.configs.containment import Filter, contains, exact
 from service.configs.limits import Limits
 from service.errors import BadRequest
 from service.redis_client.client import RedisClient
-from service.store.listing import Query, decode_cursor, encode_cursor, iter_matches, page
-from service.store.sessions import Session, Sessions
+from service.store.cursors import decode_session_cursor, encode_session_cursor
+from service.store.listing import Query, iter_matches, page
+from service.store.record import Session
+from service.store.sessions import Sessions
 from tests.support import strategies
 from tests.support.filling import PROJECT, TIMEOUT, add, document_of, fill, on_every_redis, opened, session_id
 from tests.support.strategies import Spelled, part_of, spell
@@ -89,7 +91,7 @@ async def everything(sessions: Sessions, query: Query, limit: int = 7) -> list[s
         if part.cursor is None:
             return found
         assert len(part.sessions) == limit
-        query = replace(query, after=decode_cursor(part.cursor, sessions.partitions))
+        query = replace(query, after=decode_session_cursor(part.cursor, sessions.partitions))
 
 
 @on_every_redis
@@ -173,7 +175,7 @@ def test_what_changes_between_pages_neither_repeats_nor_hides_a_session(
                     if part.cursor is None:
                         break
                     last = part.sessions[-1].created_at, part.sessions[-1].id
-                    query = replace(query, after=decode_cursor(part.cursor, partitions))
+                    query = replace(query, after=decode_session_cursor(part.cursor, partitions))
                     await change()
 
         with_store(redis_url, partitions, block_size, use)
@@ -226,7 +228,7 @@ async def test_nobody_hides_behind_a_partition_that_gave_nothing_to_the_first_pa
     assert first.cursor is not None
     for number in range(100, 120):
         await add(sessions, number, {"a": 1})
-    query = Query(descending=True, after=decode_cursor(first.cursor, partitions))
+    query = Query(descending=True, after=decode_session_cursor(first.cursor, partitions))
     assert [session.id for session in first.sessions] + await everything(sessions, query) == old[::-1]
 
 
@@ -242,15 +244,15 @@ async def test_a_session_that_went_and_came_again_is_listed_once_at_its_new_plac
 
 def test_a_cursor_leads_back_to_the_serials_it_was_made_of() -> None:
     for after in ((None,), (0,), (2**53,), (None, 5, None), (1, 2, 3)):
-        assert decode_cursor(encode_cursor(after), len(after)) == after
+        assert decode_session_cursor(encode_session_cursor(after), len(after)) == after
 
 
 @pytest.mark.parametrize(
-    "cursor", ["", "a", "!!!!", "c", "dTU", encode_cursor((2**53 + 1,)), encode_cursor((1, 2)), "czE=\n", "é"]
+    "cursor", ["", "a", "!!!!", "c", "dTU", encode_session_cursor((2**53 + 1,)), encode_session_cursor((1, 2)), "czE=\n", "é"]
 )
 def test_a_cursor_of_another_make_is_refused(cursor: str) -> None:
-    with pytest.raises(BadRequest, match="cursor is not one that this list gave"):
-        decode_cursor(cursor, 1)
+    with pytest.raises(BadRequest, match="invalid cursor"):
+        decode_session_cursor(cursor, 1)
 
 
 def test_a_session_id_is_canonical_in_these_tests() -> None:

@@ -15,9 +15,11 @@ from service.configs.containment import Filter
 from service.configs.limits import Limits
 from service.errors import ClientGone, FilterTooExpensive
 from service.redis_client.client import RedisClient
-from service.store import listing, time_slices
-from service.store.listing import FIND_CANDIDATES, READ_BYTES, Page, Query, decode_cursor, iter_matches, page
-from service.store.sessions import FIELDS, Sessions
+from service.store import listing, script_calls, time_slices
+from service.store.cursors import decode_session_cursor
+from service.store.listing import READ_BYTES, Page, Query, iter_matches, page
+from service.store.record import FIELDS
+from service.store.sessions import Sessions
 from service.store.time_slices import SLICE, Scheduler, TimeSlice
 from tests.store.test_listing import LIMITS, World, everything, few, with_store
 from tests.support import strategies
@@ -40,7 +42,7 @@ async def pages(
             return found
         assert cursor not in cursors, "a page made no progress"
         cursors.add(cursor)
-        query = replace(query, after=decode_cursor(cursor, sessions.partitions))
+        query = replace(query, after=decode_session_cursor(cursor, sessions.partitions))
 
 
 def ids(found: Sequence[Page]) -> list[str]:
@@ -129,7 +131,7 @@ async def test_a_first_session_that_is_too_dear_is_refused_and_a_later_one_begin
     first = await page(sessions, query, 20, budget=Budget(comparisons=50))
     assert len(first.sessions) == 2
     assert first.cursor is not None
-    query = replace(query, after=decode_cursor(first.cursor, 1))
+    query = replace(query, after=decode_session_cursor(first.cursor, 1))
     with pytest.raises(FilterTooExpensive, match="comparing filter_by_configs with the arrays of a session"):
         await page(sessions, query, 20, budget=Budget(comparisons=50))
 
@@ -142,7 +144,7 @@ class Measuring(CountingClient):
         return [
             sum(len(session[0]) for session in reply[4:])
             for command, reply in self.seen
-            if command[:2] == ("EVALSHA", FIND_CANDIDATES.sha) and not isinstance(reply, Exception)
+            if command[:2] == ("EVALSHA", script_calls.find_candidates.script.sha) and not isinstance(reply, Exception)
         ]
 
 
@@ -171,7 +173,7 @@ async def test_a_page_of_small_sessions_takes_one_round_trip_to_each_partition(e
     redis = CountingClient.open(empty_redis, timeout=30)
     sessions = await opened(redis, PROJECT, Limits(), partitions)
     await pour(sessions, [{"kind": 1}] * 300)
-    await redis.call("SCRIPT", "LOAD", FIND_CANDIDATES.source)
+    await redis.call("SCRIPT", "LOAD", script_calls.find_candidates.script.source)
     for wanted in (b'{"kind":1}', b""):
         redis.seen.clear()
         assert len((await page(sessions, Query(filter=Filter.parse(wanted, LIMITS)), 20)).sessions) == 20
@@ -180,7 +182,9 @@ async def test_a_page_of_small_sessions_takes_one_round_trip_to_each_partition(e
 
 
 def test_the_script_reads_the_fields_that_make_a_session() -> None:
-    assert re.findall(r'"(\w+)"', FIND_CANDIDATES.source.partition("local FIELDS = {")[2].partition("}")[0]) == list(FIELDS)
+    assert re.findall(
+        r'"(\w+)"', script_calls.find_candidates.script.source.partition("local FIELDS = {")[2].partition("}")[0]
+    ) == list(FIELDS)
 
 
 def used_up(monkeypatch: pytest.MonkeyPatch) -> None:

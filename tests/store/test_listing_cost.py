@@ -12,7 +12,9 @@ import pytest
 from service.configs.containment import Filter
 from service.configs.limits import Limits
 from service.redis_client.topology import Target, Topology
-from service.store.listing import BATCH_MAX, FIND_CANDIDATES, Query, decode_cursor, iter_matches, page
+from service.store import script_calls
+from service.store.cursors import decode_session_cursor
+from service.store.listing import BATCH_MAX, Query, iter_matches, page
 from tests.store.test_listing import everything
 from tests.support.filling import PROJECT, TIMEOUT, CountingClient, document_of, fill, on_every_redis, opened, pour
 
@@ -28,7 +30,7 @@ class WatchedClient(CountingClient):
         self.finds: list[Counter[str]] = []
 
     async def call(self, *command: str | bytes | int, writes: bool = False, near: Target | None = None) -> Any:  # noqa: ANN401 - as `RedisClient.call`
-        if command[:2] != ("EVALSHA", FIND_CANDIDATES.sha):
+        if command[:2] != ("EVALSHA", script_calls.find_candidates.script.sha):
             return await super().call(*command, writes=writes, near=near)
         before = await self.stats()
         reply = await super().call(*command, writes=writes, near=near)
@@ -45,7 +47,7 @@ class WatchedClient(CountingClient):
 @pytest.fixture
 async def watched(empty_redis: str) -> AsyncIterator[WatchedClient]:
     redis = WatchedClient.open(empty_redis, timeout=TIMEOUT)
-    await redis.call("SCRIPT", "LOAD", FIND_CANDIDATES.source)
+    await redis.call("SCRIPT", "LOAD", script_calls.find_candidates.script.source)
     yield redis
     await redis.close()
 
@@ -55,7 +57,7 @@ def parse(configs: object) -> Query:
 
 
 def bounded(finds: list[Counter[str]], required_terms: int) -> bool:
-    """Whether every run of find_candidates.lua looked at no more than its bounds allow; `required_terms` with alternatives count twice."""
+    """Whether every run of find_candidates.lua stayed within its limits; `required_terms` with an overflow term count twice."""
     sets = min(required_terms, 2 * MAX_TERMS)
     probes = MAX_COST // (PROBE_COST * WINDOW_MIN) + sets
     return all(
@@ -70,8 +72,8 @@ def bounded(finds: list[Counter[str]], required_terms: int) -> bool:
 def test_the_bounds_are_those_of_the_script() -> None:
     here = {"MAX_TERMS": MAX_TERMS, "MAX_BLOCKS": MAX_BLOCKS, "MAX_COST": MAX_COST, "PROBE_COST": PROBE_COST}
     for name, value in here.items():
-        assert re.search(rf"^local {name} = {value}\b", FIND_CANDIDATES.source, re.MULTILINE)
-    assert f"local WINDOW_MIN, WINDOW_MAX = {WINDOW_MIN}, " in FIND_CANDIDATES.source
+        assert re.search(rf"^local {name} = {value}\b", script_calls.find_candidates.script.source, re.MULTILINE)
+    assert f"local WINDOW_MIN, WINDOW_MAX = {WINDOW_MIN}, " in script_calls.find_candidates.script.source
 
 
 @on_every_redis
@@ -147,7 +149,7 @@ async def test_a_deep_page_costs_what_the_first_one_did(
         costs.append((await watched.stats() - before).total())
         if part.cursor is None:
             break
-        query = replace(query, after=decode_cursor(part.cursor, 1))
+        query = replace(query, after=decode_session_cursor(part.cursor, 1))
     assert len(costs) == 64
     assert max(costs[32:]) <= max(costs[:8])
 

@@ -6,16 +6,16 @@ from typing import Any, NamedTuple
 import pytest
 
 from service.configs.limits import Limits
+from service.configs.ttl import Ttl
 from service.errors import LayoutChanged, ServiceError, StateIncomplete, StoreUnavailable, Unauthorized, WriteUncertain
 from service.redis_client.client import RedisClient
-from service.store import default_ttl, manifest, ownership
-from service.store.creation import create_session
+from service.store import default_ttl, manifest, ownership, script_calls
 from service.store.keys import PROJECTS, STORE, project_key, users_key
-from service.store.projects import ProjectConfigs, Registry
+from service.store.project_configs import ProjectConfigs
+from service.store.projects import Registry
 from service.store.sessions import Sessions
 from service.store.upkeep import repartition
 from service.store.upkeep.check import StoreCheck
-from service.store.upkeep.numbering import RENUMBER
 from service.store.users import Users
 from service.store.verify import verify_session, verify_set
 from tests.support.filling import (
@@ -37,12 +37,11 @@ Operation = Callable[[Sessions], Awaitable[Any]]
 
 
 async def create_with_user(sessions: Sessions) -> None:
-    users = Users(sessions)
-    await create_session(users, NEW, None, user="carol", disable_task_tracking=False, ttl=None, may_exist=False)
+    await sessions.create_session(NEW, None, user="carol", may_exist=False)
 
 
 def create(session: str) -> Operation:
-    return lambda sessions: sessions.create(session, document_of({"b": 1}), user=None, disable_task_tracking=False)
+    return lambda sessions: sessions.create_session(session, document_of({"b": 1}))
 
 
 #: What writes to a partition, by a name.
@@ -50,7 +49,7 @@ ON_A_PARTITION: dict[str, Operation] = {
     "create": create(NEW),
     "create of an id in use": create(ONE),
     "create with a user": create_with_user,
-    "copy": lambda sessions: sessions.copy(ONE, NEW),
+    "copy": lambda sessions: sessions.copy_session(ONE, NEW),
     "replace": lambda sessions: sessions.replace(ONE, document_of({"b": 1})),
     "replace of none": lambda sessions: sessions.replace(NEW, document_of({"b": 1})),
     "patch": lambda sessions: sessions.patch(ONE, document_of({"b": 1})),
@@ -58,15 +57,15 @@ ON_A_PARTITION: dict[str, Operation] = {
     "delete of many": lambda sessions: sessions.delete_many([ONE, NEW]),
     "delete of a user": lambda sessions: Users(sessions).delete("alice"),
     "sweep": lambda sessions: sweep_all(sessions),
-    "change of the default lifetime": lambda sessions: default_ttl.publish(sessions.redis, sessions.all_partitions, 5, 50),
+    "change of the default lifetime": lambda sessions: default_ttl.publish(sessions.redis, sessions.all_partitions, 5, Ttl(50)),
     "patch of the project": lambda sessions: ProjectConfigs(sessions).patch(document_of({"session_ttl": 50})),
 }
 #: What writes to the project's own keys.
 ON_A_PROJECT: dict[str, Operation] = {
     "create with a user": create_with_user,
-    "register": lambda sessions: Users(sessions).register("carol"),
-    "register of one who is there": lambda sessions: Users(sessions).register("alice"),
-    "expect": lambda sessions: Users(sessions).expect("carol", ""),
+    "register": lambda sessions: sessions.registration.register("carol"),
+    "register of one who is there": lambda sessions: sessions.registration.register("alice"),
+    "expect": lambda sessions: sessions.registration.expect("carol"),
     "delete of a user": lambda sessions: Users(sessions).delete("nobody"),
     "patch of the project": lambda sessions: ProjectConfigs(sessions).patch(document_of({"b": 1})),
 }
@@ -142,11 +141,11 @@ async def test_a_write_to_the_keys_of_another_project_is_refused_and_changes_not
 
 async def test_a_withdrawal_from_another_project_takes_no_user_of_theirs(redis: RedisClient) -> None:
     sessions = await filled(redis)
-    created_at = await Users(sessions).expect("carol", "")
+    created_at = await sessions.registration.expect("carol")
     assert created_at is not None
     await set_field(redis, project_key(PROJECT.slug), "id", "another")
     before = await keyspace(redis)
-    await Users(sessions).withdraw("carol", created_at)
+    await sessions.registration.withdraw("carol", created_at)
     assert await keyspace(redis) == before
 
 
@@ -160,8 +159,10 @@ async def test_a_repair_leaves_a_partition_of_another_as_it_is(redis: RedisClien
     before = await keyspace(redis)
     await verify_session(redis, partition, ONE, repair=True)
     await verify_set(redis, partition, "0", "x=1", [b"1"], repair=True)
-    keys = (partition.session(ONE), partition.sessions)
-    assert await RENUMBER.run(redis, keys, (*partition.arguments, ONE, 1, 8)) == 0
+    call = script_calls.renumber(
+        session=partition.session(ONE), sessions=partition.sessions, partition=partition.arguments, session_id=ONE, old=1, new=8
+    )
+    assert not await call.run(redis)
     assert await keyspace(redis) == before
 
 
@@ -187,7 +188,7 @@ async def created(redis: RedisClient, slug: str = "acme") -> Sessions:
 async def test_what_an_old_project_s_requests_write_reaches_no_new_project_of_its_name(redis: RedisClient) -> None:
     registry, old = Registry(redis, "a secret"), await created(redis)
     await add(old, 1, {"a": 1}, "alice")
-    await registry.revoke_keys(old.project)
+    await registry.api_keys.revoke(old.project)
     await registry.delete(old)
     # A copy finds nothing to be copied, a sweep nothing to be removed.
     reading = (ON_A_PARTITION["copy"], ON_A_PARTITION["sweep"])
@@ -226,7 +227,11 @@ async def test_nothing_outlives_a_deletion_during_which_requests_still_write(red
     refusals: set[type[ServiceError]] = set()
 
     async def write() -> None:
-        for step in (create_with_user, lambda sessions: Users(sessions).register("bob"), ON_A_PROJECT["patch of the project"]):
+        for step in (
+            create_with_user,
+            lambda sessions: sessions.registration.register("bob"),
+            ON_A_PROJECT["patch of the project"],
+        ):
             try:
                 await step(old)
             except ServiceError as error:
@@ -235,7 +240,7 @@ async def test_nothing_outlives_a_deletion_during_which_requests_still_write(red
     for number in range(10):
         await add(old, number, {"a": 1}, "alice")
     straggler.write = write
-    await Registry(straggler, "a secret").revoke_keys(old.project)
+    await Registry(straggler, "a secret").api_keys.revoke(old.project)
     await Registry(straggler, "a secret").delete(old)
     await write()
     assert await keyspace(redis) == {}
@@ -326,7 +331,7 @@ async def test_a_move_loses_nothing_that_a_server_acknowledges_meanwhile(
                 if number < 100:
                     await old.replace(session_id(number), configs)
                 else:
-                    await old.create(session_id(number), configs, user=None, disable_task_tracking=False)
+                    await old.create_session(session_id(number), configs)
                 written[session_id(number)] = configs.configs
             except ServiceError as error:
                 refusals.add(type(error))
@@ -342,7 +347,7 @@ async def test_a_move_loses_nothing_that_a_server_acknowledges_meanwhile(
     located = StoreCheck(redis, [old.project], await manifest.read(redis))
     assert [str(finding) async for _, finding in located.findings()] == []
     for number in (1, 200):
-        await new.create(session_id(number), document_of({"b": 1}), user=None, disable_task_tracking=False)
+        await new.create_session(session_id(number), document_of({"b": 1}))
 
 
 @pytest.mark.usefixtures("late_worker")

@@ -11,8 +11,9 @@ import pytest
 from service.configs.limits import Limits
 from service.redis_client.multiplexer import Command
 from service.redis_client.topology import Target, Topology
+from service.store.cursors import decode_session_cursor
 from service.store.keys import partition_number
-from service.store.listing import Query, decode_cursor, page
+from service.store.listing import Query, page
 from service.store.users import Users
 from tests.store.test_listing import everything
 from tests.store.test_listing_cost import parse
@@ -90,7 +91,9 @@ async def test_a_page_takes_as_few_round_trips_from_many_partitions_as_from_one(
     assert share * partitions <= read <= share * partitions + 2 * share * more * partitions
     assert first.cursor is not None
     rounds.rounds = 0
-    second = await page(sessions, Query(query.user, query.filter, descending, decode_cursor(first.cursor, partitions)), 20)
+    second = await page(
+        sessions, Query(query.user, query.filter, descending, decode_session_cursor(first.cursor, partitions)), 20
+    )
     assert [session.id for session in second.sessions] == right[20:40]
     assert rounds.rounds in (1, 2)
 

@@ -10,9 +10,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from service.redis_client.client import RedisClient
+from service.store import script_calls
+from service.store.api_keys import digest
 from service.store.keys import rate_key
-from service.store.projects import digest
-from service.store.rate_limit import RATE_LIMIT, Quota, RateLimiter
+from service.store.rate_limit import Quota, RateLimiter
 
 #: A rate at which nothing comes back while a test runs.
 HARDLY = 0.001
@@ -51,7 +52,8 @@ async def test_a_key_that_asks_no_more_leaves_nothing_behind(redis: RedisClient)
 
 
 #: The script with a clock that the caller sets; Redis's expiry, which knows another, is left out.
-CLOCKED = re.sub(r', "PX", .*\)$', ")", RATE_LIMIT.source, flags=re.MULTILINE).replace('redis.call("TIME")', "{ 0, ARGV[3] }")
+SOURCE = script_calls.rate_limit.script.source
+CLOCKED = re.sub(r', "PX", .*\)$', ")", SOURCE, flags=re.MULTILINE).replace('redis.call("TIME")', "{ 0, ARGV[3] }")
 _numbers = count()
 
 
@@ -79,7 +81,7 @@ async def acquire(redis: RedisClient, key: str, interval: int, burst: int, now: 
 def test_the_clock_of_the_test_is_in_the_script() -> None:
     assert "ARGV[3]" in CLOCKED
     assert not re.search(r'"TIME"|"PX"', CLOCKED)
-    assert CLOCKED.count("\n") == RATE_LIMIT.source.count("\n")
+    assert CLOCKED.count("\n") == SOURCE.count("\n")
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))

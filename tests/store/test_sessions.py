@@ -6,6 +6,7 @@ import pytest
 
 from service.configs.containment import Filter
 from service.configs.limits import Limits
+from service.configs.ttl import Ttl
 from service.errors import ConfigsTooLarge, NotFound, PreconditionFailed, TooLarge, Unreadable
 from service.redis_client.client import RedisClient
 from service.store.conditions import Conditions, ETags
@@ -70,9 +71,7 @@ async def test_a_session_from_before_the_limit_on_terms_was_lower_is_read_listed
     before = await keyspace(sessions.redis)
     ample = Limits(max_terms=5000)
     many = {f"k{number}": number for number in range(1000)}
-    await Sessions(sessions.redis, PROJECT, ample, 1, 4).create(
-        ONE, document_of(many, ample), user=None, disable_task_tracking=False
-    )
+    await Sessions(sessions.redis, PROJECT, ample, 1, 4).create_session(ONE, document_of(many, ample))
     now = Sessions(sessions.redis, PROJECT, Limits(), 1, 4)
     held = await now.get(ONE)
     query = Query(filter=Filter.parse(b'{"k999":999}', Limits()))
@@ -131,7 +130,7 @@ async def test_a_patch_may_leave_or_shrink_what_lowered_limits_no_longer_allow(r
     await fill(await opened(redis, PROJECT, Limits(), 1, 4), [OVER])
     sessions = Sessions(redis, PROJECT, limits, 1, 4)
     for same in ({}, {"c": 1}, {"c": 2}, {"a": "y" * 20}, {"b": [4, 5, 6]}):
-        await sessions.patch(ONE, document_of(same), ttl=60)
+        await sessions.patch(ONE, document_of(same), ttl=Ttl(60))
     assert (await sessions.get(ONE)).revision == 6
     before = await keyspace(redis)
     with pytest.raises(TooLarge):
@@ -146,7 +145,7 @@ async def test_a_patch_may_leave_or_shrink_what_lowered_limits_no_longer_allow(r
 async def test_configs_over_the_limit_are_refused_before_redis_is_asked(redis: RedisClient) -> None:
     sessions = await opened(redis, PROJECT, Limits(max_configs_bytes=20), 1, 4)
     with pytest.raises(TooLarge):
-        await sessions.create(ONE, document_of({"a": "x" * 20}), user=None, disable_task_tracking=False)
+        await sessions.create_session(ONE, document_of({"a": "x" * 20}))
     await fill(sessions, [{"a": 1}])
     with pytest.raises(TooLarge):
         await sessions.replace(ONE, document_of({"a": "x" * 20}))
@@ -195,13 +194,13 @@ async def test_both_conditions_of_a_write_are_checked_and_a_refused_one_changes_
             sessions.patch(ONE, document_of({"a": 2}), conditions=conditions),
             sessions.replace(ONE, document_of({"a": 2}), conditions=conditions),
             sessions.delete(ONE, conditions=conditions),
-            sessions.copy(ONE, TWO, conditions),
+            sessions.copy_session(ONE, TWO, conditions),
         ):
             with pytest.raises(PreconditionFailed, match=f"^{header} does not hold"):
                 await write
     assert await keyspace(sessions.redis) == before
     for conditions in (Conditions(right, wrong), Conditions(ANY, ETags()), Conditions(None, wrong)):
-        await sessions.copy(ONE, TWO, conditions)
+        await sessions.copy_session(ONE, TWO, conditions)
         await sessions.delete(TWO, conditions=Conditions(ANY, wrong))
 
 
@@ -216,7 +215,7 @@ async def test_without_a_session_if_match_fails_and_if_none_match_holds(sessions
             sessions.patch(ONE, document_of({"a": 2}), conditions=conditions),
             sessions.replace(ONE, document_of({"a": 2}), conditions=conditions),
             sessions.delete(ONE, conditions=conditions),
-            sessions.copy(ONE, TWO, conditions),
+            sessions.copy_session(ONE, TWO, conditions),
         ):
             with pytest.raises(error):
                 await asked
@@ -225,9 +224,7 @@ async def test_without_a_session_if_match_fails_and_if_none_match_holds(sessions
 @on_every_redis
 async def test_create_where_no_session_may_have_the_id_yet(sessions: Sessions) -> None:
     async def create() -> tuple[bool, bytes]:
-        session, is_new = await sessions.create(
-            ONE, document_of({"a": 1}), user=None, disable_task_tracking=False, conditions=Conditions(None, ANY)
-        )
+        session, is_new = await sessions.create_session(ONE, document_of({"a": 1}), conditions=Conditions(None, ANY))
         return is_new, session.configs
 
     assert await create() == (True, document_of({"a": 1}).configs)
@@ -253,7 +250,7 @@ async def test_a_session_that_comes_again_has_an_etag_of_its_own(sessions: Sessi
 async def test_one_of_many_creations_of_one_id_wins_and_the_others_see_it(sessions: Sessions) -> None:
     made = await asyncio.gather(
         *(
-            sessions.create(ONE, document_of({"n": number}), user=f"u{number}", disable_task_tracking=bool(number % 2))
+            sessions.create_session(ONE, document_of({"n": number}), user=f"u{number}", disable_task_tracking=bool(number % 2))
             for number in range(30)
         )
     )
@@ -285,16 +282,16 @@ async def test_many_merges_at_once_lose_nothing(sessions: Sessions) -> None:
 
 
 async def test_a_copy_has_all_of_the_source_but_its_place_and_goes_its_own_way(sessions: Sessions) -> None:
-    source, _ = await sessions.create(ONE, document_of(b'{"a":1.0,"b":[]}'), user="alice", disable_task_tracking=True)
+    source, _ = await sessions.create_session(ONE, document_of(b'{"a":1.0,"b":[]}'), user="alice", disable_task_tracking=True)
     await sessions.patch(ONE, document_of({"c": 1}))
-    copied = await sessions.copy(ONE, TWO)
+    copied = await sessions.copy_session(ONE, TWO)
     assert copied.configs == b'{\n"a":1.0,\n"b":[],\n"c":1\n}'
     assert (copied.user, copied.disable_task_tracking, copied.revision) == ("alice", True, 1)
     assert copied.created_at > source.created_at
     await sessions.replace(ONE, document_of({}))
     assert await sessions.get(TWO) == copied
     with pytest.raises(NotFound):
-        await sessions.copy(THREE, session_id(4))
+        await sessions.copy_session(THREE, session_id(4))
 
 
 async def test_a_hash_that_is_half_gone_is_not_taken_for_a_session(sessions: Sessions) -> None:
@@ -303,5 +300,5 @@ async def test_a_hash_that_is_half_gone_is_not_taken_for_a_session(sessions: Ses
     with pytest.raises(NotFound):
         await sessions.get(ONE)
     with pytest.raises((Unreadable, NotFound)):
-        await sessions.create(ONE, document_of({}), user=None, disable_task_tracking=False)
+        await sessions.create_session(ONE, document_of({}))
     assert (await keyspace(sessions.redis))[key] == {b"revision": b"3"}

@@ -8,10 +8,12 @@ import pytest
 from service.configs.limits import Limits
 from service.errors import BadRequest, SessionNotFound, UserNotFound
 from service.redis_client.client import RedisClient
+from service.store.cursors import decode_user_cursor, encode_user_cursor
 from service.store.keys import project_key, users_key
-from service.store.sessions import Project, Sessions
+from service.store.record import Project
+from service.store.sessions import Sessions
 from service.store.upkeep.partition_check import Check
-from service.store.users import Users, check_identifier, decode_cursor, encode_cursor, user_id
+from service.store.users import Users, check_identifier, user_id
 from tests.support.filling import PROJECT, add, document_of, fill, keyspace, on_every_redis, opened, session_id
 
 
@@ -21,9 +23,9 @@ async def names(users: Users, *, descending: bool = False) -> list[str]:
 
 async def test_a_user_is_known_once_however_often_they_are_named(users: Users) -> None:
     for name in ("bob", "alice", "bob", "кот 😀", "bob"):
-        await users.register(name)
+        await users.sessions.registration.register(name)
     before = await users.page(limit=1000, after=None, descending=False)
-    await users.register("bob")
+    await users.sessions.registration.register("bob")
     assert await users.page(limit=1000, after=None, descending=False) == before
     assert await names(users) == ["bob", "alice", "кот 😀"]
     assert await names(users, descending=True) == ["кот 😀", "alice", "bob"]
@@ -32,7 +34,7 @@ async def test_a_user_is_known_once_however_often_they_are_named(users: Users) -
 @on_every_redis
 async def test_no_two_users_are_as_old_even_when_they_come_at_once(users: Users) -> None:
     wanted = [f"user{number}" for number in range(200)]
-    await asyncio.gather(*(users.register(name) for name in wanted * 2))
+    await asyncio.gather(*(users.sessions.registration.register(name) for name in wanted * 2))
     found, cursor = await users.page(limit=1000, after=None, descending=False)
     assert cursor is None
     assert sorted(user.identifier for user in found) == sorted(wanted)
@@ -45,8 +47,8 @@ async def test_a_user_comes_after_all_others_even_when_the_clock_has_stepped_bac
     # As if the others had come at a time that the clock has not reached yet.
     ahead = 4_000_000_000_000_000
     await redis.call("ZADD", users_key("acme"), ahead, "early")
-    await users.register("late")
-    await users.register("later")
+    await users.sessions.registration.register("late")
+    await users.sessions.registration.register("later")
     found, _ = await users.page(limit=1000, after=None, descending=False)
     assert [(user.identifier, user.created_at) for user in found] == [
         ("early", ahead), ("late", ahead + 1), ("later", ahead + 2),
@@ -73,7 +75,7 @@ async def test_a_session_comes_after_all_others_even_when_the_clock_has_stepped_
 async def test_pages_of_users_are_the_whole_in_order(users: Users, limit: int, descending: bool) -> None:
     wanted = [f"user{number}" for number in range(7)]
     for name in wanted:
-        await users.register(name)
+        await users.sessions.registration.register(name)
     found: list[str] = []
     after = None
     while True:
@@ -82,18 +84,18 @@ async def test_pages_of_users_are_the_whole_in_order(users: Users, limit: int, d
         if cursor is None:
             break
         assert len(page) == limit
-        after = decode_cursor(cursor)
+        after = decode_user_cursor(cursor)
     assert found == (wanted[::-1] if descending else wanted)
 
 
-@pytest.mark.parametrize("cursor", ["", "x", "u", "czE", "é", "dTE=\n", encode_cursor(10**16)])
+@pytest.mark.parametrize("cursor", ["", "x", "u", "czE", "é", "dTE=\n", encode_user_cursor(10**16)])
 def test_a_cursor_of_another_make_is_refused(cursor: str) -> None:
-    with pytest.raises(BadRequest, match="cursor is not one that this list gave"):
-        decode_cursor(cursor)
+    with pytest.raises(BadRequest, match="invalid cursor"):
+        decode_user_cursor(cursor)
 
 
 def test_a_cursor_leads_back_to_the_time_it_was_made_of() -> None:
-    assert decode_cursor(encode_cursor(1_700_000_000_123_456)) == 1_700_000_000_123_456
+    assert decode_user_cursor(encode_user_cursor(1_700_000_000_123_456)) == 1_700_000_000_123_456
 
 
 def test_a_user_s_id_is_theirs_alone_in_their_project() -> None:
@@ -118,7 +120,7 @@ def test_what_can_be_one_is_let_in(identifier: str) -> None:
 async def test_sessions_of_a_user_are_counted_in_all_blocks_and_partitions(redis: RedisClient, partitions: int) -> None:
     sessions = await opened(redis, PROJECT, Limits(), partitions, 4)
     users = Users(sessions)
-    await users.register("idle")
+    await users.sessions.registration.register("idle")
     for number in range(23):
         await add(sessions, number, {"a": 1}, "alice" if number % 3 else "bob")
     assert await users.count_sessions("alice") == 15

@@ -11,13 +11,14 @@ from hypothesis import strategies as st
 from service.configs.containment import exact
 from service.configs.document import Document
 from service.configs.limits import Limits
-from service.configs.ttl import TTL_MAX
+from service.configs.ttl import TTL_MAX, UNSPECIFIED, Ttl
 from service.errors import ConfigsTooLarge, PreconditionFailed, SessionNotFound
 from service.redis_client.client import RedisClient
 from service.store.conditions import Conditions, ETags
 from service.store.listing import Query, iter_matches
-from service.store.projects import ProjectConfigs
-from service.store.sessions import Sessions, microseconds
+from service.store.project_configs import ProjectConfigs
+from service.store.record import microseconds
+from service.store.sessions import Sessions
 from service.store.upkeep.partition_check import Check
 from service.store.users import Users
 from tests.support import strategies
@@ -40,6 +41,11 @@ WEIGHTS = {
     "create": 8, "patch": 9, "replace": 4, "delete": 3, "copy": 3, "get": 3, "delete_user": 1, "register": 1,
     "end": 4, "sweep": 1, "count": 1, "set_default": 1,
 }  # fmt: skip
+
+
+def ttl_of(seconds: int | None) -> Ttl:
+    """The TTL of a write; None if the write does not specify one."""
+    return UNSPECIFIED if seconds is None else Ttl(seconds)
 
 
 class Machine:
@@ -129,7 +135,7 @@ class Machine:
             return
         known, ttl, since = self.model.living(name), self.random.choice(TTLS), await self.clock()
         note(f"create {name} {values} for {user} with a lifetime of {ttl}")
-        creation = self.sessions.create(name, document, user=user, disable_task_tracking=tracking, ttl=ttl)
+        creation = self.sessions.create_session(name, document, user=user, disable_task_tracking=tracking, ttl=ttl_of(ttl))
         reply = await self.attempt(creation, None if values is None or fits(values, LIMITS) else ConfigsTooLarge)
         if reply is None:
             return
@@ -153,7 +159,7 @@ class Machine:
         ttl, since = self.random.choice(TTLS), await self.clock()
         note(f"replace {name} {values} if {conditions} with a lifetime of {ttl}")
         # The size is looked at before the session is.
-        writing = self.sessions.replace(name, document, conditions=conditions, ttl=ttl)
+        writing = self.sessions.replace(name, document, conditions=conditions, ttl=ttl_of(ttl))
         written = await self.attempt(writing, error if fits(values, LIMITS) else ConfigsTooLarge)
         if written is not None:
             self.model.write(name, written, values)
@@ -170,7 +176,7 @@ class Machine:
         values = merged(held.values if held else None, changes)
         if error is None and not fits(values, LIMITS):
             error = ConfigsTooLarge
-        written = await self.attempt(self.sessions.patch(name, document, conditions=conditions, ttl=ttl), error)
+        written = await self.attempt(self.sessions.patch(name, document, conditions=conditions, ttl=ttl_of(ttl)), error)
         if written is not None:
             self.model.write(name, written, values)
             await self.new_end(name, ttl, since)
@@ -196,7 +202,7 @@ class Machine:
         new = session_id(self.random.randint(20, 10**6))
         note(f"copy {name} to {new}")
         since = await self.clock()
-        copied = await self.attempt(self.sessions.copy(name, new), None if held else SessionNotFound)
+        copied = await self.attempt(self.sessions.copy_session(name, new), None if held else SessionNotFound)
         if copied is not None and held is not None:
             await self.hold_end(copied.expires_at, self.model.ttl, since)
             self.model.create(copied, held.values, held.user, held.tracking)
@@ -212,7 +218,7 @@ class Machine:
     async def register(self, user: str | None = USERS[0]) -> None:
         if user is None:
             return
-        await self.users.register(user)
+        await self.sessions.registration.register(user)
         found, cursor = await self.users.page(limit=1000, after=None, descending=False)
         created = {each.identifier: each.created_at for each in found}
         assert cursor is None

@@ -56,7 +56,7 @@ class Client:
         held = self.may_hold[name]
         try:
             if held == {None}:
-                made, _ = await self.load.sessions.create(name, document, user=None, disable_task_tracking=False)
+                made, _ = await self.load.sessions.create_session(name, document)
                 assert self.value(name, made.configs) == new
                 self.revisions[name] = made.revision
             else:

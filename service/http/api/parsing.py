@@ -14,7 +14,7 @@ from multidict import CIMultiDictProxy
 
 from service.configs.document import Document, document, member_span, parse
 from service.configs.limits import Limits
-from service.configs.ttl import ttl_of
+from service.configs.ttl import UNSPECIFIED, Ttl, parse_ttl
 from service.errors import (
     BadRequest,
     BodyTooLarge,
@@ -124,13 +124,13 @@ class Body:
             raise BadRequest(f"{name} must be true or false")
         return bool(value)
 
-    def ttl(self) -> int | None:
-        """The member `ttl`, in seconds; 0 where it is null, None where it is not there.
+    def ttl(self) -> Ttl:
+        """The member `ttl`; `UNSPECIFIED` if it is absent.
 
         Raises:
-            BadRequest: it is no lifetime.
+            BadRequest: it is not a valid TTL.
         """
-        return ttl_of(self.values["ttl"], "ttl") if "ttl" in self.values else None
+        return parse_ttl(self.values["ttl"], "ttl") if "ttl" in self.values else UNSPECIFIED
 
     def configs(self, limits: Limits, *, required: bool) -> Document | None:
         """The member `configs`; None where it is not `required` and null or not there.

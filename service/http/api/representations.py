@@ -23,7 +23,7 @@ from service.errors import (
 )
 from service.http.server.response import Response
 from service.store.rate_limit import Quota, RateLimiter
-from service.store.sessions import Session
+from service.store.record import Session
 from service.store.users import User, user_id
 
 _OK = b'{"code":0,"msg":""}'

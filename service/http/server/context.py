@@ -12,11 +12,13 @@ from service.errors import Unauthorized
 from service.http.server.admission import AdmissionControl, Ticket
 from service.redis_client.client import RedisClient
 from service.settings import Settings
+from service.store.api_keys import ApiKeys, KeyRing
 from service.store.conditions import Conditions
 from service.store.listing import LARGE_LISTS
-from service.store.projects import KeyRing, ProjectConfigs, Registry
+from service.store.project_configs import ProjectConfigs
 from service.store.rate_limit import RateLimiter
-from service.store.sessions import Project, Sessions
+from service.store.record import Project
+from service.store.sessions import Sessions
 from service.store.time_slices import Scheduler
 from service.store.upkeep.server_config import ConfigWatch
 from service.store.users import Users
@@ -43,7 +45,7 @@ class Worker:
         self.rates = _rates(settings, redis)
         self.scans = Scheduler()
         self.large_lists = asyncio.Semaphore(LARGE_LISTS)
-        self.keys = KeyRing(Registry(redis, settings.key_secret), self._store, settings.partitions)
+        self.keys = KeyRing(ApiKeys(redis, settings.key_secret), self._store, settings.partitions)
 
     def _store(self, project: Project) -> Store:
         sessions = Sessions(self.redis, project, self.settings, self.settings.partitions)

@@ -6,7 +6,7 @@
 -- ARGV[2] block_size  serials per block
 -- ARGV[3] project_id  of the request; the partition's state must name it
 -- ARGV[4] partitions  of the request, likewise
--- ARGV[5] id          of the session
+-- ARGV[5] session_id  of the session
 -- ARGV[6] configs     stored form, or null
 -- ARGV[7] terms       stored form
 -- ARGV[8] user        identifier as a JSON string, or ""

@@ -6,7 +6,7 @@
 -- ARGV[3] project_id  of the request; the partition's state must name it
 -- ARGV[4] partitions  of the request, likewise
 -- ARGV[5] conditions  of the request (see precondition.lua)
--- ARGV[6] id          of the session
+-- ARGV[6] session_id  of the session
 -- ARGV[7] user        delete only if the session is of this user (a JSON string); "" for any user
 -- returns {"ok"} | {"not_found"} | {"precondition_failed", header} | {"unreadable"}
 --       | an error of ownership.lua

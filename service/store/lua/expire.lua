@@ -5,7 +5,7 @@
 -- ARGV[2] block_size  serials per block
 -- ARGV[3] project_id  of the request; the partition's state must name it
 -- ARGV[4] partitions  of the request, likewise
--- ARGV[5] id          of the session
+-- ARGV[5] session_id  of the session
 -- returns "expired" | "alive" | "missing" | an error of ownership.lua
 -- For "alive" and "missing" it corrects the entry in `expiring` from the hash, so no sweep meets the same wrong entry twice.
 -- include: ownership

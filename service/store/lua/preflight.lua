@@ -1,8 +1,8 @@
 -- preflight: run every command that the scripts use, on keys of its own, and remove the keys again.
--- KEYS[1] hash
--- KEYS[2] set
--- KEYS[3] zset
--- KEYS[4] string
+-- KEYS[1] hash_key
+-- KEYS[2] set_key
+-- KEYS[3] zset_key
+-- KEYS[4] string_key
 -- ARGV[1] prefix   of these keys
 -- returns {command, error, command, error, …} for each refused command
 -- Without it, a missing permission would fail in the middle of a script, whose earlier writes are not rolled back.

@@ -5,7 +5,7 @@
 -- ARGV[2] block_size  serials per block
 -- ARGV[3] project_id  of the request; the partition's state must name it
 -- ARGV[4] partitions  of the request, likewise
--- ARGV[5] id          of the session
+-- ARGV[5] session_id  of the session
 -- ARGV[6] old         its serial
 -- ARGV[7] new         its new serial, which no other session has
 -- returns 1 if it has the new serial, 0 if it did not have the old one, or the partition has another owner

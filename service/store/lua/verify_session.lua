@@ -6,7 +6,7 @@
 -- ARGV[2] block_size  serials per block
 -- ARGV[3] project_id  of the request; the partition's state must name it
 -- ARGV[4] partitions  of the request, likewise
--- ARGV[5] id          of the session
+-- ARGV[5] session_id  of the session
 -- ARGV[6] read_configs  the configs that the caller read, "" if there was no session
 -- ARGV[7] read_user   the user field that the caller read, or ""
 -- ARGV[8] configs     the expected stored form of the configs

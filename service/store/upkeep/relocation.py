@@ -10,10 +10,8 @@ from uuid import UUID
 from service.errors import LayoutChanged, StateIncomplete, Unauthorized
 from service.redis_client.client import RedisClient
 from service.redis_client.replies import WrongType
-from service.store import scripts
+from service.store import script_calls
 from service.store.keys import Partition
-
-ADOPT_SESSION = scripts.load("adopt_session")
 
 #: Fields of a session's hash at most; one with more was made by hand.
 MAX_FIELDS = 64
@@ -32,8 +30,10 @@ async def relocate(redis: RedisClient, found_in: Partition, target: Partition, s
         fields = await redis.call("HGETALL", old)
         if not 0 < len(fields) <= 2 * MAX_FIELDS:
             return False
-        is_made = await ADOPT_SESSION.run(redis, (new, target.state), (*target.owner, *fields))
-        is_moved = bool(is_made or await redis.call("HGETALL", new) == fields)
+        is_adopted = await script_calls.adopt_session(session=new, state=target.state, owner=target.owner, fields=fields).run(
+            redis
+        )
+        is_moved = bool(is_adopted or await redis.call("HGETALL", new) == fields)
     except (WrongType, Unauthorized, LayoutChanged, StateIncomplete):
         return False
     if is_moved:

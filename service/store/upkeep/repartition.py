@@ -26,12 +26,11 @@ from service.redis_client import admin
 from service.redis_client.client import RedisClient
 from service.redis_client.errors import ResponseError
 from service.redis_client.multiplexer import Command
-from service.store import default_ttl, keys, manifest, ownership, scripts
+from service.store import default_ttl, keys, manifest, ownership, script_calls
 from service.store.keys import DERIVED, Owner, Partition, all_partitions, is_text, partition_number, split
 from service.store.manifest import Move
+from service.store.scripts import run_many
 from service.store.verify import readable
-
-ASSIGN_SERIALS = scripts.load("assign_serials")
 
 CLOSE, MOVE, NUMBERING = "close", "move", "number"
 
@@ -225,8 +224,13 @@ class _Work:
             while waiting := await self._not_numbered():
                 while waiting:
                     turns = list(islice(cycle(waiting), CALLS_BATCH))
-                    calls = [((one.order, one.sessions, one.state), one.arguments) for one in turns]
-                    counts = await ASSIGN_SERIALS.run_many(self.redis, calls)
+                    calls = [
+                        script_calls.assign_serials(
+                            order=one.order, sessions=one.sessions, state=one.state, partition=one.arguments
+                        )
+                        for one in turns
+                    ]
+                    counts = await run_many(self.redis, calls)
                     progress(sum(counts))
                     done = {one for one, count in zip(turns, counts, strict=True) if not count}
                     waiting = [one for one in waiting if one not in done]

@@ -17,12 +17,11 @@ from random import uniform
 from service.errors import StateIncomplete, StoreFull, StoreUnavailable, Unauthorized
 from service.redis_client.client import RedisClient, checked
 from service.redis_client.errors import ResponseError
-from service.store import keys, manifest, scripts
+from service.store import keys, manifest, script_calls
 from service.store.keys import BLOCK_SIZE, Owner, Partition, all_partitions, is_text
 from service.store.portions import portions
-from service.store.sessions import microseconds
-
-EXPIRE = scripts.load("expire")
+from service.store.record import microseconds
+from service.store.scripts import run_many
 
 #: Seconds between two looks of one worker, more or less: workers must not look in step.
 INTERVAL = 1.0
@@ -63,13 +62,15 @@ async def expire(redis: RedisClient, partition: Partition, session_ids: Sequence
     """Remove those of `session_ids` whose lifetime is over; returns how many are no longer due because of it."""
     done = 0
     async for some in portions(redis, [(name, partition.session(name)) for name in session_ids]):
-        replies = await EXPIRE.run_many(
-            redis,
-            [((partition.session(name), partition.sessions), (*partition.arguments, name)) for name in some],
-            # It looks before it acts, so it may be sent again as reads are.
-            writes=False,
-        )
-        done += sum(reply != b"alive" for reply in replies)
+        calls = [
+            script_calls.expire(
+                session=partition.session(name), sessions=partition.sessions, partition=partition.arguments, session_id=name
+            )
+            for name in some
+        ]
+        # The script checks before it removes, so it may be sent again as reads are.
+        replies = await run_many(redis, calls, writes=False)
+        done += sum(reply != "alive" for reply in replies)
     return done
 
 
