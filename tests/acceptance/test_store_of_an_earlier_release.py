@@ -18,9 +18,9 @@ import pytest
 from redis import Redis
 
 from service.store.sessions import Project
-from tests.api import Api
-from tests.serving import Serving, run_command
+from tests.support.http import Api
 from tests.support.redis_servers import EVERY_SERVER
+from tests.support.server import Serving, run_command
 
 FILES = Path(__file__).parents[1] / "support"
 EXPECTED = json.loads((FILES / "store-of-0.1.0.json").read_text(encoding="utf-8"))
