@@ -73,7 +73,8 @@ def keyspace(serving: Serving) -> set[str]:
     with Redis.from_url(f"unix://{serving.data_dir / 'redis.sock'}", decode_responses=True) as client:
         for key in client.scan_iter(count=1000):
             kind = re.sub(r"^scc:(\{.*?\}:)?", "", key).partition(":")[0]
-            names.add(f"{kind}: {client.type(key)}")
+            if (type_ := client.type(key)) != "none":  # the lease of the sweep expires
+                names.add(f"{kind}: {type_}")
             if kind in HASHES:
                 names |= {f"{kind}: {field}" for field in client.hkeys(key)}
     return names
