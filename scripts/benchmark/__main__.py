@@ -13,20 +13,11 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from types import FrameType
 
-from scripts.benchmark import (
-    plot,
-    report,
-    rows_costs,
-    rows_lists,
-    rows_overload,
-    rows_owner,
-    rows_partitions,
-    rows_requests,
-    tools,
-)
-from scripts.benchmark.bench import Bench, Options
-from scripts.benchmark.machine import machine
-from scripts.benchmark.processes import remove
+from scripts.benchmark import plot, report, tools
+from scripts.benchmark.host import machine
+from scripts.benchmark.rows import costs, lists, overload, owner, partitions, requests
+from scripts.benchmark.run import Bench, Options
+from scripts.benchmark.servers.processes import remove
 from scripts.benchmark.targets import GROUPS
 from scripts.lib.program import ROOT, Failed
 
@@ -35,21 +26,21 @@ QUICK = Options(
 )
 
 MEASURES: dict[str, Callable[[Bench], None]] = {
-    "get": rows_requests.get,
-    "latency": rows_requests.latency,
-    "webdis": rows_requests.webdis,
-    "patch": rows_requests.patch,
-    "owner": rows_owner.owner,
-    "post": rows_requests.post,
-    "304": rows_requests.not_modified,
-    "overload": rows_overload.overload,
-    "footprint": rows_costs.footprint,
-    "hold": rows_costs.hold,
-    "listing": rows_lists.listing,
-    "growth": rows_lists.growth,
-    "memory": rows_lists.memory,
-    "p99": rows_requests.p99,
-    "partitions": rows_partitions.partitions,
+    "get": requests.get,
+    "latency": requests.latency,
+    "webdis": requests.webdis,
+    "patch": requests.patch,
+    "owner": owner.owner,
+    "post": requests.post,
+    "304": requests.not_modified,
+    "overload": overload.overload,
+    "footprint": costs.footprint,
+    "hold": costs.hold,
+    "listing": lists.listing,
+    "growth": lists.growth,
+    "memory": lists.memory,
+    "p99": requests.p99,
+    "partitions": partitions.partitions,
 }
 
 
@@ -82,7 +73,7 @@ def main() -> int:
             for group in groups:
                 bench.say(f"[{time.monotonic() - started:4.0f} s] {group}")
                 MEASURES[group](bench)
-            rows_costs.longest_hold(bench)
+            costs.longest_hold(bench)
             _write(bench, given.out, time.monotonic() - started)
             bench.say("stopping")
     except KeyboardInterrupt:
@@ -108,15 +99,15 @@ def _write(bench: Bench, directory: Path, seconds: float) -> None:
         "run": f"{seconds / 60:.1f} min",
     }
     cells = bench.details.get("lists")
-    lists = cells if isinstance(cells, list) else []
+    pages = cells if isinstance(cells, list) else []
     text = report.markdown(bench.results, bench.details, bench.holds, about)
     directory.mkdir(parents=True, exist_ok=True)
     (directory / "results.md").write_text(text, encoding="utf-8")
-    (directory / "results.svg").write_text(plot.svg(bench.results, lists), encoding="utf-8")
+    (directory / "results.svg").write_text(plot.svg(bench.results, pages), encoding="utf-8")
     raw = {
         "about": about,
         "results": [asdict(result) | {"met": result.met} for result in bench.results],
-        "details": bench.details | {"lists": rows_lists.as_json(lists)},
+        "details": bench.details | {"lists": lists.as_json(pages)},
         "holds": [asdict(hold) for hold in bench.holds],
         "quiet holds": bench.quiet_holds,
     }

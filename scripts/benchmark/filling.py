@@ -14,8 +14,8 @@ import orjson
 from tqdm import tqdm
 
 from scripts.benchmark.dataset import CHUNK, DataSet
-from scripts.benchmark.peers import postgres as peer
-from scripts.benchmark.processes import Postgres
+from scripts.benchmark.servers import postgres_api as peer
+from scripts.benchmark.servers.processes import Postgres
 from service.configs.document import document
 from service.configs.limits import Limits
 from service.store import ownership

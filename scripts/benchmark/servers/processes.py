@@ -13,8 +13,8 @@ from typing import Any
 from redis import Redis
 
 from scripts.benchmark import tools
-from scripts.benchmark.load import Answer, Origin
-from scripts.benchmark.peers import postgres as postgres_peer
+from scripts.benchmark.load.generators import Answer, Origin
+from scripts.benchmark.servers import postgres_api as postgres_peer
 from scripts.lib.program import ROOT, Program, environment
 from service.store import embedded
 from service.store.binaries import SERVER_NAMES, find_server
@@ -122,7 +122,7 @@ class Bare(Program):
         }
         path = home / "answers.json"
         path.write_text(json.dumps(told), encoding="utf-8")
-        super().__init__(home, [sys.executable, "-m", "scripts.benchmark.peers.bare", str(path)], cwd=ROOT)
+        super().__init__(home, [sys.executable, "-m", "scripts.benchmark.servers.bare_aiohttp", str(path)], cwd=ROOT)
         self.origin: Origin = ("127.0.0.1", int(self.printed(r"ready on (\d+)\n")))
 
 
@@ -178,7 +178,7 @@ class PostgresPeer(Program):
 
     def __init__(self, home: Path, postgres: Postgres, database: str) -> None:
         home.mkdir()
-        command = [sys.executable, "-m", "scripts.benchmark.peers.postgres", postgres.directory, database]
+        command = [sys.executable, "-m", "scripts.benchmark.servers.postgres_api", postgres.directory, database]
         super().__init__(home, command, cwd=ROOT)
         self.origin: Origin = ("127.0.0.1", int(self.printed(r"ready on (\d+)\n")))
 

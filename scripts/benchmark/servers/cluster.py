@@ -11,8 +11,8 @@ from typing import Any, Self
 
 from redis import Redis
 
-from scripts.benchmark.load import Origin
-from scripts.benchmark.processes import KEY
+from scripts.benchmark.load.generators import Origin
+from scripts.benchmark.servers.processes import KEY
 from scripts.lib.program import ROOT, Failed, Program, environment
 from service.store.binaries import find_server
 

@@ -1,9 +1,9 @@
 """Rows of overload: what is still served well when more is asked than can be done."""
 
-from scripts.benchmark import load
-from scripts.benchmark.bench import CONNECTIONS, REQUESTS, Bench, get_request
 from scripts.benchmark.dataset import COMMONEST
-from scripts.benchmark.processes import KEY
+from scripts.benchmark.load import generators as load
+from scripts.benchmark.run import CONNECTIONS, REQUESTS, Bench, get_request
+from scripts.benchmark.servers.processes import KEY
 from scripts.benchmark.statistics import Result
 
 #: How much more is asked than can be done, and on how many connections.

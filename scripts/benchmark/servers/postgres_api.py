@@ -1,7 +1,7 @@
 """The Postgres peer: our API over asyncpg with Acontext's table, indexes and queries.
 
-`python -m scripts.benchmark.peers.postgres SOCKET_DIRECTORY DATABASE`. Where there was a choice it is the faster one: jsonb
-goes through as text, statements are prepared, the key check is a look-up in memory, no ORM, no foreign keys.
+`python -m scripts.benchmark.servers.postgres_api SOCKET_DIRECTORY DATABASE`. Where there was a choice it is the faster one:
+jsonb goes through as text, statements are prepared, the key check is a look-up in memory, no ORM, no foreign keys.
 """
 
 import base64
@@ -13,8 +13,8 @@ import asyncpg
 import orjson
 from aiohttp import web
 
-from scripts.benchmark.load import API
-from scripts.benchmark.peers import serve
+from scripts.benchmark.load.generators import API
+from scripts.benchmark.servers import serve
 
 USER, KEY = "bench", "sk-ac-bench"
 PROJECT = UUID("5b1d8a4e-0000-4000-8000-000000000001")

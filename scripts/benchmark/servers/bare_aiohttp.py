@@ -1,6 +1,7 @@
 """Bare aiohttp, the ceiling: the same paths, and for each method the same bytes and headers that our service answers.
 
-`python -m scripts.benchmark.peers.bare ANSWERS`, a JSON file: {"GET": {"status": 200, "headers": {…}, "body": "…"}, …}.
+`python -m scripts.benchmark.servers.bare_aiohttp ANSWERS`, a JSON file:
+{"GET": {"status": 200, "headers": {…}, "body": "…"}, …}.
 """
 
 import json
@@ -10,8 +11,8 @@ from pathlib import Path
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
-from scripts.benchmark.load import API
-from scripts.benchmark.peers import serve
+from scripts.benchmark.load.generators import API
+from scripts.benchmark.servers import serve
 
 _CONFIGS = f"{API}/session/{{session_id}}/configs"
 PATHS = {"GET": _CONFIGS, "PATCH": _CONFIGS, "POST": f"{API}/session"}

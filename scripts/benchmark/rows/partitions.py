@@ -4,10 +4,11 @@ from contextlib import ExitStack
 from statistics import median
 from uuid import UUID
 
-from scripts.benchmark import filling, load
-from scripts.benchmark.bench import CONNECTIONS, Bench, create_request, get_request, list_request, patch_request
-from scripts.benchmark.cluster import ClusterService, LocalCluster, Node
+from scripts.benchmark import filling
 from scripts.benchmark.dataset import COMMONEST, RARE, DataSet
+from scripts.benchmark.load import generators as load
+from scripts.benchmark.run import CONNECTIONS, Bench, create_request, get_request, list_request, patch_request
+from scripts.benchmark.servers.cluster import ClusterService, LocalCluster, Node
 from scripts.benchmark.statistics import Result
 
 COUNTS = (1, 16, 64)

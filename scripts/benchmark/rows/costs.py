@@ -9,9 +9,9 @@ from random import Random
 from statistics import median
 from uuid import UUID
 
-from scripts.benchmark.bench import REPEATS, Bench, create_request, delete_request, patch_request, put_request
-from scripts.benchmark.load import Connection, request
-from scripts.benchmark.processes import FINE, Service
+from scripts.benchmark.load.generators import Connection, request
+from scripts.benchmark.run import REPEATS, Bench, create_request, delete_request, patch_request, put_request
+from scripts.benchmark.servers.processes import FINE, Service
 from scripts.benchmark.statistics import Result
 from scripts.lib.program import ROOT
 from service.store.keys import Partition

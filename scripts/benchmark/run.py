@@ -13,11 +13,12 @@ from pathlib import Path
 import orjson
 from tqdm import tqdm
 
-from scripts.benchmark import filling, load
+from scripts.benchmark import filling
 from scripts.benchmark.dataset import DataSet
-from scripts.benchmark.load import Answer, Connection, Load, Origin
-from scripts.benchmark.processes import FINE, KEY, Bare, Postgres, PostgresPeer, Service, Webdis
+from scripts.benchmark.load import generators as load
+from scripts.benchmark.load.generators import Answer, Connection, Load, Origin
 from scripts.benchmark.report import result_line
+from scripts.benchmark.servers.processes import FINE, KEY, Bare, Postgres, PostgresPeer, Service, Webdis
 from scripts.benchmark.statistics import Hold, Result, merged
 from scripts.benchmark.targets import BY_NAME
 from service.store import scripts

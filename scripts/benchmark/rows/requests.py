@@ -5,8 +5,9 @@ from time import sleep
 from urllib.parse import quote
 from uuid import UUID
 
-from scripts.benchmark import load
-from scripts.benchmark.bench import (
+from scripts.benchmark.dataset import FILTERS
+from scripts.benchmark.load import generators as load
+from scripts.benchmark.run import (
     CONNECTIONS,
     REQUESTS,
     Bench,
@@ -15,7 +16,6 @@ from scripts.benchmark.bench import (
     list_request,
     patch_request,
 )
-from scripts.benchmark.dataset import FILTERS
 from scripts.benchmark.statistics import Result
 from scripts.lib.program import Failed
 from service.store.keys import Partition

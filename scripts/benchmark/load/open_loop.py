@@ -1,4 +1,4 @@
-"""`python -m scripts.benchmark.open_loop HOST PORT REQUESTS RATE SECONDS CONNECTIONS`: load that does not wait.
+"""`python -m scripts.benchmark.load.open_loop HOST PORT REQUESTS RATE SECONDS CONNECTIONS`: load that does not wait.
 
 Requests come at a rate of their own, whatever becomes of those before, each on a connection that has nothing to do, and a
 connection that was refused is used again at once: clients that know no patience. Prints one line of JSON: `good` and `refused`

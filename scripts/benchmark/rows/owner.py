@@ -6,8 +6,8 @@ from uuid import UUID
 
 import orjson
 
-from scripts.benchmark.bench import Bench, create_request, patch_request
-from scripts.benchmark.rows_requests import settings_document
+from scripts.benchmark.rows.requests import settings_document
+from scripts.benchmark.run import Bench, create_request, patch_request
 from scripts.benchmark.statistics import Result
 from scripts.lib.program import Failed
 from service.configs.document import document

@@ -8,11 +8,11 @@ from functools import partial
 import orjson
 
 from scripts.benchmark import filling
-from scripts.benchmark.bench import REPEATS, Bench, list_request
 from scripts.benchmark.dataset import FILTERS, DataSet, Filter
-from scripts.benchmark.load import Connection
-from scripts.benchmark.peers import postgres as peer
-from scripts.benchmark.processes import DefaultRedis
+from scripts.benchmark.load.generators import Connection
+from scripts.benchmark.run import REPEATS, Bench, list_request
+from scripts.benchmark.servers import postgres_api as peer
+from scripts.benchmark.servers.processes import DefaultRedis
 from scripts.benchmark.statistics import Cell, Result, median, ratios
 from scripts.lib.program import Failed
 

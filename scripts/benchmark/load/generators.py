@@ -21,7 +21,7 @@ import orjson
 from scripts.benchmark import tools
 from scripts.lib.program import Failed
 
-SCRIPT = Path(__file__).with_name("load.lua")
+SCRIPT = Path(__file__).with_name("wrk.lua")
 API = "/api/v1"
 
 Origin = tuple[str, int]
@@ -53,7 +53,7 @@ def list_path(configs: object, *, descending: bool = False, cursor: str | None =
 
 
 def write_requests(path: Path, requests: Sequence[bytes]) -> Path:
-    """Write `requests` into a file that `load.lua` reads."""
+    """Write `requests` into a file that `wrk.lua` reads."""
     path.write_bytes(b"".join(b"%d\n%b" % (len(one), one) for one in requests))
     return path
 
@@ -94,8 +94,8 @@ def wrk(origin: Origin, requests: Path, *, connections: int, seconds: float, ref
 def open_loop(origin: Origin, requests: Path, *, rate: float, connections: int, seconds: float) -> Load:
     """Send `rate` requests a second, whatever becomes of them; what was answered well, with latencies from when it was due."""
     words = [*origin, requests, rate, seconds, connections]
-    command = [sys.executable, "-m", "scripts.benchmark.open_loop", *map(str, words)]
-    printed = subprocess.run(command, capture_output=True, encoding="utf-8", check=True, cwd=SCRIPT.parents[2]).stdout
+    command = [sys.executable, "-m", "scripts.benchmark.load.open_loop", *map(str, words)]
+    printed = subprocess.run(command, capture_output=True, encoding="utf-8", check=True, cwd=SCRIPT.parents[3]).stdout
     seen = json.loads(printed)
     return Load(seen["good"], seen["p50"], seen["p99"])
 
