@@ -1,72 +1,74 @@
-"""One run: its options, the servers that the rows share, started when first needed, and the measuring loop."""
+"""One run: its options, the servers that rows share (each started when first used), and the loop that measures in rounds."""
 
 import asyncio
-import socket
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
+from importlib import resources
 from math import inf
 from pathlib import Path
 
-import orjson
 from tqdm import tqdm
 
 from scripts.benchmark import filling
 from scripts.benchmark.dataset import DataSet
-from scripts.benchmark.load import generators as load
-from scripts.benchmark.load.generators import Answer, Connection, Load, Origin
-from scripts.benchmark.report import result_line
-from scripts.benchmark.servers.processes import FINE, KEY, Bare, Postgres, PostgresPeer, Service, Webdis
-from scripts.benchmark.statistics import Hold, Result, merged
-from scripts.benchmark.targets import BY_NAME
+from scripts.benchmark.load import generators
+from scripts.benchmark.load.connection import Address, Connection, Response
+from scripts.benchmark.load.generators import LoadResult
+from scripts.benchmark.load.requests import write_requests
+from scripts.benchmark.servers.aiohttp_server import AiohttpServer
+from scripts.benchmark.servers.bare_aiohttp import start_bare_aiohttp
+from scripts.benchmark.servers.postgres import Postgres
+from scripts.benchmark.servers.redis import FINE_THRESHOLD
+from scripts.benchmark.servers.service import Service
+from scripts.benchmark.servers.webdis import Webdis
+from scripts.benchmark.statistics import LONGEST_SCRIPT, SlowCommand, merge
 from service.store import scripts
 
-MILLION = 1_000_000
 #: Sessions of the stores on which single requests are measured.
-FEW = 20_000
-#: Different requests of one kind that a load goes round.
+SMALL = 20_000
+#: Different requests of one kind that a load generator cycles through.
 REQUESTS = 1000
 CONNECTIONS = 64
-#: How often a request is sent to see what its scripts take when nothing comes between.
+#: How often a request is sent to learn the shortest time of its scripts.
 REPEATS = 7
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """How much is done. `seconds` is what one side gets in one round."""
+    """How much is measured."""
 
     rounds: int = 5
-    seconds: float = 3.0
-    #: The same for one request at a time on a list, of which there are many rows.
-    list_seconds: float = 0.1
-    sessions: int = MILLION
-    default_sessions: int = 200_000
+    seconds: float = 3.0  # for one side in one round
+    list_seconds: float = 0.1  # the same for one request of a list, of which there are many
+    sessions: int = 1_000_000
+    default_sessions: int = 200_000  # in the Redis on default settings
     redis_requests: int = 100_000
-    #: Whether each comparison begins with a round that does not count.
-    warm: bool = True
+    warm_up: bool = True  # each comparison begins with a round that does not count
+    other_checkout: Path | None = None  # of `--against`
 
 
 @dataclass
 class Bench:
-    """What the rows share."""
+    """What the rows share, and what they note beside their results."""
 
     options: Options
     home: Path
     stack: ExitStack
-    results: list[Result] = field(default_factory=list)
-    holds: list[Hold] = field(default_factory=list)
-    #: The longest script of a request, by its name, in milliseconds; see `quiet_hold`.
-    quiet_holds: dict[str, float] = field(default_factory=dict)
+    slow_commands: list[SlowCommand] = field(default_factory=list)
+    #: The longest script of some requests in milliseconds; see `measure_script_time`.
+    script_times: dict[str, float] = field(default_factory=dict)
     details: dict[str, object] = field(default_factory=dict)
     _services: list[Service] = field(default_factory=list)
 
     # Servers
 
     def service(self, name: str, *, workers: int, data: DataSet | None = None) -> Service:
-        """Another service, holding `data`."""
+        """Start another service that holds `data`."""
         service = self.stack.enter_context(Service(self.home / name, workers=workers))
+        service.redis.set_slowlog_threshold()
         self._services.append(service)
         if data is not None:
             self.fill(service, data)
@@ -74,36 +76,36 @@ class Bench:
 
     def fill(self, service: Service, data: DataSet) -> None:
         """Load `data` into `service`."""
-        filling.fill_redis(service.redis.url, data, f"loading {data.total:,} into Redis")
-        self.note_holds("loading")
+        filling.fill_redis(service.redis.url, data, f"loading {data.total:,} sessions into Redis")
+        self.collect_slow_commands("loading")
 
     @cached_property
-    def few(self) -> DataSet:
+    def small_data(self) -> DataSet:
         """The sessions of the small stores."""
-        return DataSet(min(FEW, self.options.sessions))
+        return DataSet(min(SMALL, self.options.sessions))
 
     @cached_property
-    def all(self) -> DataSet:
+    def large_data(self) -> DataSet:
         """The sessions of the large store."""
         return DataSet(self.options.sessions)
 
     @cached_property
-    def one(self) -> Service:
-        """One worker, few sessions."""
-        return self.service("one-worker", workers=1, data=self.few)
+    def one_worker(self) -> Service:
+        """One worker and a small store."""
+        return self.service("one-worker", workers=1, data=self.small_data)
 
     @cached_property
-    def two(self) -> Service:
-        """Two workers, few sessions."""
-        return self.service("two-workers", workers=2, data=self.few)
+    def two_workers(self) -> Service:
+        """Two workers and a small store."""
+        return self.service("two-workers", workers=2, data=self.small_data)
 
     @cached_property
-    def large(self) -> Service:
-        """Two workers, all sessions. How much memory those took is noted."""
-        service = self.service("all", workers=2)
+    def large_store(self) -> Service:
+        """Two workers and the large store; notes how much memory its sessions take."""
+        service = self.service("large-store", workers=2)
         before = service.redis.memory()
-        self.fill(service, self.all)
-        self.details["bytes of a session"] = (service.redis.memory() - before) / self.all.total
+        self.fill(service, self.large_data)
+        self.details["bytes of a session"] = (service.redis.memory() - before) / self.large_data.total
         return service
 
     @cached_property
@@ -112,136 +114,102 @@ class Bench:
         self.say("starting Postgres")
         return self.stack.enter_context(Postgres(self.home / "postgres"))
 
-    def peer(self, database: str, data: DataSet) -> PostgresPeer:
-        """A Postgres peer over a new database with `data`."""
-        label = f"loading {data.total:,} into Postgres"
-        asyncio.run(filling.make_database(self.postgres, database, data, label))
-        return self.stack.enter_context(PostgresPeer(self.home / f"peer-{database}", self.postgres, database))
+    @cached_property
+    def small_postgres_api(self) -> AiohttpServer:
+        """The API over Postgres with the sessions of the small stores."""
+        return self._postgres_api("small", self.small_data)
 
     @cached_property
-    def few_peer(self) -> PostgresPeer:
-        """The Postgres peer, few sessions."""
-        return self.peer("few", self.few)
+    def large_postgres_api(self) -> AiohttpServer:
+        """The API over Postgres with the sessions of the large store, in database `large`."""
+        return self._postgres_api("large", self.large_data)
 
-    @cached_property
-    def large_peer(self) -> PostgresPeer:
-        """The Postgres peer, all sessions."""
-        return self.peer("large", self.all)
+    def _postgres_api(self, database: str, data: DataSet) -> AiohttpServer:
+        label = f"loading {data.total:,} sessions into Postgres"
+        asyncio.run(filling.fill_postgres(self.postgres, database, data, label))
+        home = self.home / f"postgres-api-{database}"
+        return self.stack.enter_context(AiohttpServer(home, "postgres_api", self.postgres.directory, database))
 
-    def bare(self, name: str, method: str, answer: Answer) -> Bare:
-        """Bare aiohttp that gives `answer`."""
-        return self.stack.enter_context(Bare(self.home / f"bare-{name}", {method: answer}))
+    def bare_aiohttp(self, name: str, method: str, response: Response) -> AiohttpServer:
+        """Start a bare aiohttp that gives `response`."""
+        return self.stack.enter_context(start_bare_aiohttp(self.home / f"bare-{name}", method, response))
 
     def webdis(self, service: Service) -> Webdis:
-        """A webdis before the Redis of `service`."""
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            port = free.getsockname()[1]
-        return self.stack.enter_context(Webdis(self.home / "webdis", service.redis, port))
+        """Start a webdis in front of the Redis of `service`."""
+        return self.stack.enter_context(Webdis(self.home / "webdis", service.redis.socket))
 
-    def connection(self, origin: Origin) -> Connection:
-        """A connection for one request at a time."""
-        connection = Connection(origin)
+    def connection(self, address: Address) -> Connection:
+        """Open a connection for one request at a time."""
+        connection = Connection(address)
         self.stack.callback(connection.close)
         return connection
 
     # Measuring
 
-    def rounds(self, label: str, sides: Mapping[str, Callable[[], float]]) -> dict[str, list[float]]:
-        """Measure `sides` in turn, round by round."""
-        measured: dict[str, list[float]] = {name: [] for name in sides}
-        turns = [number >= 0 for number in range(-1 if self.options.warm else 0, self.options.rounds)]
-        with tqdm(total=len(turns) * len(sides), desc=label, leave=False) as progress:
-            for counts in turns:
+    def alternate(self, label: str, sides: Mapping[str, Callable[[], float]]) -> dict[str, list[float]]:
+        """Measure each side once a round; returns the figures of each side, one a round."""
+        figures: dict[str, list[float]] = {name: [] for name in sides}
+        first = -1 if self.options.warm_up else 0
+        with tqdm(total=(self.options.rounds - first) * len(sides), desc=label, leave=False) as progress:
+            for number in range(first, self.options.rounds):
                 for name, measure in sides.items():
                     value = measure()
-                    if counts:
-                        measured[name].append(value)
+                    if number >= 0:
+                        figures[name].append(value)
                     progress.update()
-        self.note_holds(label)
-        return measured
+        self.collect_slow_commands(label)
+        return figures
 
-    def wrk(self, origin: Origin, requests: Path, connections: int = CONNECTIONS) -> Load:
-        """Load on `origin` for the time that a side has."""
-        return load.wrk(origin, requests, connections=connections, seconds=self.options.seconds)
+    def wrk(self, address: Address, requests: Path, connections: int = CONNECTIONS) -> LoadResult:
+        """Run wrk for the time of one side in one round."""
+        return generators.wrk(address, requests, connections=connections, seconds=self.options.seconds)
 
-    def requests(self, name: str, requests: list[bytes]) -> Path:
-        """A file of requests."""
-        return load.write_requests(self.home / f"{name}.requests", requests)
+    def write_requests(self, name: str, requests: list[bytes]) -> Path:
+        """Write a file of requests for wrk."""
+        return write_requests(self.home / f"{name}.requests", requests)
 
-    def note_holds(self, phase: str) -> list[Hold]:
-        """Take down what held a Redis long since the last call; returns that."""
-        taken: dict[str, list[int]] = {}
+    def collect_slow_commands(self, phase: str) -> list[SlowCommand]:
+        """Read SLOWLOG of every service; returns what is new since the last call."""
+        times: dict[str, list[int]] = {}
         for service in self._services:
-            for command, micros in service.redis.slow_commands():
-                taken.setdefault(_SCRIPTS.get(command, command), []).append(micros)
-        limit = (BY_NAME["hold/run"].at_most or 0) * 1000
-        new = [
-            Hold(phase, command, max(times), sum(micros > limit for micros in times), command in _SCRIPTS.values())
-            for command, times in taken.items()
+            for command, micros in service.redis.take_slow_commands():
+                times.setdefault(_script_names().get(command, command), []).append(micros)
+        commands = [
+            SlowCommand(
+                phase,
+                command,
+                micros=max(all_micros),
+                over=sum(micros > LONGEST_SCRIPT * 1000 for micros in all_micros),
+                is_script=command in _script_names().values(),
+            )
+            for command, all_micros in times.items()
         ]
-        self.holds = merged([*self.holds, *new])
-        return new
+        self.slow_commands = merge([*self.slow_commands, *commands])
+        return commands
 
-    def quiet_hold(self, service: Service, name: str, connection: Connection, requests: Iterable[bytes]) -> None:
-        """Note the longest script of a request without what the scheduler takes: of several alike, the least time counts."""
-        least = inf
-        service.redis.watch(FINE)
-        for sent in requests:
-            connection.good(sent)
-            noted = self.note_holds("large writes and lists, one at a time")
-            least = min(least, max((hold.micros for hold in noted if hold.is_script), default=0))
-        service.redis.watch()
-        self.quiet_holds[name] = least / 1000
+    def measure_script_time(self, service: Service, name: str, connection: Connection, requests: Iterable[bytes]) -> None:
+        """Note the longest script of a request: of several like requests the shortest time, without waiting for a core."""
+        shortest = inf
+        service.redis.set_slowlog_threshold(FINE_THRESHOLD)
+        for request in requests:
+            connection.send_ok(request)
+            commands = self.collect_slow_commands("large writes and lists, one at a time")
+            shortest = min(shortest, max((one.micros for one in commands if one.is_script), default=0))
+        service.redis.set_slowlog_threshold()
+        self.script_times[name] = shortest / 1000
 
     def script_calls(self) -> int:
-        """How many scripts the services that still run have called."""
-        return sum(service.redis.script_calls() for service in self._services)
-
-    def add(self, result: Result) -> None:
-        """Take a result, and say it."""
-        self.results.append(result)
-        self.say(result_line(result))
+        """How many scripts all services have called."""
+        return sum(service.redis.command_stat("evalsha") for service in self._services)
 
     def say(self, text: str) -> None:
-        """A line for the one who waits."""
+        """Print a line above the progress bar."""
         tqdm.write(text, file=sys.stderr)
 
 
-_SCRIPTS = {
-    script.sha: script.name
-    for script in map(
-        scripts.load,
-        ("create", "replace", "patch", "delete", "expire", "find", "patch_project", "register_user", "expect_user"),
-    )
-}
-
-
-def create_request(configs: object, *, session_id: str | None = None) -> bytes:
-    """POST /session."""
-    body = {"configs": configs} | ({"use_uuid": session_id} if session_id else {})
-    return load.request("POST", f"{load.API}/session", key=KEY, body=orjson.dumps(body))
-
-
-def patch_request(session_id: str, changes: object, suffix: str = "") -> bytes:
-    """PATCH of a session's configs."""
-    return load.request("PATCH", load.configs_path(session_id) + suffix, key=KEY, body=orjson.dumps({"configs": changes}))
-
-
-def put_request(session_id: str, configs: object) -> bytes:
-    """PUT of a session's configs."""
-    return load.request("PUT", load.configs_path(session_id), key=KEY, body=orjson.dumps({"configs": configs}))
-
-
-def delete_request(session_id: str) -> bytes:
-    """DELETE of a session."""
-    return load.request("DELETE", f"{load.API}/session/{session_id}", key=KEY)
-
-
-def get_request(session_id: str, **headers: str) -> bytes:
-    """GET of a session's configs."""
-    return load.request("GET", load.configs_path(session_id), key=KEY, headers=headers)
-
-
-def list_request(configs: object, *, descending: bool = False, cursor: str | None = None) -> bytes:
-    """GET of a page."""
-    return load.request("GET", load.list_path(configs, descending=descending, cursor=cursor), key=KEY)
+@cache
+def _script_names() -> dict[str, str]:
+    """The store's scripts: SHA-1 → name."""
+    files = (file.name for file in resources.files("service.store").joinpath("lua").iterdir())
+    names = (name.removesuffix(".lua") for name in files if name.endswith(".lua"))
+    return {script.sha: script.name for script in map(scripts.load, names)}

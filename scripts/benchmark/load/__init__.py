@@ -1,1 +1,1 @@
-"""What sends requests: wrk, redis-benchmark, a load that does not wait, and one request at a time."""
+"""What sends the requests: wrk, redis-benchmark, an open loop, and one connection with one request at a time."""

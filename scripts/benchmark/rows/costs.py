@@ -1,141 +1,142 @@
-"""Rows of what the service costs: how long scripts hold Redis, start-up, memory, disk."""
+"""Rows of what the service costs: how long its scripts block Redis, start-up, memory, disk."""
 
 import re
 import time
 import tomllib
+from collections.abc import Iterable
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from random import Random
 from statistics import median
 from uuid import UUID
 
-from scripts.benchmark.load.generators import Connection, request
-from scripts.benchmark.run import REPEATS, Bench, create_request, delete_request, patch_request, put_request
-from scripts.benchmark.servers.processes import FINE, Service
-from scripts.benchmark.statistics import Result
+from scripts.benchmark.load.connection import Connection
+from scripts.benchmark.load.requests import create_request, delete_request, patch_request, put_request, request
+from scripts.benchmark.run import REPEATS, Bench
+from scripts.benchmark.servers.redis import FINE_THRESHOLD
+from scripts.benchmark.servers.service import Service
+from scripts.benchmark.statistics import Measurement
 from scripts.lib.program import ROOT
 from service.store.keys import Partition
 
-_KEYS, _CHANGED, _VALUE = 500, 500, 500  # keys, keys in the PATCH, bytes of a value: 250 KiB in all
+_KEYS, _VALUE = 500, 500  # keys of the large document, bytes of a value: 250 KiB
 _PATCHES = 20  # a round
 
 
-def _values(turn: int, step: int = 1) -> dict[str, str]:
-    """A large document, or every `step`th key of it; each value is another session's in no other turn."""
-    return {f"key_{key:04}": Random(f"{turn} {key}").randbytes(_VALUE // 2).hex() for key in range(0, _KEYS, step)}  # noqa: S311
+def _large_document(turn: int) -> dict[str, str]:
+    """A large document; no two turns share a value."""
+    return {f"key_{key:04}": Random(f"{turn} {key}").randbytes(_VALUE // 2).hex() for key in range(_KEYS)}  # noqa: S311
 
 
-def hold(bench: Bench) -> None:
-    """The longest script in PATCHes of many keys of a large document, and in other writes of such documents."""
-    one = bench.one
-    connection = bench.connection(one.origin)
+def hold(bench: Bench) -> dict[str, Measurement]:
+    """The longest script in PATCHes of all keys of a large document."""
+    service = bench.one_worker
+    connection = bench.connection(service.address)
     session_id = str(UUID(int=1 << 100, version=4))
-    connection.good(create_request(_values(0), session_id=session_id))
-    bench.note_holds("preparing a large document")
-    patches = [patch_request(session_id, _values(turn, _KEYS // _CHANGED)) for turn in (1, 2)]
-    one.redis.watch(FINE)
-    # Every value that changes takes its term with it, and none of these terms is another session's.
-    changing = _held(bench, connection, patches, "PATCH of 500 keys")
-    same = _held(bench, connection, patches[:1], "PATCH of 500 keys with the values they have")
-    size = one.redis.ask("HSTRLEN", Partition("default", 0).session(session_id), "configs")
-    one.redis.watch()
-    _quiet(bench, connection, session_id)
+    connection.send_ok(create_request(_large_document(0), session_id=session_id))
+    bench.collect_slow_commands("preparing a large document")
+    patches = [patch_request(session_id, _large_document(turn)) for turn in (1, 2)]
+    service.redis.set_slowlog_threshold(FINE_THRESHOLD)
+    # Each changed value removes and adds a term, and no other session has these terms.
+    changing = _longest_scripts(bench, connection, patches, "PATCH of 500 keys")
+    same = _longest_scripts(bench, connection, patches[:1], "PATCH of 500 keys with the values they have")
+    size = service.redis.execute("HSTRLEN", Partition("default", 0).session(session_id), "configs")
+    service.redis.set_slowlog_threshold()
+    _measure_large_writes(bench, connection, session_id)
     note = f"{_PATCHES} a round, {size / 1024:.0f} KiB, every value changes; median of the rounds {median(changing):.2f}"
-    bench.add(Result.figure("hold/patch", changing, max(changing), note))
-    bench.add(Result.figure("hold/same", same, max(same)))
-
-
-def _quiet(bench: Bench, connection: Connection, session_id: str) -> None:
-    """Every write of a large document, again and again."""
-    ids = [str(UUID(int=(1 << 101) + number, version=4)) for number in range(REPEATS)]
-    creates = [create_request(_values(number), session_id=one) for number, one in enumerate(ids)]
-    writes = {
-        "POST": creates,
-        "DELETE": [delete_request(one) for one in ids],
-        "PUT": [put_request(session_id, _values(number)) for number in range(REPEATS)],
-        "PATCH of 500 keys": [
-            patch_request(session_id, _values(100 + number, _KEYS // _CHANGED)) for number in range(REPEATS)
-        ],
+    return {
+        "hold/patch": Measurement.figure(changing, max(changing), note),
+        "hold/same": Measurement.figure(same, max(same)),
     }
-    for name, requests in writes.items():
-        bench.quiet_hold(bench.one, f"{name}, 250 KiB, 500 keys", connection, requests)
 
 
-def _held(bench: Bench, connection: Connection, patches: list[bytes], phase: str) -> list[float]:
+def _longest_scripts(bench: Bench, connection: Connection, patches: list[bytes], phase: str) -> list[float]:
     """The longest script of each round, in milliseconds."""
     longest: list[float] = []
     for _ in range(bench.options.rounds):
         for turn in range(_PATCHES):
-            connection.good(patches[turn % len(patches)])
-        longest.append(max((hold.micros for hold in bench.note_holds(phase) if hold.is_script), default=0) / 1000)
+            connection.send_ok(patches[turn % len(patches)])
+        commands = bench.collect_slow_commands(phase)
+        longest.append(max((one.micros for one in commands if one.is_script), default=0) / 1000)
     return longest
 
 
-def longest_hold(bench: Bench) -> None:
-    """The longest script of all phases that ran."""
-    holds = [hold for hold in bench.holds if hold.is_script]
-    if not holds:
-        return
-    worst = max(holds, key=lambda hold: hold.micros)
-    by_phase = sorted(hold.micros / 1000 for hold in holds)
-    over = sum(hold.over for hold in holds)
-    note = f"{worst.command}, {worst.phase}; {over:,} of {bench.script_calls():,} calls over the target"
-    bench.add(Result.figure("hold/run", by_phase, by_phase[-1], note))
-    if bench.quiet_holds:
-        longest = max(bench.quiet_holds, key=lambda name: bench.quiet_holds[name])
-        values = sorted(bench.quiet_holds.values())
-        bench.add(Result.figure("hold/quiet", values, values[-1], f"{longest}; {len(values)} kinds of requests"))
+def _measure_large_writes(bench: Bench, connection: Connection, session_id: str) -> None:
+    ids = [str(UUID(int=(1 << 101) + number, version=4)) for number in range(REPEATS)]
+    writes = {
+        "POST": [create_request(_large_document(number), session_id=each) for number, each in enumerate(ids)],
+        "DELETE": [delete_request(each) for each in ids],
+        "PUT": [put_request(session_id, _large_document(number)) for number in range(REPEATS)],
+        "PATCH of 500 keys": [patch_request(session_id, _large_document(100 + number)) for number in range(REPEATS)],
+    }
+    for name, requests in writes.items():
+        bench.measure_script_time(bench.one_worker, f"{name}, 250 KiB, 500 keys", connection, requests)
 
 
-def footprint(bench: Bench) -> None:
+def longest_script(bench: Bench) -> dict[str, Measurement]:
+    """The longest script of all phases so far; nothing if none was slow enough for SLOWLOG."""
+    measurements = {}
+    scripts = sorted((one for one in bench.slow_commands if one.is_script), key=lambda one: one.micros)
+    if scripts:
+        values = [one.micros / 1000 for one in scripts]
+        over = sum(one.over for one in scripts)
+        note = f"{scripts[-1].command}, {scripts[-1].phase}; {over:,} of {bench.script_calls():,} calls over the target"
+        measurements["hold/run"] = Measurement.figure(values, values[-1], note)
+    if bench.script_times:
+        request, longest = max(bench.script_times.items(), key=lambda item: item[1])
+        note = f"{request}; {len(bench.script_times)} kinds of requests"
+        measurements["hold/quiet"] = Measurement.figure(sorted(bench.script_times.values()), longest, note)
+    return measurements
+
+
+def footprint(bench: Bench) -> dict[str, Measurement]:
     """Start-up, idle memory and installed size."""
     starts, idle = [], []
     resident = 0.0
     for number in range(bench.options.rounds):
-        started = time.perf_counter()
+        start = time.perf_counter()
         with Service(bench.home / f"start-{number}", workers=2) as service:
-            _first_answer(service)
-            starts.append((time.perf_counter() - started) * 1000)
+            connection = Connection(service.address)
+            connection.send_ok(request("GET", "/health", api_key=""))
+            starts.append((time.perf_counter() - start) * 1000)
+            connection.close()
             time.sleep(0.5)
-            used = [_memory(pid) for pid in service.workers()]
-            idle.append(sum(own for own, _ in used) / len(used))
-            resident = used[0][1]
-    bench.add(Result.figure("startup", starts))
-    bench.add(Result.figure("idle", idle, note=f"RSS {resident:.1f} MB, shared pages included"))
-    bench.add(Result.figure("tree", [tree_bytes() / 1e6]))
-
-
-def _first_answer(service: Service) -> None:
-    connection = Connection(service.origin)
-    connection.good(request("GET", "/health"))
-    connection.close()
+            workers = [_memory(pid) for pid in service.workers()]
+            idle.append(sum(private for private, _ in workers) / len(workers))
+            resident = workers[0][1]
+    return {
+        "startup": Measurement.figure(starts),
+        "idle": Measurement.figure(idle, note=f"RSS {resident:.1f} MB, shared pages included"),
+        "tree": Measurement.figure([installed_bytes() / 1e6]),
+    }
 
 
 def _memory(pid: int) -> tuple[float, float]:
-    """Memory of a process that is its own, and all that is mapped into it, in MB."""
+    """Private and resident memory of a process in MB (USS and RSS)."""
     rollup = Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="utf-8")
-    kilobytes = {
-        name: int(value) for name, value in re.findall(r"^(\w+): +(\d+) kB", rollup, re.MULTILINE)
-    }
+    kilobytes = {name: int(value) for name, value in re.findall(r"^(\w+): +(\d+) kB", rollup, re.MULTILINE)}
     return (kilobytes["Private_Clean"] + kilobytes["Private_Dirty"]) / 1000, kilobytes["Rss"] / 1000
 
 
-def tree_bytes() -> int:
-    """Bytes of the package and of all that it depends on at run time."""
+def installed_bytes() -> int:
+    """Bytes of the package and of everything that it depends on at run time."""
+    total = _bytes((ROOT / "service").rglob("*"))
     seen: set[str] = set()
-    waiting: list[str] = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["dependencies"]
-    total = sum(path.stat().st_size for path in (ROOT / "service").rglob("*") if path.is_file() and path.suffix != ".pyc")
-    while waiting:
-        required = waiting.pop()
-        name = re.match(r"[A-Za-z0-9._-]+", required)
-        if name is None or name[0].lower() in seen or "extra ==" in required:
+    pending: list[str] = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["dependencies"]
+    while pending:
+        requirement = pending.pop()
+        name = re.match(r"[A-Za-z0-9._-]+", requirement)
+        if name is None or name[0].lower() in seen or "extra ==" in requirement:
             continue
         seen.add(name[0].lower())
         try:
-            found = distribution(name[0])
-        except PackageNotFoundError:  # another platform's or version's
+            package = distribution(name[0])
+        except PackageNotFoundError:  # required on another platform or Python only
             continue
-        places = [Path(str(file.locate())) for file in found.files or []]
-        total += sum(place.stat().st_size for place in places if place.is_file() and place.suffix != ".pyc")
-        waiting += found.requires or []
+        total += _bytes(Path(str(file.locate())) for file in package.files or [])
+        pending += package.requires or []
     return total
+
+
+def _bytes(paths: Iterable[Path]) -> int:
+    return sum(path.stat().st_size for path in paths if path.is_file() and path.suffix != ".pyc")

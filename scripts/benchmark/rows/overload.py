@@ -1,48 +1,61 @@
-"""Rows of overload: what is still served well when more is asked than can be done."""
+"""Rows of overload: the goodput when clients ask for more than the service can do."""
 
 from scripts.benchmark.dataset import COMMONEST
-from scripts.benchmark.load import generators as load
-from scripts.benchmark.run import CONNECTIONS, REQUESTS, Bench, get_request
-from scripts.benchmark.servers.processes import KEY
-from scripts.benchmark.statistics import Result
+from scripts.benchmark.load import generators
+from scripts.benchmark.load.requests import get_request, list_request
+from scripts.benchmark.run import CONNECTIONS, REQUESTS, Bench
+from scripts.benchmark.statistics import Measurement
 
-#: How much more is asked than can be done, and on how many connections.
-TIMES, OPEN_CONNECTIONS, CLOSED_CONNECTIONS = 4, 1000, 1024
+#: The open loop sends lists at this multiple of the peak rate, on so many connections; the closed loop sends GETs.
+_TIMES_PEAK, _OPEN_CONNECTIONS, _CLOSED_CONNECTIONS = 4, 1000, 1024
 
 
-def overload(bench: Bench) -> None:
-    """Lists that come at a multiple of the peak rate; GET on many connections that are never idle."""
-    one, seconds = bench.one, bench.options.seconds
-    path = load.list_path({"agent": COMMONEST}, limit=200)
-    lists = bench.requests("overload-lists", [load.request("GET", path, key=KEY)])
-    peak = 0.0
+def overload(bench: Bench) -> dict[str, Measurement]:
+    """Lists at a multiple of the peak rate; GET on many connections that are never idle."""
+    return _lists(bench) | _gets(bench)
+
+
+def _lists(bench: Bench) -> dict[str, Measurement]:
+    service = bench.one_worker
+    request = list_request({"agent": COMMONEST}, limit=200)
+    requests = bench.write_requests("overload-lists", [request])
+    rate = 0.0
     latencies: list[float] = []
 
-    def sustained() -> float:
-        nonlocal peak
-        peak = bench.wrk(one.origin, lists).rate
-        return peak
+    def peak() -> float:
+        nonlocal rate
+        rate = bench.wrk(service.address, requests).rate
+        return rate
 
     def overloaded() -> float:
-        seen = load.open_loop(
-            one.origin, lists, rate=TIMES * peak, connections=OPEN_CONNECTIONS, seconds=2 * seconds
+        result = generators.open_loop(
+            service.address,
+            requests,
+            rate=_TIMES_PEAK * rate,
+            connections=_OPEN_CONNECTIONS,
+            seconds=2 * bench.options.seconds,
         )
-        latencies.append(seen.p99 / 1000)
-        # What was in hand at the end is none of the next round's business.
-        while bench.connection(one.origin).ask(load.request("GET", path, key=KEY)).status != 200:
+        latencies.append(result.p99 / 1000)
+        # Let the requests in flight finish before the next round.
+        while bench.connection(service.address).send(request).status != 200:
             pass
-        return seen.rate
+        return result.rate
 
-    measured = bench.rounds("overload, lists", {"peak": sustained, "overload": overloaded})
-    bench.add(Result.compared("overload/list", measured["overload"], measured["peak"], "/s"))
-    bench.add(Result.figure("overload/p99", latencies[-len(measured["peak"]) :]))
+    rates = bench.alternate("overload, lists", {"peak": peak, "overload": overloaded})
+    return {
+        "overload/list": Measurement.compared(rates["overload"], rates["peak"], "/s"),
+        "overload/p99": Measurement.figure(latencies[-len(rates["peak"]) :]),
+    }
 
-    gets = bench.requests("overload-gets", [get_request(session_id) for session_id in bench.few.ids(REQUESTS)])
 
-    def crowd(connections: int) -> float:
-        # Long enough that to connect does not count.
-        return load.wrk(one.origin, gets, connections=connections, seconds=max(seconds, 3.0), refusals=True).rate
+def _gets(bench: Bench) -> dict[str, Measurement]:
+    address = bench.one_worker.address
+    requests = bench.write_requests("overload-gets", [get_request(each) for each in bench.small_data.ids(REQUESTS)])
 
-    sides = {"overload": lambda: crowd(CLOSED_CONNECTIONS), "peak": lambda: crowd(CONNECTIONS)}
-    measured = bench.rounds("overload, GET", sides)
-    bench.add(Result.compared("overload/get", measured["overload"], measured["peak"], "/s"))
+    def goodput(connections: int) -> float:
+        seconds = max(bench.options.seconds, 3.0)  # so that the time to connect does not matter
+        return generators.wrk(address, requests, connections=connections, seconds=seconds, allow_refused=True).rate
+
+    sides = {"overload": lambda: goodput(_CLOSED_CONNECTIONS), "peak": lambda: goodput(CONNECTIONS)}
+    rates = bench.alternate("overload, GET", sides)
+    return {"overload/get": Measurement.compared(rates["overload"], rates["peak"], "/s")}

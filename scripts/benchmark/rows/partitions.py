@@ -6,131 +6,129 @@ from uuid import UUID
 
 from scripts.benchmark import filling
 from scripts.benchmark.dataset import COMMONEST, RARE, DataSet
-from scripts.benchmark.load import generators as load
-from scripts.benchmark.run import CONNECTIONS, Bench, create_request, get_request, list_request, patch_request
-from scripts.benchmark.servers.cluster import ClusterService, LocalCluster, Node
-from scripts.benchmark.statistics import Result
+from scripts.benchmark.load.connection import Connection
+from scripts.benchmark.load.requests import create_request, get_request, list_request, patch_request
+from scripts.benchmark.run import CONNECTIONS, REQUESTS, Bench
+from scripts.benchmark.servers.redis import RedisCluster, RedisProbe
+from scripts.benchmark.servers.service import Service
+from scripts.benchmark.statistics import Measurement
 
 COUNTS = (1, 16, 64)
 #: Sessions at most: three stores are filled.
-SESSIONS = 100_000
-#: Sessions that are patched in turn.
-PATCHED = 500
-_LISTS = 20
-_FULL, _RARE = list_request({"agent": COMMONEST}), list_request({"agent": RARE})
+_SESSIONS = 100_000
+_PATCHED_SESSIONS = 500
+_LISTS = 20  # to count the sessions that a list reads
+_FULL_PAGE, _FEW_MATCHES = list_request({"agent": COMMONEST}), list_request({"agent": RARE})
+_KINDS = ("page", "few", "get", "patch")
 
 
-class Side:
-    """The service on a cluster of its own, with one number of partitions, and what was seen of it, a figure a round."""
+class PartitionedService:
+    """The service on a cluster of its own with `count` partitions; it notes what each measurement cost the nodes."""
 
     def __init__(self, bench: Bench, stack: ExitStack, data: DataSet, count: int) -> None:
         self.bench, self.count = bench, count
-        cluster = stack.enter_context(LocalCluster(bench.home / f"cluster-{count}"))
-        service = stack.enter_context(
-            ClusterService(bench.home / f"partitions-{count}", cluster.url, workers=2, partitions=count)
-        )
+        cluster = stack.enter_context(RedisCluster(bench.home / f"cluster-{count}"))
+        settings = {"SCC_REDIS_URL": cluster.url, "SCC_PARTITIONS": str(count), "SCC_KEY_SECRET": "benchmark"}
+        service = stack.enter_context(Service(bench.home / f"partitions-{count}", workers=2, settings=settings))
         self.nodes = cluster.nodes
-        filling.fill_redis(cluster.url, data, f"loading {data.total:,} into {count} partitions", count)
-        self.origin = service.origin
-        self.connection = bench.connection(self.origin)
-        self.gets = bench.requests(f"partition-gets-{count}", [get_request(session_id) for session_id in data.ids(1000)])
-        self.patches = bench.requests(f"partition-patches-{count}", _patches(self.connection))
-        #: Milliseconds of each node's processor that a full page and a PATCH took.
+        filling.fill_redis(cluster.url, data, f"loading {data.total:,} sessions into {count} partitions", count)
+        self.address = service.address
+        self.connection = bench.connection(self.address)
+        self.gets = bench.write_requests(f"partition-gets-{count}", [get_request(each) for each in data.ids(REQUESTS)])
+        self.patches = bench.write_requests(f"partition-patches-{count}", _create_and_patch(self.connection))
+        #: Milliseconds of each node's processor for a full page and for a PATCH, a list of nodes a round.
         self.page_cpu: list[list[float]] = []
         self.patch_cpu: list[list[float]] = []
 
     def page(self) -> float:
         """Median latency of a full first page in microseconds."""
-        used, scripts = _used(self.nodes), self.scripts()
-        latency = self.connection.p50(_FULL, seconds=10 * self.bench.options.list_seconds)
-        self.page_cpu.append(_spent(used, self.nodes, (self.scripts() - scripts) // self.count))
+        cpu, calls = _cpu_seconds(self.nodes), self._calls("evalsha")
+        latency = self.connection.median_latency(_FULL_PAGE, seconds=10 * self.bench.options.list_seconds)
+        # A page calls a script once for every partition, sometimes once more.
+        self.page_cpu.append(_cpu_since(cpu, self.nodes, (self._calls("evalsha") - calls) // self.count))
         return latency
-
-    def scripts(self) -> int:
-        """How many scripts have run: one a PATCH, and one for every partition a full page, or a few more."""
-        return sum(node.calls("evalsha") for node in self.nodes)
 
     def few(self) -> float:
         """Median latency of a list with few matches in microseconds."""
-        return self.connection.p50(_RARE, seconds=10 * self.bench.options.list_seconds)
+        return self.connection.median_latency(_FEW_MATCHES, seconds=10 * self.bench.options.list_seconds)
 
     def get(self) -> float:
         """GETs a second."""
-        return self.bench.wrk(self.origin, self.gets).rate
+        return self.bench.wrk(self.address, self.gets).rate
 
     def patch(self) -> float:
         """PATCHes a second."""
-        used, scripts = _used(self.nodes), self.scripts()
-        rate = self.bench.wrk(self.origin, self.patches).rate
-        self.patch_cpu.append(_spent(used, self.nodes, self.scripts() - scripts))
+        cpu, calls = _cpu_seconds(self.nodes), self._calls("evalsha")
+        rate = self.bench.wrk(self.address, self.patches).rate
+        self.patch_cpu.append(_cpu_since(cpu, self.nodes, self._calls("evalsha") - calls))
         return rate
 
-    def read_a_page(self) -> float:
-        """Sessions that are read for a full first page."""
-        self.connection.good(_FULL)
-        calls = sum(node.calls("hmget") for node in self.nodes)
+    def sessions_read(self) -> float:
+        """How many sessions are read for a full first page."""
+        self.connection.send_ok(_FULL_PAGE)
+        calls = self._calls("hmget")
         for _ in range(_LISTS):
-            self.connection.good(_FULL)
-        return (sum(node.calls("hmget") for node in self.nodes) - calls) / _LISTS
+            self.connection.send_ok(_FULL_PAGE)
+        return (self._calls("hmget") - calls) / _LISTS
+
+    def _calls(self, command: str) -> int:
+        return sum(node.command_stat(command) for node in self.nodes)
 
 
-def partitions(bench: Bench) -> None:
+def partitions(bench: Bench) -> dict[str, Measurement]:
     """Lists, GET and PATCH with each number of partitions, in turn."""
-    data = DataSet(min(SESSIONS, bench.options.sessions))
+    data = DataSet(min(_SESSIONS, bench.options.sessions))
     with ExitStack() as stack:
-        sides = [Side(bench, stack, data, count) for count in COUNTS]
-        read = {side.count: side.read_a_page() for side in sides}
-        measured = bench.rounds(
-            "partitions",
-            {
-                f"{what} {side.count}": getattr(side, what)
-                for what in ("page", "few", "get", "patch")
-                for side in sides
-            },
-        )
-    rows = []
-    for side in sides:
-        page, patch = _by_node(side.page_cpu), _by_node(side.patch_cpu)
-        seen = {what: measured[f"{what} {side.count}"] for what in ("page", "few", "get", "patch")}
-        note = f"{read[side.count]:.0f} sessions read; Redis {sum(page):.2f} ms, {max(page):.2f} on the busiest node"
-        bench.add(Result.figure(f"partitions/list/{side.count}", [micros / 1000 for micros in seen["page"]], note=note))
+        services = [PartitionedService(bench, stack, data, count) for count in COUNTS]
+        read = {service.count: service.sessions_read() for service in services}
+        sides = {f"{kind} {service.count}": getattr(service, kind) for kind in _KINDS for service in services}
+        figures = bench.alternate("partitions", sides)
+    measurements, details = {}, []
+    for service in services:
+        count = service.count
+        page, patch = _median_by_node(service.page_cpu), _median_by_node(service.patch_cpu)
+        pages, few, gets, patches = (figures[f"{kind} {count}"] for kind in _KINDS)
+        note = f"{read[count]:.0f} sessions read; Redis {sum(page):.2f} ms, {max(page):.2f} on the busiest node"
+        measurements[f"partitions/list/{count}"] = Measurement.figure([micros / 1000 for micros in pages], note=note)
         note = f"Redis {sum(patch) * 1000:.0f} µs a PATCH, {max(patch) / sum(patch):.0%} of it on the busiest node"
-        bench.add(Result.figure(f"partitions/patch/{side.count}", seen["patch"], note=note))
-        rows.append(
+        measurements[f"partitions/patch/{count}"] = Measurement.figure(patches, note=note)
+        details.append(
             {
-                "store": f"{side.count} partition{'' if side.count == 1 else 's'}",
-                "full page, ms": median(seen["page"]) / 1000,
-                "few matches, ms": median(seen["few"]) / 1000,
-                "sessions read a full page": read[side.count],
+                "store": f"{count} partition{'' if count == 1 else 's'}",
+                "full page, ms": median(pages) / 1000,
+                "few matches, ms": median(few) / 1000,
+                "sessions read a full page": read[count],
                 "Redis, ms a full page": sum(page),
                 "of it the busiest node": max(page),
-                f"GET, {CONNECTIONS} connections, /s": median(seen["get"]),
-                f"PATCH, {CONNECTIONS} connections, /s": median(seen["patch"]),
+                f"GET, {CONNECTIONS} connections, /s": median(gets),
+                f"PATCH, {CONNECTIONS} connections, /s": median(patches),
                 "Redis, µs a PATCH": sum(patch) * 1000,
                 "of it the busiest node, µs": max(patch) * 1000,
             }
         )
-    bench.details["partitions"] = rows
+    bench.details["partitions"] = details
+    return measurements
 
 
-def _by_node(rounds: list[list[float]]) -> list[float]:
+def _median_by_node(rounds: list[list[float]]) -> list[float]:
     return [median(node) for node in zip(*rounds, strict=True)]
 
 
-def _used(nodes: list[Node]) -> list[float]:
-    return [node.cpu() for node in nodes]
+def _cpu_seconds(nodes: list[RedisProbe]) -> list[float]:
+    return [node.cpu_seconds() for node in nodes]
 
 
-def _spent(before: list[float], nodes: list[Node], count: int) -> list[float]:
-    """Milliseconds of each node's processor for each of `count` requests."""
-    return [(after - earlier) * 1000 / count for earlier, after in zip(before, _used(nodes), strict=True)]
+def _cpu_since(before: list[float], nodes: list[RedisProbe], requests: int) -> list[float]:
+    """Milliseconds of each node's processor since `before` for each of so many requests."""
+    return [(now - earlier) * 1000 / requests for earlier, now in zip(before, _cpu_seconds(nodes), strict=True)]
 
 
-def _patches(connection: load.Connection) -> list[bytes]:
-    """PATCHes of two keys of sessions with twenty, each of which changes something."""
-    sent = []
-    for number in range(PATCHED):
+def _create_and_patch(connection: Connection) -> list[bytes]:
+    """Create sessions of twenty keys; returns PATCHes of two keys, each of which changes something."""
+    patches = []
+    for number in range(_PATCHED_SESSIONS):
         session_id = str(UUID(int=(1 << 90) + number, version=4))
-        connection.good(create_request({f"setting_{key:02}": f"value {number}" for key in range(20)}, session_id=session_id))
-        sent += [patch_request(session_id, {"setting_03": turn, "setting_11": f"text {turn}"}) for turn in (0, 1)]
-    return sent
+        configs = {f"setting_{key:02}": f"value {number}" for key in range(20)}
+        connection.send_ok(create_request(configs, session_id=session_id))
+        patches += [patch_request(session_id, {"setting_03": turn, "setting_11": f"text {turn}"}) for turn in (0, 1)]
+    return patches

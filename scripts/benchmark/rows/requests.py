@@ -1,22 +1,15 @@
-"""Rows of single requests: GET, PATCH and POST beside bare aiohttp, redis-benchmark, webdis and Postgres; p99 under load."""
+"""Rows of single requests: GET, PATCH and POST against bare aiohttp, redis-benchmark, webdis and Postgres; p99 under load."""
 
 from functools import partial
-from time import sleep
+from statistics import median
 from urllib.parse import quote
 from uuid import UUID
 
 from scripts.benchmark.dataset import FILTERS
-from scripts.benchmark.load import generators as load
-from scripts.benchmark.run import (
-    CONNECTIONS,
-    REQUESTS,
-    Bench,
-    create_request,
-    get_request,
-    list_request,
-    patch_request,
-)
-from scripts.benchmark.statistics import Result
+from scripts.benchmark.load import generators
+from scripts.benchmark.load.requests import create_request, get_request, list_request, patch_request, request
+from scripts.benchmark.run import CONNECTIONS, REQUESTS, Bench
+from scripts.benchmark.statistics import Measurement
 from scripts.lib.program import Failed
 from service.store.keys import Partition
 from service.store.sessions import FIELDS
@@ -28,169 +21,159 @@ def _hmget(session_id: str) -> list[str]:
     return ["HMGET", Partition("default", 0).session(session_id), *FIELDS]
 
 
-def get(bench: Bench) -> None:
-    """GET beside bare aiohttp and redis-benchmark."""
-    one, ids = bench.one, bench.few.ids(REQUESTS)
-    requests = bench.requests("get", [get_request(session_id) for session_id in ids])
-    bare = bench.bare("get", "GET", bench.connection(one.origin).good(get_request(ids[0])))
-    count = bench.options.redis_requests
-    measured = bench.rounds(
+def get(bench: Bench) -> dict[str, Measurement]:
+    """GET against bare aiohttp and redis-benchmark."""
+    service, ids = bench.one_worker, bench.small_data.ids(REQUESTS)
+    requests = bench.write_requests("get", [get_request(session_id) for session_id in ids])
+    bare = bench.bare_aiohttp("get", "GET", bench.connection(service.address).send_ok(get_request(ids[0])))
+    redis = partial(
+        generators.redis_benchmark, service.redis.socket, _hmget(ids[0]), connections=64, count=bench.options.redis_requests
+    )
+    rates = bench.alternate(
         "GET, 64 connections",
         {
-            "ours": lambda: bench.wrk(one.origin, requests).rate,
-            "bare": lambda: bench.wrk(bare.origin, requests).rate,
-            "redis": lambda: load.redis_benchmark(one.redis.path, _hmget(ids[0]), connections=64, count=count).rate,
+            "ours": lambda: bench.wrk(service.address, requests).rate,
+            "bare": lambda: bench.wrk(bare.address, requests).rate,
+            "redis": lambda: redis().rate,
         },
     )
-    bench.add(Result.compared("get/bare", measured["ours"], measured["bare"], "/s"))
-    bench.add(Result.compared("get/redis", measured["ours"], measured["redis"], "/s"))
+    return {f"get/{other}": Measurement.compared(rates["ours"], rates[other], "/s") for other in ("bare", "redis")}
 
 
-def latency(bench: Bench) -> None:
+def latency(bench: Bench) -> dict[str, Measurement]:
     """GET on one connection: what the service adds to HTTP and to Redis."""
-    one, ids = bench.one, bench.few.ids(REQUESTS)
-    requests = bench.requests("latency", [get_request(session_id) for session_id in ids])
-    bare = bench.bare("latency", "GET", bench.connection(one.origin).good(get_request(ids[0])))
-    count = bench.options.redis_requests // 5
-    measured = bench.rounds(
+    service, ids = bench.one_worker, bench.small_data.ids(REQUESTS)
+    requests = bench.write_requests("latency", [get_request(session_id) for session_id in ids])
+    bare = bench.bare_aiohttp("latency", "GET", bench.connection(service.address).send_ok(get_request(ids[0])))
+    redis = partial(
+        generators.redis_benchmark, service.redis.socket, _hmget(ids[0]), connections=1, count=bench.options.redis_requests // 5
+    )
+    latencies = bench.alternate(
         "GET, 1 connection",
         {
-            "ours": lambda: bench.wrk(one.origin, requests, 1).p50,
-            "bare": lambda: bench.wrk(bare.origin, requests, 1).p50,
-            "redis": lambda: load.redis_benchmark(one.redis.path, _hmget(ids[0]), connections=1, count=count).p50,
+            "ours": lambda: bench.wrk(service.address, requests, 1).p50,
+            "bare": lambda: bench.wrk(bare.address, requests, 1).p50,
+            "redis": lambda: redis().p50,
         },
     )
-    allowed = [plain + 2 * redis for plain, redis in zip(measured["bare"], measured["redis"], strict=True)]
-    parts = {name: sorted(values)[len(values) // 2] for name, values in measured.items()}
-    note = f"bare {parts['bare']:.0f} µs, redis-benchmark {parts['redis']:.0f} µs"
-    bench.add(Result.compared("latency", measured["ours"], allowed, "µs", note))
+    parts = [plain + 2 * redis for plain, redis in zip(latencies["bare"], latencies["redis"], strict=True)]
+    note = f"bare {median(latencies['bare']):.0f} µs, redis-benchmark {median(latencies['redis']):.0f} µs"
+    return {"latency": Measurement.compared(latencies["ours"], parts, "µs", note)}
 
 
-def webdis(bench: Bench) -> None:
-    """GET on two workers beside webdis with two threads."""
-    two, ids = bench.two, bench.few.ids(REQUESTS)
-    blob = two.redis.ask("HGET", Partition("default", 0).session(ids[0]), "configs")
-    two.redis.ask("SET", _BLOB, blob)
-    peer = bench.webdis(two)
-    path = f"/GET/{quote(_BLOB)}.txt"
-    _wait_for(bench, peer.origin, path, blob)
-    ours = bench.requests("get-two", [get_request(session_id) for session_id in ids])
-    theirs = bench.requests("webdis", [load.request("GET", path)])
-    measured = bench.rounds(
+def webdis(bench: Bench) -> dict[str, Measurement]:
+    """GET on two workers against webdis with two threads."""
+    service, ids = bench.two_workers, bench.small_data.ids(REQUESTS)
+    blob = service.redis.execute("HGET", Partition("default", 0).session(ids[0]), "configs")
+    service.redis.execute("SET", _BLOB, blob)
+    other, path = bench.webdis(service), f"/GET/{quote(_BLOB)}.txt"
+    other.wait_for(path, blob)
+    ours = bench.write_requests("get-two", [get_request(session_id) for session_id in ids])
+    theirs = bench.write_requests("webdis", [request("GET", path, api_key="")])
+    rates = bench.alternate(
         "GET, 2 workers, webdis",
-        {"ours": lambda: bench.wrk(two.origin, ours).rate, "webdis": lambda: bench.wrk(peer.origin, theirs).rate},
+        {"ours": lambda: bench.wrk(service.address, ours).rate, "webdis": lambda: bench.wrk(other.address, theirs).rate},
     )
-    bench.add(Result.compared("webdis", measured["ours"], measured["webdis"], "/s"))
-
-
-def _wait_for(bench: Bench, origin: load.Origin, path: str, body: bytes) -> None:
-    """Wait until webdis, which says nothing when it is ready, gives `body`."""
-    for _ in range(100):
-        try:
-            if bench.connection(origin).ask(load.request("GET", path)).body == body:
-                return
-        except (OSError, Failed):
-            pass
-        sleep(0.05)
-    raise Failed("webdis does not answer")
+    return {"webdis": Measurement.compared(rates["ours"], rates["webdis"], "/s")}
 
 
 def settings_document(number: int) -> dict[str, object]:
-    """20 keys, as settings are: texts, numbers, flags."""
+    """20 keys like settings: strings, numbers, booleans."""
     kinds: tuple[object, ...] = (f"value {number}", number, number / 10, number % 2 == 0)
     return {f"setting_{key:02}": kinds[key % len(kinds)] for key in range(20)}
 
 
-def patch(bench: Bench) -> None:
-    """PATCH beside bare aiohttp and both ways to do it in Postgres."""
-    one, peer = bench.one, bench.few_peer
+def settings_changes(number: int) -> dict[str, object]:
+    """A PATCH of two keys of a settings document; as with most settings, many sessions share a value."""
+    return {"setting_04": f"changed {number % 50}", "setting_13": number % 50}
+
+
+def patch(bench: Bench) -> dict[str, Measurement]:
+    """PATCH against bare aiohttp, and both ways to do it in Postgres."""
+    service, postgres = bench.one_worker, bench.small_postgres_api
     ids = [str(UUID(int=number, version=4)) for number in range(1, REQUESTS // 2 + 1)]
-    connections = [bench.connection(one.origin), bench.connection(peer.origin)]
+    ours, theirs = (bench.connection(server.address) for server in (service, postgres))
     for number, session_id in enumerate(ids):
-        for connection in connections:
-            connection.good(create_request(settings_document(number), session_id=session_id))
-    # Each session comes twice in a turn, with other values: every PATCH changes both keys and their terms. As with most
-    # settings, many sessions share a value.
-    changes = [
-        (session_id, {"setting_04": f"changed {(number + turn) % 50}", "setting_13": (number + turn) % 50})
-        for turn in range(2)
-        for number, session_id in enumerate(ids)
-    ]
-    ours = bench.requests("patch", [patch_request(*change) for change in changes])
-    atomic = bench.requests("patch-atomic", [patch_request(*change, "/atomic") for change in changes])
-    bare = bench.bare("patch", "PATCH", connections[0].good(patch_request(*changes[0])))
-    connections[1].good(patch_request(*changes[0]))
-    connections[1].good(patch_request(*changes[0], "/atomic"))
-    measured = bench.rounds(
+        for connection in (ours, theirs):
+            connection.send_ok(create_request(settings_document(number), session_id=session_id))
+    # Each session comes twice in a cycle, with other values: every PATCH changes both keys and their terms.
+    changes = [(session_id, settings_changes(number + turn)) for turn in range(2) for number, session_id in enumerate(ids)]
+    requests = bench.write_requests("patch", [patch_request(*change) for change in changes])
+    atomic = bench.write_requests("patch-atomic", [patch_request(*change, "/atomic") for change in changes])
+    bare = bench.bare_aiohttp("patch", "PATCH", ours.send_ok(patch_request(*changes[0])))
+    theirs.send_ok(patch_request(*changes[0]))
+    theirs.send_ok(patch_request(*changes[0], "/atomic"))
+    rates = bench.alternate(
         "PATCH",
         {
-            "ours": lambda: bench.wrk(one.origin, ours).rate,
-            "bare": lambda: bench.wrk(bare.origin, ours).rate,
-            "postgres": lambda: bench.wrk(peer.origin, ours).rate,
-            "postgres-atomic": lambda: bench.wrk(peer.origin, atomic).rate,
+            "ours": lambda: bench.wrk(service.address, requests).rate,
+            "bare": lambda: bench.wrk(bare.address, requests).rate,
+            "postgres": lambda: bench.wrk(postgres.address, requests).rate,
+            "postgres-atomic": lambda: bench.wrk(postgres.address, atomic).rate,
         },
     )
-    for other in ("bare", "postgres", "postgres-atomic"):
-        bench.add(Result.compared(f"patch/{other}", measured["ours"], measured[other], "/s"))
+    others = ("bare", "postgres", "postgres-atomic")
+    return {f"patch/{other}": Measurement.compared(rates["ours"], rates[other], "/s") for other in others}
 
 
-def post(bench: Bench) -> None:
-    """POST beside bare aiohttp and Postgres."""
-    one, peer = bench.one, bench.few_peer
-    requests = [create_request(configs) for _, configs in bench.few.sessions(0, REQUESTS)]
-    path = bench.requests("post", requests)
-    bare = bench.bare("post", "POST", bench.connection(one.origin).good(requests[0]))
-    bench.connection(peer.origin).good(requests[0])
-    measured = bench.rounds(
+def post(bench: Bench) -> dict[str, Measurement]:
+    """POST against bare aiohttp and Postgres."""
+    service, postgres = bench.one_worker, bench.small_postgres_api
+    creates = [create_request(configs) for _, configs in bench.small_data.sessions(0, REQUESTS)]
+    requests = bench.write_requests("post", creates)
+    bare = bench.bare_aiohttp("post", "POST", bench.connection(service.address).send_ok(creates[0]))
+    bench.connection(postgres.address).send_ok(creates[0])
+    rates = bench.alternate(
         "POST",
         {
-            "ours": lambda: bench.wrk(one.origin, path).rate,
-            "bare": lambda: bench.wrk(bare.origin, path).rate,
-            "postgres": lambda: bench.wrk(peer.origin, path).rate,
+            "ours": lambda: bench.wrk(service.address, requests).rate,
+            "bare": lambda: bench.wrk(bare.address, requests).rate,
+            "postgres": lambda: bench.wrk(postgres.address, requests).rate,
         },
     )
-    for other in ("bare", "postgres"):
-        bench.add(Result.compared(f"post/{other}", measured["ours"], measured[other], "/s"))
+    return {f"post/{other}": Measurement.compared(rates["ours"], rates[other], "/s") for other in ("bare", "postgres")}
 
 
-def not_modified(bench: Bench) -> None:
-    """GET that finds nothing new, beside GET."""
-    one, ids = bench.one, bench.few.ids(REQUESTS)
-    connection = bench.connection(one.origin)
-    tags = {session_id: connection.good(get_request(session_id)).headers["etag"] for session_id in ids}
-    conditional = [get_request(session_id, **{"If-None-Match": tag}) for session_id, tag in tags.items()]
-    if connection.ask(conditional[0]).status != 304:
-        raise Failed("an ETag that is still true was not answered with 304")
-    unchanged = bench.requests("304", conditional)
-    whole = bench.requests("get-304", [get_request(session_id) for session_id in ids])
-    measured = bench.rounds(
+def not_modified(bench: Bench) -> dict[str, Measurement]:
+    """GET with the current ETag in If-None-Match against plain GET."""
+    service, ids = bench.one_worker, bench.small_data.ids(REQUESTS)
+    connection = bench.connection(service.address)
+    etags = {session_id: connection.send_ok(get_request(session_id)).headers["etag"] for session_id in ids}
+    conditional = [get_request(session_id, {"If-None-Match": etag}) for session_id, etag in etags.items()]
+    if (status := connection.send(conditional[0]).status) != 304:
+        raise Failed(f"a GET with the current ETag got status {status}, not 304")
+    not_modified = bench.write_requests("304", conditional)
+    plain = bench.write_requests("get-304", [get_request(session_id) for session_id in ids])
+    rates = bench.alternate(
         "GET with If-None-Match",
-        {"ours": lambda: bench.wrk(one.origin, unchanged).rate, "GET": lambda: bench.wrk(one.origin, whole).rate},
+        {"ours": lambda: bench.wrk(service.address, not_modified).rate, "GET": lambda: bench.wrk(service.address, plain).rate},
     )
-    bench.add(Result.compared("304", measured["ours"], measured["GET"], "/s"))
+    return {"304": Measurement.compared(rates["ours"], rates["GET"], "/s")}
 
 
-def p99(bench: Bench) -> None:
-    """p99 of GET while another client lists and patches, beside its p99 alone."""
-    large, ids = bench.large, bench.all.ids(REQUESTS)
-    requests = bench.requests("p99", [get_request(session_id) for session_id in ids])
-    other = []
+def p99(bench: Bench) -> dict[str, Measurement]:
+    """p99 of GET while another client lists and patches, against its p99 alone."""
+    service, ids = bench.large_store, bench.large_data.ids(REQUESTS)
+    requests = bench.write_requests("p99", [get_request(session_id) for session_id in ids])
+    background = []
     for number, session_id in enumerate(ids):
-        wanted = FILTERS[number % len(FILTERS)]
-        other.append(list_request(wanted.configs, descending=number // len(FILTERS) % 2 == 1))
-        # Keys that no filter asks for: the lists stay what they are.
-        other.append(patch_request(session_id, {"note": f"step {number}", "step": number}))
-    beside = bench.requests("p99-beside", other)
+        one = FILTERS[number % len(FILTERS)]
+        background.append(list_request(one.configs, descending=number // len(FILTERS) % 2 == 1))
+        # No filter has these keys: the lists stay as they are.
+        background.append(patch_request(session_id, {"note": f"step {number}", "step": number}))
+    background_file = bench.write_requests("p99-background", background)
 
     def alone(connections: int) -> float:
-        return bench.wrk(large.origin, requests, connections).p99
+        return bench.wrk(service.address, requests, connections).p99
 
     def disturbed(connections: int) -> float:
-        # Two connections: while a list is answered, a PATCH goes on.
-        with load.beside(large.origin, beside, connections=2):
+        # Two connections, so that there are PATCHes during a list.
+        with generators.background_wrk(service.address, background_file, connections=2):
             return alone(connections)
 
+    measurements = {}
     for name, connections in (("p99", CONNECTIONS), ("p99/few", 4)):
-        sides = {"beside": partial(disturbed, connections), "alone": partial(alone, connections)}
-        measured = bench.rounds(f"p99, {connections} connections", sides)
-        bench.add(Result.compared(name, measured["beside"], measured["alone"], "µs"))
+        sides = {"disturbed": partial(disturbed, connections), "alone": partial(alone, connections)}
+        latencies = bench.alternate(f"p99, {connections} connections", sides)
+        measurements[name] = Measurement.compared(latencies["disturbed"], latencies["alone"], "µs")
+    return measurements

@@ -1,6 +1,6 @@
-"""Bare aiohttp, the ceiling: the same paths, and for each method the same bytes and headers that our service answers.
+"""Bare aiohttp, the ceiling: the same paths, and for each method the bytes and headers that the service answers.
 
-`python -m scripts.benchmark.servers.bare_aiohttp ANSWERS`, a JSON file:
+`python -m scripts.benchmark.servers.bare_aiohttp RESPONSES`, a JSON file:
 {"GET": {"status": 200, "headers": {…}, "body": "…"}, …}.
 """
 
@@ -11,22 +11,32 @@ from pathlib import Path
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
-from scripts.benchmark.load.generators import API
-from scripts.benchmark.servers import serve
+from scripts.benchmark.load.connection import Response
+from scripts.benchmark.load.requests import API
+from scripts.benchmark.servers.aiohttp_server import AiohttpServer, serve
 
 _CONFIGS = f"{API}/session/{{session_id}}/configs"
-PATHS = {"GET": _CONFIGS, "PATCH": _CONFIGS, "POST": f"{API}/session"}
+_PATHS = {"GET": _CONFIGS, "PATCH": _CONFIGS, "POST": f"{API}/session"}
 
-#: Headers that aiohttp writes by itself.
-_ITS_OWN = ("content-length", "date", "server", "connection")
+#: Headers that aiohttp adds.
+_ADDED_HEADERS = ("content-length", "date", "server", "connection")
 
 
-def make_app(answers: Path) -> web.Application:
-    """The application that gives `answers`."""
+def start_bare_aiohttp(home: Path, method: str, response: Response) -> AiohttpServer:
+    """Start a server that answers every request of `method` with `response`."""
+    home.mkdir()
+    path = home / "responses.json"
+    content = {"status": response.status, "headers": response.headers, "body": response.body.decode()}
+    path.write_text(json.dumps({method: content}), encoding="utf-8")
+    return AiohttpServer(home, "bare_aiohttp", str(path))
+
+
+def make_app(responses: Path) -> web.Application:
+    """The application that gives the responses in a file."""
     app = web.Application()
-    for method, answer in json.loads(answers.read_text(encoding="utf-8")).items():
-        headers = {name: value for name, value in answer["headers"].items() if name not in _ITS_OWN}
-        app.router.add_route(method, PATHS[method], _handler(answer["status"], headers, answer["body"].encode()))
+    for method, response in json.loads(responses.read_text(encoding="utf-8")).items():
+        headers = {name: value for name, value in response["headers"].items() if name not in _ADDED_HEADERS}
+        app.router.add_route(method, _PATHS[method], _handler(response["status"], headers, response["body"].encode()))
     return app
 
 
