@@ -29,7 +29,7 @@ def parse_arguments() -> Namespace:
     """Parse the command line."""
     names = [group.name for group in GROUPS]
     parser = ArgumentParser(prog="scripts/bench", description="Measure the service against what people use instead.")
-    parser.add_argument("--quick", action="store_true", help="20,000 sessions and short rounds: about three minutes")
+    parser.add_argument("--quick", action="store_true", help="20,000 sessions and short rounds: a few minutes")
     parser.add_argument("--only", action="append", choices=names, metavar="NAME", help=f"only these: {', '.join(names)}")
     parser.add_argument(
         "--against", type=Path, metavar="CHECKOUT", help="measure only GET and PATCH, in turn with the code in another checkout"

@@ -52,7 +52,7 @@ class Options:
 
 @dataclass
 class Bench:
-    """What the rows share, and what they note beside their results."""
+    """What the rows share, and what they note in addition to their results."""
 
     options: Options
     home: Path

@@ -16,7 +16,7 @@ _KIB = 1024
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Rows that are measured together; `programs` are needed beside wrk and redis-server (see `tools`)."""
+    """Rows that are measured together; `programs` are those needed in addition to wrk and redis-server."""
 
     name: str
     measure: Callable[[Bench], Mapping[str, Measurement]]

@@ -2,7 +2,8 @@
 
 Requests are sent at a fixed rate, whether or not earlier ones were answered, each on an idle connection. A refused request
 frees its connection immediately: clients without back-off. Prints one line of JSON: `good` and `refused` responses a second,
-`lost` requests a second (no connection was idle), and `p50` and `p99` of good responses in microseconds from when they were due.
+`lost` requests a second (no connection was idle), and `p50` and `p99` of good responses, in microseconds from when they were
+due.
 """
 
 import asyncio

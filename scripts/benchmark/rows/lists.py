@@ -62,25 +62,8 @@ class Page:
 def listing(bench: Bench) -> dict[str, Measurement]:
     """Each filter against Postgres: first and tenth page, both orders."""
     ours, theirs = bench.connection(bench.large_store.address), bench.connection(bench.large_postgres_api.address)
-    counts = asyncio.run(_count_matches(bench))
     pages = list(_pages(ours, theirs))
-    seconds = bench.options.list_seconds
-    sides = {}
-    for page in pages:
-        sides[f"ours: {page.name}"] = partial(ours.median_latency, page.ours, seconds=seconds)
-        sides[f"theirs: {page.name}"] = partial(theirs.median_latency, page.theirs, seconds=seconds)
-    latencies = bench.alternate("filtered lists", sides)
-    times = {
-        page.name: PageTimes(
-            page.list.filter.name,
-            page.list.descending,
-            page.number,
-            counts[page.list.filter.name],
-            tuple(latencies[f"ours: {page.name}"]),
-            tuple(latencies[f"theirs: {page.name}"]),
-        )
-        for page in pages
-    }
+    times = _measure_pages(bench, pages, ours, theirs)
     for page in pages:
         bench.measure_script_time(bench.large_store, page.name, ours, [page.ours] * REPEATS)
     bench.details["lists"] = list(times.values())
@@ -90,6 +73,27 @@ def listing(bench: Bench) -> dict[str, Measurement]:
         "listing/each": Measurement.figure(values, values[0], slowest),
         "listing/median": Measurement.figure(values, note=f"{len(values)} rows"),
         "listing/ordered": _listing_ordered(bench, theirs, [page for page in pages if page.number == 1], times),
+    }
+
+
+def _measure_pages(bench: Bench, pages: list[Page], ours: Connection, theirs: Connection) -> dict[str, PageTimes]:
+    counts = asyncio.run(_count_matches(bench))
+    seconds = bench.options.list_seconds
+    sides = {}
+    for page in pages:
+        sides[f"ours: {page.name}"] = partial(ours.median_latency, page.ours, seconds=seconds)
+        sides[f"theirs: {page.name}"] = partial(theirs.median_latency, page.theirs, seconds=seconds)
+    latencies = bench.alternate("filtered lists", sides)
+    return {
+        page.name: PageTimes(
+            page.list.filter.name,
+            page.list.descending,
+            page.number,
+            counts[page.list.filter.name],
+            tuple(latencies[f"ours: {page.name}"]),
+            tuple(latencies[f"theirs: {page.name}"]),
+        )
+        for page in pages
     }
 
 

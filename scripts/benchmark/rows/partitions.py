@@ -1,5 +1,6 @@
 """Rows of partitions: what a list and a write cost on a cluster, and how the work spreads over its nodes."""
 
+from collections.abc import Mapping
 from contextlib import ExitStack
 from statistics import median
 from uuid import UUID
@@ -83,31 +84,41 @@ def partitions(bench: Bench) -> dict[str, Measurement]:
         read = {service.count: service.sessions_read() for service in services}
         sides = {f"{kind} {service.count}": getattr(service, kind) for kind in _KINDS for service in services}
         figures = bench.alternate("partitions", sides)
-    measurements, details = {}, []
+    measurements: dict[str, Measurement] = {}
+    details = []
     for service in services:
-        count = service.count
-        page, patch = _median_by_node(service.page_cpu), _median_by_node(service.patch_cpu)
-        pages, few, gets, patches = (figures[f"{kind} {count}"] for kind in _KINDS)
-        note = f"{read[count]:.0f} sessions read; Redis {sum(page):.2f} ms, {max(page):.2f} on the busiest node"
-        measurements[f"partitions/list/{count}"] = Measurement.figure([micros / 1000 for micros in pages], note=note)
-        note = f"Redis {sum(patch) * 1000:.0f} µs a PATCH, {max(patch) / sum(patch):.0%} of it on the busiest node"
-        measurements[f"partitions/patch/{count}"] = Measurement.figure(patches, note=note)
-        details.append(
-            {
-                "store": f"{count} partition{'' if count == 1 else 's'}",
-                "full page, ms": median(pages) / 1000,
-                "few matches, ms": median(few) / 1000,
-                "sessions read a full page": read[count],
-                "Redis, ms a full page": sum(page),
-                "of it the busiest node": max(page),
-                f"GET, {CONNECTIONS} connections, /s": median(gets),
-                f"PATCH, {CONNECTIONS} connections, /s": median(patches),
-                "Redis, µs a PATCH": sum(patch) * 1000,
-                "of it the busiest node, µs": max(patch) * 1000,
-            }
-        )
+        by_kind = {kind: figures[f"{kind} {service.count}"] for kind in _KINDS}
+        measurements |= _measurements(service, by_kind, read[service.count])
+        details.append(_detail(service, by_kind, read[service.count]))
     bench.details["partitions"] = details
     return measurements
+
+
+def _measurements(service: PartitionedService, figures: Mapping[str, list[float]], read: float) -> dict[str, Measurement]:
+    page, patch = _median_by_node(service.page_cpu), _median_by_node(service.patch_cpu)
+    page_note = f"{read:.0f} sessions read; Redis {sum(page):.2f} ms, {max(page):.2f} on the busiest node"
+    patch_note = f"Redis {sum(patch) * 1000:.0f} µs a PATCH, {max(patch) / sum(patch):.0%} of it on the busiest node"
+    pages = [micros / 1000 for micros in figures["page"]]
+    return {
+        f"partitions/list/{service.count}": Measurement.figure(pages, note=page_note),
+        f"partitions/patch/{service.count}": Measurement.figure(figures["patch"], note=patch_note),
+    }
+
+
+def _detail(service: PartitionedService, figures: Mapping[str, list[float]], read: float) -> dict[str, str | float]:
+    page, patch = _median_by_node(service.page_cpu), _median_by_node(service.patch_cpu)
+    return {
+        "store": f"{service.count} partition{'' if service.count == 1 else 's'}",
+        "full page, ms": median(figures["page"]) / 1000,
+        "few matches, ms": median(figures["few"]) / 1000,
+        "sessions read a full page": read,
+        "Redis, ms a full page": sum(page),
+        "of it the busiest node": max(page),
+        f"GET, {CONNECTIONS} connections, /s": median(figures["get"]),
+        f"PATCH, {CONNECTIONS} connections, /s": median(figures["patch"]),
+        "Redis, µs a PATCH": sum(patch) * 1000,
+        "of it the busiest node, µs": max(patch) * 1000,
+    }
 
 
 def _median_by_node(rounds: list[list[float]]) -> list[float]:
