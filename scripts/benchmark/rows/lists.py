@@ -161,17 +161,19 @@ def growth(bench: Bench) -> dict[str, Measurement]:
     }
     latencies = bench.alternate("lists of growing stores", sides)
     full_lists = [each for each in _LISTS if _fills_page(connections[_SMALLEST], each)]
-    p50 = {each: {size: latencies[f"{each.name}, {size}"] for size in connections} for each in _LISTS}
+    p50 = {each.name: {size: latencies[f"{each.name}, {size}"] for size in connections} for each in _LISTS}
     bench.details["growth"] = [
         {
             "filter": each.filter.name,
             "descending": each.descending,
             "fills the page": each in full_lists,
-            "p50": p50[each],
+            "p50": p50[each.name],
         }
         for each in _LISTS
     ]
-    growths = {each.name: median(ratios(p50[each][bench.options.sessions], p50[each][_SMALLEST])) for each in full_lists}
+    growths = {
+        each.name: median(ratios(p50[each.name][bench.options.sessions], p50[each.name][_SMALLEST])) for each in full_lists
+    }
     worst = max(growths, key=lambda name: growths[name])
     return {"growth": Measurement.figure(sorted(growths.values()), growths[worst], worst)}
 
