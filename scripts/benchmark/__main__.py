@@ -37,7 +37,10 @@ def parse_arguments() -> Namespace:
     parser.add_argument("--out", type=Path, default=ROOT / "bench-out", metavar="DIR", help="where to write the results")
     parser.add_argument("--rounds", type=int, help="rounds of each comparison")
     parser.add_argument("--sessions", type=int, help="sessions in the large store")
-    return parser.parse_args()
+    arguments = parser.parse_args()
+    if arguments.against and not (arguments.against / "service").is_dir():
+        parser.error(f"{arguments.against} is not a checkout of this project")
+    return arguments
 
 
 def main() -> int:

@@ -39,7 +39,8 @@ class OpenLoopConnection(asyncio.Protocol):
         self._missing = 0  # bytes of the body
         self._good = False
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:  # noqa: D102 - asyncio's
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Take the transport; the connection is idle."""
         self._transport = cast("asyncio.Transport", transport)
         self._idle.append(self)
 
@@ -48,7 +49,8 @@ class OpenLoopConnection(asyncio.Protocol):
         self._due = due
         self._transport.write(request)
 
-    def data_received(self, data: bytes) -> None:  # noqa: D102 - asyncio's
+    def data_received(self, data: bytes) -> None:
+        """Count the response once it is complete."""
         if self._missing:
             self._missing -= len(data)
         else:
