@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from functools import cache, cached_property
+from functools import cache, cached_property, partial
 from importlib import resources
 from math import inf
 from pathlib import Path
@@ -159,6 +159,14 @@ class Bench:
                     progress.update()
         self.collect_slow_commands(label)
         return figures
+
+    def rates(self, label: str, sides: Mapping[str, tuple[Address, Path]]) -> dict[str, list[float]]:
+        """Requests a second on each side, which is a server and the file of requests for it; one a round."""
+
+        def rate(address: Address, requests: Path) -> float:
+            return self.wrk(address, requests).rate
+
+        return self.alternate(label, {name: partial(rate, *side) for name, side in sides.items()})
 
     def wrk(self, address: Address, requests: Path, connections: int = CONNECTIONS) -> LoadResult:
         """Run wrk for the time of one side in one round."""

@@ -26,15 +26,13 @@ def get(bench: Bench) -> dict[str, Measurement]:
     service, ids = bench.one_worker, bench.small_data.ids(REQUESTS)
     requests = bench.write_requests("get", [get_request(session_id) for session_id in ids])
     bare = bench.bare_aiohttp("get", "GET", bench.connection(service.address).send_ok(get_request(ids[0])))
-    redis = partial(
-        generators.redis_benchmark, service.redis.socket, _hmget(ids[0]), connections=64, count=bench.options.redis_requests
-    )
+    redis, count = service.redis.socket, bench.options.redis_requests
     rates = bench.alternate(
         "GET, 64 connections",
         {
             "ours": lambda: bench.wrk(service.address, requests).rate,
             "bare": lambda: bench.wrk(bare.address, requests).rate,
-            "redis": lambda: redis().rate,
+            "redis": lambda: generators.redis_benchmark(redis, _hmget(ids[0]), connections=64, count=count).rate,
         },
     )
     return {f"get/{other}": Measurement.compared(rates["ours"], rates[other], "/s") for other in ("bare", "redis")}
@@ -45,15 +43,13 @@ def latency(bench: Bench) -> dict[str, Measurement]:
     service, ids = bench.one_worker, bench.small_data.ids(REQUESTS)
     requests = bench.write_requests("latency", [get_request(session_id) for session_id in ids])
     bare = bench.bare_aiohttp("latency", "GET", bench.connection(service.address).send_ok(get_request(ids[0])))
-    redis = partial(
-        generators.redis_benchmark, service.redis.socket, _hmget(ids[0]), connections=1, count=bench.options.redis_requests // 5
-    )
+    redis, count = service.redis.socket, bench.options.redis_requests // 5
     latencies = bench.alternate(
         "GET, 1 connection",
         {
             "ours": lambda: bench.wrk(service.address, requests, 1).p50,
             "bare": lambda: bench.wrk(bare.address, requests, 1).p50,
-            "redis": lambda: redis().p50,
+            "redis": lambda: generators.redis_benchmark(redis, _hmget(ids[0]), connections=1, count=count).p50,
         },
     )
     parts = [plain + 2 * redis for plain, redis in zip(latencies["bare"], latencies["redis"], strict=True)]
@@ -70,10 +66,7 @@ def webdis(bench: Bench) -> dict[str, Measurement]:
     other.wait_for(path, blob)
     ours = bench.write_requests("get-two", [get_request(session_id) for session_id in ids])
     theirs = bench.write_requests("webdis", [request("GET", path, api_key="")])
-    rates = bench.alternate(
-        "GET, 2 workers, webdis",
-        {"ours": lambda: bench.wrk(service.address, ours).rate, "webdis": lambda: bench.wrk(other.address, theirs).rate},
-    )
+    rates = bench.rates("GET, 2 workers, webdis", {"ours": (service.address, ours), "webdis": (other.address, theirs)})
     return {"webdis": Measurement.compared(rates["ours"], rates["webdis"], "/s")}
 
 
@@ -103,16 +96,12 @@ def patch(bench: Bench) -> dict[str, Measurement]:
     bare = bench.bare_aiohttp("patch", "PATCH", ours.send_ok(patch_request(*changes[0])))
     theirs.send_ok(patch_request(*changes[0]))
     theirs.send_ok(patch_request(*changes[0], "/atomic"))
-    rates = bench.alternate(
-        "PATCH",
-        {
-            "ours": lambda: bench.wrk(service.address, requests).rate,
-            "bare": lambda: bench.wrk(bare.address, requests).rate,
-            "postgres": lambda: bench.wrk(postgres.address, requests).rate,
-            "postgres-atomic": lambda: bench.wrk(postgres.address, atomic).rate,
-        },
-    )
-    others = ("bare", "postgres", "postgres-atomic")
+    others = {
+        "bare": (bare.address, requests),
+        "postgres": (postgres.address, requests),
+        "postgres-atomic": (postgres.address, atomic),
+    }
+    rates = bench.rates("PATCH", {"ours": (service.address, requests)} | others)
     return {f"patch/{other}": Measurement.compared(rates["ours"], rates[other], "/s") for other in others}
 
 
@@ -123,15 +112,9 @@ def post(bench: Bench) -> dict[str, Measurement]:
     requests = bench.write_requests("post", creates)
     bare = bench.bare_aiohttp("post", "POST", bench.connection(service.address).send_ok(creates[0]))
     bench.connection(postgres.address).send_ok(creates[0])
-    rates = bench.alternate(
-        "POST",
-        {
-            "ours": lambda: bench.wrk(service.address, requests).rate,
-            "bare": lambda: bench.wrk(bare.address, requests).rate,
-            "postgres": lambda: bench.wrk(postgres.address, requests).rate,
-        },
-    )
-    return {f"post/{other}": Measurement.compared(rates["ours"], rates[other], "/s") for other in ("bare", "postgres")}
+    others = {"bare": (bare.address, requests), "postgres": (postgres.address, requests)}
+    rates = bench.rates("POST", {"ours": (service.address, requests)} | others)
+    return {f"post/{other}": Measurement.compared(rates["ours"], rates[other], "/s") for other in others}
 
 
 def not_modified(bench: Bench) -> dict[str, Measurement]:
@@ -142,12 +125,9 @@ def not_modified(bench: Bench) -> dict[str, Measurement]:
     conditional = [get_request(session_id, {"If-None-Match": etag}) for session_id, etag in etags.items()]
     if (status := connection.send(conditional[0]).status) != 304:
         raise Failed(f"a GET with the current ETag got status {status}, not 304")
-    not_modified = bench.write_requests("304", conditional)
+    unchanged = bench.write_requests("304", conditional)
     plain = bench.write_requests("get-304", [get_request(session_id) for session_id in ids])
-    rates = bench.alternate(
-        "GET with If-None-Match",
-        {"ours": lambda: bench.wrk(service.address, not_modified).rate, "GET": lambda: bench.wrk(service.address, plain).rate},
-    )
+    rates = bench.rates("GET with If-None-Match", {"ours": (service.address, unchanged), "GET": (service.address, plain)})
     return {"304": Measurement.compared(rates["ours"], rates["GET"], "/s")}
 
 
