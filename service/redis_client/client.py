@@ -71,8 +71,8 @@ class RedisClient:
         return link
 
     async def close(self) -> None:
-        """Close all connections."""
-        self._topology.close()
+        """Close all connections, for good; calls in flight fail. Returns when the connections are closed."""
+        await self._topology.close()
 
     async def call(self, *command: str | bytes | int, writes: bool = False, near: Target | None = None) -> Any:  # noqa: ANN401 - Redis replies differ
         """Run one command. `near` tells where, for a command without a key.

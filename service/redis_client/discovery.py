@@ -89,10 +89,11 @@ class Discovery(ABC):
         """Send no more to a node, and close it when nobody can wait for its replies any longer."""
         self._retired.add(self._nodes.pop(endpoint))
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """Close all connections."""
         if self._search is not None:
             self._search.cancel()
-        self._retired.close()
-        for node in self._nodes.values():
-            node.close()
+            await asyncio.wait([self._search])
+        await self._retired.close()
+        for node in list(self._nodes.values()):
+            await node.close()

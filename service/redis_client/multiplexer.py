@@ -59,6 +59,10 @@ class ConnectionLost(RequestFailed):
     """The connection was lost."""
 
 
+class Closed(RequestFailed):
+    """The client was closed before the call."""
+
+
 class TimedOut(RequestFailed):
     """No reply came in time."""
 
@@ -97,6 +101,9 @@ class MultiplexedConnection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._writer: asyncio.StreamWriter | None = None
         self._connecting: asyncio.Task[None] | None = None
+        #: Set when the last connection is closed.
+        self._disconnected = asyncio.Event()
+        self._closed = False
         self._reader = hiredis.Reader(replyError=self._reply_error)
         self._waiting: deque[_InFlight] = deque()
         self._outgoing: list[bytes] = []  # of the last entries in `_waiting`, one each
@@ -116,6 +123,8 @@ class MultiplexedConnection(asyncio.Protocol):
         """
         now = self._loop.time()
         deadline = now + (self._timeout if seconds is None else seconds)
+        if self._closed:
+            raise Closed(sent=False)
         if self._transport is None:
             await self._connect(deadline)
         if self._transport is None:
@@ -145,12 +154,18 @@ class MultiplexedConnection(asyncio.Protocol):
             # Else an error would hold this frame, which holds the future, which holds the error: a cycle, with the bytes in it.
             del future
 
-    def close(self) -> None:
-        """Close the connection; calls in flight fail."""
+    async def close(self) -> None:
+        """Close the connection, for good; calls in flight fail. Returns when the connection is closed.
+
+        It waits for nothing that Redis does: not for a buffer to drain, nor for the end of TLS.
+        """
+        self._closed = True
         if self._connecting is not None:
             self._connecting.cancel()
+            await asyncio.wait([self._connecting])
         if self._transport is not None:
-            self._transport.close()
+            self._transport.abort()
+            await self._disconnected.wait()
 
     def _flush(self) -> None:
         if self._transport is not None and self._outgoing:
@@ -220,10 +235,17 @@ class MultiplexedConnection(asyncio.Protocol):
         connection = self._connection()
         try:
             await connection.connect()  # type: ignore[no-untyped-call]
-        except RuntimeError as error:
-            # uvloop's word for a connection that was lost in the middle of the greeting; redis-py does not know it.
-            await connection.disconnect(nowait=True)
-            raise ConnectionResetError from error
+        except BaseException as error:
+            # redis-py leaves the connection open where its greeting ends otherwise than by an error of Redis.
+            if connection._writer is not None:
+                connection._writer.transport.abort()
+                await connection.disconnect(nowait=True)
+            if isinstance(error, RuntimeError):
+                # uvloop's word for a connection that was lost in the middle of the greeting.
+                raise ConnectionResetError from error
+            if self._closed:
+                raise Closed(sent=False) from error  # those who wait for the connection have not been cancelled
+            raise
         # From here on the transport is ours: redis-py neither reads from it nor closes it. The writer is only kept, because it
         # would close the transport when it goes.
         self._writer, connection._writer, connection._reader = connection._writer, None, None
@@ -232,6 +254,7 @@ class MultiplexedConnection(asyncio.Protocol):
         if transport.is_closing():
             raise ConnectionResetError  # since the greeting; nobody would tell a new protocol of it
         transport.set_protocol(self)
+        self._disconnected.clear()
         self._transport, self._reader = transport, hiredis.Reader(replyError=self._reply_error)
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - whatever it was, it is lost
@@ -243,3 +266,4 @@ class MultiplexedConnection(asyncio.Protocol):
         self._commands = self._bytes = 0
         for place, entry in enumerate(lost):
             entry.fail(ConnectionLost(sent=place < sent))
+        self._disconnected.set()

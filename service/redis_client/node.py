@@ -7,6 +7,7 @@ one, with a single `WAIT` for all of it.
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from itertools import islice
 from typing import Any, NamedTuple, Protocol
@@ -69,10 +70,11 @@ class Node:
         if min_replicas:
             self.writes = ReplicatedConnection(connected(), min_replicas, timeout=timeout)
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """Close the connections; calls in flight fail."""
-        self.reads.close()
-        self.writes.close()
+        await self.reads.close()
+        if self.writes is not self.reads:
+            await self.writes.close()
 
 
 class Retirement:
@@ -80,21 +82,24 @@ class Retirement:
 
     def __init__(self, *, timeout: float) -> None:
         self._timeout = timeout
-        self._nodes: set[Node] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._closing = asyncio.Event()
 
     def add(self, node: Node) -> None:
         """Close a node later."""
-        self._nodes.add(node)
-        asyncio.get_running_loop().call_later(self._timeout * SILENCE, self._end, node)
+        task = asyncio.get_running_loop().create_task(self._close_later(node))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
-    def _end(self, node: Node) -> None:
-        self._nodes.discard(node)
-        node.close()
+    async def _close_later(self, node: Node) -> None:
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._closing.wait(), self._timeout * SILENCE)
+        await node.close()
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """Close all of them now; calls in flight fail."""
-        for node in self._nodes:
-            node.close()
+        self._closing.set()
+        await asyncio.gather(*self._tasks)
 
 
 class _Write(NamedTuple):
@@ -143,9 +148,9 @@ class ReplicatedConnection:
             self._sending = self._loop.create_task(self._send_groups())
         return await write.future
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """Close the connection; calls in flight fail."""
-        self._lane.close()
+        await self._lane.close()
 
     async def _send_groups(self) -> None:
         while self._next:

@@ -53,11 +53,11 @@ class Sentinel(Discovery):
         """Any slot."""
         return [0]
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """Close all connections."""
-        super().close()
+        await super().close()
         for lane in self._sentinels:
-            lane.close()
+            await lane.close()
 
     async def _find_out(self) -> None:
         if not self._sentinels:

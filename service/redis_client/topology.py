@@ -87,7 +87,7 @@ class Topology(Protocol):
     def slots(self) -> list[int]:
         """A slot of every server that takes writes, as far as they are known."""
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """Close all connections."""
 
 
@@ -171,8 +171,8 @@ class Standalone:
         """Any slot."""
         return [0]
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """Close all connections."""
-        self._retired.close()
+        await self._retired.close()
         if self._node is not None:
-            self._node.close()
+            await self._node.close()

@@ -182,7 +182,7 @@ async def test_a_late_refusal_of_a_replaced_server_replaces_no_other(monkeypatch
     assert new is not old
     one._reconnect(old)
     assert one.way((), None) is new
-    one.close()
+    await one.close()
 
 
 @on_a_pair

@@ -1,6 +1,7 @@
 """The lane: replies in order, time-outs, cancelled callers, broken connections; each call answered once, and rightly."""
 
 import asyncio
+from asyncio.trsock import TransportSocket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
@@ -58,6 +59,20 @@ class Peer:
     @staticmethod
     async def echo(command: list[bytes], writer: asyncio.StreamWriter) -> None:
         writer.write(b"$%d\r\n%b\r\n" % (len(command[-1]), command[-1]))
+
+
+def recorded_sockets(monkeypatch: pytest.MonkeyPatch, opener: str) -> list[TransportSocket]:
+    """The sockets of the connections that `asyncio.<opener>` makes from here on; `fileno()` of a closed one is -1."""
+    sockets = []
+    connect = getattr(asyncio, opener)
+
+    async def record(*args: object, **options: object) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        reader, writer = await connect(*args, **options)
+        sockets.append(writer.get_extra_info("socket"))
+        return reader, writer
+
+    monkeypatch.setattr(asyncio, opener, record)
+    return sockets
 
 
 @pytest.fixture
@@ -273,4 +288,33 @@ async def test_callers_share_one_attempt_to_connect(peer: Peer, redis: RedisClie
     await asyncio.sleep(0)
     first.cancel()
     assert await asyncio.gather(*others) == [b"%d" % number for number in range(1, 20)]
+    assert peer.connections == 1
+
+
+async def test_a_link_that_is_closed_in_the_middle_of_a_greeting_leaves_no_socket_open(
+    peer: Peer, redis: RedisClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sockets = recorded_sockets(monkeypatch, "open_unix_connection")
+    peer.greets = False
+    call = asyncio.create_task(redis.call("ECHO", "lost"))
+    while peer.connections == 0:  # noqa: ASYNC110 - the peer has no event to wait for
+        await asyncio.sleep(0)
+    await redis.close()
+    assert [socket.fileno() for socket in sockets] == [-1]
+    with pytest.raises(StoreUnavailable):
+        await call
+
+
+async def test_a_link_that_was_closed_connects_for_nobody(peer: Peer, redis: RedisClient) -> None:
+    async def silence(command: list[bytes], writer: asyncio.StreamWriter) -> None:
+        pass
+
+    peer.reply = silence
+    in_flight = asyncio.create_task(redis.call("ECHO", "in flight"))
+    while not peer.commands:  # noqa: ASYNC110 - the peer has no event to wait for
+        await asyncio.sleep(0)
+    await redis.close()
+    for call in (in_flight, redis.call("ECHO", "later")):
+        with pytest.raises(StoreUnavailable):
+            await call
     assert peer.connections == 1

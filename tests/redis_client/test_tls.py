@@ -11,6 +11,7 @@ import pytest
 
 from service.errors import StoreUnavailable
 from service.redis_client.client import RedisClient
+from tests.redis_client.test_multiplexer import recorded_sockets
 
 CERTIFICATE = Path(__file__).with_name("tls.pem")
 
@@ -69,16 +70,31 @@ URLS = ("rediss://:pass@127.0.0.1:{port}", "rediss+cluster://:pass@127.0.0.1:{po
         "rediss+sentinel://:pass@127.0.0.1:{port}/store?sentinel_password=other")  # fmt: skip
 
 
+def known(url: str) -> str:
+    """`url` for a client that knows the server's certificate."""
+    return f"{url}{'&' if '?' in url else '?'}ssl_ca_certs={quote(str(CERTIFICATE))}"
+
+
 @pytest.mark.parametrize("url", URLS)
 async def test_a_server_whose_certificate_is_known_is_used(server: Server, url: str) -> None:
-    known = f"{'&' if '?' in url else '?'}ssl_ca_certs={quote(str(CERTIFICATE))}"
-    redis = RedisClient.open(url.format(port=server.port) + known, timeout=30)
+    redis = RedisClient.open(known(url.format(port=server.port)), timeout=30)
     replies = await asyncio.gather(*(redis.call("ECHO", number) for number in range(100)))
     assert replies == [b"%d" % number for number in range(100)]
     large = "x" * 1_000_000
     assert await redis.batch([("ECHO", large), ("ECHO", "last")]) == [large.encode(), b"last"]
     assert server.passwords == ({b"pass", b"other"} if "sentinel" in url else {b"pass"})
     await redis.close()
+
+
+@pytest.mark.parametrize("url", URLS)
+async def test_a_link_that_is_closed_does_not_wait_for_the_end_of_tls_and_leaves_no_socket_open(
+    server: Server, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sockets = recorded_sockets(monkeypatch, "open_connection")
+    redis = RedisClient.open(known(url.format(port=server.port)), timeout=30)
+    await redis.call("ECHO", "a")
+    await redis.close()
+    assert {socket.fileno() for socket in sockets} == {-1}
 
 
 @pytest.mark.parametrize("url", URLS)
