@@ -9,7 +9,7 @@ from typing import NamedTuple
 import pytest
 
 from service.errors import StoreUnavailable
-from service.redis_client import topology, url
+from service.redis_client import standalone, url
 from service.redis_client.client import RedisClient
 from tests.support.filling import with_every_server
 from tests.support.proxy import Proxy
@@ -174,15 +174,15 @@ async def test_a_write_that_is_paused_and_then_refused_is_made_at_the_new_master
 
 async def test_a_late_refusal_of_a_replaced_server_replaces_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
     # Otherwise one demotion would make many connections.
-    monkeypatch.setattr(topology, "FIRST_BACKOFF", 0.0)
-    one = topology.Standalone(url.parse("redis://127.0.0.1:1"), timeout=1.0, min_replicas=0)
-    old = one.way((), None)
-    one._reconnect(old)
-    new = one.way((), None)
+    monkeypatch.setattr(standalone, "FIRST_RECONNECT_INTERVAL", 0.0)
+    topology = standalone.Standalone(url.parse("redis://127.0.0.1:1"), timeout=1.0, min_replicas=0)
+    old = topology.route((), None)
+    topology._replace(old)
+    new = topology.route((), None)
     assert new is not old
-    one._reconnect(old)
-    assert one.way((), None) is new
-    await one.close()
+    topology._replace(old)
+    assert topology.route((), None) is new
+    await topology.close()
 
 
 @on_a_pair

@@ -12,9 +12,6 @@ from redis.exceptions import ResponseError
 from service.errors import StartupError, StoreFull, StoreUnavailable, WriteUncertain
 from service.process.embedded_redis import EmbeddedRedis
 from service.redis_client.client import RedisClient
-from service.store.sessions import Sessions
-from service.store.users import Users
-from tests.support.filling import add, document_of, keyspace, on_every_redis, session_id
 from tests.support.redis_servers import BUNDLED
 
 #: Seconds. Short where a test waits for it to pass; nothing else in those tests is held to a time.
@@ -140,76 +137,6 @@ async def test_an_error_that_is_ours_is_told_as_it_is(tmp_path: Path, text: str)
             await redis.call("SET", "a", "1", writes=True)
         (reply,) = await redis.batch([("SET", "a", "1")], writes=True)
         assert isinstance(reply, ResponseError)
-
-
-@on_every_redis
-async def test_a_full_redis_refuses_every_write_whole_and_lets_deletes_through(sessions: Sessions, redis: RedisClient) -> None:
-    await add(sessions, 1, {"a": 1}, "alice")
-    await add(sessions, 2, {"a": 2}, "alice")
-    before = await keyspace(redis)
-    await redis.call("CONFIG", "SET", "maxmemory", 1)
-    try:
-        for write in (
-            sessions.create(session_id(3), document_of({"a": 1}), user=None, disable_task_tracking=False),
-            sessions.replace(session_id(1), document_of({"b": 1})),
-            sessions.patch(session_id(1), document_of({"b": 1})),
-            sessions.copy(session_id(1), session_id(4)),
-            Users(sessions).register("bob"),
-        ):
-            with pytest.raises(StoreUnavailable) as caught:
-                await write
-            assert caught.type is StoreFull
-        assert (await sessions.get(session_id(1))).configs == b'{\n"a":1\n}'
-        assert await keyspace(redis) == before
-        await sessions.delete(session_id(1))
-        await sessions.delete_many([session_id(2)])
-    finally:
-        await redis.call("CONFIG", "SET", "maxmemory", 0)
-    assert [name for name in await keyspace(redis) if ":session:" in name or ":index:" in name] == []
-
-
-@on_every_redis
-async def test_a_replica_refuses_every_write_and_answers_reads(sessions: Sessions, redis: RedisClient) -> None:
-    await add(sessions, 1, {"a": 1})
-    before = await keyspace(redis)
-    await redis.call("REPLICAOF", "127.0.0.1", 1)
-    try:
-        for write in (
-            sessions.create(session_id(3), document_of({"a": 1}), user=None, disable_task_tracking=False),
-            sessions.patch(session_id(1), document_of({"b": 1})),
-            sessions.delete(session_id(1)),
-            sessions.delete_many([session_id(1)]),
-            Users(sessions).register("bob"),
-        ):
-            with pytest.raises(StoreUnavailable) as caught:
-                await write
-            assert caught.type is StoreUnavailable
-        assert await keyspace(redis) == before
-    finally:
-        await redis.call("REPLICAOF", "NO", "ONE")
-
-
-@on_every_redis
-async def test_scripts_that_redis_has_forgotten_are_loaded_again(sessions: Sessions, redis: RedisClient) -> None:
-    await add(sessions, 1, {"a": 1})
-    for _ in range(2):
-        await redis.call("SCRIPT", "FLUSH")
-        await sessions.patch(session_id(1), document_of({"b": 1}))
-        await redis.call("SCRIPT", "FLUSH")
-        await sessions.delete_many([session_id(5)])
-        await redis.call("SCRIPT", "FLUSH")
-        # Many at once meet it too.
-        await asyncio.gather(*(sessions.patch(session_id(1), document_of({f"k{each}": each})) for each in range(20)))
-    held = await sessions.get(session_id(1))
-    assert held.revision == 1 + 2 * 21
-    assert held.configs.count(b"\n") == 23
-
-
-@on_every_redis
-async def test_hundreds_at_once_are_served_over_one_link(sessions: Sessions) -> None:
-    await add(sessions, 1, {"a": 1})
-    done = await asyncio.gather(*(sessions.patch(session_id(1), document_of({f"k{each}": each})) for each in range(400)))
-    assert sorted(written.revision for written in done) == list(range(2, 402))
 
 
 async def test_after_a_restart_of_redis_the_same_link_goes_on(tmp_path: Path) -> None:

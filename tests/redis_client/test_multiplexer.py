@@ -97,7 +97,7 @@ async def test_each_of_many_callers_gets_its_own_reply(redis_url: str) -> None:
     assert replies == [b"%d" % number for number in range(5000)]
     first, error, last = await redis.batch([("ECHO", "a"), ("NOSUCH",), ("ECHO", "b")])
     assert (first, last) == (b"a", b"b")
-    assert str(error) == "Redis does not know, or does not allow, a command that is needed: NOSUCH"
+    assert str(error) == "Redis does not know or does not allow a required command: NOSUCH"
     await redis.close()
 
 

@@ -6,7 +6,7 @@ from typing import Any, cast
 import pytest
 
 from service.redis_client.multiplexer import MultiplexedConnection, pack
-from service.redis_client.node import ReplicatedConnection
+from service.redis_client.replication import ReplicatedConnection
 
 
 class Faulty:

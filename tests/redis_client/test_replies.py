@@ -6,15 +6,15 @@ from redis.exceptions import NoScriptError, ResponseError
 
 from service.errors import StoreUnavailable, WriteUncertain
 from service.redis_client import replies
-from service.redis_client.replies import WrongType
+from service.redis_client.errors import WrongType
 
 SECRET = "hunter2"
 
 WRAPPED = "ERR Error running script (call to f_58fc): @user_script:12: @user_script: 12: "
 
-RIGHTS = "the user of redis_url lacks rights in Redis"
-KEYS = "the user of redis_url may not access the keys scc:* in Redis"
-UNKNOWN = "Redis does not know, or does not allow, a command that is needed"
+RIGHTS = "the user in redis_url lacks permissions in Redis"
+KEYS = "the user in redis_url may not access the keys scc:* in Redis"
+UNKNOWN = "Redis does not know or does not allow a required command"
 
 #: Text of the reply, the sentence for the operator, whether waiting may help, whether a write that got it may have been made.
 REFUSALS = [
@@ -23,12 +23,12 @@ REFUSALS = [
     ("READONLY You can't write against a read only replica.", "redis_url leads to a read-only replica", True, False),
     (f"{WRAPPED}-READONLY You can't write …", "redis_url leads to a read-only replica", True, False),
     ("READONLY You can't … script: on @user_script:1.", "redis_url leads to a read-only replica", True, False),
-    ("ERR max number of clients reached", "Redis accepts no more connections, see its maxclients", True, False),
-    ("NOAUTH Authentication required.", "Redis requires a password, and redis_url has none", False, False),
+    ("ERR max number of clients reached", "Redis accepts no more connections; see its maxclients", True, False),
+    ("NOAUTH Authentication required.", "Redis requires a password, but redis_url has none", False, False),
     ("WRONGPASS invalid username-password pair", "Redis rejects the user name or password in redis_url", False, False),
-    ("ERR DB index is out of range", "Redis has no database of the number in redis_url", False, False),
+    ("ERR DB index is out of range", "Redis has no database with the number in redis_url", False, False),
     ("MOVED 5 127.0.0.1:7001",
-     "redis_url leads to a node of a Redis Cluster; write redis+cluster:// in place of redis://", False, False),
+     "redis_url leads to a node of a Redis Cluster; write redis+cluster:// instead of redis://", False, False),
     ("NOPERM this user has no permissions to run the 'evalsha' command or its subcommand", f"{RIGHTS}: EVALSHA", False, False),
     ("NOPERM User u has no permissions to run the 'client|setname' command", f"{RIGHTS}: CLIENT|SETNAME", False, False),
     ("NOPERM this user has no permissions to access one of the keys used as arguments", KEYS, False, False),
@@ -46,7 +46,7 @@ REFUSALS = [
     ("ERR Unknown Redis command called from script script: b0, on @user_script:1.", UNKNOWN, False, True),
     ("ERR Unknown command called from script script: on @user_script:1.", UNKNOWN, False, True),
     ("ERR Error running script (call to f_0): @user_script:1: script tried accessing undeclared key",
-     "Redis refuses scripts that use keys which they did not declare", False, True),
+     "Redis refuses scripts that access undeclared keys", False, True),
 ]  # fmt: skip
 
 
@@ -55,7 +55,7 @@ def test_a_refusal_is_503_and_its_sentence_is_for_the_operator_alone(
     text: str, sentence: str, may_pass: bool, uncertain: bool
 ) -> None:
     for writes in (True, False):
-        error = replies.translated(hiredis.ReplyError(text), writes=writes)
+        error = replies.to_exception(hiredis.ReplyError(text), writes=writes)
         assert isinstance(error, StoreUnavailable)
         assert isinstance(error, WriteUncertain) == (uncertain and writes)
         assert (error.diagnosis, error.may_pass) == (sentence, may_pass)
@@ -82,14 +82,14 @@ def test_a_refusal_is_503_and_its_sentence_is_for_the_operator_alone(
     ],
 )  # fmt: skip
 def test_an_error_that_is_ours_keeps_its_words_and_no_argument(text: str, kept: str | None) -> None:
-    error = replies.translated(hiredis.ReplyError(text), writes=True)
+    error = replies.to_exception(hiredis.ReplyError(text), writes=True)
     assert isinstance(error, ResponseError)
     assert isinstance(error, WrongType) == text.startswith("WRONGTYPE ")
     assert str(error) == (kept or text)
 
 
 def test_a_script_that_is_not_known_is_an_error_of_its_own() -> None:
-    error = replies.translated(hiredis.ReplyError("NOSCRIPT No matching script. Please use EVAL."), writes=True)
+    error = replies.to_exception(hiredis.ReplyError("NOSCRIPT No matching script. Please use EVAL."), writes=True)
     assert isinstance(error, NoScriptError)
 
 

@@ -11,7 +11,7 @@ from redis.exceptions import ResponseError
 
 from service.configs.limits import Limits
 from service.errors import NotFound, NotReplicated, StartupError, StoreFull, StoreUnavailable, WriteUncertain
-from service.redis_client import node
+from service.redis_client import replication
 from service.redis_client.client import RedisClient
 from service.settings import Settings
 from service.store.sessions import Sessions
@@ -163,7 +163,7 @@ async def test_a_connection_that_breaks_while_a_group_waits_leaves_it_uncertain(
 
 
 async def test_what_waits_for_its_group_is_bounded(redis: RedisClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(node, "MAX_COMMANDS", 8)
+    monkeypatch.setattr(replication, "MAX_COMMANDS", 8)
     results = await asyncio.gather(*(redis.call("INCR", "n", writes=True) for _ in range(20)), return_exceptions=True)
     assert results[:8] == list(range(1, 9))
     assert [type(result) for result in results[8:]] == [StoreUnavailable] * 12
@@ -179,6 +179,6 @@ async def test_a_server_whose_promise_cannot_be_kept_does_not_start(master: Serv
         command_timeout=2.0,
         start_timeout=0.0,
     )
-    with pytest.raises(StartupError, match="fewer replicas than min_replicas acknowledge a write"):
+    with pytest.raises(StartupError, match="fewer than min_replicas replicas acknowledged a write (see redis_url)"):
         await asyncio.to_thread(bootstrap.prepare, settings)
     await asyncio.to_thread(bootstrap.prepare, replace(settings, min_replicas=2))

@@ -24,7 +24,7 @@ async def test_sentinels_that_nobody_reaches_and_names_that_they_do_not_know_are
 async def test_one_sentinel_that_answers_is_enough(sentinels: Sentinels) -> None:
     redis = RedisClient.open(sentinels.url.replace("//", f"//{HOST}:1,{HOST}:2,"), timeout=30)
     assert await redis.call("SET", "a", "1", writes=True) == b"OK"
-    assert await redis.where("a") == (HOST, sentinels.master().port)
+    assert await redis.endpoint_of("a") == (HOST, sentinels.master().port)
     await redis.close()
 
 

@@ -17,8 +17,8 @@ def settings_for(url: str) -> Settings:
 
 
 async def test_there_is_a_key_on_every_master(cluster: Cluster, redis: RedisClient) -> None:
-    names = await redis.key_on_every_master(keys.preflight_prefix)
-    owners = [await redis.where(name) for name in names]
+    names = await redis.one_key_per_master(keys.preflight_prefix)
+    owners = [await redis.endpoint_of(name) for name in names]
     assert sorted(owners) == sorted((HOST, master.port) for master in cluster.masters())  # type: ignore[type-var]  # hosts
 
 
@@ -30,7 +30,7 @@ async def test_a_right_that_one_master_alone_lacks_is_named(cluster: Cluster) ->
     await asyncio.to_thread(bootstrap.prepare, settings_for(url))
     assert [master.ask("KEYS", "scc:preflight:*") for master in (one, *others)] == [[], [], []]
     one.ask("ACL", "SETUSER", "scc", "-smismember")
-    with pytest.raises(StartupError, match=r"^the user of redis_url lacks rights in Redis: SMISMEMBER in scripts$"):
+    with pytest.raises(StartupError, match=r"^the user in redis_url lacks permissions in Redis: SMISMEMBER in scripts$"):
         await asyncio.to_thread(bootstrap.prepare, settings_for(url))
     for server in cluster.servers:
         server.ask("ACL", "DELUSER", "scc")
@@ -44,5 +44,5 @@ async def test_a_plain_url_to_a_node_of_a_cluster_is_named(cluster: Cluster) -> 
 
 async def test_a_name_that_sentinels_do_not_know_is_named(sentinels: Sentinels) -> None:
     await asyncio.to_thread(bootstrap.prepare, settings_for(sentinels.url))
-    with pytest.raises(StartupError, match=r"^the Sentinels in redis_url know no master by the name in it$"):
+    with pytest.raises(StartupError, match=r"^the Sentinels in redis_url know no master of the name in redis_url$"):
         await asyncio.to_thread(bootstrap.prepare, settings_for(f"{sentinels.url}x"))

@@ -120,7 +120,7 @@ async def _refuse_others(redis: RedisClient) -> None:
         # Who has just ended may still be listed.
         await asyncio.sleep(LOOK_AGAIN if look else 0)
         try:
-            others = await admin.others_connected(redis)
+            others = await admin.addresses_of_other_clients(redis)
         except (ResponseError, StoreUnavailable) as error:
             if isinstance(error, StoreUnavailable) and error.may_pass:
                 raise
