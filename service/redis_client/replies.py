@@ -51,8 +51,8 @@ _REFUSALS = tuple(
     (re.compile(pattern), Cause(sentence, may_pass))
     for pattern, sentence, may_pass in (
         (r"LOADING\b|Redis is loading", "Redis is still loading its data", True),
-        (r"MASTERDOWN\b", "redis_url leads to a replica that has lost its master", True),
-        (r"READONLY\b", "redis_url leads to a read-only replica", True),
+        (r"MASTERDOWN\b", "redis_url points to a replica that has lost its master", True),
+        (r"READONLY\b", "redis_url points to a read-only replica", True),
         (r"NOREPLICAS\b", "Redis refuses writes: it has fewer replicas than its min-replicas-to-write", True),
         (r"CLUSTERDOWN\b", *CLUSTER_DOWN),
         (rf"TRYAGAIN\b|{_NOT_LOCAL}\b", "a slot of the Redis Cluster is migrating", True),
@@ -67,7 +67,7 @@ _REFUSALS = tuple(
         (r"DB index|invalid DB index|SELECT is not allowed", "Redis has no database with the number in redis_url", False),
         (r"DENIED\b|Redis is running in protected mode",
          "Redis is in protected mode: set a password, or let it listen on a private address", False),
-        (r"MOVED\b|ASK\b", "redis_url leads to a node of a Redis Cluster; write redis+cluster:// instead of redis://", False),
+        (r"MOVED\b|ASK\b", "redis_url points to a node of a Redis Cluster; write redis+cluster:// instead of redis://", False),
         (r"This instance has cluster support disabled",
          "redis_url names a Redis Cluster, but the server is not in one; write redis:// instead of redis+cluster://", False),
         (r"unknown command .SENTINEL", "redis_url names Sentinels, but the server is not one", False),

@@ -130,7 +130,7 @@ async def test_a_name_that_stays_with_the_replica_is_tried_again_at_growing_inte
             *(redis.call("SET", "scc:x", "2", writes=True) for _ in range(200)), return_exceptions=True
         )
         assert {type(result) for result in results} == {StoreUnavailable}
-        assert {str(result) for result in results} == {"redis_url leads to a read-only replica"}
+        assert {str(result) for result in results} == {"redis_url points to a read-only replica"}
     # 50, 100, 200, 400 and then 500 ms apart: not one for each of 400 calls and their attempts.
     assert pair.name.connections < 12
     # Reads are answered meanwhile: it is what there is.

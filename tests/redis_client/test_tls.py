@@ -1,4 +1,4 @@
-"""Servers that speak TLS: one, a cluster's, and those that Sentinels name; with a certificate that is known, and without."""
+"""Servers that speak TLS, with a trusted and with an untrusted certificate: standalone, cluster node, Sentinel and master."""
 
 import asyncio
 import ssl
@@ -17,7 +17,7 @@ CERTIFICATE = Path(__file__).with_name("tls.pem")
 
 
 class Server:
-    """A server that is a cluster's only node, its own Sentinel, and the master; it gives back what it is told."""
+    """A server that is the only node of a cluster, its own Sentinel, and the master; it echoes the last word of a command."""
 
     def __init__(self) -> None:
         self.passwords: set[bytes] = set()
@@ -41,13 +41,13 @@ class Server:
         writer.close()
 
     def answer(self, words: list[bytes]) -> bytes:
-        where = b"$9\r\nlocalhost\r\n"
+        host = b"$9\r\nlocalhost\r\n"
         match words[0]:
             case b"CLUSTER":
-                return b"*1\r\n*3\r\n:0\r\n:16383\r\n*2\r\n%b:%d\r\n" % (where, self.port)
+                return b"*1\r\n*3\r\n:0\r\n:16383\r\n*2\r\n%b:%d\r\n" % (host, self.port)
             case b"SENTINEL":
                 port = str(self.port).encode()
-                return b"*2\r\n%b$%d\r\n%b\r\n" % (where, len(port), port)
+                return b"*2\r\n%b$%d\r\n%b\r\n" % (host, len(port), port)
             case b"ROLE":
                 return b"*1\r\n$6\r\nmaster\r\n"
             case b"AUTH":
@@ -70,14 +70,14 @@ URLS = ("rediss://:pass@127.0.0.1:{port}", "rediss+cluster://:pass@127.0.0.1:{po
         "rediss+sentinel://:pass@127.0.0.1:{port}/store?sentinel_password=other")  # fmt: skip
 
 
-def known(url: str) -> str:
-    """`url` for a client that knows the server's certificate."""
+def trusting(url: str) -> str:
+    """`url` for a client that trusts the certificate of the server."""
     return f"{url}{'&' if '?' in url else '?'}ssl_ca_certs={quote(str(CERTIFICATE))}"
 
 
 @pytest.mark.parametrize("url", URLS)
-async def test_a_server_whose_certificate_is_known_is_used(server: Server, url: str) -> None:
-    redis = RedisClient.open(known(url.format(port=server.port)), timeout=30)
+async def test_a_server_with_a_trusted_certificate_is_used(server: Server, url: str) -> None:
+    redis = RedisClient.open(trusting(url.format(port=server.port)), timeout=30)
     replies = await asyncio.gather(*(redis.call("ECHO", number) for number in range(100)))
     assert replies == [b"%d" % number for number in range(100)]
     large = "x" * 1_000_000
@@ -87,18 +87,18 @@ async def test_a_server_whose_certificate_is_known_is_used(server: Server, url: 
 
 
 @pytest.mark.parametrize("url", URLS)
-async def test_a_link_that_is_closed_does_not_wait_for_the_end_of_tls_and_leaves_no_socket_open(
+async def test_closing_does_not_wait_for_the_tls_shutdown_and_leaves_no_socket_open(
     server: Server, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sockets = recorded_sockets(monkeypatch, "open_connection")
-    redis = RedisClient.open(known(url.format(port=server.port)), timeout=30)
+    redis = RedisClient.open(trusting(url.format(port=server.port)), timeout=30)
     await redis.call("ECHO", "a")
     await redis.close()
     assert {socket.fileno() for socket in sockets} == {-1}
 
 
 @pytest.mark.parametrize("url", URLS)
-async def test_a_server_whose_certificate_is_not_known_is_not(server: Server, url: str) -> None:
+async def test_a_server_with_an_untrusted_certificate_gets_no_password(server: Server, url: str) -> None:
     redis = RedisClient.open(url.format(port=server.port), timeout=0.5)
     with pytest.raises(StoreUnavailable):
         await redis.call("ECHO", "a")

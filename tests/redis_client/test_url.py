@@ -1,4 +1,4 @@
-"""URLs of stores: what each means, and that whatever is none is refused in one sentence that shows no part of it."""
+"""`redis_url`: what each form means, and that anything else is refused in one sentence that shows no part of it."""
 
 from contextlib import suppress
 
@@ -10,7 +10,7 @@ from redis.asyncio.connection import Connection, SSLConnection, UnixDomainSocket
 from service.errors import StartupError
 from service.redis_client.url import Address, parse
 
-#: Stands where no message may show it.
+#: Part of URLs whose message must not show it.
 SECRET = "hush-Hush"
 
 URLS: dict[str, tuple[Address, dict[str, object], dict[str, object]]] = {
@@ -61,7 +61,7 @@ URLS: dict[str, tuple[Address, dict[str, object], dict[str, object]]] = {
 
 
 @pytest.mark.parametrize("url", URLS)
-def test_a_url_names_servers_and_options(url: str) -> None:
+def test_a_url_gives_servers_and_options(url: str) -> None:
     address, options, sentinel_options = URLS[url]
     parsed = parse(url)
     assert repr(parsed) == repr(address)
@@ -70,7 +70,7 @@ def test_a_url_names_servers_and_options(url: str) -> None:
 
 
 @pytest.mark.parametrize("url", URLS)
-def test_a_connection_is_made_as_the_url_says_and_is_never_tried_twice(url: str) -> None:
+def test_a_connection_has_the_options_of_the_url_and_no_retries(url: str) -> None:
     address, options, _ = URLS[url]
     connection = parse(url).new_connection(address.hosts[0] if address.hosts else None, seconds=0.7)
     assert (connection.db, connection.password, connection.protocol) == (options.get("db", 0), options.get("password"), 2)
@@ -139,21 +139,21 @@ BAD = {
 
 
 @pytest.mark.parametrize("url", BAD)
-def test_what_is_no_url_of_a_store_is_refused_in_a_sentence(url: str) -> None:
-    with pytest.raises(StartupError, match="setting redis_url") as refused:
+def test_an_invalid_url_is_refused_in_one_sentence_without_its_password(url: str) -> None:
+    with pytest.raises(StartupError, match="setting redis_url") as raised:
         parse(url)
-    assert BAD[url] in refused.value.message
-    assert SECRET not in refused.value.message
-    assert refused.value.__cause__ is None
-    assert refused.value.__suppress_context__ or refused.value.__context__ is None
+    assert BAD[url] in raised.value.message
+    assert SECRET not in raised.value.message
+    assert raised.value.__cause__ is None
+    assert raised.value.__suppress_context__ or raised.value.__context__ is None
 
 
 @given(st.text(max_size=30), st.sampled_from(["", "redis://", "redis+cluster://", "rediss+sentinel://a/", "unix://"]))
-def test_any_text_is_a_url_or_refused(text: str, start: str) -> None:
+def test_any_text_is_parsed_or_refused(text: str, start: str) -> None:
     with suppress(StartupError):
         parse(start + text)
 
 
-def test_an_address_does_not_show_its_passwords() -> None:
-    shown = repr(parse(f"redis+sentinel://me:{SECRET}@a/store?sentinel_password={SECRET}"))
-    assert SECRET not in shown
+def test_the_repr_of_an_address_shows_no_password() -> None:
+    text = repr(parse(f"redis+sentinel://me:{SECRET}@a/store?sentinel_password={SECRET}"))
+    assert SECRET not in text

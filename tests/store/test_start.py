@@ -82,7 +82,7 @@ def test_an_address_that_leads_nowhere(url: str, sentence: str) -> None:
         ("redis://:hunter2@{}", "redis_url has a password, but Redis has none set"),
         ("redis://nobody:hunter2@{}", "Redis rejects the user name or password in redis_url"),
         ("redis://{}/99", "Redis has no database with the number in redis_url"),
-        ("redis+cluster://{}", "redis_url names a Redis Cluster, and the server is not part of one; write redis:// for "
+        ("redis+cluster://{}", "redis_url names a Redis Cluster, but the server is not in one; write redis:// instead of "
          "redis+cluster://"),
         ("redis+sentinel://{}/store", "redis_url names Sentinels, but the server is not one: SENTINEL"),
     ],
@@ -152,9 +152,9 @@ def test_a_replica_with_and_without_its_master(redis: Server) -> None:
     url = f"redis://{HOST}:{redis.port}"
     redis.ask("REPLICAOF", HOST, 1)
     try:
-        assert refusal(url) == "redis_url leads to a read-only replica"
+        assert refusal(url) == "redis_url points to a read-only replica"
         redis.ask("CONFIG", "SET", "replica-serve-stale-data", "no")
-        assert refusal(url) == "redis_url leads to a replica that has lost its master"
+        assert refusal(url) == "redis_url points to a replica that has lost its master"
     finally:
         redis.ask("REPLICAOF", "NO", "ONE")
         redis.ask("CONFIG", "SET", "replica-serve-stale-data", "yes")
@@ -262,7 +262,7 @@ NOT_TLS = "the server in redis_url does not speak TLS; write redis:// instead of
         (always(b"-LOADING Redis is loading the dataset in memory\r\n"), False, "redis://{}",
          "Redis is still loading its data"),
         (replies(b"EVALSHA", b"-MOVED 5 127.0.0.1:7001\r\n"), False, "redis://{}",
-         "redis_url leads to a node of a Redis Cluster; write redis+cluster:// instead of redis://"),
+         "redis_url points to a node of a Redis Cluster; write redis+cluster:// instead of redis://"),
         (lambda data: None if data is None else b"", False, "redis://{}", "the server in redis_url closes connections before "
          "it answers; if it expects TLS, write rediss:// instead of redis://"),
         (lambda _: None, False, "redis://{}", "no connection to the address in redis_url within command_timeout"),
@@ -301,7 +301,7 @@ def test_what_may_pass_is_waited_for_and_the_reason_is_logged(tmp_path: Path, ca
         promote.join()
         assert server.ask("HGET", keys.STORE, "partitions") == "1"
     lines = [record.getMessage() for record in caplog.records if record.getMessage().startswith("waiting for Redis")]
-    assert [line.partition(": ")[2] for line in lines] == ["redis_url leads to a read-only replica"]
+    assert [line.partition(": ")[2] for line in lines] == ["redis_url points to a read-only replica"]
 
 
 def test_a_refusal_that_waiting_does_not_change_ends_the_start(redis: Server, caplog: pytest.LogCaptureFixture) -> None:

@@ -82,7 +82,7 @@ def _sentence(error: StoreUnavailable, settings: Settings) -> str:
         # A server without TLS takes the greeting for the beginning of a command, and waits for the rest.
         return f"{error.diagnosis}; if the server does not speak TLS, write redis:// instead of rediss://"
     if address.kind == "standalone" and error.diagnosis == replies.CLUSTER_DOWN.sentence:
-        return f"{error.diagnosis}; redis_url leads to one of its nodes; write redis+cluster:// instead of redis://"
+        return f"{error.diagnosis}; redis_url points to one of its nodes; write redis+cluster:// instead of redis://"
     return str(error)
 
 
