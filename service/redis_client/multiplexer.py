@@ -64,6 +64,22 @@ class _InFlight:
             self.future.set_exception(error)
 
 
+def _abort_on_disconnect(connection: AbstractConnection) -> AbstractConnection:
+    """Return `connection` with a `disconnect` that does not wait for the TLS shutdown of the peer.
+
+    If redis-py's own is cancelled while it waits, it leaves a socket open to which nothing else refers.
+    """
+    disconnect = connection.disconnect
+
+    async def abort(**options: Any) -> None:  # noqa: ANN401 - passed on
+        if connection._writer is not None:
+            connection._writer.transport.abort()
+        await disconnect(**options)
+
+    connection.disconnect = abort  # type: ignore[assignment]  # takes no positional arguments
+    return connection
+
+
 class MultiplexedConnection(asyncio.Protocol):
     """A shared connection. It is opened by the first call, and opened again by the first call after it was lost."""
 
@@ -221,14 +237,12 @@ class MultiplexedConnection(asyncio.Protocol):
         self._connect_error = None if task.cancelled() else task.exception()
 
     async def _open_connection(self) -> None:
-        connection = self._new_connection()
+        connection = _abort_on_disconnect(self._new_connection())
         try:
             await connection.connect()  # type: ignore[no-untyped-call]
         except BaseException as error:
             # redis-py leaves the connection open if its greeting fails with anything but an error of Redis.
-            if connection._writer is not None:
-                connection._writer.transport.abort()
-                await connection.disconnect(nowait=True)
+            await connection.disconnect()
             if isinstance(error, RuntimeError):
                 # What uvloop raises for a connection that is lost during the greeting.
                 raise ConnectionResetError from error

@@ -4,6 +4,7 @@ import asyncio
 import ssl
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import cast
 from urllib.parse import quote
 
 import hiredis
@@ -21,6 +22,7 @@ class Server:
 
     def __init__(self) -> None:
         self.passwords: set[bytes] = set()
+        self._transports: list[asyncio.WriteTransport] = []
 
     async def start(self) -> None:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -28,17 +30,25 @@ class Server:
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0, ssl=context)
         self.port = self._server.sockets[0].getsockname()[1]
 
+    def pause_reading(self) -> None:
+        """Read nothing more from any client, not even its TLS shutdown."""
+        for transport in self._transports:
+            cast("asyncio.Transport", transport).pause_reading()
+
     async def stop(self) -> None:
         self._server.close()
+        for transport in self._transports:
+            transport.abort()
         await self._server.wait_closed()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._transports.append(writer.transport)
         parser = hiredis.Reader()
         while data := await reader.read(65536):
             parser.feed(data)
             while (words := parser.gets()) is not False:
                 writer.write(self.answer(words))
-        writer.close()
+        writer.transport.abort()  # does not wait for the TLS shutdown of the client
 
     def answer(self, words: list[bytes]) -> bytes:
         host = b"$9\r\nlocalhost\r\n"
@@ -95,6 +105,26 @@ async def test_closing_does_not_wait_for_the_tls_shutdown_and_leaves_no_socket_o
     await redis.call("ECHO", "a")
     await redis.close()
     assert {socket.fileno() for socket in sockets} == {-1}
+
+
+async def test_closing_after_a_refusal_leaves_no_socket_open(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    sockets = recorded_sockets(monkeypatch, "open_connection")
+    refused = asyncio.Event()
+
+    def refuse_and_stop_reading(_: list[bytes]) -> bytes:
+        server.pause_reading()
+        refused.set()
+        return b"-WRONGPASS invalid username-password pair\r\n"
+
+    monkeypatch.setattr(server, "answer", refuse_and_stop_reading)
+    redis = RedisClient.open(trusting(URLS[0].format(port=server.port)), timeout=30)
+    call = asyncio.create_task(redis.call("ECHO", "a"))
+    await refused.wait()
+    await asyncio.sleep(0.1)  # the client closes the connection
+    await redis.close()
+    assert {socket.fileno() for socket in sockets} == {-1}
+    with pytest.raises(StoreUnavailable):
+        await call
 
 
 @pytest.mark.parametrize("url", URLS)
