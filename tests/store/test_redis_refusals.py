@@ -12,9 +12,7 @@ from tests.support.filling import add, document_of, keyspace, on_every_redis, se
 
 
 @on_every_redis
-async def test_a_redis_out_of_memory_refuses_every_write_and_accepts_deletes(
-    sessions: Sessions, redis: RedisClient
-) -> None:
+async def test_a_redis_out_of_memory_refuses_every_write_and_accepts_deletes(sessions: Sessions, redis: RedisClient) -> None:
     await add(sessions, 1, {"a": 1}, "alice")
     await add(sessions, 2, {"a": 2}, "alice")
     before = await keyspace(redis)
@@ -79,7 +77,5 @@ async def test_scripts_are_loaded_again_after_script_flush(sessions: Sessions, r
 @on_every_redis
 async def test_hundreds_of_concurrent_patches_are_all_applied(sessions: Sessions) -> None:
     await add(sessions, 1, {"a": 1})
-    results = await asyncio.gather(
-        *(sessions.patch(session_id(1), document_of({f"k{each}": each})) for each in range(400))
-    )
+    results = await asyncio.gather(*(sessions.patch(session_id(1), document_of({f"k{each}": each})) for each in range(400)))
     assert sorted(session.revision for session in results) == list(range(2, 402))
