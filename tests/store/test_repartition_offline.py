@@ -103,7 +103,7 @@ async def test_a_redis_that_does_not_tell_who_is_connected_is_told(redis: RedisC
     rules = ("reset", "on", ">pass", "~*", "+@all", "-client", "+client|setname")
     await redis.call("ACL", "SETUSER", "blind", *rules)
     blind = RedisClient.open(redis_url.replace("unix://", "unix://blind:pass@"), timeout=TIMEOUT)
-    with pytest.raises(StartupError, match="cannot check for other connected clients: the user of redis_url lacks rights"):
+    with pytest.raises(StartupError, match="cannot check for other connected clients: the user in redis_url lacks permissions"):
         await move(blind, 2)
     await blind.close()
     await redis.call("ACL", "DELUSER", "blind")

@@ -78,9 +78,9 @@ def _sentence(error: StoreUnavailable, settings: Settings) -> str:
     address = url.parse(settings.redis_url)
     if address.tls and error.diagnosis == diagnosis.NO_CONNECTION.sentence:
         # A server without TLS takes the ClientHello for the beginning of a command, and waits for the rest.
-        return f"{error.diagnosis}; if the server does not speak TLS, write redis:// in place of rediss://"
-    if address.kind == "one" and error.diagnosis == replies.CLUSTER_DOWN.sentence:
-        return f"{error.diagnosis}; redis_url leads to one of its nodes, write redis+cluster:// in place of redis://"
+        return f"{error.diagnosis}; if the server does not speak TLS, write redis:// instead of rediss://"
+    if address.kind == "standalone" and error.diagnosis == replies.CLUSTER_DOWN.sentence:
+        return f"{error.diagnosis}; redis_url points to one of its nodes; write redis+cluster:// instead of redis://"
     return str(error)
 
 
@@ -181,7 +181,7 @@ async def _refuse_other_servers(redis: RedisClient, partitions: int) -> None:
         StartupError: there are such servers.
     """
     try:
-        others = await admin.partitions_of_servers(redis) - {partitions}
+        others = await admin.partition_counts_of_servers(redis) - {partitions}
     except (ResponseError, StoreUnavailable) as error:
         if isinstance(error, StoreUnavailable) and error.may_pass:
             raise

@@ -101,7 +101,7 @@ class StoreCheck:
         """The MATCH of SCAN; with several projects `_check_other` ignores the others."""
         if self.whole or len(self.projects) != 1:
             return "scc:*"
-        return f"scc:{{{admin.escaped(self.projects[0].slug)}[.}}]*"
+        return f"scc:{{{admin.escape_glob(self.projects[0].slug)}[.}}]*"
 
     async def _check_projects(self) -> AsyncIterator[Located]:
         for project in self.projects:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from service.configs.ttl import LAST_MOMENT
 from service.redis_client.client import RedisClient
-from service.redis_client.replies import WrongType
+from service.redis_client.errors import WrongType
 from service.store import scripts
 from service.store.keys import Partition
 from service.store.verify import MAX_INTEGER, Finding, is_number, verify_types

@@ -17,8 +17,8 @@ import orjson
 from service.errors import StateIncomplete, Unauthorized
 from service.redis_client import admin
 from service.redis_client.client import RedisClient, checked
+from service.redis_client.errors import WrongType
 from service.redis_client.multiplexer import Command
-from service.redis_client.replies import WrongType
 from service.store import default_ttl, keys, scripts
 from service.store.keys import Partition, is_text, partition_number
 from service.store.upkeep.block import Block

@@ -45,7 +45,7 @@ async def preflight(redis: RedisClient) -> None:
         StartupError: a server is too old, or a right or a command is missing; which the message names.
         StoreUnavailable: Redis cannot be used for another reason.
     """
-    for prefix in await redis.key_on_every_master(keys.preflight_prefix):
+    for prefix in await redis.one_key_per_master(keys.preflight_prefix):
         await _check_version(redis, prefix)
         await _try_scripts(redis, prefix)
         await _try_commands(redis, prefix)

@@ -10,8 +10,8 @@ import orjson
 from service.configs.document import is_stored_form
 from service.configs.ttl import LAST_MOMENT
 from service.redis_client.client import RedisClient, checked
+from service.redis_client.errors import WrongType
 from service.redis_client.multiplexer import Command
-from service.redis_client.replies import WrongType
 from service.store import keys
 from service.store.keys import is_text
 from service.store.sessions import Project

@@ -9,7 +9,7 @@ from uuid import UUID
 
 from service.errors import LayoutChanged, StateIncomplete, Unauthorized
 from service.redis_client.client import RedisClient
-from service.redis_client.replies import WrongType
+from service.redis_client.errors import WrongType
 from service.store import scripts
 from service.store.keys import Partition
 

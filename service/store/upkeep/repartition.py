@@ -120,7 +120,7 @@ async def _refuse_others(redis: RedisClient) -> None:
         # A client that has just disconnected may still be listed.
         await asyncio.sleep(CLIENT_CHECK_INTERVAL if attempt else 0)
         try:
-            others = await admin.others_connected(redis)
+            others = await admin.addresses_of_other_clients(redis)
         except (ResponseError, StoreUnavailable) as error:
             if isinstance(error, StoreUnavailable) and error.may_pass:
                 raise
