@@ -1,8 +1,8 @@
 """The settings: read once from flags and environment variables, immutable, validated before anything starts.
 
-Every field is a flag (`--redis-url`) and an environment variable (`SCC_REDIS_URL`); the flag wins. `help` appears in `--help`
-and in the README's table. An empty variable counts as unset, because a compose file passes an unset `${SCC_HOST}` that way. An
-empty flag is an error, unless empty is a value of the setting (`--redis-url ''`).
+Every field is a flag (`--redis-url`) and an environment variable (`SCC_REDIS_URL`); the flag wins. `help` is the text of
+`--help`; OPERATIONS.md has a table. An empty variable counts as unset, because a compose file passes an unset `${SCC_HOST}`
+that way. An empty flag is an error, unless empty is a value of the setting (`--redis-url ''`).
 """
 
 import os

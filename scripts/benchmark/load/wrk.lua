@@ -1,5 +1,5 @@
--- Load for wrk: sends the requests of a file in turn, over and over, each thread from another place, and prints one line of JSON.
--- The file holds whole HTTP requests, each after a line with its length.
+-- Load for wrk: sends the requests of a file in turn, over and over, and prints one line of JSON at the end.
+-- The file has whole HTTP requests, each after a line with its length. Each thread starts at another request.
 
 local threads = 0
 function setup(thread)
@@ -7,7 +7,7 @@ function setup(thread)
   threads = threads + 1
 end
 
-local requests, at = {}, 0
+local requests, position = {}, 0
 function init(args)
   local file = assert(io.open(args[1], "rb"))
   while true do
@@ -16,12 +16,12 @@ function init(args)
     requests[#requests + 1] = file:read(tonumber(length))
   end
   file:close()
-  at = number * 37 % #requests
+  position = number * 37 % #requests
 end
 
 function request()
-  at = at % #requests + 1
-  return requests[at]
+  position = position % #requests + 1
+  return requests[position]
 end
 
 function done(summary, latency)

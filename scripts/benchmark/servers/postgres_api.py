@@ -1,7 +1,7 @@
-"""The Postgres peer: our API over asyncpg with Acontext's table, indexes and queries.
+"""The same API over Postgres, by asyncpg with Acontext's table, indexes and queries.
 
-`python -m scripts.benchmark.peers.postgres SOCKET_DIRECTORY DATABASE`. Where there was a choice it is the faster one: jsonb
-goes through as text, statements are prepared, the key check is a look-up in memory, no ORM, no foreign keys.
+`python -m scripts.benchmark.servers.postgres_api SOCKET_DIRECTORY DATABASE`. Where there is a choice it takes the faster way:
+jsonb passes through as text, statements are prepared, API keys are checked in memory, no ORM, no foreign keys.
 """
 
 import base64
@@ -13,35 +13,16 @@ import asyncpg
 import orjson
 from aiohttp import web
 
-from scripts.benchmark.load import API
-from scripts.benchmark.peers import serve
+from scripts.benchmark.load.requests import API, API_KEY
+from scripts.benchmark.servers.aiohttp_server import serve
+from scripts.benchmark.servers.postgres import PROJECT, USER
 
-USER, KEY = "bench", "sk-ac-bench"
-PROJECT = UUID("5b1d8a4e-0000-4000-8000-000000000001")
-PROJECTS = {f"Bearer {KEY}": PROJECT}
-
-SCHEMA = """
-CREATE TABLE sessions (
-    id uuid PRIMARY KEY DEFAULT gen_random_uuid(),
-    project_id uuid NOT NULL,
-    user_id uuid,
-    disable_task_tracking boolean NOT NULL DEFAULT false,
-    configs jsonb,
-    created_at timestamptz NOT NULL DEFAULT CURRENT_TIMESTAMP,
-    updated_at timestamptz NOT NULL DEFAULT CURRENT_TIMESTAMP
-)"""
-INDEXES = (
-    "CREATE INDEX idx_sessions_project_id ON sessions (project_id)",
-    "CREATE INDEX idx_sessions_user_id ON sessions (user_id)",
-    "CREATE INDEX idx_sessions_configs ON sessions USING gin (configs)",
-)
-#: What Acontext lacks and a filter with many matches would profit from; a row of its own.
-ORDER_INDEX = "CREATE INDEX idx_sessions_order ON sessions (project_id, created_at, id)"
+_PROJECTS = {f"Bearer {API_KEY}": PROJECT}
 
 _FIELDS = "id, project_id, user_id, disable_task_tracking, configs, created_at, updated_at"
 _GET = f"SELECT {_FIELDS} FROM sessions WHERE id = $1 AND project_id = $2"  # noqa: S608 - constants
-_MERGED = "UPDATE sessions SET configs = $1, updated_at = now() WHERE id = $2"
-_ATOMIC = (
+_UPDATE = "UPDATE sessions SET configs = $1, updated_at = now() WHERE id = $2"
+_UPDATE_ATOMICALLY = (
     "UPDATE sessions SET configs = (coalesce(configs, '{}') || $1::jsonb) - $2::text[], updated_at = now()"
     " WHERE id = $3 AND project_id = $4 RETURNING configs"
 )
@@ -55,12 +36,12 @@ LISTING: web.AppKey["asyncpg.Pool"] = web.AppKey("listing", asyncpg.Pool)
 
 
 def _list_query(*, descending: bool, after: bool) -> str:
-    # As Acontext asks, but for the row comparison, which serves an index on the order better than its OR.
-    way, beyond = ("DESC", "<") if descending else ("ASC", ">")
-    narrowed = f" AND (created_at, id) {beyond} ($4, $5)" if after else ""
+    # Acontext's query, but with a row comparison, which makes better use of an index on the order than Acontext's OR.
+    direction, comparison = ("DESC", "<") if descending else ("ASC", ">")
+    condition = f" AND (created_at, id) {comparison} ($4, $5)" if after else ""
     return (
-        f"SELECT {_FIELDS} FROM sessions WHERE project_id = $1 AND configs @> $2{narrowed}"  # noqa: S608 - constants
-        f" ORDER BY created_at {way}, id {way} LIMIT $3"
+        f"SELECT {_FIELDS} FROM sessions WHERE project_id = $1 AND configs @> $2{condition}"  # noqa: S608 - constants
+        f" ORDER BY created_at {direction}, id {direction} LIMIT $3"
     )
 
 
@@ -72,7 +53,7 @@ _LIST = {
 
 
 def _project(request: web.Request) -> UUID:
-    project = PROJECTS.get(request.headers.get("Authorization", ""))
+    project = _PROJECTS.get(request.headers.get("Authorization", ""))
     if project is None:
         raise web.HTTPUnauthorized
     return project
@@ -86,7 +67,7 @@ def _session(row: "asyncpg.Record") -> str:
     )
 
 
-def _answer(data: str, status: int = 200) -> web.Response:
+def _response(data: str, status: int = 200) -> web.Response:
     body = f'{{"code":0,"msg":"","data":{data}}}'.encode()
     return web.Response(body=body, status=status, content_type="application/json")
 
@@ -105,7 +86,7 @@ async def get(request: web.Request) -> web.Response:
     row = await request.app[DATABASE].fetchrow(_GET, UUID(request.match_info["session_id"]), _project(request))
     if row is None:
         raise web.HTTPNotFound
-    return _answer(_session(row))
+    return _response(_session(row))
 
 
 async def list_page(request: web.Request) -> web.Response:
@@ -117,7 +98,7 @@ async def list_page(request: web.Request) -> web.Response:
     rows = await request.app[LISTING].fetch(sql, project, query["filter_by_configs"], limit + 1, *after)
     items = ",".join([_session(row) for row in rows[:limit]])
     more = f'"next_cursor":"{_encode_cursor(rows[limit - 1])}","has_more":true' if len(rows) > limit else '"has_more":false'
-    return _answer(f'{{"items":[{items}],{more}}}')
+    return _response(f'{{"items":[{items}],{more}}}')
 
 
 async def create(request: web.Request) -> web.Response:
@@ -127,11 +108,11 @@ async def create(request: web.Request) -> web.Response:
     session_id = UUID(body["use_uuid"]) if "use_uuid" in body else uuid4()
     row = await request.app[DATABASE].fetchrow(_INSERT, session_id, project, orjson.dumps(body["configs"]).decode())
     assert row is not None  # noqa: S101 - RETURNING
-    return _answer(_session(row), 201)
+    return _response(_session(row), 201)
 
 
 async def patch(request: web.Request) -> web.Response:
-    """PATCH /session/{session_id}/configs as Acontext does it: read, merge, write; without a lock."""
+    """PATCH /session/{session_id}/configs as Acontext does it: read, merge, write, without a lock."""
     project, session_id = _project(request), UUID(request.match_info["session_id"])
     changes = orjson.loads(await request.read())["configs"]
     pool = request.app[DATABASE]
@@ -140,23 +121,25 @@ async def patch(request: web.Request) -> web.Response:
         raise web.HTTPNotFound
     merged = orjson.loads(row[4] or "{}") | changes
     configs = orjson.dumps({key: value for key, value in merged.items() if key not in changes or value is not None}).decode()
-    await pool.execute(_MERGED, configs, session_id)
-    return _answer(f'{{"configs":{configs}}}')
+    await pool.execute(_UPDATE, configs, session_id)
+    return _response(f'{{"configs":{configs}}}')
 
 
 async def patch_atomic(request: web.Request) -> web.Response:
-    """PATCH /session/{session_id}/configs/atomic: one UPDATE."""
+    """PATCH /session/{session_id}/configs/atomic, which Acontext lacks: the same in one UPDATE."""
     project, session_id = _project(request), UUID(request.match_info["session_id"])
     changes = orjson.loads(await request.read())["configs"]
     removed = [key for key, value in changes.items() if value is None]
-    configs = await request.app[DATABASE].fetchval(_ATOMIC, orjson.dumps(changes).decode(), removed, session_id, project)
+    configs = await request.app[DATABASE].fetchval(
+        _UPDATE_ATOMICALLY, orjson.dumps(changes).decode(), removed, session_id, project
+    )
     if configs is None:
         raise web.HTTPNotFound
-    return _answer(f'{{"configs":{configs}}}')
+    return _response(f'{{"configs":{configs}}}')
 
 
 def make_app(directory: str, database: str) -> web.Application:
-    """The application on the Postgres that listens in `directory`."""
+    """The application over one database of the Postgres with its socket in `directory`."""
     app = web.Application()
     app.router.add_get(f"{API}/session", list_page)
     app.router.add_post(f"{API}/session", create)
@@ -165,11 +148,11 @@ def make_app(directory: str, database: str) -> web.Application:
     app.router.add_patch(f"{API}/session/{{session_id}}/configs/atomic", patch_atomic)
 
     async def connect(app: web.Application) -> None:
-        where = {"host": directory, "user": USER, "database": database}
-        app[DATABASE] = await asyncpg.create_pool(**where, min_size=16, max_size=16)
-        # A plan made without the filter's value would do badly for rare or for common ones.
-        planned = {"plan_cache_mode": "force_custom_plan"}
-        app[LISTING] = await asyncpg.create_pool(**where, min_size=2, max_size=4, server_settings=planned)
+        options = {"host": directory, "user": USER, "database": database}
+        app[DATABASE] = await asyncpg.create_pool(**options, min_size=16, max_size=16)
+        # A generic plan, made without the filter's value, would be bad for rare or for common values.
+        settings = {"plan_cache_mode": "force_custom_plan"}
+        app[LISTING] = await asyncpg.create_pool(**options, min_size=2, max_size=4, server_settings=settings)
 
     app.on_startup.append(connect)
     return app
