@@ -36,7 +36,7 @@ def run(arguments: Namespace, settings: Settings) -> int:
         StartupError: no server runs on the data directory, or redis-cli is needed and there is none.
         StoreUnavailable: no Sentinel tells which server is the master, or no node of the cluster answers.
     """
-    settings = data_dir.running(settings)
+    settings = data_dir.with_running_redis(settings)
     program = find_cli(settings.redis_server)
     if program is not None:
         _become(program, arguments.rest, settings)

@@ -170,7 +170,7 @@ def check_project_full(answer: Response, sentence: str) -> None:
 
 
 def test_a_project_has_at_most_max_sessions(small: Api) -> None:
-    sentence = "the project has 5 sessions, the most it may have (max_sessions); delete some first"
+    sentence = "the project has reached max_sessions, 5; delete some sessions first"
     ids = [small.new({"a": number}) for number in range(5)]
     check_project_full(small.call("POST", "/session", {"user": "alice"}, 503), sentence)
     check_project_full(small.call("POST", f"/session/{ids[0]}/copy", status=503), sentence)
@@ -187,7 +187,7 @@ def test_a_project_has_at_most_max_sessions(small: Api) -> None:
 
 
 def test_a_project_has_at_most_max_users(small: Api) -> None:
-    sentence = "the project has 2 users, the most it may have (max_users); delete some first"
+    sentence = "the project has reached max_users, 2; delete some users first"
     for user in ("alice", "bob", "alice"):
         small.new({"a": 1}, user=user)
     check_project_full(small.call("POST", "/session", {"user": "carol"}, 503), sentence)

@@ -41,7 +41,7 @@ def test_a_session_whose_comparison_alone_is_too_dear_is_422_and_says_what_to_do
     # All different, with terms that the session has: no index can tell that it does not match.
     different = [[1, []], [1, {}], [1, [], {}], [1, [[]]], [1, [{}]]]
     answer = api.call("GET", "/session", status=422, query={"filter_by_configs": json.dumps({"a": different})})
-    assert answer.msg.startswith("comparing filter_by_configs with the arrays of a session takes too many steps; put fewer")
+    assert answer.msg.startswith("comparing filter_by_configs with the arrays of a session takes too many steps; use fewer")
     # It is the comparison that is refused, not the filter.
     assert api.ids(filter_by_configs=json.dumps({"a": different, "b": 1})) == []
 

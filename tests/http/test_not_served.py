@@ -30,7 +30,9 @@ CALLS = [
 @pytest.mark.parametrize(("path", "start"), CALLS)
 def test_a_call_that_is_not_part_of_this_service_is_501_and_says_where_to_go(api: Api, path: str, start: str) -> None:
     pronoun = "them" if start.endswith("are") else "it"
-    sentence = f"{start} not part of this service: it keeps sessions and their configs; call an Acontext server for {pronoun}"
+    sentence = (
+        f"{start} not part of this service, which stores sessions and their configs; call an Acontext server for {pronoun}"
+    )
     for method in METHODS:
         answer = api.send(method, path, b"{}" if method in ("POST", "PUT", "PATCH") else None, {"Content-Type": JSON})
         assert answer.status == 501

@@ -65,7 +65,7 @@ async def test_a_write_that_a_replica_lacks_was_executed_but_not_replicated(
             await sessions.patch(ONE, document_of({"a": 2}))
         assert asyncio.get_running_loop().time() - started < 1.0
         assert (raised.value.status, raised.value.retry_after) == (503, 1)
-        assert raised.value.detail == "the write was made, but not replicated as promised: it may be lost yet"
+        assert raised.value.detail == "the write succeeded but too few replicas acknowledged it; a failover may lose it"
         # It was executed exactly once.
         session = await sessions.get(ONE)
         assert (session.configs, session.revision) == (b'{\n"a":2\n}', 3)

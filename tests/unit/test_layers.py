@@ -15,7 +15,6 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("service.__main__",),
     ("service.cli",),
     ("service.commands",),
-    ("service.process.supervisor",),
     ("service.http",),
     ("service.store.upkeep",),
     ("service.store",),
