@@ -12,8 +12,8 @@ import uvloop
 from aiohttp import web
 
 from service.http.server.connections import Server
-from service.http.server.framing import complete_part
-from service.http.server.memory import Holder, Memory, Unanswered
+from service.http.server.framing import complete_prefix
+from service.http.server.memory import BufferingConnection, Memory, UnansweredBytes
 from service.http.server.protocol import Protocol
 from service.http.server.response import Response
 from service.settings import Settings
@@ -79,7 +79,7 @@ class Recording(Memory):
 
     highest = 0
 
-    def _set(self, holder: Holder, size: int) -> None:
+    def _set(self, holder: BufferingConnection, size: int) -> None:
         super()._set(holder, size)
         self.highest = max(self.highest, self.total)
 
@@ -93,7 +93,7 @@ async def storm(seed: int) -> None:
         while server.open_connections:  # noqa: ASYNC110 - the server says nothing of it
             await asyncio.sleep(0.01)
         assert server.memory.total == 0
-        assert server.memory.held == {}
+        assert server.memory.buffered == {}
         assert recording.highest > 100_000
 
 
@@ -104,16 +104,16 @@ def test_the_sum_ends_at_0_after_connections_that_end_anyhow(seed: int, loop: ob
         runner.run(asyncio.wait_for(storm(seed), 60))
 
 
-class Client(Holder):
+class Client(BufferingConnection):
     """A connection that holds what a test says."""
 
     def __init__(self, size: int, pace: float | None) -> None:
         self.size, self._pace = size, pace
 
-    def holding(self) -> int:
+    def buffered_bytes(self) -> int:
         return self.size
 
-    def pace(self) -> float | None:
+    def throughput(self) -> float | None:
         return self._pace
 
     def cut_off(self) -> None:
@@ -125,7 +125,7 @@ def test_the_slowest_make_room_and_of_equals_the_oldest() -> None:
     quick, oldest, newest, steady, working = clients = [
         Client(20, 1e9), Client(20, 0.0), Client(20, 0.0), Client(20, 100.0), Client(20, None),
     ]  # fmt: skip
-    assert [memory.count(client) for client in clients] == [True] * 5
+    assert [memory.update(client) for client in clients] == [True] * 5
     assert memory.has_room(15)
     assert [client.size for client in clients] == [20, 0, 20, 20, 20]
     assert memory.has_room(50)
@@ -135,17 +135,17 @@ def test_the_slowest_make_room_and_of_equals_the_oldest() -> None:
     assert (memory.total, [quick.size, working.size]) == (40, [20, 20])
     for client in clients:
         memory.forget(client)
-    assert (memory.total, memory.held) == (0, {})
+    assert (memory.total, memory.buffered) == (0, {})
     assert (oldest.size, newest.size, steady.size) == (0, 0, 0)
 
 
 def test_bytes_of_requests_are_given_back_in_their_order() -> None:
-    unanswered = Unanswered()
+    unanswered = UnansweredBytes()
     for request, size in ((1, 10), (1, 5), (2, 7), (4, 100), (4, -20)):
         unanswered.add(request, size)
     totals = []
     for request in range(6):
-        unanswered.answered(request)
+        unanswered.release(request)
         totals.append(unanswered.total)
     assert totals == [102, 87, 80, 80, 0, 0]
 
@@ -156,4 +156,4 @@ def test_bytes_of_requests_are_given_back_in_their_order() -> None:
     (b"a\r\n", b"\r", 0),
 ])  # fmt: skip
 def test_a_part_is_complete_up_to_its_last_empty_line_also_one_that_began_before(before: bytes, data: bytes, end: int) -> None:
-    assert complete_part(before, data) == end
+    assert complete_prefix(before, data) == end

@@ -7,7 +7,7 @@ from uuid import uuid4
 
 import pytest
 
-from service.http.api.routes import API, ROUTES, Route
+from service.http.api.routes import API_PREFIX, ROUTES, Route
 from tests.support.http import Api, Response
 from tests.support.raw_http import conversation, head
 
@@ -76,9 +76,9 @@ def test_a_malformed_condition_is_400(api: Api, header: str) -> None:
     # `Api.send` leaves out what is empty; a blank is stripped on the way.
     sent = header or " "
     answer = api.get(session_id, 400, {"If-None-Match": sent})
-    assert answer.msg == "If-None-Match must be * or ETags in double quotes"
+    assert answer.msg == "If-None-Match must be * or a list of ETags in double quotes"
     for write in WRITES.values():
-        assert write(api, session_id, 400, {"If-Match": sent}).msg == "If-Match must be * or ETags in double quotes"
+        assert write(api, session_id, 400, {"If-Match": sent}).msg == "If-Match must be * or a list of ETags in double quotes"
     assert api.get(session_id).raw == before
 
 
@@ -205,7 +205,7 @@ def test_a_weak_etag_matches_for_if_none_match_only(api: Api, name: str, weak: s
 def test_either_condition_where_it_is_malformed_is_400_on_every_route(api: Api, name: str, header: str, sent: str) -> None:
     session_id = api.new({"a": 1})
     answer = REQUESTS[name](api, session_id, 400, {header: sent or " "})
-    assert answer.msg == f"{header} must be * or ETags in double quotes"
+    assert answer.msg == f"{header} must be * or a list of ETags in double quotes"
     assert api.ids() == [session_id]
 
 
@@ -251,14 +251,14 @@ def test_create_takes_no_other_if_none_match(api: Api, value: str) -> None:
     assert api.ids() == []
 
 
-BELOW_API = [route for route in ROUTES if route.path.startswith(API)]
+BELOW_API = [route for route in ROUTES if route.path.startswith(API_PREFIX)]
 BOTH = {"If-Match", "If-None-Match"}
 REFUSING = [(route, header) for route in BELOW_API for header in sorted(BOTH - route.endpoint.conditions)]
 
 
 def send(api: Api, route: Route, headers: dict[str, str]) -> Response:
     """A good request on a route, but for its headers."""
-    path = route.path.removeprefix(API).format(session_id=api.new({"a": 1}, user="alice"), identifier="alice")
+    path = route.path.removeprefix(API_PREFIX).format(session_id=api.new({"a": 1}, user="alice"), identifier="alice")
     body = None if route.operation.body is None else b'{"configs":{"b":2}}'
     return api.send(route.method, path, body, headers)
 
@@ -281,7 +281,7 @@ def test_a_condition_where_none_is_supported_is_400_and_nothing_is_done(
     api: Api, route: Route, header: str, value: str
 ) -> None:
     answer = send(api, route, {header: value})
-    assert (answer.status, answer.msg) == (400, f"{header} is not supported on this path with this method")
+    assert (answer.status, answer.msg) == (400, f"this path does not support {header} with this method")
     assert unchanged(api)
 
 

@@ -38,7 +38,7 @@ def test_a_filter_that_is_no_json_is_400_with_the_position(api: Api, text: str) 
 @pytest.mark.parametrize("text", ["%FF", "%7B%22a%22:%22%C3%22%7D", "%ED%A0%80", "{%22a%22:%22%80%22}"])
 def test_a_filter_that_is_not_utf_8_is_400(api: Api, text: str) -> None:
     answer = api.send("GET", f"/session?filter_by_configs={text}")
-    assert (answer.status, answer.msg) == (400, "filter_by_configs in the query is not UTF-8")
+    assert (answer.status, answer.msg) == (400, "filter_by_configs in the query is not valid UTF-8")
 
 
 def test_nesting_is_limited_on_both_sides_of_the_limit(api: Api) -> None:

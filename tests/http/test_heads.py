@@ -14,8 +14,8 @@ from tests.support.server import PATIENCE, Serving
 LINE, HEAD, FIELD, FIELDS = 64 * 1024, 32 * 1024, 8190, 128
 PING = "GET /api/v1/ping HTTP/1.1"
 TOO_LONG = "the request line is longer than 65536 bytes; send a shorter filter_by_configs"
-LARGE = "the headers of the request are larger than 32768 bytes"
-LONG = "a header of the request is longer than 8190 bytes"
+LARGE = "the request headers are larger than 32768 bytes"
+LONG = "a request header is longer than 8190 bytes"
 MANY = "the request has more than 128 headers"
 
 

@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from redis import Redis
 
-from service.http.api.routes import API, ROUTES
+from service.http.api.routes import API_PREFIX, ROUTES
 from tests.support.http import Api, Response, user_path
 
 USERS = ["alice", "bob/..", "*"]
@@ -124,7 +124,8 @@ def sides(api: Api, other: Api) -> Iterator[tuple[Side, Side]]:
 
 
 def test_every_route_has_its_steps() -> None:
-    assert set(STEPS) == {f"{one.method} {one.path.removeprefix(API)}" for one in ROUTES if one.path.startswith(API)}
+    routes = [route for route in ROUTES if route.path.startswith(API_PREFIX)]
+    assert set(STEPS) == {f"{route.method} {route.path.removeprefix(API_PREFIX)}" for route in routes}
 
 
 @settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))

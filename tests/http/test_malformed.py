@@ -9,7 +9,7 @@ from tests.support.http import Api
 from tests.support.raw_http import connect, exchange, head
 
 NOT_HTTP = "the request is not valid HTTP"
-NO_METHOD = "the request is not valid HTTP: it must start with a method such as GET, in capitals"
+NO_METHOD = "the request is not valid HTTP: it must start with a method such as GET, in upper case"
 BROKEN_BODY = "the body is incomplete, or its encoding does not match the headers"
 
 

@@ -5,15 +5,15 @@ from urllib.parse import quote
 
 import pytest
 
-from service.http.api.routes import API, ROUTES, Route
+from service.http.api.routes import API_PREFIX, ROUTES, Route
 from service.http.server.query import MAX_NAME, MAX_PAIRS
 from tests.support.http import Api
 from tests.support.raw_http import conversation, head
 from tests.support.server import request
 
-LIST_TAKES = "this path takes cursor, filter_by_configs, limit, time_desc, user"
-BELOW_API = [route for route in ROUTES if route.path.startswith(API)]
-OUTSIDE = [route for route in ROUTES if not route.path.startswith(API)]
+LIST_ACCEPTS = "this path accepts cursor, filter_by_configs, limit, time_desc, user"
+BELOW_API = [route for route in ROUTES if route.path.startswith(API_PREFIX)]
+OUTSIDE = [route for route in ROUTES if not route.path.startswith(API_PREFIX)]
 
 
 def every_octet(text: str) -> str:
@@ -44,7 +44,7 @@ def test_names_and_values_are_percent_decoded(api: Api, name: str, encode: objec
 def test_a_parameter_that_the_route_does_not_know_is_400_naming_it_and_those_it_knows(api: Api, query: str, name: str) -> None:
     api.new({"a": 1})
     answer = api.send("GET", f"/session?{query}")
-    assert (answer.status, answer.msg) == (400, f"unknown query parameter {name}; {LIST_TAKES}")
+    assert (answer.status, answer.msg) == (400, f"unknown query parameter {name}; {LIST_ACCEPTS}")
 
 
 @pytest.mark.parametrize("query", ["limit=3&limit=3", "limit=3&%6Cimit=4", "user=&user=a", "limit&limit"])
@@ -64,7 +64,7 @@ def test_a_percent_sign_without_two_hex_digits_is_400(api: Api, value: str) -> N
 )
 def test_empty_pairs_and_empty_values_are_tolerated(api: Api, query: str) -> None:
     ids = [api.new(), api.new()]
-    (answer,) = conversation(api, head(api, f"GET {API}/session?{query} HTTP/1.1"))
+    (answer,) = conversation(api, head(api, f"GET {API_PREFIX}/session?{query} HTTP/1.1"))
     assert [session["id"] for session in answer.data["items"]] == (ids[:1] if "limit" in query else ids)
 
 
@@ -77,7 +77,7 @@ def test_the_number_of_pairs_is_limited(api: Api) -> None:
 
 def send(api: Api, route: Route, query: str) -> tuple[int, str]:
     """Status and sentence of a good request on a route, with a query."""
-    path = route.path.removeprefix(API).format(session_id=api.new({"a": 1}, user="alice"), identifier="alice")
+    path = route.path.removeprefix(API_PREFIX).format(session_id=api.new({"a": 1}, user="alice"), identifier="alice")
     body = None if route.operation.body is None else b'{"configs":{"b":2}}'
     answer = api.send(route.method, f"{path}?{query}", body)
     return answer.status, answer.msg
@@ -86,8 +86,8 @@ def send(api: Api, route: Route, query: str) -> tuple[int, str]:
 @pytest.mark.parametrize("route", BELOW_API, ids=lambda route: route.operation.id)
 def test_every_route_below_the_api_refuses_what_it_does_not_know_and_does_nothing(api: Api, route: Route) -> None:
     names = ", ".join(sorted(route.endpoint.query))
-    takes = f"this path takes {names or 'none'}"
-    assert send(api, route, "nonsense=1") == (400, f"unknown query parameter 'nonsense'; {takes}")
+    accepts = f"this path accepts {names or 'none'}"
+    assert send(api, route, "nonsense=1") == (400, f"unknown query parameter 'nonsense'; {accepts}")
     assert [session["revision"] for session in api.page()["items"]] == [1]
     assert api.call("GET", "/project/configs").data == {}
     assert send(api, route, "&")[0] in (200, 201)

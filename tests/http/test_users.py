@@ -64,7 +64,7 @@ def test_all_spellings_of_a_path_mean_the_same_user(api: Api, path: str, name: s
 def test_a_path_that_is_not_utf_8_is_400_and_deletes_nobody(api: Api, path: str) -> None:
     api.new(user=path)
     for method, rest in (("DELETE", ""), ("GET", "/resources")):
-        assert api.call(method, f"/user/{path}{rest}", status=400).msg == "the user in the path is not UTF-8"
+        assert api.call(method, f"/user/{path}{rest}", status=400).msg == "the user in the path is not valid UTF-8"
     assert names(api) == [path]
 
 

@@ -14,7 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from service.errors import Overloaded
 from service.http.server.admission import CONCURRENCY, AdmissionControl, Ticket
-from service.http.server.connections import LONGEST_PAUSE, REFUSALS, Server
+from service.http.server.connections import LONGEST_DELAY, REFUSALS, Server
 from service.http.server.protocol import Protocol
 from service.settings import Settings
 
@@ -314,21 +314,21 @@ async def test_a_request_that_was_cancelled_after_its_body_leaves_no_place_twice
 
 
 async def test_refusals_have_a_rate_of_their_own_however_many_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
-    pauses: list[float] = []
+    delays: list[float] = []
     over = asyncio.Event()
 
     async def sleep(seconds: float) -> None:
-        pauses.append(seconds)
+        delays.append(seconds)
         await over.wait()
 
     server = Server(cast("Any", Namespace()), Settings(), Protocol)
     monkeypatch.setattr("service.http.server.connections.asyncio.sleep", sleep)
-    count = int(REFUSALS * LONGEST_PAUSE) + 10
-    tasks = [asyncio.create_task(server.pause()) for _ in range(count)]
-    while len(pauses) < count:
+    count = int(REFUSALS * LONGEST_DELAY) + 10
+    tasks = [asyncio.create_task(server.throttle()) for _ in range(count)]
+    while len(delays) < count:
         await asyncio.wait(tasks, timeout=0)
     over.set()
     await asyncio.gather(*tasks)
-    assert pauses == [min(number / REFUSALS, LONGEST_PAUSE) for number in range(1, count + 1)]
-    await server.pause()
-    assert pauses[-1] == 1 / REFUSALS
+    assert delays == [min(number / REFUSALS, LONGEST_DELAY) for number in range(1, count + 1)]
+    await server.throttle()
+    assert delays[-1] == 1 / REFUSALS
