@@ -71,17 +71,17 @@ def fill(api: Api) -> str:
         ("POST", "/session", b'{"user":"alice","configs":{"k":"%b","small":1}}' % (b"x" * 5000)),
     ):
         for _ in range(MOST_COPIES):
-            answer = api.send(method, path, body, {"Content-Type": JSON} if body else {})
-            if answer.status not in (200, 201):
+            response = api.send(method, path, body, {"Content-Type": JSON} if body else {})
+            if response.status not in (200, 201):
                 break
-        check_full(answer)
+        check_full(response)
     return session_id
 
 
-def check_full(answer: Response) -> None:
-    assert (answer.status, answer.reason) == (503, "store_full"), answer.raw
-    assert answer.msg == "the store is out of memory; try again later"
-    assert int(answer.headers["Retry-After"]) >= 1
+def check_full(response: Response) -> None:
+    assert (response.status, response.reason) == (503, "store_full"), response.raw
+    assert response.msg == "the store is out of memory; try again later"
+    assert int(response.headers["Retry-After"]) >= 1
 
 
 def shrink(operator: Operator) -> None:
@@ -95,7 +95,7 @@ def memory(operator: Operator) -> int:
         return int(client.info("memory")["used_memory"])
 
 
-def test_copies_end_in_503_and_all_that_needs_no_memory_goes_on(start: Start) -> None:
+def test_a_full_store_refuses_copies_with_503_and_still_serves_what_needs_no_memory(start: Start) -> None:
     operator = start("--max-memory", str(MAX_MEMORY))
     api, other = operator.new_project(), operator.new_project()
     theirs = other.new({"a": 1})
@@ -122,7 +122,7 @@ def test_copies_end_in_503_and_all_that_needs_no_memory_goes_on(start: Start) ->
     assert operator.findings(api.project) == operator.findings(other.project) == []
 
 
-def test_a_full_store_starts_again_also_with_less_room(start: Start) -> None:
+def test_a_server_starts_on_a_full_store_even_with_a_lower_memory_limit(start: Start) -> None:
     operator = start("--max-memory", str(MAX_MEMORY))
     api = operator.new_project()
     session_id, ids = fill(api), api.ids()
@@ -137,15 +137,15 @@ def test_a_full_store_starts_again_also_with_less_room(start: Start) -> None:
     assert api.new(LARGE)
 
 
-def test_a_sweep_empties_a_full_store(start: Start) -> None:
+def test_a_sweep_frees_memory_in_a_full_store(start: Start) -> None:
     operator = start("--max-memory", str(MAX_MEMORY))
     api = operator.new_project()
     # From here on sessions live for two seconds, those that were created before included once they are copied.
     api.call("PATCH", "/project/configs", {"session_ttl": 2})
     source = api.create(configs=LARGE, ttl=None)["id"]
-    while (answer := api.send("POST", f"/session/{source}/copy")).status == 200:
+    while (response := api.send("POST", f"/session/{source}/copy")).status == 200:
         pass
-    check_full(answer)
+    check_full(response)
     until(lambda: api.send("POST", f"/session/{source}/copy").status == 200, "room made by the sweep")
 
 
@@ -164,9 +164,9 @@ def small(start: Start) -> Api:
     return start("--max-sessions", "5", "--max-users", "2").new_project()
 
 
-def check_project_full(answer: Response, sentence: str) -> None:
-    assert (answer.status, answer.reason, answer.msg) == (503, "store_full", sentence)
-    assert answer.headers["Retry-After"] == "60"
+def check_project_full(response: Response, sentence: str) -> None:
+    assert (response.status, response.reason, response.msg) == (503, "store_full", sentence)
+    assert response.headers["Retry-After"] == "60"
 
 
 def test_a_project_has_at_most_max_sessions(small: Api) -> None:

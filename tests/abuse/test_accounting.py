@@ -99,7 +99,7 @@ async def storm(seed: int) -> None:
 
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("loop", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
-def test_the_sum_ends_at_0_after_connections_that_end_anyhow(seed: int, loop: object) -> None:
+def test_no_memory_stays_counted_however_connections_end(seed: int, loop: object) -> None:
     with asyncio.Runner(loop_factory=loop) as runner:  # type: ignore[arg-type]  # either of them
         runner.run(asyncio.wait_for(storm(seed), 60))
 
@@ -120,7 +120,7 @@ class Client(BufferingConnection):
         self.size = 0
 
 
-def test_the_slowest_make_room_and_of_equals_the_oldest() -> None:
+def test_the_slowest_clients_are_cut_off_first_and_of_equals_the_oldest() -> None:
     memory = Memory(100)
     quick, oldest, newest, steady, working = clients = [
         Client(20, 1e9), Client(20, 0.0), Client(20, 0.0), Client(20, 100.0), Client(20, None),
@@ -139,7 +139,7 @@ def test_the_slowest_make_room_and_of_equals_the_oldest() -> None:
     assert (oldest.size, newest.size, steady.size) == (0, 0, 0)
 
 
-def test_bytes_of_requests_are_given_back_in_their_order() -> None:
+def test_bytes_are_released_in_the_order_of_their_requests() -> None:
     unanswered = UnansweredBytes()
     for request, size in ((1, 10), (1, 5), (2, 7), (4, 100), (4, -20)):
         unanswered.add(request, size)
@@ -155,5 +155,7 @@ def test_bytes_of_requests_are_given_back_in_their_order() -> None:
     (b"a\r\n", b"\r\nGET", 2), (b"\r", b"\n\r\nGET", 3), (b"a\r\n", b"GET\r\n", 0), (b"\r\n\r", b"\nx\r\n\r\n", 6),
     (b"a\r\n", b"\r", 0),
 ])  # fmt: skip
-def test_a_part_is_complete_up_to_its_last_empty_line_also_one_that_began_before(before: bytes, data: bytes, end: int) -> None:
+def test_the_complete_prefix_ends_at_the_last_empty_line_even_one_split_over_two_reads(
+    before: bytes, data: bytes, end: int
+) -> None:
     assert complete_prefix(before, data) == end

@@ -81,7 +81,7 @@ KINDS = (
 
 
 @pytest.mark.parametrize("attack", KINDS, ids=lambda kind: kind.__name__)
-def test_memory_is_flat_over_broken_connections(attacked: Victim, attack: Callable[[Victim], None]) -> None:
+def test_broken_connections_leak_no_memory(attacked: Victim, attack: Callable[[Victim], None]) -> None:
     def round_of(attacked: Victim) -> None:
         for _ in range(CONNECTIONS):
             attack(attacked)
@@ -89,7 +89,7 @@ def test_memory_is_flat_over_broken_connections(attacked: Victim, attack: Callab
     assert memory_grown(attacked, round_of, rounds=4) < NOISE
 
 
-def test_a_connection_that_is_idle_keeps_nothing_of_the_last_body_and_answer(attacked: Victim) -> None:
+def test_an_idle_connection_keeps_neither_its_last_body_nor_its_last_response_in_memory(attacked: Victim) -> None:
     body = BODY.ljust(1_000_000)
     lists = head(attacked.api, LIST)
     with ExitStack() as stack:

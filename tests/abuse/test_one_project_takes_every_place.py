@@ -88,12 +88,12 @@ def send(stack: ExitStack, api: Api, count: int, line: str, ids: str) -> list[so
         connection.sendall(head(api, line, f"X-Request-Id: {ids}{number:04}"))
     # A later connection that is answered says that the earlier ones were read.
     for _ in range(3):
-        assert [answer.status for answer in conversation(api, HEALTH)] == [200]
+        assert [response.status for response in conversation(api, HEALTH)] == [200]
     return connections
 
 
 @pytest.mark.parametrize(("keys", "status"), [("of one project", 404), ("that nobody knows", 401)])
-def test_a_flood_of_requests_does_not_come_before_those_of_a_quiet_project(
+def test_a_flood_of_requests_is_not_served_before_those_of_a_quiet_project(
     serving: Serving, projects: tuple[Api, Api], keys: str, status: int
 ) -> None:
     attacker, victim = projects
@@ -112,7 +112,7 @@ def test_a_flood_of_requests_does_not_come_before_those_of_a_quiet_project(
     assert last_place(serving, flood_ids, quiet_ids) < CONCURRENCY + 2 * QUIET
 
 
-def test_the_project_that_fills_a_worker_makes_room_for_the_others(serving: Serving, projects: tuple[Api, Api]) -> None:
+def test_a_project_that_fills_a_worker_makes_room_for_others(serving: Serving, projects: tuple[Api, Api]) -> None:
     attacker, victim = projects
     session_id = victim.new({"a": 1})
     with ExitStack() as stack:
@@ -123,7 +123,7 @@ def test_the_project_that_fills_a_worker_makes_room_for_the_others(serving: Serv
         assert Counter(status_on(connection) for connection in flood) == {200: IN_FLIGHT - QUIET, 503: QUIET}
 
 
-def test_one_project_alone_has_all_of_the_worker(serving: Serving, projects: tuple[Api, Api]) -> None:
+def test_one_project_alone_may_use_the_whole_worker(serving: Serving, projects: tuple[Api, Api]) -> None:
     attacker, _ = projects
     with ExitStack() as stack:
         with frozen(serving):
@@ -131,7 +131,9 @@ def test_one_project_alone_has_all_of_the_worker(serving: Serving, projects: tup
         assert [status_on(connection) for connection in flood] == [200] * IN_FLIGHT
 
 
-def test_a_flood_of_bodies_does_not_come_before_those_of_a_quiet_project(serving: Serving, projects: tuple[Api, Api]) -> None:
+def test_a_flood_of_request_bodies_is_not_served_before_requests_of_a_quiet_project(
+    serving: Serving, projects: tuple[Api, Api]
+) -> None:
     attacker, victim = projects
     session_id = victim.new({"a": 1})
     flood_ids, quiet_ids = request_ids(), request_ids()
@@ -144,7 +146,7 @@ def test_a_flood_of_bodies_does_not_come_before_those_of_a_quiet_project(serving
             flood = [stack.enter_context(connect(attacker)) for _ in range(FLOOD)]
             for connection, request in zip(flood, create, strict=True):
                 connection.sendall(request)
-            assert [answer.status for answer in conversation(attacker, HEALTH)] == [200]
+            assert [response.status for response in conversation(attacker, HEALTH)] == [200]
             for connection in flood:
                 connection.sendall(b"{}")
             quiet = send(stack, victim, QUIET, f"GET /api/v1/session/{session_id} HTTP/1.1", quiet_ids)

@@ -35,7 +35,7 @@ def is_open(connection: socket.socket) -> bool:
     return connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1) == b"\x01"
 
 
-def test_a_client_that_takes_a_byte_now_and_then_is_cut_off(hasty: Victim) -> None:
+def test_a_client_that_reads_one_byte_at_a_time_is_disconnected(hasty: Victim) -> None:
     with hasty.connect(4096) as connection:
         connection.sendall(head(hasty.api, LIST))
 
@@ -48,7 +48,7 @@ def test_a_client_that_takes_a_byte_now_and_then_is_cut_off(hasty: Victim) -> No
         hasty.is_served()
 
 
-def test_a_client_that_takes_its_answer_steadily_gets_it_all_however_long_it_takes(hasty: Victim) -> None:
+def test_a_client_that_reads_steadily_gets_the_whole_response_however_long_it_takes(hasty: Victim) -> None:
     with hasty.connect(65536) as connection:
         connection.sendall(head(hasty.api, LIST, "Connection: close"))
         received = bytearray()
@@ -56,12 +56,12 @@ def test_a_client_that_takes_its_answer_steadily_gets_it_all_however_long_it_tak
             received += part
             # 1.6 MiB/s: four times the client timeout for the whole.
             time.sleep(len(part) / (1.6 * MIB))
-    (answer,) = answers_in(bytes(received))
-    assert len(answer.data["items"]) == 12
+    (response,) = answers_in(bytes(received))
+    assert len(response.data["items"]) == 12
 
 
 @pytest.mark.parametrize("readers", [60])
-def test_what_all_slow_readers_hold_together_has_a_bound(tmp_path: Path, readers: int) -> None:
+def test_the_memory_of_all_slow_readers_together_is_bounded(tmp_path: Path, readers: int) -> None:
     with victim(tmp_path, "--max-buffered-bytes", str(LIMIT)) as attacked, ExitStack() as stack:
         fill(attacked)
         attacked.is_served()
@@ -75,9 +75,9 @@ def test_what_all_slow_readers_hold_together_has_a_bound(tmp_path: Path, readers
         def is_listed() -> bool:
             with attacked.connect() as quick:
                 quick.sendall(head(attacked.api, LIST, "Connection: close"))
-                answer = answer_on(quick)
-            statuses.append(answer.status)
-            return answer.status == 200
+                response = answer_on(quick)
+            statuses.append(response.status)
+            return response.status == 200
 
         until(is_listed, "a list for a client that takes it")
         assert set(statuses) <= {200, 503}
@@ -86,7 +86,7 @@ def test_what_all_slow_readers_hold_together_has_a_bound(tmp_path: Path, readers
         attacked.is_served()
 
 
-def test_small_answers_that_nobody_takes_are_counted_too(tmp_path: Path) -> None:
+def test_small_unread_responses_count_too(tmp_path: Path) -> None:
     with victim(tmp_path, "--max-buffered-bytes", str(MIB)) as attacked, ExitStack() as stack:
         session_id = attacked.api.new({"k": "x" * 30_000})
         get = head(attacked.api, f"GET /api/v1/session/{session_id} HTTP/1.1")

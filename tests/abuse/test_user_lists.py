@@ -19,11 +19,11 @@ def register(api: Api) -> list[str]:
     return names
 
 
-def test_a_list_of_users_is_a_page_however_many_users_there_are(api: Api) -> None:
+def test_a_list_of_users_is_paged_however_many_there_are(api: Api) -> None:
     names = register(api)
     for parameters in ({}, {"limit": 0}, {"limit": PAGE}, {"time_desc": "true"}):
-        answer = api.call("GET", "/user/ls", query=parameters)
-        assert (len(answer.data["items"]), answer.data["has_more"], len(answer.raw) < LARGEST) == (PAGE, True, True)
+        response = api.call("GET", "/user/ls", query=parameters)
+        assert (len(response.data["items"]), response.data["has_more"], len(response.raw) < LARGEST) == (PAGE, True, True)
     assert api.call("GET", "/user/ls", status=400, query={"limit": PAGE + 1}).reason == "bad_request"
     listed: list[str] = []
     query: dict[str, object] = {}

@@ -33,7 +33,7 @@ def attack(attacked: Victim, stack: ExitStack) -> None:
         push(heads, b"GET /" + b"x" * 60_000)
 
 
-def test_hostile_clients_with_a_key_stay_below_the_documented_sum(tmp_path: Path) -> None:
+def test_hostile_clients_with_a_key_stay_within_the_documented_memory(tmp_path: Path) -> None:
     with victim(tmp_path) as attacked, ExitStack() as stack:
         small = attacked.api.new({"agent": "bot1"})
         for number in range(20):

@@ -43,17 +43,17 @@ def commands(redis: Redis) -> int:
     return sum(entry["calls"] for entry in redis.info("commandstats").values())
 
 
-def test_a_write_of_more_terms_than_a_script_can_change_in_3_ms_is_413(operator: Operator) -> None:
+def test_a_write_of_more_terms_than_a_script_can_change_in_3_ms_gets_413(operator: Operator) -> None:
     api = operator.new_project()
     assert MAX_TERMS <= 1000
     for count in (MAX_TERMS + 1, 4096):
-        answer = api.call("POST", "/session", {"configs": configs("a", count)}, 413)
-        assert (answer.reason, answer.msg) == ("configs_too_large", f"configs have more than {MAX_TERMS} index terms")
+        response = api.call("POST", "/session", {"configs": configs("a", count)}, 413)
+        assert (response.reason, response.msg) == ("configs_too_large", f"configs have more than {MAX_TERMS} index terms")
     api.close()
 
 
 @pytest.mark.parametrize("method", ["put", "patch"])
-def test_changing_every_term_takes_two_commands_a_term(operator: Operator, redis: Redis, method: str) -> None:
+def test_changing_every_term_takes_two_commands_per_term(operator: Operator, redis: Redis, method: str) -> None:
     api = operator.new_project()
     write = api.put if method == "put" else api.patch
     session_id = api.new(configs("a", MAX_TERMS))
@@ -66,7 +66,7 @@ def test_changing_every_term_takes_two_commands_a_term(operator: Operator, redis
     api.close()
 
 
-def test_what_one_session_holds_in_redis_is_bounded(operator: Operator, redis: Redis) -> None:
+def test_the_memory_of_one_session_in_redis_is_bounded(operator: Operator, redis: Redis) -> None:
     api = operator.new_project()
     before = redis.info("memory")["used_memory_dataset"]
     count = 8
@@ -76,7 +76,7 @@ def test_what_one_session_holds_in_redis_is_bounded(operator: Operator, redis: R
     api.close()
 
 
-def test_deleting_a_user_with_such_sessions_lets_others_in_between(operator: Operator, redis: Redis) -> None:
+def test_deleting_a_user_with_large_sessions_does_not_block_other_clients(operator: Operator, redis: Redis) -> None:
     api: Api = operator.new_project()
     for turn in range(20):
         api.new(configs(f"{turn}y", MAX_TERMS), user="alice")

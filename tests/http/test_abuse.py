@@ -22,7 +22,7 @@ def _served(api: Api) -> Iterator[None]:
     """Whatever a test sent, the server goes on."""
     yield
     for _ in range(4):
-        assert [answer.status for answer in conversation(api, head(api, PING))] == [200]
+        assert [response.status for response in conversation(api, head(api, PING))] == [200]
 
 
 # One of two readers could end the body elsewhere, or see another header. What follows would be a request to one of them.
@@ -83,13 +83,11 @@ AMBIGUOUS = {
 
 
 @pytest.mark.parametrize(("line", "headers", "body"), AMBIGUOUS.values(), ids=AMBIGUOUS)
-def test_what_could_be_read_in_two_ways_is_400_and_ends_the_connection(
-    api: Api, line: str, headers: list[str], body: bytes
-) -> None:
+def test_an_ambiguous_request_gets_400_and_closes_the_connection(api: Api, line: str, headers: list[str], body: bytes) -> None:
     smuggled = head(api, "POST /api/v1/session HTTP/1.1", "Content-Length: 2") + b"{}"
-    answers = conversation(api, head(api, line, *headers) + body + smuggled)
-    assert [answer.status for answer in answers] == [400]
-    assert all(answer.headers["Connection"] == "close" for answer in answers)
+    responses = conversation(api, head(api, line, *headers) + body + smuggled)
+    assert [response.status for response in responses] == [400]
+    assert all(response.headers["Connection"] == "close" for response in responses)
     assert api.ids() == []
 
 
@@ -133,11 +131,11 @@ CLEAR = {
 
 
 @pytest.mark.parametrize(("line", "headers", "body", "status"), CLEAR.values(), ids=CLEAR)
-def test_what_has_one_meaning_is_answered_and_so_is_what_follows(
+def test_an_odd_but_unambiguous_request_is_answered_and_so_is_the_next(
     api: Api, line: str, headers: list[str], body: bytes, status: int
 ) -> None:
-    answers = conversation(api, head(api, line, *headers) + body + head(api, PING))
-    assert [answer.status for answer in answers] == [status, 200]
+    responses = conversation(api, head(api, line, *headers) + body + head(api, PING))
+    assert [response.status for response in responses] == [status, 200]
 
 
 @pytest.mark.parametrize(("headers", "statuses"), [
@@ -145,29 +143,27 @@ def test_what_has_one_meaning_is_answered_and_so_is_what_follows(
     (["Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", "HTTP2-Settings: AA"], [200]),
     (["Connection: close"], [400]), (["Proxy-Connection: keep-alive", "Connection: close, x"], [400]),
 ])  # fmt: skip
-def test_what_follows_a_request_to_upgrade_or_to_close_is_not_served_as_something_else(
-    api: Api, headers: list[str], statuses: list[int]
-) -> None:
+def test_bytes_after_an_upgrade_or_close_are_not_served_as_a_request(api: Api, headers: list[str], statuses: list[int]) -> None:
     follows = head(api, POST, "Content-Length: 2") + b"{}"
-    assert [answer.status for answer in conversation(api, head(api, PING, *headers) + follows)] == statuses
+    assert [response.status for response in conversation(api, head(api, PING, *headers) + follows)] == statuses
     assert api.ids() == []
 
 
-def test_a_key_in_a_trailer_opens_nothing(api: Api) -> None:
+def test_a_key_in_a_trailer_does_not_authenticate(api: Api) -> None:
     start = f"{POST}\r\nHost: x\r\n{CHUNKED}\r\n\r\n2\r\n{{}}\r\n0\r\nAuthorization: Bearer {api.key}\r\n\r\n"
-    assert [answer.status for answer in conversation(api, start.encode())] == [401]
+    assert [response.status for response in conversation(api, start.encode())] == [401]
     assert api.ids() == []
 
 
 @pytest.mark.parametrize("path", ["/api%2Fv1/ping", "/%61pi/v1/ping", "/api/v1/../v1/ping", "/api/v1/nope", "/api/v1%2Fping"])
-def test_no_spelling_of_a_path_leads_into_the_api_without_a_key(api: Api, path: str) -> None:
-    (answer,) = conversation(api, f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
-    assert answer.status == 401
+def test_no_spelling_of_a_path_bypasses_authentication(api: Api, path: str) -> None:
+    (response,) = conversation(api, f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+    assert response.status == 401
 
 
-def test_the_head_of_a_request_in_utf_16_is_400(api: Api) -> None:
-    (answer,) = conversation(api, "GET /health HTTP/1.1\r\nHost: x\r\n\r\n".encode("utf-16"))
-    assert answer.status == 400
+def test_a_head_in_utf_16_gets_400(api: Api) -> None:
+    (response,) = conversation(api, "GET /health HTTP/1.1\r\nHost: x\r\n\r\n".encode("utf-16"))
+    assert response.status == 400
 
 
 SEEDS = (
@@ -224,7 +220,7 @@ def test_requests_with_bytes_changed_at_random_are_answered_or_refused(api: Api,
     statuses = set()
     for _ in range(120):
         sent = mutated(source, SEEDS[seed](api))
-        for answer in conversation(api, sent):
-            assert 200 <= answer.status < 500, (sent, answer)
-            statuses.add(answer.status)
+        for response in conversation(api, sent):
+            assert 200 <= response.status < 500, (sent, response)
+            statuses.add(response.status)
     assert {400} < statuses

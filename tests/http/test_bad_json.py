@@ -65,19 +65,19 @@ def refused_everywhere(api: Api, text: bytes) -> None:
 
 
 @pytest.mark.parametrize("text", FRAGMENTS)
-def test_what_is_no_json_in_a_body_is_none_in_a_filter(api: Api, text: bytes) -> None:
+def test_invalid_json_is_refused_in_bodies_and_filters(api: Api, text: bytes) -> None:
     assert not valid(text)
     refused_everywhere(api, text)
 
 
 @pytest.mark.parametrize("coding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-le", "utf-8-sig", "cp037"])
-def test_json_in_another_coding_is_400(api: Api, coding: str) -> None:
+def test_json_in_another_encoding_gets_400(api: Api, coding: str) -> None:
     text = '{"é":1}'.encode(coding)
     refused_everywhere(api, text)
     api.call("POST", "/session", '{"configs":{"é":1}}'.encode(coding), 400)
 
 
-def test_json_that_ends_anywhere_too_early_is_400(api: Api) -> None:
+def test_json_truncated_anywhere_gets_400(api: Api) -> None:
     text = RICH.encode()
     assert valid(text)
     for end in range(1, len(text)):
@@ -88,7 +88,7 @@ def test_json_that_ends_anywhere_too_early_is_400(api: Api) -> None:
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_json_changed_at_random_is_taken_where_python_takes_it(api: Api, seed: int) -> None:
+def test_randomly_changed_json_is_accepted_exactly_where_python_accepts_it(api: Api, seed: int) -> None:
     source, verdicts = random.Random(seed), set()
     for _ in range(150):
         text = RICH.encode()
@@ -97,10 +97,10 @@ def test_json_changed_at_random_is_taken_where_python_takes_it(api: Api, seed: i
             text = text[:at] + source.choice([b"", source.choice(PIECES)]) + text[at + source.choice([0, 0, 1, 2]) :]
         verdict = valid(text)
         verdicts.add(verdict)
-        answer = api.send("POST", "/session", b'{"configs":%b}' % text)
+        response = api.send("POST", "/session", b'{"configs":%b}' % text)
         found = api.send("GET", f"/session?time_desc=true&filter_by_configs={quote_from_bytes(text, safe='')}")
-        assert (answer.status, found.status) == ((201, 200) if verdict else (400, 400)), text
+        assert (response.status, found.status) == ((201, 200) if verdict else (400, 400)), text
         if verdict:
-            assert json.loads(answer.raw_configs) == json.loads(text)
-            assert answer.data["id"] in [session["id"] for session in found.data["items"]]
+            assert json.loads(response.raw_configs) == json.loads(text)
+            assert response.data["id"] in [session["id"] for session in found.data["items"]]
     assert verdicts == {True, False}

@@ -5,14 +5,14 @@ from redis import Redis
 from tests.support.http import Api
 
 
-def test_a_list_over_an_index_key_of_the_wrong_type_is_503(api: Api) -> None:
+def test_a_list_over_an_index_key_of_the_wrong_type_gets_503(api: Api) -> None:
     name = api.new({"agent": "bot1"})
     prefix = f"scc:{{{api.project.slug}.0}}:"
     with Redis.from_url(api.server.redis_url) as redis:
         redis.delete(prefix + 'blocks:agent="bot1"')
         redis.set(prefix + 'blocks:agent="bot1"', "x")
-        answer = api.call("GET", "/session", status=503, query={"filter_by_configs": '{"agent":"bot1"}'})
-        assert answer.msg.startswith("the store is damaged")
+        response = api.call("GET", "/session", status=503, query={"filter_by_configs": '{"agent":"bot1"}'})
+        assert response.msg.startswith("the store is damaged")
         assert api.ids() == [name]
         redis.delete(prefix + "session:" + name)
         redis.set(prefix + "session:" + name, "x")

@@ -54,9 +54,9 @@ class Model:
     kept: dict[str, bytes] = field(default_factory=dict)
     revision: int = 1
 
-    def check(self, answer: Response, *, named: set[str]) -> None:
+    def check(self, response: Response, *, named: set[str]) -> None:
         """Hold an answer against the model; only members in `named` may have new bytes."""
-        raw = answer.raw_configs
+        raw = response.raw_configs
         assert same(exact(raw), self.configs)
         now = members(raw)
         assert {key: now[key] for key in now if key not in named} == {k: v for k, v in self.kept.items() if k not in named}
@@ -64,15 +64,15 @@ class Model:
 
 
 def send(api: Api, method: str, path: str, configs: str) -> Response:
-    answer = api.send(method, path, f'{{"configs":{configs}}}'.encode())
-    assert answer.status in (200, 201), answer.raw
-    return answer
+    response = api.send(method, path, f'{{"configs":{configs}}}'.encode())
+    assert response.status in (200, 201), response.raw
+    return response
 
 
 def create(api: Api, text: str) -> Model:
-    answer = send(api, "POST", "/session", text)
-    model = Model(answer.data["id"], EXACT.decode(text))
-    model.check(answer, named=set(model.configs or {}))
+    response = send(api, "POST", "/session", text)
+    model = Model(response.data["id"], EXACT.decode(text))
+    model.check(response, named=set(model.configs or {}))
     return model
 
 
@@ -84,13 +84,13 @@ def put(api: Api, model: Model, text: str) -> None:
 
 
 def patch(api: Api, model: Model, text: str) -> None:
-    answer = send(api, "PATCH", f"/session/{model.session_id}/configs", text)
+    response = send(api, "PATCH", f"/session/{model.session_id}/configs", text)
     changes = EXACT.decode(text)
     merged = (model.configs or {}) | changes
     model.configs = {key: value for key, value in merged.items() if key not in changes or value is not None}
     model.kept = {key: value for key, value in model.kept.items() if key in model.configs}
     model.revision += 1
-    model.check(answer, named=set(changes))
+    model.check(response, named=set(changes))
 
 
 def copy(api: Api, model: Model) -> Model:
@@ -135,16 +135,16 @@ def test_any_sequence_of_writes_keeps_values_order_and_unnamed_bytes(
             put(api, model, spell(configs, random))
     for each in [model, *sources]:
         if api.send("GET", f"/session/{each.session_id}").status == 200:
-            answer = api.get(each.session_id)
-            each.check(answer, named=set())
-            assert answer.data["revision"] == each.revision
+            response = api.get(each.session_id)
+            each.check(response, named=set())
+            assert response.data["revision"] == each.revision
 
 
 @QUICK
 @given(sent=spelled_objects())
-def test_any_spelling_of_an_object_comes_back_with_its_values(api: Api, sent: Spelled) -> None:
-    answer = api.send("POST", "/session", b'{"configs":%b}' % sent.raw)
-    got = exact(answer.raw_configs)
+def test_any_spelling_of_an_object_is_returned_with_its_values(api: Api, sent: Spelled) -> None:
+    response = api.send("POST", "/session", b'{"configs":%b}' % sent.raw)
+    got = exact(response.raw_configs)
     assert same(got, exact(sent.raw))
     # The value that was meant, too, which no parser had a hand in.
     assert got == sent.value
@@ -161,11 +161,11 @@ def test_a_session_is_found_by_each_of_its_members(api: Api, configs: dict[str, 
     assert [session["id"] for session in found.data["items"]] == [session_id]
 
 
-def test_known_and_real_documents_come_back_exactly(api: Api) -> None:
+def test_known_and_real_documents_are_returned_exactly(api: Api) -> None:
     for _, raw in known_documents():
-        answer = api.send("POST", "/session", b'{"configs":%b}' % raw)
-        assert same(exact(answer.raw_configs), exact(raw))
-        session_id = answer.data["id"]
+        response = api.send("POST", "/session", b'{"configs":%b}' % raw)
+        assert same(exact(response.raw_configs), exact(raw))
+        session_id = response.data["id"]
         patched = api.call("PATCH", f"/session/{session_id}/configs", b'{"configs":{"one more":1.0}}')
-        assert members(patched.raw_configs) == members(answer.raw_configs) | {"one more": b"1.0"}
+        assert members(patched.raw_configs) == members(response.raw_configs) | {"one more": b"1.0"}
         assert api.get(session_id).raw_configs == patched.raw_configs

@@ -16,29 +16,29 @@ def nested(levels: int) -> str:
 
 
 @pytest.mark.parametrize("text", ["", "{}", "null", " ", "\n", " {} ", " null\t", "%7B%7D"])
-def test_a_filter_that_asks_for_nothing_is_no_filter(api: Api, text: str) -> None:
+def test_an_empty_filter_matches_every_session(api: Api, text: str) -> None:
     ids = [api.new(), api.new({}), api.new({"a": 1})]
-    answer = api.send("GET", f"/session?filter_by_configs={text if '%' in text else quote(text)}")
-    assert [session["id"] for session in answer.data["items"]] == ids
+    response = api.send("GET", f"/session?filter_by_configs={text if '%' in text else quote(text)}")
+    assert [session["id"] for session in response.data["items"]] == ids
 
 
 @pytest.mark.parametrize("text", ["[]", "1", '"x"', "true", "false", "[{}]", '[{"a":1}]', "0"])
-def test_a_filter_that_is_no_object_is_400(api: Api, text: str) -> None:
+def test_a_filter_that_is_not_an_object_gets_400(api: Api, text: str) -> None:
     assert api.refusal(filter_by_configs=text) == "filter_by_configs must be a JSON object"
 
 
 @pytest.mark.parametrize("text", ["{", "}", "{'a':1}", "{a:1}", '{"a":}', '{"a":1,}', '{"a":NaN}', '{"a":01}', '{"a":1e400}',
                                   '{"a":"\\ud800"}', '{"a":1}x', "undefined", '{"a":"\x00"}', "agent=bot1"])  # fmt: skip
-def test_a_filter_that_is_no_json_is_400_with_the_position(api: Api, text: str) -> None:
-    answer = api.call("GET", "/session", status=400, query={"filter_by_configs": text})
-    assert answer.msg == "filter_by_configs: the JSON cannot be parsed"
-    assert "line 1 column" in answer.body["error"]
+def test_a_filter_that_is_not_json_gets_400_with_the_position(api: Api, text: str) -> None:
+    response = api.call("GET", "/session", status=400, query={"filter_by_configs": text})
+    assert response.msg == "filter_by_configs: the JSON cannot be parsed"
+    assert "line 1 column" in response.body["error"]
 
 
 @pytest.mark.parametrize("text", ["%FF", "%7B%22a%22:%22%C3%22%7D", "%ED%A0%80", "{%22a%22:%22%80%22}"])
-def test_a_filter_that_is_not_utf_8_is_400(api: Api, text: str) -> None:
-    answer = api.send("GET", f"/session?filter_by_configs={text}")
-    assert (answer.status, answer.msg) == (400, "filter_by_configs in the query is not valid UTF-8")
+def test_a_filter_that_is_not_utf_8_gets_400(api: Api, text: str) -> None:
+    response = api.send("GET", f"/session?filter_by_configs={text}")
+    assert (response.status, response.msg) == (400, "filter_by_configs in the query is not valid UTF-8")
 
 
 def test_nesting_is_limited_on_both_sides_of_the_limit(api: Api) -> None:
@@ -58,7 +58,7 @@ def test_the_number_of_values_is_limited_on_both_sides_of_the_limit(api: Api) ->
         assert api.refusal(filter_by_configs=json.dumps(wanted)) == "filter_by_configs has more than 128 values"
 
 
-def test_an_exponent_of_five_digits_is_400(api: Api) -> None:
+def test_an_exponent_of_five_digits_gets_400(api: Api) -> None:
     assert api.refusal(filter_by_configs='{"a":1e-99999}') == (
         "filter_by_configs: a number has an exponent of more than four digits"
     )
@@ -121,7 +121,7 @@ def test_numbers_match_by_their_exact_value(api: Api) -> None:
         assert api.ids(filter_by_configs=f'{{"n":{wanted}}}') == []
 
 
-def test_writes_move_a_session_in_and_out_of_filters_at_once(api: Api) -> None:
+def test_a_write_changes_immediately_which_filters_match(api: Api) -> None:
     session_id = api.new({"agent": "a"})
     api.patch(session_id, {"agent": "b"})
     assert (api.matching({"agent": "a"}), api.matching({"agent": "b"})) == ([], [session_id])
@@ -131,7 +131,7 @@ def test_writes_move_a_session_in_and_out_of_filters_at_once(api: Api) -> None:
     assert api.matching({"other": 1}) == []
 
 
-def test_a_filter_pages(api: Api) -> None:
+def test_a_filtered_list_is_paged(api: Api) -> None:
     ids = [api.new({"kind": number % 3, "n": number}) for number in range(30)]
     for time_desc in ("false", "true"):
         wanted = ids[1::3] if time_desc == "false" else ids[1::3][::-1]

@@ -70,15 +70,13 @@ def send(api: Api, client: requests.Session, case: AnyCase) -> None:
         value = body.get(name)
         if isinstance(value, float) and value.is_integer():
             body[name] = int(value)
-    answer = case.call(api.server.origin, client, {"Authorization": f"Bearer {api.key}"}, timeout=PATIENCE)
-    case.validate_response(answer, excluded_checks=EXCLUDED)
+    response = case.call(api.server.origin, client, {"Authorization": f"Bearer {api.key}"}, timeout=PATIENCE)
+    case.validate_response(response, excluded_checks=EXCLUDED)
 
 
 @pytest.mark.parametrize("route", ROUTES, ids=lambda route: route.operation.id)
 @MODES
-def test_requests_at_the_bounds_of_the_description(
-    api: Api, client: requests.Session, route: Route, mode: GenerationMode
-) -> None:
+def test_boundary_values_of_the_description(api: Api, client: requests.Session, route: Route, mode: GenerationMode) -> None:
     tested = operation(api, route)
     generation = tested.schema.config.generation_for(operation=tested)
     for case in tested.schema.iter_coverage_cases(tested, generation_modes=[mode], generation_config=generation):

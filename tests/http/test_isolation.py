@@ -123,7 +123,7 @@ def sides(api: Api, other: Api) -> Iterator[tuple[Side, Side]]:
         yield sides
 
 
-def test_every_route_has_its_steps() -> None:
+def test_every_route_has_a_step() -> None:
     routes = [route for route in ROUTES if route.path.startswith(API_PREFIX)]
     assert set(STEPS) == {f"{route.method} {route.path.removeprefix(API_PREFIX)}" for route in routes}
 
@@ -136,7 +136,7 @@ def test_every_route_has_its_steps() -> None:
         max_size=25,
     )
 )
-def test_nothing_that_one_project_does_is_seen_or_felt_in_another(
+def test_no_request_of_one_project_shows_or_changes_another(
     sides: tuple[Side, Side], steps: list[tuple[bool, Step, int]]
 ) -> None:
     for first, step, number in steps:
@@ -144,10 +144,10 @@ def test_nothing_that_one_project_does_is_seen_or_felt_in_another(
         if not standing.api.ids():
             standing.fill()
         known, stored, shown = standing.known(), standing.stored(), standing.shown()
-        answer = step(acting, known, number)
-        assert standing.mark not in answer.raw.decode()
-        assert standing.api.project.id not in answer.raw.decode()
-        assert not any(user in answer.raw.decode() for user in known["user_ids"])
+        response = step(acting, known, number)
+        assert standing.mark not in response.raw.decode()
+        assert standing.api.project.id not in response.raw.decode()
+        assert not any(user in response.raw.decode() for user in known["user_ids"])
         assert standing.stored() == stored
         assert standing.shown() == shown
 
@@ -162,7 +162,7 @@ def test_the_oracle_notices_a_change(sides: tuple[Side, Side]) -> None:
     assert side.shown() != shown
 
 
-def test_an_id_can_be_in_use_in_both(sides: tuple[Side, Side]) -> None:
+def test_two_projects_can_use_the_same_id(sides: tuple[Side, Side]) -> None:
     first, second = sides
     taken = first.api.ids()[0]
     before = first.api.get(taken)

@@ -29,7 +29,7 @@ def lifetime(session: dict[str, Any], since: str = "updated_at") -> int:
 
 
 @pytest.mark.parametrize("ttl", [1000, 3600, MOST])
-def test_a_session_says_when_its_lifetime_ends(api: Api, ttl: int) -> None:
+def test_a_session_with_a_ttl_has_expires_at(api: Api, ttl: int) -> None:
     session = api.create(ttl=ttl, configs={"a": 1})
     assert lifetime(session, "created_at") == ttl
     assert api.get(session["id"]).data == session
@@ -39,22 +39,22 @@ def test_a_session_says_when_its_lifetime_ends(api: Api, ttl: int) -> None:
 
 
 @pytest.mark.parametrize("members", [{}, {"ttl": None}, {"ttl": None, "configs": {"ttl": 5}}])
-def test_without_one_it_lives_until_it_is_deleted(api: Api, members: dict[str, Any]) -> None:
+def test_a_session_without_a_ttl_never_expires(api: Api, members: dict[str, Any]) -> None:
     session = api.create(**members)
     assert session["expires_at"] is None
     assert api.get(session["id"]).data == session
 
 
 @pytest.mark.parametrize("method", ["PUT", "PATCH"])
-def test_a_write_gives_a_lifetime_keeps_it_or_takes_it(api: Api, method: str) -> None:
+def test_a_write_sets_keeps_or_removes_the_ttl(api: Api, method: str) -> None:
     session_id = api.new({"a": 1})
     path = f"/session/{session_id}/configs"
 
     def write(etag: str = "", **members: object) -> dict[str, Any]:
         headers = {"If-Match": etag} if etag else None
-        answer = api.call(method, path, {"configs": {"a": 2}, **members}, headers=headers)
+        response = api.call(method, path, {"configs": {"a": 2}, **members}, headers=headers)
         now = api.get(session_id)
-        assert now.etag == answer.etag
+        assert now.etag == response.etag
         return dict(now.data)
 
     assert write()["expires_at"] is None
@@ -75,7 +75,7 @@ def test_a_write_gives_a_lifetime_keeps_it_or_takes_it(api: Api, method: str) ->
 
 
 @pytest.mark.parametrize("ttl", WRONG)
-def test_what_is_no_lifetime_is_400_and_changes_nothing(api: Api, ttl: bytes) -> None:
+def test_an_invalid_ttl_gets_400_and_changes_nothing(api: Api, ttl: bytes) -> None:
     session = api.create(configs={"a": 1}, ttl=5000)
     path = f"/session/{session['id']}/configs"
     body = b'{"configs":{"a":2},"ttl":%b}' % ttl
@@ -87,12 +87,12 @@ def test_what_is_no_lifetime_is_400_and_changes_nothing(api: Api, ttl: bytes) ->
     assert api.call("GET", PROJECT).data == {}
 
 
-def test_of_two_lifetimes_in_one_body_the_last_counts(api: Api) -> None:
+def test_the_last_of_two_ttls_in_one_body_wins(api: Api) -> None:
     session = api.call("POST", "/session", b'{"ttl":"x","ttl":500}', 201).data
     assert lifetime(session) == 500
 
 
-def test_the_project_s_default_is_for_sessions_created_without_another(api: Api, other: Api) -> None:
+def test_the_default_ttl_applies_to_sessions_created_without_a_ttl(api: Api, other: Api) -> None:
     old = api.create()
     assert api.call("PATCH", PROJECT, {"session_ttl": 4000, "x": 1}).data == {"session_ttl": 4000, "x": 1}
     # By every worker, at once.
@@ -111,7 +111,7 @@ def test_the_project_s_default_is_for_sessions_created_without_another(api: Api,
     assert [api.create()["expires_at"] for _ in range(8)] == [None] * 8
 
 
-def test_at_its_end_a_session_is_gone_for_every_verb_and_in_the_end_from_the_store(api: Api, operator: Operator) -> None:
+def test_an_expired_session_is_gone_for_every_method_and_later_swept_from_the_store(api: Api, operator: Operator) -> None:
     kept = api.create(user="alice", configs={"a": 1})
     created = api.call("POST", "/session", {"user": "alice", "configs": {"a": 1, "only": "here"}, "ttl": 1}, 201)
     session, etag = created.data, created.etag
@@ -132,7 +132,7 @@ def test_at_its_end_a_session_is_gone_for_every_verb_and_in_the_end_from_the_sto
     assert operator.findings(api.project) == []
 
 
-def test_a_sweep_needs_nobody_to_ask_for_what_is_over(api: Api, operator: Operator) -> None:
+def test_expired_sessions_are_swept_without_any_request_for_them(api: Api, operator: Operator) -> None:
     for number in range(25):
         api.create(configs={"n": number, "all": True}, ttl=1, user=f"u{number % 3}")
 
@@ -144,19 +144,19 @@ def test_a_sweep_needs_nobody_to_ask_for_what_is_over(api: Api, operator: Operat
     assert api.ids() == []
 
 
-def test_an_id_is_free_as_soon_as_its_session_is_over(api: Api, operator: Operator) -> None:
+def test_an_id_is_free_as_soon_as_its_session_expires(api: Api, operator: Operator) -> None:
     uuid, turns = str(uuid4()), 3
     created: list[Response] = []
 
     def create() -> bool:
         body = {"use_uuid": uuid, "ttl": 1, "configs": {"turn": len(created)}}
-        answer = api.send("POST", "/session", json.dumps(body).encode())
-        if answer.status == 201:
-            assert answer.data["configs"] == body["configs"]
+        response = api.send("POST", "/session", json.dumps(body).encode())
+        if response.status == 201:
+            assert response.data["configs"] == body["configs"]
             assert api.matching({"turn": len(created) - 1}) == []
-            created.append(answer)
+            created.append(response)
         return len(created) == turns
 
     until(create, "an id that is free again")
-    assert len({answer.etag for answer in created}) == len({answer.data["created_at"] for answer in created}) == turns
+    assert len({response.etag for response in created}) == len({response.data["created_at"] for response in created}) == turns
     assert operator.findings(api.project) == []

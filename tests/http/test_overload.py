@@ -48,7 +48,7 @@ def answered(connections: list[socket.socket], number: int) -> list[socket.socke
     return found
 
 
-def test_what_is_beyond_the_bound_is_503_at_once_and_the_rest_is_served(busy: tuple[Api, int]) -> None:
+def test_requests_over_the_limit_get_503_immediately_and_the_others_are_served(busy: tuple[Api, int]) -> None:
     api, redis = busy
     session_id = api.new({"a": 1})
     with ExitStack() as stack:
@@ -59,15 +59,15 @@ def test_what_is_beyond_the_bound_is_503_at_once_and_the_rest_is_served(busy: tu
             refused = answered(connections, BEYOND)
             assert len(refused) == BEYOND
             for connection in refused:
-                answer = answer_on(connection)
-                assert (answer.status, answer.headers["Retry-After"]) == (503, "1")
-                assert answer.reason == "overloaded"
+                response = answer_on(connection)
+                assert (response.status, response.headers["Retry-After"]) == (503, "1")
+                assert response.reason == "overloaded"
             # Neither the key nor the body is looked at; the process says that it is well.
             bad = head(api, "POST /api/v1/session HTTP/1.1", "Content-Length: 1") + b"{"
             keyless = b"GET /api/v1/ping HTTP/1.1\r\nHost: x\r\n\r\n"
             health = b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n"
             for sent, status in ((bad, 503), (keyless, 503), (health, 200)):
-                assert [answer.status for answer in conversation(api, sent)] == [status]
+                assert [response.status for response in conversation(api, sent)] == [status]
         served = [connection for connection in connections if connection not in refused]
         assert [answer_on(connection).data["configs"] for connection in served] == [{"a": 1}] * IN_FLIGHT
         # A refused connection is good for more.
@@ -78,7 +78,7 @@ def test_what_is_beyond_the_bound_is_503_at_once_and_the_rest_is_served(busy: tu
         assert api.get(session_id).status == 200
 
 
-def test_a_refused_write_writes_nothing_and_an_accepted_one_writes_once(busy: tuple[Api, int]) -> None:
+def test_a_refused_write_changes_nothing_and_an_accepted_one_is_made_once(busy: tuple[Api, int]) -> None:
     api, redis = busy
     session_id = api.new({"n": 0})
     body = b'{"configs":{"n":1}}'
@@ -94,7 +94,7 @@ def test_a_refused_write_writes_nothing_and_an_accepted_one_writes_once(busy: tu
     assert api.get(session_id).data["revision"] == 1 + IN_FLIGHT
 
 
-def test_what_waits_for_its_turn_is_not_done_for_a_client_that_has_left(busy: tuple[Api, int]) -> None:
+def test_a_waiting_request_is_dropped_when_its_client_disconnects(busy: tuple[Api, int]) -> None:
     api, redis = busy
     session_id = api.new({"n": 0})
     body = b'{"configs":{"n":1}}'
@@ -108,7 +108,7 @@ def test_what_waits_for_its_turn_is_not_done_for_a_client_that_has_left(busy: tu
             answered(connections, BEYOND)
         # Once later connections are answered, the worker knows that the earlier ones are closed.
         for _ in range(5):
-            assert [answer.status for answer in conversation(api, health)] == [200]
+            assert [response.status for response in conversation(api, health)] == [200]
     # Those that had begun are done, and all places are free again.
     until(lambda: f'"revision":{1 + CONCURRENCY}}}' in api.send("GET", f"/session/{session_id}").raw.decode(), "what had begun")
     for _ in range(2 * CONCURRENCY):

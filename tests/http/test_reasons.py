@@ -62,12 +62,12 @@ CONTRACT = {
     ("POST", "/session", b"{}", {"Expect": "more"}, 417, "expectation_failed"),
     ("GET", f"/session/{ID}/messages", None, {}, 501, "not_implemented"),
 ])  # fmt: skip
-def test_an_error_gives_its_reason(
+def test_an_error_has_its_reason(
     api: Api, method: str, path: str, body: bytes | None, headers: dict[str, str], status: int, reason: str
 ) -> None:
-    answer = api.send(method, path, body, headers)
-    assert (answer.status, answer.reason) == (status, reason)
-    assert list(answer.body)[:3] == ["code", "msg", "reason"]
+    response = api.send(method, path, body, headers)
+    assert (response.status, response.reason) == (status, reason)
+    assert list(response.body)[:3] == ["code", "msg", "reason"]
 
 
 def all_errors() -> list[type[ServiceError]]:
@@ -75,7 +75,7 @@ def all_errors() -> list[type[ServiceError]]:
     return [each for each in classes if each not in (NotFound, TooLarge)]  # which only have subclasses
 
 
-def test_every_error_that_a_client_can_get_has_a_reason_of_its_own() -> None:
+def test_every_error_that_a_client_can_get_has_a_distinct_reason() -> None:
     words = [each.reason for each in all_errors() if "reason" in vars(each)]
     assert len(words) == len(set(words))
     assert sorted(word for of_status in reasons().values() for word in of_status) == sorted(words)
@@ -93,7 +93,7 @@ def test_the_description_lists_every_reason_and_those_of_each_status(api: Api) -
     error: Any = document["components"]["schemas"]["Error"]
     assert set(error["properties"]["reason"]["enum"]) == {word for words in reasons().values() for word in words}
     assert "reason" in error["required"]
-    for status, answer in document["components"]["responses"].items():
-        properties = answer["content"]["application/json"]["schema"]["properties"]
+    for status, response in document["components"]["responses"].items():
+        properties = response["content"]["application/json"]["schema"]["properties"]
         assert properties["code"]["const"] == int(status)
         assert tuple(properties["reason"]["enum"]) == reasons()[int(status)]

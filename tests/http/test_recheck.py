@@ -51,21 +51,21 @@ def slow(api: Api) -> Iterator[Callable[[], Slow]]:
         yield lambda: Slow(api, session_id, stack)
 
 
-def statuses(answers: Mapping[str, Response]) -> set[tuple[int, str]]:
-    return {(answer.status, answer.reason) for answer in answers.values()}
+def statuses(responses: Mapping[str, Response]) -> set[tuple[int, str]]:
+    return {(response.status, response.reason) for response in responses.values()}
 
 
 REFUSED = {(401, "unauthorized")}
 
 
-def test_a_body_that_is_sent_later_is_taken_while_the_key_is_good(slow: Callable[[], Slow]) -> None:
+def test_a_slow_body_is_accepted_while_the_key_is_valid(slow: Callable[[], Slow]) -> None:
     requests = slow()
     time.sleep(KEY_TTL + 0.2)
-    answers = requests.finish()
-    assert {name: answer.status for name, answer in answers.items()} == dict.fromkeys(ROUTES, 200) | {"create": 201}
+    responses = requests.finish()
+    assert {name: response.status for name, response in responses.items()} == dict.fromkeys(ROUTES, 200) | {"create": 201}
 
 
-def test_no_write_is_taken_whose_key_was_revoked_while_its_body_was_sent(
+def test_a_write_is_refused_if_its_key_is_revoked_while_its_body_is_sent(
     api: Api, operator: Operator, slow: Callable[[], Slow]
 ) -> None:
     requests = slow()
@@ -78,7 +78,7 @@ def test_no_write_is_taken_whose_key_was_revoked_while_its_body_was_sent(
         assert [user["identifier"] for user in again.call("GET", "/user/ls").data["items"]] == ["alice"]
 
 
-def test_no_write_reaches_a_project_that_was_deleted_while_its_body_was_sent(
+def test_a_write_is_refused_if_its_project_is_deleted_while_its_body_is_sent(
     api: Api, operator: Operator, slow: Callable[[], Slow]
 ) -> None:
     requests = slow()
@@ -87,7 +87,7 @@ def test_no_write_reaches_a_project_that_was_deleted_while_its_body_was_sent(
     assert operator.keys(api.project) == []
 
 
-def test_no_write_reaches_a_project_that_took_the_name_of_a_deleted_one(
+def test_no_write_reaches_a_new_project_with_the_name_of_a_deleted_one(
     api: Api, operator: Operator, slow: Callable[[], Slow]
 ) -> None:
     requests = slow()
@@ -101,7 +101,7 @@ def test_no_write_reaches_a_project_that_took_the_name_of_a_deleted_one(
         assert operator.findings(new.project) == []
 
 
-def test_writes_without_a_body_reach_no_project_that_took_the_name_either(api: Api, operator: Operator) -> None:
+def test_no_write_without_a_body_reaches_a_new_project_with_the_name_of_a_deleted_one(api: Api, operator: Operator) -> None:
     session_id = api.new({"a": 1}, user="alice")
     # Both workers know the key.
     for _ in range(20):

@@ -74,7 +74,7 @@ def test_no_key_and_no_config_is_ever_logged(logging: tuple[Serving, Api]) -> No
             head(api, "POST /api/v1/session HTTP/1.1", "Transfer-Encoding: chunked") + b"zz\r\n" + filtered.encode(),
             head(api, "POST /api/v1/session HTTP/1.1", "Content-Length: 0", "Transfer-Encoding: chunked") + filtered.encode(),
         ):
-            statuses |= {answer.status for answer in conversation(api, raw)}
+            statuses |= {response.status for response in conversation(api, raw)}
         return statuses
 
     assert everything() >= {200, 400, 401, 404, 413, 415}
@@ -88,8 +88,8 @@ def test_no_key_and_no_config_is_ever_logged(logging: tuple[Serving, Api]) -> No
         redis.set(f"scc:{{default.0}}:session:{session_id}", VALUE)
     for method, body in (("GET", None), ("PATCH", {"configs": {VALUE: VALUE}})):
         assert request(method, f"{serving.base_url}{path}", api.key, body)[0] == 503
-        status, answer = request("GET", f"{serving.base_url}/user/alice/resources", api.key)
-        assert (status, answer["reason"]) == (500, "internal")
+        status, response = request("GET", f"{serving.base_url}/user/alice/resources", api.key)
+        assert (status, response["reason"]) == (500, "internal")
     assert serving.stop() == 0
     told = serving.output + serving.errors
     assert serving.errors.count("Traceback") == 2
@@ -98,7 +98,7 @@ def test_no_key_and_no_config_is_ever_logged(logging: tuple[Serving, Api]) -> No
     assert [word for word in (api.key, "root-of-the-tests", VALUE) if word in told] == []
 
 
-def test_a_key_in_a_path_is_masked_in_the_access_log_and_beside_a_traceback(logging: tuple[Serving, Api]) -> None:
+def test_a_key_in_a_path_is_masked_in_the_access_log_and_in_tracebacks(logging: tuple[Serving, Api]) -> None:
     serving, api = logging
     encoded = "".join(f"%{byte:02x}" for byte in api.key.encode())
     for key in (api.key, encoded, encoded.replace("%", "%25"), api.key.replace("-", "%2D")):
@@ -113,7 +113,7 @@ def test_a_key_in_a_path_is_masked_in_the_access_log_and_beside_a_traceback(logg
     assert [word for word in ("root-of-the-tests", "root%2Dof", encoded[-30:]) if word in serving.errors] == []
 
 
-def test_what_is_refused_before_it_is_a_request_is_logged_with_its_sender_and_without_its_bytes(
+def test_refused_input_is_logged_with_its_peer_and_without_its_bytes(
     logging: tuple[Serving, Api],
 ) -> None:
     serving, api = logging
