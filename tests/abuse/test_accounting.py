@@ -1,4 +1,4 @@
-"""The sum of what clients hold ends at 0, whatever they do, and the slowest go first where it is too much."""
+"""The counted memory returns to 0 whatever clients do, and the slowest clients are cut off first."""
 
 import asyncio
 import random
@@ -18,7 +18,7 @@ from service.http.server.protocol import Protocol
 from service.http.server.response import Response
 from service.settings import Settings
 
-#: What a client sends in random order; every second one is only a part of a request.
+#: What a client sends in random order; every second one is an incomplete request.
 PARTS = [
     b"GET /a HTTP/1.1\r\nHost: x\r\n\r\n",
     b"GET /a HTTP/1.1\r\nHost: x\r\nX: ",
@@ -34,7 +34,7 @@ PARTS = [
 
 
 async def dispatch(request: web.BaseRequest) -> Response:
-    """Reads the body of every other POST, and gives a large answer where one is asked for."""
+    """Reads the body of every other POST; the response to /large is large."""
     if request.method == "POST" and random.random() < 0.5:
         with suppress(web.RequestPayloadError, ConnectionError):
             await request.content.read()
@@ -43,7 +43,7 @@ async def dispatch(request: web.BaseRequest) -> Response:
 
 @asynccontextmanager
 async def serving(**settings: float) -> AsyncIterator[tuple[Server, int]]:
-    """A server with no service behind it, and its port."""
+    """A server with this dispatch, and its port."""
     server = Server(dispatch, replace(Settings(), **settings), Protocol)  # type: ignore[arg-type]  # numbers, all of them
     listening = await asyncio.get_running_loop().create_server(cast("type[asyncio.Protocol]", server), "127.0.0.1", 0)
     yield server, listening.sockets[0].getsockname()[1]
@@ -53,7 +53,7 @@ async def serving(**settings: float) -> AsyncIterator[tuple[Server, int]]:
 
 
 async def client(port: int, source: random.Random) -> None:
-    """Connect, send some parts, each perhaps in two, take some of the answers, and go."""
+    """Connect, send a few parts, each split in two, read a part of the responses, and disconnect."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     with suppress(ConnectionError, TimeoutError):
         for _ in range(source.randint(1, 4)):
@@ -75,22 +75,22 @@ async def client(port: int, source: random.Random) -> None:
 
 
 class Recording(Memory):
-    """Knows the highest sum there was."""
+    """Records the highest sum."""
 
     highest = 0
 
-    def _set(self, holder: BufferingConnection, size: int) -> None:
-        super()._set(holder, size)
+    def _set(self, connection: BufferingConnection, size: int) -> None:
+        super()._set(connection, size)
         self.highest = max(self.highest, self.total)
 
 
-async def storm(seed: int) -> None:
+async def run_clients(seed: int) -> None:
     source = random.Random(seed)
     async with serving(max_buffered_bytes=2 * 1024 * 1024, client_timeout=0.3) as (server, port):
         server.memory = recording = Recording(2 * 1024 * 1024)
         for _ in range(10):
             await asyncio.gather(*(client(port, source) for _ in range(20)))
-        while server.open_connections:  # noqa: ASYNC110 - the server says nothing of it
+        while server.open_connections:  # noqa: ASYNC110 - there is no event for it
             await asyncio.sleep(0.01)
         assert server.memory.total == 0
         assert server.memory.buffered == {}
@@ -101,20 +101,20 @@ async def storm(seed: int) -> None:
 @pytest.mark.parametrize("loop", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
 def test_no_memory_stays_counted_however_connections_end(seed: int, loop: object) -> None:
     with asyncio.Runner(loop_factory=loop) as runner:  # type: ignore[arg-type]  # either of them
-        runner.run(asyncio.wait_for(storm(seed), 60))
+        runner.run(asyncio.wait_for(run_clients(seed), 60))
 
 
 class Client(BufferingConnection):
-    """A connection that holds what a test says."""
+    """A connection with a given buffer size and throughput."""
 
-    def __init__(self, size: int, pace: float | None) -> None:
-        self.size, self._pace = size, pace
+    def __init__(self, size: int, throughput: float | None) -> None:
+        self.size, self._throughput = size, throughput
 
     def buffered_bytes(self) -> int:
         return self.size
 
     def throughput(self) -> float | None:
-        return self._pace
+        return self._throughput
 
     def cut_off(self) -> None:
         self.size = 0
@@ -130,7 +130,7 @@ def test_the_slowest_clients_are_cut_off_first_and_of_equals_the_oldest() -> Non
     assert [client.size for client in clients] == [20, 0, 20, 20, 20]
     assert memory.has_room(50)
     assert [client.size for client in clients] == [20, 0, 0, 0, 20]
-    # Who takes his answer quickly, and who is being worked for, keeps what he has.
+    # A client that reads quickly and one whose request is being processed are not cut off.
     assert not memory.has_room(70)
     assert (memory.total, [quick.size, working.size]) == (40, [20, 20])
     for client in clients:

@@ -1,4 +1,4 @@
-"""Counts of a user's sessions while very many expire together: exact, or nearly so, and never the sweep's work."""
+"""Counts of a user's sessions while very many expire together: exact or nearly so, and without sweeping."""
 
 from collections.abc import AsyncIterator
 
@@ -32,7 +32,7 @@ async def counting(empty_redis: str) -> AsyncIterator[CountingClient]:
 
 
 async def fill(redis: RedisClient, partitions: int, living: int, expired: int) -> Sessions:
-    """Alice's sessions, bob's and nobody's in turn; `expired` of alice's and of bob's wait for the sweep."""
+    """Sessions of alice, of bob and without a user in turn; of each kind, `expired` ones wait for the sweep."""
     sessions = await opened(redis, PROJECT, Limits(), partitions, 4)
     for number in range(3 * (living + expired)):
         await add(sessions, number, {"n": number}, ("alice", "bob", None)[number % 3])

@@ -1,4 +1,4 @@
-"""Heads and bodies that do not end, with and without a key: what they take is counted, bounded and freed."""
+"""Incomplete heads and bodies, with and without a key: their memory is counted, bounded and freed."""
 
 import gzip
 import zlib
@@ -35,7 +35,7 @@ UNFINISHED = {
     "headers": LINE + FIELDS,
     "tiny headers": TINY_FIELDS,
     "a head behind a request": b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n" + LINE + FIELDS,
-    "many whole requests": (b"GET /nope HTTP/1.1\r\nHost: x\r\n" + FIELDS + b"\r\n") * 20 + b"GET",
+    "many complete requests": (b"GET /nope HTTP/1.1\r\nHost: x\r\n" + FIELDS + b"\r\n") * 20 + b"GET",
     "a body without a key": b"POST /api/v1/session HTTP/1.1\r\nHost: x\r\nContent-Length: 900000\r\n\r\n" + b"x" * 800_000,
     "a body": b"{head}",
 }
@@ -46,13 +46,13 @@ def test_incomplete_requests_take_bounded_memory_and_small_requests_are_still_se
     if sent == b"{head}":
         sent = head(attacked.api, POST, "Content-Length: 900000") + b"x" * 800_000
     with ExitStack() as stack:
-        attacked.is_served()
+        attacked.check_served()
         before = attacked.memory
         for _ in range(400):
             send(stack.enter_context(attacked.connect()), sent)
         for _ in range(10):
-            attacked.is_served()
-        # 400 connections of their own, and what the bound says.
+            attacked.check_served()
+        # 400 connections, and the limit on buffered bytes.
         assert attacked.memory - before < 400 * 30_000 + LIMIT + NOISE
 
 
@@ -67,10 +67,10 @@ def test_requests_over_the_memory_limit_get_503(attacked: Victim) -> None:
             with suppress(TimeoutError):
                 response = answer_on(connection)
                 statuses.append((response.status, response.reason, response.headers["Retry-After"]))
-        # At the least those whose bodies fit are still waited for.
+        # The server still waits for the rest of the bodies that fit.
         assert set(statuses) == {(503, "overloaded", "1")}
         assert len(statuses) >= 10
-    # All that was held is given back: as much fits again.
+    # All memory is released: as much fits again.
     with attacked.connect() as connection:
         body = b'{"configs":{"k":"%b"}}' % (b"x" * 200_000)
         connection.sendall(head(attacked.api, POST, f"Content-Length: {len(body)}") + body)
@@ -92,7 +92,7 @@ def test_an_incomplete_head_behind_another_request_times_out(hasty: Victim, firs
     with hasty.connect() as connection:
         for part in parts:
             connection.sendall(part)
-        # The connection is closed, long before a silent one would be.
+        # The connection is closed, long before an idle one would be.
         while data := connection.recv(65536):
             received += data
     statuses = [response.status for response in answers_in(bytes(received))]

@@ -1,4 +1,4 @@
-"""Lists that would take a worker away from all others: what one of them costs is bounded, and counted in work, not in time."""
+"""Lists that could block a worker for everybody: the cost of each is bounded, counted in steps, not in seconds."""
 
 import asyncio
 import json
@@ -30,7 +30,7 @@ def test_equal_elements_of_a_filter_are_compared_once_and_a_page_ends_at_the_com
     names = [api.new({"a": LONG}) for _ in range(3)]
     query = {"filter_by_configs": json.dumps({"a": [[1]] * 62}), "limit": 20}
     page = api.page(**query)
-    # One of them takes 100,000 comparisons, two take more than there are.
+    # One session takes 100,000 comparisons, two exceed the limit.
     assert [session["id"] for session in page["items"]] == names[:1]
     assert page["has_more"]
     assert api.ids(**query) == names
@@ -38,11 +38,11 @@ def test_equal_elements_of_a_filter_are_compared_once_and_a_page_ends_at_the_com
 
 def test_a_session_that_alone_exceeds_the_comparison_limit_gets_422_with_advice(api: Api) -> None:
     api.new({"a": LONG})
-    # All different, with terms that the session has: no index can tell that it does not match.
+    # All different, with terms that the session has: the index cannot exclude the session.
     different = [[1, []], [1, {}], [1, [], {}], [1, [[]]], [1, [{}]]]
     response = api.call("GET", "/session", status=422, query={"filter_by_configs": json.dumps({"a": different})})
     assert response.msg.startswith("comparing filter_by_configs with the arrays of a session takes too many steps; put fewer")
-    # It is the comparison that is refused, not the filter.
+    # The comparison is refused, not the filter.
     assert api.ids(filter_by_configs=json.dumps({"a": different, "b": 1})) == []
 
 
@@ -67,7 +67,7 @@ NOBODY = quote('{"nobody":{}}')
 
 
 def reads(redis: Redis) -> int:
-    """How many sessions were read since Redis started."""
+    """How many sessions have been read since Redis started."""
     return int(redis.info("commandstats").get("cmdstat_hmget", {"calls": 0})["calls"])
 
 
@@ -82,7 +82,7 @@ def test_a_list_without_an_index_examines_a_limited_number_of_sessions_per_page(
     assert (second["items"], second["has_more"]) == ([], False)
 
 
-def leave(connection: socket.socket, *, reset: bool) -> None:
+def disconnect(connection: socket.socket, *, reset: bool) -> None:
     if reset:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     connection.close()
@@ -97,11 +97,11 @@ def test_a_list_stops_when_its_client_disconnects(crowd: Api, reset: bool) -> No
         for connection in connections:
             connection.sendall(head(crowd, f"GET /api/v1/session?filter_by_configs={NOBODY} HTTP/1.1"))
         for connection in connections:
-            leave(connection, reset=reset)
+            disconnect(connection, reset=reset)
         last = -1
         while last != (last := reads(redis)):
             time.sleep(0.3)
-        # All of them would read 400,000. A slower machine reads less before it sees that they are gone.
+        # Without disconnects they would read 400,000.
         assert last - before < clients * LIMITS.max_list_candidates / 2
     assert crowd.page(limit=1)["has_more"]
 

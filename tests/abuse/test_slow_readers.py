@@ -1,4 +1,4 @@
-"""Clients that do not take their answers, or hardly: they hold little, and not for long, and nobody else waits for them."""
+"""Clients that read their responses slowly or not at all: they occupy little memory for a short time, and delay no others."""
 
 import socket
 import time
@@ -13,12 +13,12 @@ from tests.support.raw_http import answer_on, answers_in, head
 from tests.support.server import until
 
 LIST = "GET /api/v1/session?limit=200 HTTP/1.1"
-#: Bytes that the small server keeps for its clients.
+#: Bytes that the small server may buffer for its clients.
 LIMIT = 16 * MIB
 
 
 def fill(attacked: Victim) -> None:
-    """Sessions whose list has 3 MiB, below the bound of a page."""
+    """Create sessions whose list has 3 MiB, below the limit of a page."""
     for number in range(12):
         attacked.api.new({"k": "x" * 250_000, "n": number})
 
@@ -39,13 +39,13 @@ def test_a_client_that_reads_one_byte_at_a_time_is_disconnected(hasty: Victim) -
     with hasty.connect(4096) as connection:
         connection.sendall(head(hasty.api, LIST))
 
-        def taken() -> bool:
+        def is_disconnected() -> bool:
             with suppress(ConnectionError):
                 connection.recv(1)
             return not is_open(connection)
 
-        until(taken, "the end of a connection whose client takes a byte now and then")
-        hasty.is_served()
+        until(is_disconnected, "the end of a connection whose client reads one byte at a time")
+        hasty.check_served()
 
 
 def test_a_client_that_reads_steadily_gets_the_whole_response_however_long_it_takes(hasty: Victim) -> None:
@@ -64,12 +64,12 @@ def test_a_client_that_reads_steadily_gets_the_whole_response_however_long_it_ta
 def test_the_memory_of_all_slow_readers_together_is_bounded(tmp_path: Path, readers: int) -> None:
     with victim(tmp_path, "--max-buffered-bytes", str(LIMIT)) as attacked, ExitStack() as stack:
         fill(attacked)
-        attacked.is_served()
+        attacked.check_served()
         before = attacked.memory
         for _ in range(readers):
             connection = stack.enter_context(attacked.connect(4096))
             connection.sendall(head(attacked.api, LIST))
-        # The slow ones make room, so that a client that takes its answer gets it.
+        # Slow clients are disconnected, so that one that reads its response gets it.
         statuses = []
 
         def is_listed() -> bool:
@@ -79,11 +79,11 @@ def test_the_memory_of_all_slow_readers_together_is_bounded(tmp_path: Path, read
             statuses.append(response.status)
             return response.status == 200
 
-        until(is_listed, "a list for a client that takes it")
+        until(is_listed, "a list for a client that reads it")
         assert set(statuses) <= {200, 503}
-        # Twice: the answers, and one that is being made. Before, 60 answers of 3 MiB.
+        # Twice the limit: the buffered responses, and one being built. Without a limit: 60 responses of 3 MiB.
         assert attacked.memory - before < 2 * LIMIT + 2 * NOISE
-        attacked.is_served()
+        attacked.check_served()
 
 
 def test_small_unread_responses_count_too(tmp_path: Path) -> None:
@@ -96,7 +96,7 @@ def test_small_unread_responses_count_too(tmp_path: Path) -> None:
             for connection in connections:
                 with suppress(ConnectionError, BlockingIOError):
                     connection.send(get, socket.MSG_DONTWAIT)
-        attacked.is_served()
+        attacked.check_served()
         assert attacked.memory - before < 2 * NOISE
         assert answered(attacked, get)
 

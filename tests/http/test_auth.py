@@ -1,4 +1,4 @@
-"""Keys: what opens a project, and that nothing of it is seen with the key of another."""
+"""API keys: which ones authenticate, and that no key gives access to another project."""
 
 import time
 from typing import Any
@@ -67,14 +67,14 @@ def test_a_key_cannot_read_or_change_another_project(api: Api, other: Api) -> No
         ("GET", path, None), ("GET", f"{path}/configs", None), ("DELETE", path, None), ("POST", f"{path}/copy", None),
         ("PUT", f"{path}/configs", {"configs": {}}), ("PATCH", f"{path}/configs", {"configs": {"x": 1}}),
     ]  # fmt: skip
-    for method, where, body in absent:
-        assert other.call(method, where, body, 404).reason == "session_not_found"
+    for method, target, body in absent:
+        assert other.call(method, target, body, 404).reason == "session_not_found"
     for query in ({}, {"user": "alice"}, {"filter_by_configs": '{"agent":"bot1"}'}):
         assert [each["configs"].get("mine") for each in other.page(**query)["items"]] == [1]
     other.call("DELETE", "/user/alice")
     assert api.get(session["id"]).raw == before
     assert [user["identifier"] for user in api.call("GET", "/user/ls").data["items"]] == ["alice"]
-    # The same identifier is another user there.
+    # The same identifier is a different user there.
     assert other.create(user="alice")["user_id"] != session["user_id"]
 
 
@@ -84,13 +84,13 @@ def test_a_cursor_of_another_project_lists_none_of_its_data(api: Api, other: Api
     cursor, users = api.page(limit=1)["next_cursor"], [other.new(user=name) for name in ("a", "b")]
     assert all(session["id"] in users for session in other.page(cursor=cursor)["items"])
     user_cursor = other.call("GET", "/user/ls", query={"limit": 1}).data["next_cursor"]
-    seen = api.call("GET", "/user/ls", query={"cursor": user_cursor}).data["items"]
-    assert all(user["project_id"] == api.project.id for user in seen)
+    users_listed = api.call("GET", "/user/ls", query={"cursor": user_cursor}).data["items"]
+    assert all(user["project_id"] == api.project.id for user in users_listed)
 
 
 def test_a_revoked_key_stops_working_on_all_workers_within_5_seconds(operator: Operator, api: Api) -> None:
     header = f"Bearer {api.key}"
-    # Every connection, so every worker, has seen the key.
+    # Over all connections, so every worker has the key in its cache.
     assert {status(api, header) for _ in range(12)} == {200}
     operator.revoke_keys(api.project)
     deadline = time.monotonic() + 5

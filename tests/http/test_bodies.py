@@ -1,4 +1,4 @@
-"""Request bodies: media types, and everything that is not JSON."""
+"""Request bodies: media types, and what is not valid JSON."""
 
 import gzip
 

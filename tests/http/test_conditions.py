@@ -11,7 +11,7 @@ from service.http.api.routes import API_PREFIX, ROUTES, Route
 from tests.support.http import Api, Response
 from tests.support.raw_http import conversation, head
 
-#: A request for one session, of which a status is expected, with headers.
+#: A request for one session with an expected status and headers.
 Request = Callable[[Api, str, int, dict[str, str]], Response]
 
 WRITES: dict[str, Request] = {
@@ -29,15 +29,15 @@ MALFORMED = [
 def test_a_state_has_the_same_strong_etag_in_every_response(api: Api) -> None:
     created = api.call("POST", "/session", {"configs": {"a": 1}}, 201)
     session_id = created.data["id"]
-    seen = [created.etag]
+    etags = [created.etag]
     for write, configs in ((api.put, {"b": 1}), (api.patch, {}), (api.patch, {"c": 1})):
         response = write(session_id, configs)
-        seen.append(response.etag)
+        etags.append(response.etag)
         assert api.get(session_id).etag == response.etag
         assert api.call("GET", f"/session/{session_id}/configs").etag == response.etag
         assert api.call("POST", "/session", {"use_uuid": session_id}, 200).etag == response.etag
-    assert len(set(seen)) == 4
-    assert all(re.fullmatch(r'"[\x21\x23-\x7e]+"', etag) for etag in seen)
+    assert len(set(etags)) == 4
+    assert all(re.fullmatch(r'"[\x21\x23-\x7e]+"', etag) for etag in etags)
 
 
 def test_lists_and_other_responses_have_no_etag(api: Api) -> None:
@@ -73,7 +73,7 @@ def test_a_read_without_a_matching_if_none_match_gets_200(api: Api, form: str) -
 def test_a_malformed_condition_is_400(api: Api, header: str) -> None:
     session_id = api.new({"a": 1})
     before = api.get(session_id).raw
-    # `Api.send` leaves out what is empty; a blank is stripped on the way.
+    # `Api.send` leaves out empty headers; the server strips the blank.
     sent = header or " "
     response = api.get(session_id, 400, {"If-None-Match": sent})
     assert response.msg == "If-None-Match must be * or a list of ETags in double quotes"
@@ -110,7 +110,7 @@ def test_a_write_without_a_matching_if_match_gets_412_and_changes_nothing(api: A
 @writes
 def test_if_match_over_several_lines_is_one_list(api: Api, write: Request) -> None:
     session_id = api.new({"a": 1})
-    # Header names differ in case only, so that a mapping can carry both.
+    # The names differ only in case, so that a mapping can have both.
     write(api, session_id, 200, {"If-Match": '"x"', "if-match": api.get(session_id).etag})
 
 
@@ -124,13 +124,13 @@ def test_a_write_to_a_missing_session_gets_412_with_if_match_and_404_without(api
 
 def test_a_later_session_with_the_same_id_never_repeats_an_etag(api: Api) -> None:
     session_id = api.new({"a": 1})
-    seen = [api.get(session_id).etag]
+    etags = [api.get(session_id).etag]
     for _ in range(20):
         api.delete(session_id)
-        seen.append(api.call("POST", "/session", {"use_uuid": session_id, "configs": {"a": 1}}, 201).etag)
-        seen.append(api.patch(session_id, {"a": 1}).etag)
-        api.patch(session_id, {"a": 2}, 412, {"If-Match": seen[-3]})
-    assert len(set(seen)) == len(seen)
+        etags.append(api.call("POST", "/session", {"use_uuid": session_id, "configs": {"a": 1}}, 201).etag)
+        etags.append(api.patch(session_id, {"a": 1}).etag)
+        api.patch(session_id, {"a": 2}, 412, {"If-Match": etags[-3]})
+    assert len(set(etags)) == len(etags)
 
 
 def test_with_if_match_only_the_first_of_two_writers_succeeds(api: Api) -> None:
@@ -147,7 +147,7 @@ def test_an_invalid_body_gets_400_whatever_the_condition(api: Api) -> None:
     api.call("PUT", f"/session/{session_id}/configs", b"{", 400, {"If-Match": '"x"'})
 
 
-# Every route of one session, the two conditions together.
+# Both conditions together, on every route of one session.
 
 REQUESTS: dict[str, Request] = WRITES | {
     "copy": lambda api, session_id, status, headers: api.call("POST", f"/session/{session_id}/copy", None, status, headers),
@@ -178,8 +178,8 @@ def test_both_conditions_are_checked_in_the_order_of_the_rfc(
 ) -> None:
     created = api.call("POST", "/session", {"configs": {"a": 1}}, 201)
     session_id, etag = created.data["id"], created.etag
-    given = {"If-Match": if_match, "If-None-Match": if_none_match}
-    headers = {name: form.format(etag) for name, form in given.items() if form is not None}
+    forms = {"If-Match": if_match, "If-None-Match": if_none_match}
+    headers = {name: form.format(etag) for name, form in forms.items() if form is not None}
     status = expected(is_read=name == "GET", if_match=FORMS[if_match], if_none_match=FORMS[if_none_match])
     response = REQUESTS[name](api, session_id, status, headers)
     if status == 412:
@@ -241,7 +241,7 @@ def test_create_with_if_none_match_star_gets_412_if_the_id_is_in_use(api: Api, o
     api.call("POST", "/session", body, 200)
     api.delete(session_id)
     api.call("POST", "/session", body, 201, header)
-    # Without an id of its own no session can be in its place.
+    # Without use_uuid the id is new, so the condition always holds.
     api.call("POST", "/session", {}, 201, header)
     api.call("POST", "/session", None, 201, header)
 
@@ -259,7 +259,7 @@ REFUSING = [(route, header) for route in BELOW_API for header in sorted(BOTH - r
 
 
 def send(api: Api, route: Route, headers: dict[str, str]) -> Response:
-    """A good request on a route, but for its headers."""
+    """A valid request on a route, with more headers."""
     path = route.path.removeprefix(API_PREFIX).format(session_id=api.new({"a": 1}, user="alice"), identifier="alice")
     body = None if route.operation.body is None else b'{"configs":{"b":2}}'
     return api.send(route.method, path, body, headers)
@@ -272,9 +272,9 @@ def unchanged(api: Api) -> bool:
 
 
 def test_only_routes_of_one_session_accept_conditions() -> None:
-    taking = {route.operation.id: route.endpoint.conditions for route in ROUTES if route.endpoint.conditions}
-    of_a_session = ("get_session", "delete_session", "get_configs", "replace_configs", "patch_configs", "copy_session")
-    assert taking == {"create_session": {"If-None-Match"}} | dict.fromkeys(of_a_session, BOTH)
+    accepted = {route.operation.id: route.endpoint.conditions for route in ROUTES if route.endpoint.conditions}
+    session_routes = ("get_session", "delete_session", "get_configs", "replace_configs", "patch_configs", "copy_session")
+    assert accepted == {"create_session": {"If-None-Match"}} | dict.fromkeys(session_routes, BOTH)
 
 
 @pytest.mark.parametrize(("route", "header"), REFUSING, ids=[f"{route.operation.id}-{header}" for route, header in REFUSING])

@@ -33,7 +33,7 @@ def test_put_replaces_any_configs(api: Api, configs: object) -> None:
 
 
 @pytest.mark.parametrize(("before", "changes", "after"), [
-    # RFC 7396 at the top level, where it is a shallow merge
+    # RFC 7396 at the top level: a shallow merge
     ({"a": "b"}, {"a": "c"}, {"a": "c"}),
     ({"a": "b"}, {"b": "c"}, {"a": "b", "b": "c"}),
     ({"a": "b"}, {"a": None}, {}),
@@ -41,15 +41,15 @@ def test_put_replaces_any_configs(api: Api, configs: object) -> None:
     ({"a": ["b"]}, {"a": "c"}, {"a": "c"}),
     ({"a": "c"}, {"a": ["b"]}, {"a": ["b"]}),
     ({"a": [1, 2]}, {"a": {"b": "c"}}, {"a": {"b": "c"}}),
-    # a value is replaced whole, and nulls below the top are kept
+    # a value is replaced as a whole, and nulls below the top level are kept
     ({"a": {"b": "c"}}, {"a": {"b": "d", "c": None}}, {"a": {"b": "d", "c": None}}),
     ({"a": {"b": 1, "c": 2}}, {"a": {"b": 3}}, {"a": {"b": 3}}),
     ({"a": [{"b": "c"}]}, {"a": [None, {"b": None}]}, {"a": [None, {"b": None}]}),
     ({"a": {"bb": {"ccc": 1}}}, {"a": {"bb": {"ccc": None}}}, {"a": {"bb": {"ccc": None}}}),
-    # a null that is stored stays until it is named
+    # a stored null stays until a patch names its key
     ({"e": None}, {"a": 1}, {"e": None, "a": 1}),
     ({"e": None}, {"e": None}, {}),
-    # nothing, and what is not there
+    # empty patches, and absent keys
     ({"a": 1}, {}, {"a": 1}),
     ({}, {}, {}),
     ({"a": 1}, {"zz": None}, {"a": 1}),
@@ -58,7 +58,7 @@ def test_put_replaces_any_configs(api: Api, configs: object) -> None:
     (None, {}, {}),
     (None, {"a": 1}, {"a": 1}),
     (None, {"a": None}, {}),
-    # keys are texts, not paths
+    # keys are strings, not paths
     ({"a": {"b": 1}}, {"a.b": 2}, {"a": {"b": 1}, "a.b": 2}),
     ({"": 1, "a\nb": 2, '"': 3}, {"": None, "a\nb": 4, '"': None}, {"a\nb": 4}),
 ])  # fmt: skip
@@ -111,9 +111,9 @@ def test_a_copy_has_the_same_configs_user_and_flag_and_is_independent(api: Api, 
     copy = copied.data
     assert copy["id"] != source["id"]
     assert copy["created_at"] == copy["updated_at"] > source["created_at"]
-    own = {name: copy[name] for name in ("id", "created_at", "updated_at")}
-    assert copy == source | own | {"revision": 1}
-    # What happens to one does not happen to the other.
+    differing = {name: copy[name] for name in ("id", "created_at", "updated_at")}
+    assert copy == source | differing | {"revision": 1}
+    # Changes of one do not affect the other.
     api.patch(copy["id"], {"only": "copy"})
     api.delete(source["id"])
     assert api.matching({"k": 1}) == api.matching({"only": "copy"}) == api.ids(user="alice") == [copy["id"]]

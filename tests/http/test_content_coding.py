@@ -1,4 +1,4 @@
-"""Nothing is inflated, and a body that was cut off is never taken for a whole one, nor for none."""
+"""No body is decompressed, and a truncated body is never taken for a complete or a missing one."""
 
 import gzip
 import zlib
@@ -61,7 +61,7 @@ def test_identity_and_empty_elements_mean_uncompressed(api: Api, coding: str) ->
 def test_a_refused_body_is_skipped_without_decompression_whatever_the_response(
     api: Api, line: str, key: str, status: int, coding: str
 ) -> None:
-    # Bytes that are not in the coding would be an error, and close the connection, if anything inflated them.
+    # If anything decompressed these bytes, the error would close the connection.
     headers = (
         "Host: x",
         f"Authorization: Bearer {key.format(key=api.key)}",
@@ -74,19 +74,19 @@ def test_a_refused_body_is_skipped_without_decompression_whatever_the_response(
 
 
 LENGTH, CHUNKED = "Content-Length: 19", "Transfer-Encoding: chunked"
-CUT_OFF = {
-    "nothing of it": (LENGTH, b""),
+TRUNCATED = {
+    "no byte": (LENGTH, b""),
     "its first byte": (LENGTH, CREATE[:1]),
     "all but its last byte": (LENGTH, CREATE[:-1]),
-    "a whole document": ("Content-Length: 20", CREATE),
+    "a complete document": ("Content-Length: 20", CREATE),
     "an empty document": ("Content-Length: 3", b"{}"),
     "blanks": ("Content-Length: 3", b"  "),
     "no chunk": (CHUNKED, b""),
-    "a chunk's size": (CHUNKED, b"13"),
-    "a chunk's head": (CHUNKED, b"13\r\n"),
+    "the size of a chunk": (CHUNKED, b"13"),
+    "the first line of a chunk": (CHUNKED, b"13\r\n"),
     "a part of a chunk": (CHUNKED, b"13\r\n" + CREATE[:-1]),
     "a chunk without its end": (CHUNKED, b"13\r\n" + CREATE),
-    "whole chunks": (CHUNKED, b"13\r\n" + CREATE + b"\r\n"),
+    "complete chunks": (CHUNKED, b"13\r\n" + CREATE + b"\r\n"),
     "a part of the last chunk": (CHUNKED, b"13\r\n" + CREATE + b"\r\n0"),
     "the last chunk without its end": (CHUNKED, b"13\r\n" + CREATE + b"\r\n0\r\n"),
     "a part of the trailer": (CHUNKED, b"13\r\n" + CREATE + b"\r\n0\r\nX: y\r\n"),
@@ -95,7 +95,7 @@ CUT_OFF = {
 }
 
 
-@pytest.mark.parametrize(("framing", "sent"), CUT_OFF.values(), ids=CUT_OFF)
+@pytest.mark.parametrize(("framing", "sent"), TRUNCATED.values(), ids=TRUNCATED)
 @pytest.mark.parametrize("coding", ["", "gzip"])
 def test_a_truncated_body_is_refused_on_every_route(api: Api, framing: str, sent: bytes, coding: str) -> None:
     session_id = api.new({"b": 1})

@@ -13,9 +13,9 @@ FIELDS = [
     "id", "project_id", "user_id", "space_id", "disable_task_tracking", "configs", "created_at", "updated_at", "expires_at",
     "revision",
 ]  # fmt: skip
-NO_STRINGS = [b"1", b"0", b"true", b"false", b"[]", b'["a"]', b"{}", b"1.5"]
-NO_BOOLEANS = [b"1", b"0", b'"true"', b'""', b"[]", b"{}"]
-NO_OBJECTS = [b"1", b"0", b'""', b'"{}"', b"true", b"false", b"[]", b"[{}]", b"1.5"]
+NOT_STRINGS = [b"1", b"0", b"true", b"false", b"[]", b'["a"]', b"{}", b"1.5"]
+NOT_BOOLEANS = [b"1", b"0", b'"true"', b'""', b"[]", b"{}"]
+NOT_OBJECTS = [b"1", b"0", b'""', b'"{}"', b"true", b"false", b"[]", b"[{}]", b"1.5"]
 
 
 def test_a_session_has_every_field(api: Api) -> None:
@@ -60,10 +60,10 @@ def test_every_worker_can_read_a_new_session_immediately(api: Api) -> None:
 ])  # fmt: skip
 def test_use_uuid_is_accepted_in_every_spelling_and_made_canonical(api: Api, spelling: str) -> None:
     uuid = str(uuid4())
-    given = spelling.format(u=uuid, U=uuid.upper(), h=uuid.replace("-", ""), H=uuid.replace("-", "").upper())
-    session = api.create(use_uuid=given)
+    text = spelling.format(u=uuid, U=uuid.upper(), h=uuid.replace("-", ""), H=uuid.replace("-", "").upper())
+    session = api.create(use_uuid=text)
     assert session["id"] == uuid
-    in_path = given.replace("{", "%7B").replace("}", "%7D")
+    in_path = text.replace("{", "%7B").replace("}", "%7D")
     assert api.get(in_path).data == session
     assert api.get(in_path.replace(":", "%3A")).data == session
     assert api.call("POST", f"/session/{in_path}/copy").data["old_session_id"] == uuid
@@ -78,15 +78,15 @@ def test_use_uuid_may_be_of_any_version(api: Api, uuid: str) -> None:
     assert api.create(use_uuid=uuid)["id"] == uuid
 
 
-@pytest.mark.parametrize("given", [
+@pytest.mark.parametrize("text", [
     "nope", " ", "0", "0190d1f2-5a3b-4c6d-8e7f-00112233445", "0190d1f2-5a3b-4c6d-8e7f-0011223344556",
     "0190d1f25a3b-4c6d-8e7f-001122334455", "0190d1f2-5a3b-4c6d-8e7f-00112233445g", " 0190d1f2-5a3b-4c6d-8e7f-001122334455",
     "0190d1f2-5a3b-4c6d-8e7f-001122334455\n", "{0190d1f2-5a3b-4c6d-8e7f-001122334455", "{0190d1f25a3b4c6d8e7f001122334455}",
     "urn:uuid:0190d1f25a3b4c6d8e7f001122334455", "urn:uuid:", "uuid:0190d1f2-5a3b-4c6d-8e7f-001122334455",
     "\u0660190d1f2-5a3b-4c6d-8e7f-001122334455",
 ])  # fmt: skip
-def test_an_invalid_use_uuid_gets_400(api: Api, given: str) -> None:
-    response = api.call("POST", "/session", {"use_uuid": given}, 400)
+def test_an_invalid_use_uuid_gets_400(api: Api, text: str) -> None:
+    response = api.call("POST", "/session", {"use_uuid": text}, 400)
     assert response.msg == "invalid UUID format for use_uuid"
     assert api.ids() == []
 
@@ -128,15 +128,15 @@ def test_a_session_of_another_project_with_the_same_id_is_never_returned(api: Ap
     assert api.get(uuid).data == mine
 
 
-@pytest.mark.parametrize(("body", "sentence"), [
-    *((b'{"user":%b}' % value, "user must be a string") for value in NO_STRINGS),
-    *((b'{"use_uuid":%b}' % value, "use_uuid must be a string") for value in NO_STRINGS),
-    *((b'{"disable_task_tracking":%b}' % value, "disable_task_tracking must be true or false") for value in NO_BOOLEANS),
-    *((b'{"configs":%b}' % value, "configs must be a JSON object") for value in NO_OBJECTS),
-    *((value, "the body must be a JSON object") for value in (*NO_OBJECTS, b"null")),
+@pytest.mark.parametrize(("body", "message"), [
+    *((b'{"user":%b}' % value, "user must be a string") for value in NOT_STRINGS),
+    *((b'{"use_uuid":%b}' % value, "use_uuid must be a string") for value in NOT_STRINGS),
+    *((b'{"disable_task_tracking":%b}' % value, "disable_task_tracking must be true or false") for value in NOT_BOOLEANS),
+    *((b'{"configs":%b}' % value, "configs must be a JSON object") for value in NOT_OBJECTS),
+    *((value, "the body must be a JSON object") for value in (*NOT_OBJECTS, b"null")),
 ])  # fmt: skip
-def test_a_member_of_the_wrong_type_gets_400_and_is_named(api: Api, body: bytes, sentence: str) -> None:
-    assert api.call("POST", "/session", body, 400).msg == sentence
+def test_a_member_of_the_wrong_type_gets_400_and_is_named(api: Api, body: bytes, message: str) -> None:
+    assert api.call("POST", "/session", body, 400).msg == message
     assert api.ids() == []
 
 

@@ -1,4 +1,4 @@
-"""What all routes share: the envelope (held by `tests.support.http.check_envelope` on every answer), request ids, routing."""
+"""What all routes share: the envelope (`tests.support.http.check_envelope`, on every response), request ids, routing."""
 
 import http.client
 
@@ -21,20 +21,20 @@ def test_health_and_ready_need_no_key_and_ping_does(
     assert (response.status, response.body) == (200, body)
 
 
-@pytest.mark.parametrize("given", ["a", "A-1_b.c", "trace/span=1+2@host:3", "x" * 128])
-def test_a_safe_request_id_is_echoed(api: Api, given: str) -> None:
-    assert api.send("GET", "/ping", headers={"X-Request-Id": given}).headers["X-Request-Id"] == given
-    assert api.send("GET", f"/session/{ID}", headers={"X-Request-Id": given}).headers["X-Request-Id"] == given
+@pytest.mark.parametrize("request_id", ["a", "A-1_b.c", "trace/span=1+2@host:3", "x" * 128])
+def test_a_safe_request_id_is_echoed(api: Api, request_id: str) -> None:
+    assert api.send("GET", "/ping", headers={"X-Request-Id": request_id}).headers["X-Request-Id"] == request_id
+    assert api.send("GET", f"/session/{ID}", headers={"X-Request-Id": request_id}).headers["X-Request-Id"] == request_id
 
 
-@pytest.mark.parametrize("given", ["x" * 129, "key:sk-ac-x", "a b", "a\tb", 'a"b', "<script>", "ä", "a,b", "{}", "a;b"])
-def test_an_unsafe_request_id_is_replaced(api: Api, given: str) -> None:
+@pytest.mark.parametrize("request_id", ["x" * 129, "key:sk-ac-x", "a b", "a\tb", 'a"b', "<script>", "ä", "a,b", "{}", "a;b"])
+def test_an_unsafe_request_id_is_replaced(api: Api, request_id: str) -> None:
     connection = http.client.HTTPConnection(api.server.origin.removeprefix("http://"))
-    connection.request("GET", "/health", headers={"X-Request-Id": given.encode()})
-    made_up = connection.getresponse().headers["X-Request-Id"]
+    connection.request("GET", "/health", headers={"X-Request-Id": request_id.encode()})
+    generated = connection.getresponse().headers["X-Request-Id"]
     connection.close()
-    assert made_up not in ("", given)
-    assert made_up.isalnum()
+    assert generated not in ("", request_id)
+    assert generated.isalnum()
 
 
 def test_two_requests_have_different_ids(api: Api) -> None:

@@ -1,4 +1,4 @@
-"""The limits on the head of a request, over raw sockets: 414 for its line, 431 for its headers, and what fits is served."""
+"""The limits on the head of a request, over raw sockets: 414 for its line, 431 for its headers; within them it is served."""
 
 import json
 import time
@@ -20,20 +20,20 @@ MANY = "the request has more than 128 headers"
 
 
 def target(size: int) -> str:
-    """A target of so many bytes, with a filter that is one string."""
+    """A target of `size` bytes, with a filter of one string."""
     start, end = "/api/v1/session?filter_by_configs=%7B%22a%22%3A%22", "%22%7D"
     return start + "x" * (size - len(start) - len(end)) + end
 
 
 def fields(total: int, each: int = 1000) -> list[str]:
-    """Header lines which, with those that `head` adds, have `total` bytes, as the service counts them."""
+    """Header lines of about `total` bytes, counted as the service does, with those that `head` adds."""
     lines = [f"X-{number}: ".ljust(each, "y") for number in range(total // (each + 2) + 1)]
     return lines[: total // (each + 2)]
 
 
 @pytest.fixture(params=["one packet", "many packets"])
 def ask(request: pytest.FixtureRequest, api: Api) -> Callable[[bytes], tuple[int, str, str | None]]:
-    """Sends a request, and gives status, sentence and Connection of the one answer."""
+    """Sends a request, and returns status, message and Connection of the one response."""
 
     def whole(sent: bytes) -> tuple[int, str, str | None]:
         (response,) = conversation(api, sent)
@@ -48,7 +48,7 @@ def ask(request: pytest.FixtureRequest, api: Api) -> Callable[[bytes], tuple[int
             connection.settimeout(PATIENCE)
             while part := connection.recv(65536):
                 received += part
-                # An answer that leaves the connection open has no end of its own.
+                # After a response that keeps the connection open, no end of file follows.
                 if b"Connection: close" not in received and received.endswith(b"}"):
                     break
         (response,) = answers_in(received)
@@ -73,19 +73,19 @@ def test_a_longer_request_line_gets_414_naming_filter_and_limit(api: Api, ask: A
 
 
 @pytest.mark.parametrize("line", [PING, f"GET {target(60_000)} HTTP/1.1"])
-@pytest.mark.parametrize(("headers", "sentence"), [
+@pytest.mark.parametrize(("headers", "message"), [
     (["X: " + "y" * (FIELD + 1)], LONG), (["X" * (FIELD + 1) + ": y"], LONG), (["X: " + "y" * 1_000_000], LONG),
     (["X" * 1_000_000 + ": y"], LONG), (["Authorization: " + "y" * 9000], LONG),
     ([f"X-{number}: y" for number in range(FIELDS)], MANY), ([f"X-{number}: y" for number in range(50_000)], MANY),
     (fields(HEAD + 1000), LARGE), (fields(100_000), LARGE), (fields(HEAD + 8000, 8000), LARGE), (fields(900_000, 8000), LARGE),
 ])  # fmt: skip
 def test_headers_that_are_too_large_or_too_many_get_431_naming_the_limit(
-    api: Api, ask: Ask, line: str, headers: list[str], sentence: str
+    api: Api, ask: Ask, line: str, headers: list[str], message: str
 ) -> None:
     status, msg, connection = ask(head(api, line, *headers))
     assert (status, connection) == (431, "close")
-    # Whether the whole or one part of it is refused first is a matter of the packets.
-    assert msg == sentence or (len("".join(headers)) > HEAD and msg in (LARGE, MANY))
+    # Packets decide which limit is exceeded first.
+    assert msg == message or (len("".join(headers)) > HEAD and msg in (LARGE, MANY))
 
 
 @pytest.mark.parametrize("headers", [
@@ -166,6 +166,6 @@ def test_a_filter_of_a_thousand_cjk_characters_works(api: Api) -> None:
     text = "".join(chr(0x4E00 + number) for number in range(1000))
     api.new({"text": text[1:]})
     session_id = api.new({"text": text})
-    for wanted in (json.dumps({"text": text}), json.dumps({"text": text}, ensure_ascii=False)):
-        assert len(quote(wanted)) > 8000
-        assert api.ids(filter_by_configs=wanted) == [session_id]
+    for subset in (json.dumps({"text": text}), json.dumps({"text": text}, ensure_ascii=False)):
+        assert len(quote(subset)) > 8000
+        assert api.ids(filter_by_configs=subset) == [session_id]

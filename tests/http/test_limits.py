@@ -1,4 +1,4 @@
-"""The limits, each on both sides; a refused write changes nothing."""
+"""Each limit on both sides; a refused write changes nothing."""
 
 import itertools
 from collections.abc import Callable, Iterator
@@ -15,7 +15,7 @@ CONFIGS_BYTES, BODY_BYTES, NESTING, KEYS, TERMS = 256 * 1024, 1024 * 1024, 64, 1
 
 @pytest.fixture(scope="module")
 def roomy(serve: Callable[..., Serving]) -> Iterator[Api]:
-    """A server that allows as many index terms as keys; with fewer, the limit on keys is never met."""
+    """A server that allows as many index terms as keys; with fewer, the limit on keys is never reached."""
     api = api_on(serve("--workers", "1", "--max-terms", str(KEYS)))
     yield api
     api.close()
@@ -25,7 +25,7 @@ METHODS = pytest.mark.parametrize("method", ["POST", "PUT", "PATCH"])
 
 
 def write(api: Api, method: str, session_id: str, configs: bytes, status: int) -> str:
-    """Write raw configs: create with the id, replace or merge. Returns the sentence of the answer."""
+    """Write raw configs: create, replace or merge. Returns the message of the response."""
     body = b'{"configs":%b}' % configs
     path = f"/session/{session_id}/configs"
     if method == "POST":
@@ -34,22 +34,22 @@ def write(api: Api, method: str, session_id: str, configs: bytes, status: int) -
 
 
 def stored_size(configs: dict[str, Any]) -> int:
-    """Bytes of the stored form of configs whose values are texts without escapes."""
+    """Bytes of the stored form of configs whose values are strings without escapes."""
     return len("{\n" + ",\n".join(f'"{key}":"{value}"' for key, value in configs.items()) + "\n}")
 
 
-def check_limit(api: Api, method: str, most: bytes, one_over: bytes, status: int, sentence: str) -> None:
-    """`most` can be written and `one_over` cannot, which leaves the session as it was, its index included."""
+def check_limit(api: Api, method: str, largest: bytes, too_large: bytes, status: int, message: str) -> None:
+    """Check that `largest` can be written and `too_large` cannot, and that the latter changes neither session nor index."""
     start = {"start": str(uuid4())}
     session_id = api.new(start)
     before, count = api.get(session_id).raw, len(api.ids())
-    assert write(api, method, session_id, one_over, status) == sentence
+    assert write(api, method, session_id, too_large, status) == message
     assert api.get(session_id).raw == before
     assert api.matching(start) == [session_id]
     assert len(api.ids()) == count
     if method == "PATCH":
         api.put(session_id, {})
-    assert write(api, method, session_id, most, 200) == ""
+    assert write(api, method, session_id, largest, 200) == ""
 
 
 @METHODS
@@ -67,7 +67,7 @@ def test_the_size_counts_after_the_merge(api: Api) -> None:
     assert api.patch(session_id, {"c": "x" * 400}, 413).msg == "configs are larger than 262144 bytes"
     assert api.get(session_id).raw == before
     assert api.matching({"c": "x" * 400}) == []
-    # Room that the same patch makes counts.
+    # What the same patch removes makes room.
     assert list(api.patch(session_id, {"c": "x" * 400, "a": None}).data["configs"]) == ["b", "c"]
 
 

@@ -1,4 +1,4 @@
-"""GET /session: limits, order, cursors, users. Filters have a file of their own."""
+"""GET /session: limits, order, cursors, users. `test_filters` tests the filters."""
 
 import base64
 import random
@@ -81,8 +81,8 @@ def test_a_page_that_ends_with_the_last_session_has_no_cursor(api: Api) -> None:
 
 
 def test_user_selects_sessions_and_an_unknown_user_has_none(crowd: Api) -> None:
-    mine = crowd.ids(user="alice", limit=100)
-    assert len(mine) == 125
+    ids = crowd.ids(user="alice", limit=100)
+    assert len(ids) == 125
     assert crowd.ids(user="", limit=200) == crowd.ids(limit=200)
     for unknown in ("bob", "Alice", "alice ", '"alice"', "*", "x" * 3000, "\0", "😀"):
         assert crowd.page(user=unknown) == {"items": [], "has_more": False}
@@ -141,27 +141,27 @@ def test_an_empty_cursor_means_the_first_page(crowd: Api) -> None:
 def test_paging_lists_every_unchanged_session_once_despite_concurrent_writes(
     api: Api, query: dict[str, str], time_desc: str
 ) -> None:
-    chance = random.Random(7)
-    still = [api.new({"kind": "stays", "n": number}, user="alice") for number in range(40)]
-    restless = [api.new({"kind": "stays", "r": number}, user="alice") for number in range(20)]
-    # Some of the restless lie between those that stand still.
-    still += [api.new({"kind": "stays"}, user="alice") for _ in range(10)]
-    met: list[str] = []
+    source = random.Random(7)
+    stable = [api.new({"kind": "stays", "n": number}, user="alice") for number in range(40)]
+    changing = [api.new({"kind": "stays", "r": number}, user="alice") for number in range(20)]
+    # The changing ones are between the stable ones.
+    stable += [api.new({"kind": "stays"}, user="alice") for _ in range(10)]
+    listed: list[str] = []
     cursor = ""
     while True:
         page = api.page(limit=4, time_desc=time_desc, cursor=cursor, **query)
-        met += [session["id"] for session in page["items"]]
+        listed += [session["id"] for session in page["items"]]
         if not page["has_more"]:
             break
         cursor = page["next_cursor"]
-        api.delete(restless.pop(chance.randrange(len(restless))))
-        api.patch(chance.choice(still), {"patched": chance.random()})
-        api.put(chance.choice(restless), {"kind": chance.choice(["stays", "goes"])})
-        # Newer than all: met by none who walks to the past, and by those who walk to the future only while they come.
-        if len(met) < 30:
+        api.delete(changing.pop(source.randrange(len(changing))))
+        api.patch(source.choice(stable), {"patched": source.random()})
+        api.put(source.choice(changing), {"kind": source.choice(["stays", "goes"])})
+        # Newer than all others: listed in ascending order only, and not for ever.
+        if len(listed) < 30:
             api.new({"kind": "stays"}, user="alice")
-    assert [each for each in met if each in still] == (still if time_desc == "false" else still[::-1])
-    assert len(met) == len(set(met))
+    assert [each for each in listed if each in stable] == (stable if time_desc == "false" else stable[::-1])
+    assert len(listed) == len(set(listed))
 
 
 def test_a_cursor_stays_valid_when_its_session_is_deleted(api: Api) -> None:

@@ -1,4 +1,4 @@
-"""What is not HTTP, over a raw socket: the envelope with 400 all the same, and no traceback (conftest holds the log)."""
+"""Invalid HTTP over a raw socket gets 400 in the envelope and causes no traceback (conftest checks the log)."""
 
 import http.client
 import time
@@ -55,7 +55,7 @@ def test_invalid_chunks_get_400_whenever_they_arrive(api: Api, chunk: bytes) -> 
     assert exchange(api, start + chunk).msg in (NOT_HTTP, BROKEN_BODY)
     for parts in ((start, chunk), (start, b"2\r\n{}\r\n", chunk), (start + b"2\r\n{}\r\n", chunk)):
         response = exchange(api, *parts)
-        # On a busy machine the parts may arrive as one.
+        # On a busy machine the parts may arrive together.
         assert (response.status, response.msg in (NOT_HTTP, BROKEN_BODY)) == (400, True)
     assert api.ids() == []
 
@@ -80,7 +80,7 @@ def test_a_client_that_disconnects_within_its_body_writes_nothing(api: Api) -> N
         with connect(api) as connection:
             connection.sendall(head(api, "POST /api/v1/session HTTP/1.1", header) + body)
             time.sleep(0.1)
-    # Later requests are answered as ever.
+    # Later requests are served.
     assert api.ids() == []
 
 

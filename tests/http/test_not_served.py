@@ -1,4 +1,4 @@
-"""Acontext's calls that are not part of this service: 501 with one sentence, to a good key, before the body is read."""
+"""Acontext's calls that are not part of this service get 501 with one sentence, with a valid key, before the body is read."""
 
 import re
 
@@ -10,7 +10,7 @@ from tests.support.raw_http import connect, head
 ID = "0190d1f2-5a3b-4c6d-8e7f-001122334455"
 SESSION = f"/session/{ID}"
 METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"]
-#: Path, and what its sentence begins with.
+#: Path, and the start of its message.
 CALLS = [
     *((f"{SESSION}/{path}", start) for path, start in (
         ("messages", "messages are"), ("messages/m1/meta", "messages are"), ("events", "events are"), ("task", "tasks are"),
@@ -30,11 +30,11 @@ CALLS = [
 @pytest.mark.parametrize(("path", "start"), CALLS)
 def test_a_call_that_is_not_part_of_this_service_gets_501_with_advice(api: Api, path: str, start: str) -> None:
     pronoun = "them" if start.endswith("are") else "it"
-    sentence = f"{start} not part of this service: it keeps sessions and their configs; call an Acontext server for {pronoun}"
+    message = f"{start} not part of this service: it keeps sessions and their configs; call an Acontext server for {pronoun}"
     for method in METHODS:
         response = api.send(method, path, b"{}" if method in ("POST", "PUT", "PATCH") else None, {"Content-Type": JSON})
         assert response.status == 501
-        assert method == "HEAD" or (response.msg, response.reason) == (sentence, "not_implemented")
+        assert method == "HEAD" or (response.msg, response.reason) == (message, "not_implemented")
 
 
 @pytest.mark.parametrize(("path", "start"), CALLS)

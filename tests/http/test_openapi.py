@@ -1,4 +1,4 @@
-"""The description at /openapi.json: made from the table of routes, and compared with every response of these tests."""
+"""The description at /openapi.json: generated from the table of routes, and compared with every response of these tests."""
 
 import json
 from typing import Any
@@ -56,12 +56,12 @@ def test_the_description_has_the_configured_limits() -> None:
         table = [(route.method, route.path, route.operation) for route in routes.ROUTES]
         return json.loads(openapi.document(table, settings, "1"))["components"]["schemas"]
 
-    told, usual = schemas(Settings(max_user_bytes=7, max_keys=9)), schemas(Settings())
-    assert (told["UserIdentifier"]["maxLength"], told["Configs"]["maxProperties"]) == (7, 9)
-    assert (usual["UserIdentifier"]["maxLength"], usual["Configs"]["maxProperties"]) == (256, 1024)
+    custom, default = schemas(Settings(max_user_bytes=7, max_keys=9)), schemas(Settings())
+    assert (custom["UserIdentifier"]["maxLength"], custom["Configs"]["maxProperties"]) == (7, 9)
+    assert (default["UserIdentifier"]["maxLength"], default["Configs"]["maxProperties"]) == (256, 1024)
 
 
-OWN_ERRORS = [
+ERRORS = [
     ("GET", "/session/{session_id}", "", {}, None, 404), ("GET", "/session/{session_id}", "nope", {}, None, 400),
     ("DELETE", "/session/{session_id}", "", {"If-Match": "*"}, None, 412),
     ("PUT", "/session/{session_id}/configs", "", {"If-Match": '"1-1"'}, b'{"configs":{}}', 412),
@@ -72,7 +72,7 @@ OWN_ERRORS = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("method", "path", "session_id", "headers", "body", "status"), OWN_ERRORS)
+@pytest.mark.parametrize(("method", "path", "session_id", "headers", "body", "status"), ERRORS)
 def test_errors_have_the_described_status(
     api: Api, described: Description, method: str, path: str, session_id: str, headers: dict[str, str], body: bytes | None,
     status: int,
@@ -82,18 +82,18 @@ def test_errors_have_the_described_status(
 
 
 def test_an_undescribed_response_would_be_noticed(described: Description) -> None:
-    good = json.dumps({"code": 0, "msg": "ok"}).encode()
+    valid = json.dumps({"code": 0, "msg": "ok"}).encode()
     headers = {"X-Request-Id": "x"}
-    described.check("GET", "/health", 200, headers, good)
-    for target, status, given, raw in (
-        ("/health", 200, {}, good),  # a header is missing
-        ("/health", 201, headers, good),  # another status
+    described.check("GET", "/health", 200, headers, valid)
+    for target, status, response_headers, raw in (
+        ("/health", 200, {}, valid),  # a header is missing
+        ("/health", 201, headers, valid),  # another status
         ("/health", 404, headers, b'{"code":404,"msg":"no"}'),  # a known path
-        ("/nope", 200, headers, good),  # an unknown path
+        ("/nope", 200, headers, valid),  # an unknown path
         ("/nope", 404, headers, b'{"code":404}'),  # not the envelope
         ("/health", 200, headers, b'{"code":0,"msg":"ok","more":1}'),  # a member that is not described
         ("/health", 200, headers, b'{"code":0,"msg":"well"}'),
         (f"/api/v1/session/{ID}", 304, headers | {"ETag": '"1-1"'}, b"{}"),  # a body where there is none
     ):
         with pytest.raises((AssertionError, jsonschema_rs.ValidationError)):
-            described.check("GET", target, status, given, raw)
+            described.check("GET", target, status, response_headers, raw)

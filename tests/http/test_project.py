@@ -1,4 +1,4 @@
-"""The project's own configs."""
+"""The configs of the project itself."""
 
 import json
 
@@ -42,16 +42,16 @@ def test_numbers_and_order_are_kept(api: Api) -> None:
 
 def test_a_write_over_a_limit_is_refused_and_changes_nothing(api: Api) -> None:
     api.call("PATCH", PATH, {"a": 1})
-    most = {f"k{number}": 1 for number in range(1023)}
-    assert len(api.call("PATCH", PATH, most).data) == 1024
-    for changes, status, sentence in (
+    full = {f"k{number}": 1 for number in range(1023)}
+    assert len(api.call("PATCH", PATH, full).data) == 1024
+    for changes, status, message in (
         ({"one": 1}, 413, "configs have more than 1024 top-level keys"),
         ({f"x{number}": 1 for number in range(1025)}, 413, "configs have more than 1024 top-level keys"),
         ({"a": "x" * 262_144}, 413, "configs are larger than 262144 bytes"),
         (b'{"a":' + b"[" * 64 + b"]" * 64 + b"}", 400, "the JSON is nested deeper than 64 levels"),
     ):
-        assert api.call("PATCH", PATH, changes, status).msg == sentence
-    assert api.call("GET", PATH).data == {"a": 1} | most
+        assert api.call("PATCH", PATH, changes, status).msg == message
+    assert api.call("GET", PATH).data == {"a": 1} | full
 
 
 @pytest.mark.parametrize("name", ["task_success_criteria", "task_failure_criteria"])
@@ -71,7 +71,7 @@ def test_criteria_that_the_sdks_cannot_read_get_400_and_change_nothing(api: Api,
         response = api.call("PATCH", PATH, b'{"b":1,"%b":%b}' % (spelling.encode(), bad), 400)
         assert response.msg == f"{name} must be null or a string of at most 2000 bytes"
     assert api.call("GET", PATH).data == {name: "as it was"}
-    # Elsewhere the name means nothing.
+    # In sessions and deeper levels the name has no meaning.
     api.new({name: json.loads(bad)})
     api.call("PATCH", PATH, b'{"x":{"%b":%b}}' % (name.encode(), bad))
 

@@ -1,4 +1,4 @@
-"""Query parameters: decoded, and refused where the route does not know them. A mistyped filter must not list everything."""
+"""Query parameters are decoded, and unknown ones are refused: a misspelt filter must not list everything."""
 
 import json
 from urllib.parse import quote
@@ -28,9 +28,9 @@ def every_octet(text: str) -> str:
 def test_names_and_values_are_percent_decoded(api: Api, name: str, encode: object) -> None:
     assert callable(encode)
     api.new({"a": "b c"})
-    wanted = api.new({"a": "d e+é"})
+    expected = api.new({"a": "d e+é"})
     response = api.send("GET", f"/session?{name}={encode(json.dumps({'a': 'd e+é'}))}")
-    assert [session["id"] for session in response.data["items"]] == [wanted]
+    assert [session["id"] for session in response.data["items"]] == [expected]
 
 
 @pytest.mark.parametrize(("query", "name"), [
@@ -76,7 +76,7 @@ def test_the_number_of_pairs_is_limited(api: Api) -> None:
 
 
 def send(api: Api, route: Route, query: str) -> tuple[int, str]:
-    """Status and sentence of a good request on a route, with a query."""
+    """Status and message of a valid request on a route, with a query."""
     path = route.path.removeprefix(API_PREFIX).format(session_id=api.new({"a": 1}, user="alice"), identifier="alice")
     body = None if route.operation.body is None else b'{"configs":{"b":2}}'
     response = api.send(route.method, f"{path}?{query}", body)

@@ -1,4 +1,4 @@
-"""`reason`, the word by which programs tell errors apart: on every error (`tests.support.http`), and in the description."""
+"""`reason`, the word by which programs distinguish errors: on every error (`tests.support.http`), and in the description."""
 
 import inspect
 from typing import Any
@@ -29,7 +29,7 @@ LARGE = b'{"configs":{"a":"%b"}}' % (b"x" * 300_000)
 KEYS = b'{"configs":{%b}}' % b",".join(b'"k%d":1' % number for number in range(1025))
 TERMS = b'{"configs":{%b}}' % b",".join(b'"k%d":[%b]' % (key, b",".join(b"%d" % n for n in range(64))) for key in range(65))
 
-#: What the contract names; classes for those that are missing in `errors` come with what raises them.
+#: The reasons that the contract names.
 CONTRACT = {
     "bad_request", "unauthorized", "session_not_found", "user_not_found", "route_not_found", "method_not_allowed",
     "request_timeout", "stored_configs_corrupt", "precondition_failed", "configs_too_large", "body_too_large", "uri_too_long",
@@ -72,7 +72,7 @@ def test_an_error_has_its_reason(
 
 def all_errors() -> list[type[ServiceError]]:
     classes = (each for _, each in inspect.getmembers(errors, inspect.isclass) if issubclass(each, ServiceError))
-    return [each for each in classes if each not in (NotFound, TooLarge)]  # which only have subclasses
+    return [each for each in classes if each not in (NotFound, TooLarge)]  # never raised themselves
 
 
 def test_every_error_that_a_client_can_get_has_a_distinct_reason() -> None:
@@ -82,7 +82,7 @@ def test_every_error_that_a_client_can_get_has_a_distinct_reason() -> None:
     assert set(words) <= CONTRACT
     inheriting = {each for each in all_errors() if "reason" not in vars(each)}
     assert inheriting == {
-        ProjectNotFound, StartupError, OutputError,  # of commands only
+        ProjectNotFound, StartupError, OutputError,  # only in commands
         StoreDamaged, StateIncomplete, LayoutChanged, ProjectFull,  # an unavailable and a full store
         ClientGone,  # nobody reads it
     }  # fmt: skip

@@ -1,4 +1,4 @@
-"""Clients that stop half way, end their side early, take nothing, or only hold connections: nobody else waits for them."""
+"""Clients that stop midway, close their sending side early, read nothing, or stay idle: no other client waits for them."""
 
 import contextlib
 import resource
@@ -15,13 +15,13 @@ from tests.support.server import PATIENCE, Serving, until
 
 POST = "POST /api/v1/session HTTP/1.1"
 PING = "GET /api/v1/ping HTTP/1.1"
-#: Seconds of patience of the hasty server; connections and requests in hand of the small one.
+#: The client timeout of the hasty server, in seconds; the limits on connections and requests in flight of the small one.
 TIMEOUT, CONNECTIONS, IN_FLIGHT = 0.5, 20, 4
 
 
 @pytest.fixture(scope="module")
 def hasty(serve: Callable[..., Serving]) -> Iterator[Api]:
-    """A server that does not wait for its clients for long."""
+    """A server with a short client timeout."""
     api = api_on(serve("--workers", "1", "--client-timeout", str(TIMEOUT)))
     yield api
     api.close()
@@ -29,19 +29,19 @@ def hasty(serve: Callable[..., Serving]) -> Iterator[Api]:
 
 @pytest.fixture(scope="module")
 def small(serve: Callable[..., Serving]) -> Iterator[Api]:
-    """A server that has room for few."""
+    """A server with few connections and requests in flight."""
     api = api_on(serve("--workers", "1", "--max-connections", str(CONNECTIONS), "--max-in-flight", str(IN_FLIGHT)))
     yield api
     api.close()
 
 
 def served(api: Api) -> bool:
-    """Whether a request on a new connection is answered."""
+    """Whether a request on a new connection is served."""
     return [response.status for response in conversation(api, head(api, PING))] == [200]
 
 
 def rest_of(connection: socket.socket) -> bytes:
-    """All that comes until the server closes the connection."""
+    """All bytes until the server closes the connection."""
     received = bytearray()
     with contextlib.suppress(ConnectionError):
         while part := connection.recv(65536):
@@ -62,7 +62,7 @@ def waiting(api: Api, *headers: str) -> socket.socket:
     "{chunked}2\r\n{{}}\r\n",
 ])  # fmt: skip
 def test_an_incomplete_request_gets_408_and_closes_the_connection(hasty: Api, part: str) -> None:
-    length, chunked = (head(hasty, POST, way).decode() for way in ("Content-Length: 200", "Transfer-Encoding: chunked"))
+    length, chunked = (head(hasty, POST, framing).decode() for framing in ("Content-Length: 200", "Transfer-Encoding: chunked"))
     with connect(hasty) as connection:
         connection.sendall(part.format(head=length, chunked=chunked).encode())
         (response,) = answers_in(rest_of(connection))
@@ -136,21 +136,21 @@ def test_a_client_that_does_not_read_its_response_is_disconnected(hasty: Api) ->
 def test_over_the_connection_limit_the_longest_idle_connection_is_closed(small: Api) -> None:
     small.close()
     with contextlib.ExitStack() as stack:
-        silent = [stack.enter_context(connect(small)) for _ in range(CONNECTIONS)]
-        # The first has been heard of last.
-        for connection in [*silent[1:], silent[0]]:
+        idle = [stack.enter_context(connect(small)) for _ in range(CONNECTIONS)]
+        # The first one sends the last request.
+        for connection in [*idle[1:], idle[0]]:
             connection.sendall(head(small, PING))
             assert answer_on(connection).status == 200
         assert served(small)
-        assert silent[1].recv(1) == b""
-        for connection in (*silent[2:], silent[0]):
+        assert idle[1].recv(1) == b""
+        for connection in (*idle[2:], idle[0]):
             connection.sendall(head(small, PING))
             assert answer_on(connection).status == 200
 
 
 @contextlib.contextmanager
 def all_busy(small: Api) -> Iterator[None]:
-    """A server whose connections all wait for the rest of a body; each is answered at the end."""
+    """All connections of the server wait for the rest of a body; each gets its response at the end."""
     small.close()
     with contextlib.ExitStack() as stack:
         busy = [stack.enter_context(waiting(small, "Content-Length: 2")) for _ in range(CONNECTIONS)]
@@ -171,7 +171,7 @@ def test_with_all_connections_busy_health_is_served_and_any_other_request_gets_5
             assert (start, response.status, response.headers["Connection"]) == (start, status, "close")
             if status == 503:
                 assert response.headers["Retry-After"] == "1"
-        # Only the first request of such a connection is answered.
+        # Only the first request of such a connection is served.
         assert [response.status for response in conversation(small, head(small, "GET /health HTTP/1.1") * 2)] == [200]
 
 
@@ -242,7 +242,7 @@ def test_a_thousand_idle_connections_do_not_affect_others(api: Api) -> None:
         for _ in range(10):
             assert served(api)
             api.patch(session_id, {"a": 2})
-        # Those that were answered are as good as new.
+        # Connections with earlier responses still work.
         for connection in idle[2 :: len(parts)]:
             connection.sendall(head(api, PING))
             assert answer_on(connection).status == 200

@@ -36,11 +36,11 @@ def test_every_identifier_works_percent_encoded_and_means_only_itself(api: Api) 
         assert sessions_count(api, name) == 2
         assert api.ids(user=name) == api.ids(user=name, filter_by_configs="{}") == ids[name]
         assert api.matching({"n": 1}, user=name) == ids[name][:1]
-    left = list(NAMES)
-    while left:
-        name = left.pop()
+    remaining = list(NAMES)
+    while remaining:
+        name = remaining.pop()
         assert api.call("DELETE", user_path(name)).raw == b'{"code":0,"msg":""}'
-        assert names(api) == left
+        assert names(api) == remaining
         api.call("GET", user_path(name) + "/resources", status=404)
         for session_id in ids[name]:
             api.get(session_id, 404)
@@ -110,8 +110,8 @@ def test_a_page_has_at_most_200_users_and_the_pages_together_list_all(api: Api) 
         assert ([user["identifier"] for user in page["items"]], page["has_more"]) == (everyone[:200], True)
         assert names(api, cursor=page["next_cursor"], **query) == everyone[200:]
     for limit in (50, 0):
-        for time_desc, wanted in (("false", everyone), ("true", everyone[::-1])):
-            assert pages(api, limit=limit, time_desc=time_desc) == wanted
+        for time_desc, expected in (("false", everyone), ("true", everyone[::-1])):
+            assert pages(api, limit=limit, time_desc=time_desc) == expected
 
 
 def pages(api: Api, **query: object) -> list[str]:
@@ -135,13 +135,13 @@ def test_paging_through_users_continues_after_a_deletion(api: Api) -> None:
     assert names(api, cursor=cursor) == ["c", "e", "f", "g"]
 
 
-@pytest.mark.parametrize(("query", "sentence"), [
+@pytest.mark.parametrize(("query", "message"), [
     *(({"limit": limit}, "limit must be a whole number from 0 to 200") for limit in (-1, 201, "abc", "1.5", "+1")),
     *(({"time_desc": text}, "time_desc must be true or false") for text in ("yes", "2")),
     *(({"cursor": text}, "cursor is not one that this list gave") for text in ("x", "!", "dQ", "dXg", "dTEu", "czE", LONG)),
 ])  # fmt: skip
-def test_invalid_parameters_of_the_user_list_get_400(api: Api, query: dict[str, object], sentence: str) -> None:
-    assert api.call("GET", "/user/ls", status=400, query=query).msg == sentence
+def test_invalid_parameters_of_the_user_list_get_400(api: Api, query: dict[str, object], message: str) -> None:
+    assert api.call("GET", "/user/ls", status=400, query=query).msg == message
 
 
 def test_deleting_a_user_deletes_all_their_sessions_and_no_others(api: Api) -> None:

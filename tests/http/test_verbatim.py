@@ -1,4 +1,4 @@
-"""Configs come back as they were sent: the same digits, the same order, whatever the keys."""
+"""Configs are returned as they were sent: the same digits, the same order, whatever the keys."""
 
 import pytest
 
@@ -22,7 +22,7 @@ DOCUMENTS = [
 @pytest.mark.parametrize("configs", DOCUMENTS)
 def test_every_write_and_read_keeps_the_bytes_of_configs(api: Api, configs: bytes) -> None:
     def line_form(raw: bytes) -> bytes:
-        """The stored form without its line breaks, which lie between members only."""
+        """The stored form without its line breaks, which are only between members."""
         assert raw.startswith(b"{\n")
         assert raw.endswith(b"\n}")
         return raw.replace(b"\n", b"")
