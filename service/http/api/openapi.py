@@ -96,8 +96,9 @@ get 404, unsupported methods 405, and Acontext's other calls 501. Below /api/v1,
 class Operation:
     """What one route accepts and returns.
 
-    `responses` has a schema of the whole body for each status of success; `errors` are those beyond the ones that follow from
-    what the route accepts. The responses of a route with `etag` have one; `body` is the schema of the request body.
+    `responses` has a schema of the whole body for each status of success; `errors` are those in addition to the ones
+    that follow from key, body and conditions. The responses of a route with `etag` have an ETag. `body` is the schema of the
+    request body.
     """
 
     id: str

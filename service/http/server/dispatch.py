@@ -131,7 +131,7 @@ class Dispatch:
     def _route(
         self, request: web.BaseRequest, path: str, raw_query: str, ticket: Ticket, project_store: ProjectStore | None
     ) -> Awaitable[Response]:
-        """Call the handler, once query and conditions are known to be what its route accepts."""
+        """Check that the route accepts the query and the conditions, and call its handler."""
         method = request.method
         endpoint, parameter = self._router.find(method, path)
         if project_store is None:

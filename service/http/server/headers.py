@@ -18,8 +18,8 @@ _SAFE_ID = re.compile(r"(?!.*sk-ac-)[A-Za-z0-9._:/+=@-]{1,128}", re.ASCII)  # an
 
 def request_id(headers: Mapping[str, str]) -> str:
     """The X-Request-Id of a request, or a new id if it has none or one that is not safe to log."""
-    given = headers.get("X-Request-Id")
-    return given if given is not None and _SAFE_ID.fullmatch(given) else f"{getrandbits(128):032x}"
+    text = headers.get("X-Request-Id")
+    return text if text is not None and _SAFE_ID.fullmatch(text) else f"{getrandbits(128):032x}"
 
 
 def authorization(headers: Headers) -> str:

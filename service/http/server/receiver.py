@@ -57,7 +57,7 @@ class Receiver(Connection, BufferingConnection):
         self._tail = b""  # the last bytes received, up to three
         self._unparsed = b""  # received while the parser was paused
         self._head_bytes = 0  # received of an incomplete head
-        self._behind_body = 0  # bytes of the current body's parts that its stream did not get
+        self._behind_body = 0  # bytes received that the body's stream has not: framing, or the next head
         self._refused = False  # the input is not HTTP, or too large; the rest of it is dropped
         self._buffering_since = 0.0  # when the connection began to buffer what it buffers
         self._unanswered = UnansweredBytes()
