@@ -5,22 +5,24 @@ import pytest
 from service.redis_client.client import RedisClient
 from tests.store import test_listing
 from tests.support.filling import TIMEOUT
-from tests.support.machine import try_out
+from tests.support.state_machine import StoreMachine, run_random_operations
 from tests.support.topology_servers import Cluster, Sentinels
 
 
 def test_after_random_operations_on_a_cluster_the_store_matches_the_model(cluster: Cluster) -> None:
-    try_out(lambda: RedisClient.open(cluster.url, timeout=TIMEOUT), partitions=16, block_size=4, examples=5, steps=40)
+    def machine() -> StoreMachine:
+        return StoreMachine(lambda: RedisClient.open(cluster.url, timeout=TIMEOUT), 16, 4)
+
+    run_random_operations(machine, examples=5, steps=40)
 
 
-def test_after_random_operations_behind_sentinels_with_min_replicas_the_store_matches_the_model(sentinels: Sentinels) -> None:
-    try_out(
-        lambda: RedisClient.open(sentinels.url, timeout=TIMEOUT, min_replicas=2),
-        partitions=1,
-        block_size=4,
-        examples=5,
-        steps=40,
-    )
+def test_after_random_operations_behind_sentinels_with_min_replicas_the_store_matches_the_model(
+    sentinels: Sentinels,
+) -> None:
+    def machine() -> StoreMachine:
+        return StoreMachine(lambda: RedisClient.open(sentinels.url, timeout=TIMEOUT, min_replicas=2), 1, 4)
+
+    run_random_operations(machine, examples=5, steps=40)
 
 
 @pytest.mark.parametrize("partitions", [1, 16, 64])
