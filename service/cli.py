@@ -61,9 +61,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status; an error of ours is one line on standard error and status 1."""
     words = list(sys.argv[1:] if argv is None else argv)
     name = next((word for word in words if not word.startswith("-")), "")
-    own, rest = _split(words) if name == "redis-cli" else (words, [])
+    own_words, rest = _split(words) if name == "redis-cli" else (words, [])
     parser, module = _parser(name)
-    arguments = parser.parse_args(own)
+    arguments = parser.parse_args(own_words)
     if rest:
         arguments.rest = rest
     if module is None:
@@ -122,7 +122,7 @@ def _settings(command: Command, arguments: Namespace) -> Settings:
         return settings
     from service.process import data_dir
 
-    return data_dir.running(settings, needs_key_secret=command.needs_key_secret)
+    return data_dir.with_running_redis(settings, needs_key_secret=command.needs_key_secret)
 
 
 def _split(words: list[str]) -> tuple[list[str], list[str]]:

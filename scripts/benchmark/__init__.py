@@ -1,7 +1,7 @@
-"""The benchmark behind `scripts/bench`: the service beside what people use instead, in one run on one machine.
+"""The benchmark behind `scripts/bench`: the service against what people use instead, in one run on one host.
 
-targets, statistics, dataset, report, plot    pure: the rows and their targets, the sessions, the table and the plot
-tools, processes, peers/                      what is started: the service, its peers, and what Debian brings
-load, load.lua, filling                       what is done to them: requests from wrk, one at a time, and bulk loading
-bench, rows_*                                 the measurements
+targets                              every row with its target and the function that measures it
+run, rows/                           the measurements, and what they share
+servers/, load/, filling, tools      what is started, what sends the requests, what loads the stores
+statistics, dataset, report, host    the arithmetic, the sessions and filters, the table, the versions
 """

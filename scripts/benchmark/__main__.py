@@ -1,4 +1,4 @@
-"""`python -m scripts.benchmark`: run the rows, print the table, write results.md, results.svg and results.json."""
+"""`python -m scripts.benchmark`: measure the rows, print the table, write results.md and results.json."""
 
 import json
 import signal
@@ -7,86 +7,58 @@ import sys
 import tempfile
 import time
 from argparse import ArgumentParser, Namespace
-from collections.abc import Callable
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, replace
 from pathlib import Path
+from shutil import rmtree
 from types import FrameType
 
-from scripts.benchmark import (
-    plot,
-    report,
-    rows_costs,
-    rows_lists,
-    rows_overload,
-    rows_owner,
-    rows_partitions,
-    rows_requests,
-    tools,
-)
-from scripts.benchmark.bench import Bench, Options
-from scripts.benchmark.machine import machine
-from scripts.benchmark.processes import remove
-from scripts.benchmark.targets import GROUPS
+from scripts.benchmark import host, report, tools
+from scripts.benchmark.run import Bench, Options
+from scripts.benchmark.statistics import PageTimes, Result
+from scripts.benchmark.targets import AGAINST, GROUPS, WHOLE_RUN, Group
 from scripts.lib.program import ROOT, Failed
 
-QUICK = Options(
-    rounds=3, seconds=1.0, list_seconds=0.02, sessions=20_000, default_sessions=20_000, redis_requests=20_000, warm=False
+_QUICK = Options(
+    rounds=3, seconds=1.0, list_seconds=0.02, sessions=20_000, default_sessions=20_000, redis_requests=20_000, warm_up=False
 )
 
-MEASURES: dict[str, Callable[[Bench], None]] = {
-    "get": rows_requests.get,
-    "latency": rows_requests.latency,
-    "webdis": rows_requests.webdis,
-    "patch": rows_requests.patch,
-    "owner": rows_owner.owner,
-    "post": rows_requests.post,
-    "304": rows_requests.not_modified,
-    "overload": rows_overload.overload,
-    "footprint": rows_costs.footprint,
-    "hold": rows_costs.hold,
-    "listing": rows_lists.listing,
-    "growth": rows_lists.growth,
-    "memory": rows_lists.memory,
-    "p99": rows_requests.p99,
-    "partitions": rows_partitions.partitions,
-}
 
-
-def arguments() -> Namespace:
-    """The command line."""
-    parser = ArgumentParser(prog="scripts/bench", description="The service beside what people use instead.")
-    parser.add_argument("--quick", action="store_true", help="less than two minutes: 20,000 sessions, short rounds")
-    parser.add_argument("--only", action="append", choices=GROUPS, metavar="NAME", help=f"only these: {', '.join(GROUPS)}")
-    parser.add_argument("--out", type=Path, default=ROOT / "bench-out", metavar="DIR", help="where the results go")
+def parse_arguments() -> Namespace:
+    """Parse the command line."""
+    names = [group.name for group in GROUPS]
+    parser = ArgumentParser(prog="scripts/bench", description="Measure the service against what people use instead.")
+    parser.add_argument("--quick", action="store_true", help="20,000 sessions and short rounds: a few minutes")
+    parser.add_argument("--only", action="append", choices=names, metavar="NAME", help=f"only these: {', '.join(names)}")
+    parser.add_argument(
+        "--against", type=Path, metavar="CHECKOUT", help="measure only GET and PATCH, in turn with the code in another checkout"
+    )
+    parser.add_argument("--out", type=Path, default=ROOT / "bench-out", metavar="DIR", help="where to write the results")
     parser.add_argument("--rounds", type=int, help="rounds of each comparison")
-    parser.add_argument("--sessions", type=int, help="sessions of the large store")
-    return parser.parse_args()
+    parser.add_argument("--sessions", type=int, help="sessions in the large store")
+    arguments = parser.parse_args()
+    if arguments.against and not (arguments.against / "service").is_dir():
+        parser.error(f"{arguments.against} is not a checkout of this project")
+    return arguments
 
 
 def main() -> int:
-    """Run; 0 once everything is measured, whether or not targets are met."""
-    given = arguments()
-    options = QUICK if given.quick else Options()
-    options = replace(options, rounds=given.rounds or options.rounds, sessions=given.sessions or options.sessions)
-    groups = [group for group in GROUPS if not given.only or group in given.only]
+    """Run; 0 when everything was measured, whether or not targets are met."""
+    arguments = parse_arguments()
+    options = _QUICK if arguments.quick else Options()
+    options = replace(
+        options,
+        rounds=arguments.rounds or options.rounds,
+        sessions=arguments.sessions or options.sessions,
+        other_checkout=arguments.against and arguments.against.resolve(),
+    )
+    groups = [group for group in GROUPS if not arguments.only or group.name in arguments.only]
     signal.signal(signal.SIGTERM, _interrupt)
-    started = time.monotonic()
     try:
-        tools.ensure(groups)
-        with ExitStack() as stack:
-            home = Path(tempfile.mkdtemp(prefix="scc-bench-"))
-            stack.callback(remove, home)
-            home.chmod(0o711)  # Postgres runs as another user.
-            bench = Bench(options, home, stack)
-            for group in groups:
-                bench.say(f"[{time.monotonic() - started:4.0f} s] {group}")
-                MEASURES[group](bench)
-            rows_costs.longest_hold(bench)
-            _write(bench, given.out, time.monotonic() - started)
-            bench.say("stopping")
+        _run(options, [AGAINST] if arguments.against else [*groups, WHOLE_RUN], arguments.out)
     except KeyboardInterrupt:
-        sys.stderr.write("interrupted; everything that was started is stopped\n")
+        sys.stderr.write("interrupted; all servers are stopped\n")
         return 130
     except (tools.Missing, Failed) as error:
         sys.stderr.write(f"{error}\n")
@@ -101,28 +73,51 @@ def _interrupt(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - 
     raise KeyboardInterrupt
 
 
-def _write(bench: Bench, directory: Path, seconds: float) -> None:
-    about = machine() | {
-        "sessions": f"{bench.options.sessions:,}",
-        "rounds": str(bench.options.rounds),
+def _run(options: Options, groups: Sequence[Group], directory: Path) -> None:
+    start = time.monotonic()
+    tools.ensure({"wrk", "redis-server"}.union(*(group.programs for group in groups)))
+    with ExitStack() as stack:
+        home = Path(tempfile.mkdtemp(prefix="scc-bench-"))
+        stack.callback(rmtree, home, ignore_errors=True)
+        home.chmod(0o711)  # Postgres runs as another user
+        bench = Bench(options, home, stack)
+        results: list[Result] = []
+        for group in groups:
+            bench.say(f"[{time.monotonic() - start:4.0f} s] {group.name}")
+            for result in group.results(bench):
+                results.append(result)
+                bench.say(report.result_line(result))
+        _write(bench, results, directory, time.monotonic() - start)
+        bench.say("stopping the servers")
+
+
+def _write(bench: Bench, results: Sequence[Result], directory: Path, seconds: float) -> None:
+    options = bench.options
+    about = host.describe() | {
+        "sessions": f"{options.sessions:,}",
+        "rounds": str(options.rounds),
         "run": f"{seconds / 60:.1f} min",
     }
-    cells = bench.details.get("lists")
-    lists = cells if isinstance(cells, list) else []
-    text = report.markdown(bench.results, bench.details, bench.holds, about)
+    if options.other_checkout:
+        about["other checkout"] = host.commit(options.other_checkout)
+    text = report.markdown(results, bench.details, bench.slow_commands, about)
     directory.mkdir(parents=True, exist_ok=True)
     (directory / "results.md").write_text(text, encoding="utf-8")
-    (directory / "results.svg").write_text(plot.svg(bench.results, lists), encoding="utf-8")
     raw = {
         "about": about,
-        "results": [asdict(result) | {"met": result.met} for result in bench.results],
-        "details": bench.details | {"lists": rows_lists.as_json(lists)},
-        "holds": [asdict(hold) for hold in bench.holds],
-        "quiet holds": bench.quiet_holds,
+        "results": [{"name": one.row.name} | asdict(one.measurement) | {"met": one.met} for one in results],
+        "details": bench.details,
+        "holds": [asdict(one) for one in bench.slow_commands],
+        "quiet holds": bench.script_times,
     }
-    (directory / "results.json").write_text(json.dumps(raw, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    text_of_raw = json.dumps(raw, indent=1, ensure_ascii=False, default=_page_times)
+    (directory / "results.json").write_text(text_of_raw + "\n", encoding="utf-8")
     sys.stdout.write(text)
-    sys.stderr.write(f"written to {directory}\n")
+    sys.stderr.write(f"wrote the results to {directory}\n")
+
+
+def _page_times(times: PageTimes) -> dict[str, object]:
+    return asdict(times) | {"ratio": times.ratio}
 
 
 if __name__ == "__main__":

@@ -1,4 +1,7 @@
-"""Loading many sessions: ours by the store's CREATE script, many calls a round trip, from two processes; Postgres by COPY."""
+"""Loading many sessions: into our store by its own script, many calls a round trip from two processes; into Postgres by COPY.
+
+The functions `create_call` and `patch_call` are the only ones in the benchmark that call the store's scripts.
+"""
 
 import asyncio
 import os
@@ -9,13 +12,11 @@ from datetime import UTC, datetime, timedelta
 from multiprocessing import get_context
 from typing import NoReturn
 
-import asyncpg
 import orjson
 from tqdm import tqdm
 
-from scripts.benchmark.dataset import CHUNK, DataSet
-from scripts.benchmark.peers import postgres as peer
-from scripts.benchmark.processes import Postgres
+from scripts.benchmark.dataset import CHUNK, Configs, DataSet
+from scripts.benchmark.servers.postgres import INDEXES, PROJECT, SCHEMA, Postgres
 from service.configs.document import document
 from service.configs.limits import Limits
 from service.redis_client.client import RedisClient
@@ -25,7 +26,7 @@ from service.store.projects import Registry
 from service.store.script_calls import StatusReply
 from service.store.scripts import Call, run_many
 
-PROCESSES = 2
+_PROCESSES = 2
 _CALLS = 250  # a round trip
 _TIMEOUT = 60.0  # seconds
 _PROJECT = "default"
@@ -33,13 +34,51 @@ _LIMITS = Limits()
 _EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
 
 
+def create_call(partition: Partition, session_id: str, configs: Configs) -> Call[StatusReply]:
+    """A call that creates a session."""
+    raw = orjson.dumps(configs)
+    parsed = document(configs, raw, _LIMITS)
+    return script_calls.create(
+        session=partition.session(session_id),
+        sessions=partition.sessions,
+        state=partition.state,
+        partition=partition.arguments,
+        session_id=session_id,
+        configs=parsed.configs,
+        terms=parsed.terms,
+        user="",
+        disable_task_tracking=0,
+        ttl=0,
+        conditions="",
+        max_sessions=0,
+    )
+
+
+def patch_call(partition: Partition, session_id: str, changes: Configs) -> Call[StatusReply]:
+    """A call that merges `changes` into a session's configs."""
+    return script_calls.patch(
+        session=partition.session(session_id),
+        partition=partition.arguments,
+        conditions="",
+        ttl="",
+        max_bytes=_LIMITS.max_configs_bytes,
+        max_keys=_LIMITS.max_keys,
+        max_terms=_LIMITS.max_terms,
+        members=[
+            part
+            for member in document(changes, orjson.dumps(changes), _LIMITS).members
+            for part in (member.key, member.value, member.terms)
+        ],
+    )
+
+
 def fill_redis(url: str, data: DataSet, label: str, partitions: int = 1) -> None:
-    """Create all sessions of `data` in project `default` of the store at `url`, which has so many partitions."""
-    owner = asyncio.run(_owned(url, partitions))
+    """Create all sessions of `data` in project `default` of the store at `url`, which has `partitions` partitions."""
+    owner = asyncio.run(_create_project(url, partitions))
     context = get_context("spawn")
     with (
         tqdm(total=data.total, desc=label, unit=" sessions", leave=False) as progress,
-        ProcessPoolExecutor(PROCESSES, mp_context=context, initializer=_stand_back) as pool,
+        ProcessPoolExecutor(_PROCESSES, mp_context=context, initializer=_initialize_process) as pool,
     ):
         chunks = [pool.submit(_fill_chunk, url, data, first, owner) for first in range(0, data.total, CHUNK)]
         try:
@@ -50,13 +89,13 @@ def fill_redis(url: str, data: DataSet, label: str, partitions: int = 1) -> None
             raise
 
 
-def _stand_back() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent's business
-    os.nice(10)  # Redis and its SLOWLOG come first
+def _initialize_process() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C
+    os.nice(10)  # so that Redis keeps the processor, and SLOWLOG shows no waiting
 
 
-async def _owned(url: str, partitions: int) -> Owner:
-    """Let the partitions be the project's, which no server may have created; returns their owner."""
+async def _create_project(url: str, partitions: int) -> Owner:
+    """Create the project if no server has done so, and record it as the owner of its partitions."""
     redis = RedisClient.open(url, timeout=_TIMEOUT)
     try:
         owner = Owner((await Registry(redis, "").ensure(_PROJECT)).id, partitions)
@@ -70,32 +109,14 @@ def _fill_chunk(url: str, data: DataSet, first: int, owner: Owner) -> int:
     last = min(first + CHUNK, data.total)
     partitions = all_partitions(_PROJECT, owner, owner.partitions)
     calls = [
-        _create_call(partitions[partition_number(session_id, owner.partitions)], session_id, orjson.dumps(configs))
+        create_call(partitions[partition_number(session_id, owner.partitions)], session_id, configs)
         for session_id, configs in data.sessions(first, last)
     ]
-    asyncio.run(_send(url, calls))
+    asyncio.run(_run_calls(url, calls))
     return len(calls)
 
 
-def _create_call(partition: Partition, session_id: str, raw: bytes) -> Call[StatusReply]:
-    stored = document(orjson.loads(raw), raw, _LIMITS)
-    return script_calls.create(
-        session=partition.session(session_id),
-        sessions=partition.sessions,
-        state=partition.state,
-        partition=partition.arguments,
-        session_id=session_id,
-        configs=stored.configs,
-        terms=stored.terms,
-        user="",
-        disable_task_tracking=0,
-        ttl=0,
-        conditions="",
-        max_sessions=0,
-    )
-
-
-async def _send(url: str, calls: list[Call[StatusReply]]) -> None:
+async def _run_calls(url: str, calls: list[Call[StatusReply]]) -> None:
     redis = RedisClient.open(url, timeout=_TIMEOUT)
     try:
         for first in range(0, len(calls), _CALLS):
@@ -104,23 +125,17 @@ async def _send(url: str, calls: list[Call[StatusReply]]) -> None:
         await redis.close()
 
 
-async def make_database(postgres: Postgres, name: str, data: DataSet | None, label: str = "") -> None:
-    """Make a database with the peer's table and indexes, holding the sessions of `data`."""
-    admin = await connect(postgres, "postgres")
-    await admin.execute(f"CREATE DATABASE {name}")
-    await admin.close()
-    connection = await connect(postgres, name)
+async def fill_postgres(postgres: Postgres, database: str, data: DataSet, label: str) -> None:
+    """Create a database with Acontext's table and indexes and the sessions of `data`."""
+    await postgres.execute("postgres", f"CREATE DATABASE {database}")
+    connection = await postgres.connect(database)
     try:
-        await connection.execute(peer.SCHEMA)
-        if data is not None:
-            with tqdm(total=data.total, desc=label, unit=" sessions", leave=False) as progress:
-                columns = ["id", "project_id", "configs", "created_at", "updated_at"]
-                await connection.copy_to_table("sessions", source=_copied(data, progress), columns=columns, format="text")
-                progress.set_description(f"{label}, indexes")
-                for index in peer.INDEXES:
-                    await connection.execute(index)
-        else:
-            for index in peer.INDEXES:
+        await connection.execute(SCHEMA)
+        with tqdm(total=data.total, desc=label, unit=" sessions", leave=False) as progress:
+            columns = ["id", "project_id", "configs", "created_at", "updated_at"]
+            await connection.copy_to_table("sessions", source=_copy_lines(data, progress), columns=columns, format="text")
+            progress.set_description(f"{label}, indexes")
+            for index in INDEXES:
                 await connection.execute(index)
         await connection.execute("VACUUM ANALYZE sessions")
         await connection.execute("CHECKPOINT")
@@ -128,18 +143,14 @@ async def make_database(postgres: Postgres, name: str, data: DataSet | None, lab
         await connection.close()
 
 
-async def connect(postgres: Postgres, database: str) -> "asyncpg.Connection":
-    """A connection to one database."""
-    return await asyncpg.connect(host=postgres.directory, user=peer.USER, database=database)
-
-
-async def _copied(data: DataSet, progress: "tqdm[NoReturn]") -> AsyncIterator[bytes]:
-    # COPY's text format; nothing in this data needs an escape.
-    project = str(peer.PROJECT).encode()
+async def _copy_lines(data: DataSet, progress: "tqdm[NoReturn]") -> AsyncIterator[bytes]:
+    # The text format of COPY. Nothing in this data needs an escape.
+    project = str(PROJECT).encode()
     for first in range(0, data.total, CHUNK):
-        rows = []
+        lines = []
         for offset, (session_id, configs) in enumerate(data.sessions(first, min(first + CHUNK, data.total))):
-            at = (_EPOCH + timedelta(microseconds=first + offset)).isoformat().encode()
-            rows.append(b"%b\t%b\t%b\t%b\t%b\n" % (session_id.encode(), project, orjson.dumps(configs), at, at))
-        yield b"".join(rows)
-        progress.update(len(rows))
+            created_at = (_EPOCH + timedelta(microseconds=first + offset)).isoformat().encode()
+            values = (session_id.encode(), project, orjson.dumps(configs), created_at, created_at)
+            lines.append(b"\t".join(values) + b"\n")
+        yield b"".join(lines)
+        progress.update(len(lines))

@@ -1,73 +1,89 @@
-"""Results of measurements, and the little arithmetic there is on them."""
+"""Rows, what was measured for them, and the arithmetic on it. No I/O."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from statistics import median
 
-from scripts.benchmark.targets import BY_NAME, Row
-
-__all__ = ["Cell", "Hold", "Result", "Side", "median", "merged", "ratios", "spread"]
-
-
-def spread(values: Sequence[float]) -> tuple[float, float]:
-    """Least and greatest."""
-    return min(values), max(values)
+#: No script should block Redis for longer; in milliseconds.
+LONGEST_SCRIPT = 3.0
 
 
-def ratios(ours: Sequence[float], others: Sequence[float]) -> list[float]:
-    """Round by round, so that what slows a whole round down (another process, a warm machine) cancels out."""
-    return [one / other for one, other in zip(ours, others, strict=True)]
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One row of the table: what is measured, against what, and the target; without a bound there is none."""
+
+    name: str
+    what: str
+    against: str = ""
+    unit: str = "×"
+    at_least: float | None = None
+    at_most: float | None = None
+
+    def is_met(self, value: float) -> bool | None:
+        """Whether `value` meets the target; None if there is none."""
+        if self.at_least is not None:
+            return value >= self.at_least
+        if self.at_most is not None:
+            return value <= self.at_most
+        return None
+
+
+def ratios(ours: Sequence[float], other: Sequence[float]) -> list[float]:
+    """Ratios round by round: whatever slows down a whole round (another process, a hot processor) cancels out."""
+    return [one / another for one, another in zip(ours, other, strict=True)]
 
 
 @dataclass(frozen=True, slots=True)
 class Side:
-    """What one side did, a figure a round."""
+    """The figures of one side of a comparison, one a round."""
 
     values: tuple[float, ...]
     unit: str
 
     @property
     def median(self) -> float:
-        """The middle round."""
+        """The median of the rounds."""
         return median(self.values)
 
 
 @dataclass(frozen=True, slots=True)
-class Result:
-    """A row as measured: `values` are what the target bounds, a figure a round; `value` is the one that counts."""
+class Measurement:
+    """The figures of a row, one a round, and `value`, to which the target applies."""
 
-    name: str
     values: tuple[float, ...]
     value: float
     ours: Side | None = None
     other: Side | None = None
-    note: str = field(default="")
-
-    @property
-    def row(self) -> Row:
-        """The row that this is a result of."""
-        return BY_NAME[self.name]
-
-    @property
-    def met(self) -> bool | None:
-        """Whether the target is met; None where there is none."""
-        return self.row.met(self.value)
+    note: str = ""
 
     @classmethod
-    def compared(cls, name: str, ours: Sequence[float], other: Sequence[float], unit: str, note: str = "") -> "Result":
-        """The median of the rounds' ratios."""
+    def compared(cls, ours: Sequence[float], other: Sequence[float], unit: str, note: str = "") -> "Measurement":
+        """A comparison; its value is the median of the rounds' ratios."""
         values = tuple(ratios(ours, other))
-        return cls(name, values, median(values), Side(tuple(ours), unit), Side(tuple(other), unit), note)
+        return cls(values, median(values), Side(tuple(ours), unit), Side(tuple(other), unit), note)
 
     @classmethod
-    def figure(cls, name: str, values: Sequence[float], value: float | None = None, note: str = "") -> "Result":
-        """A figure without another side; the median unless `value` says which."""
-        return cls(name, tuple(values), median(values) if value is None else value, note=note)
+    def figure(cls, values: Sequence[float], value: float | None = None, note: str = "") -> "Measurement":
+        """A figure without another side; its value is the median unless given."""
+        return cls(tuple(values), median(values) if value is None else value, note=note)
 
 
 @dataclass(frozen=True, slots=True)
-class Cell:
-    """What a page took, in microseconds a round."""
+class Result:
+    """A row with its measurement."""
+
+    row: Row
+    measurement: Measurement
+
+    @property
+    def met(self) -> bool | None:
+        """Whether the target is met; None if there is none."""
+        return self.row.is_met(self.measurement.value)
+
+
+@dataclass(frozen=True, slots=True)
+class PageTimes:
+    """Latencies of one page of one filtered list on both sides, in microseconds, one a round."""
 
     filter: str
     descending: bool
@@ -83,10 +99,10 @@ class Cell:
 
 
 @dataclass(frozen=True, slots=True)
-class Hold:
-    """How long one command held Redis in one phase, in microseconds: the longest time, and how many were over the target.
+class SlowCommand:
+    """A command in Redis's SLOWLOG: its longest time in one phase, in microseconds, and how many calls were over the target.
 
-    What is no script takes microseconds; where it took long, the scheduler had stopped Redis.
+    A command that is no script takes microseconds. Where one took long, Redis was not scheduled.
     """
 
     phase: str
@@ -96,11 +112,11 @@ class Hold:
     is_script: bool
 
 
-def merged(holds: Iterable[Hold]) -> list[Hold]:
-    """One for each command in each phase."""
-    found: dict[tuple[str, str], Hold] = {}
-    for hold in holds:
-        known = found.get((hold.phase, hold.command), hold)
-        over = hold.over if known is hold else hold.over + known.over
-        found[hold.phase, hold.command] = replace(hold, micros=max(hold.micros, known.micros), over=over)
-    return list(found.values())
+def merge(commands: Iterable[SlowCommand]) -> list[SlowCommand]:
+    """One entry for each command in each phase."""
+    merged: dict[tuple[str, str], SlowCommand] = {}
+    for one in commands:
+        key = (one.phase, one.command)
+        same = merged.get(key, replace(one, over=0))
+        merged[key] = replace(one, micros=max(one.micros, same.micros), over=one.over + same.over)
+    return list(merged.values())

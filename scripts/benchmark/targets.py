@@ -1,197 +1,210 @@
-"""The rows of the table with their targets: data, and nowhere else.
+"""The registry: every row with its target and the function that measures it, in the order in which they run and are printed.
 
-A target is a ratio, or a figure, of one run on one machine.
+A target is a ratio, or a figure, of one run on one host. To add a row, add it here and let its group's function return a
+measurement under its name.
 """
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-KIB = 1024
+from scripts.benchmark.rows import checkouts, costs, lists, overload, owner, partitions, requests
+from scripts.benchmark.run import REPEATS, Bench
+from scripts.benchmark.statistics import LONGEST_SCRIPT, Measurement, Result, Row
+
+_KIB = 1024
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
-    """One row: what is measured, against what, and the bound that `value` has to keep; no bound makes it information."""
+class Group:
+    """Rows that are measured together; `programs` are those needed in addition to wrk and redis-server."""
 
     name: str
-    group: str
-    label: str  # in the plot
-    what: str
-    against: str
-    unit: str = "×"
-    at_least: float | None = None
-    at_most: float | None = None
+    measure: Callable[[Bench], Mapping[str, Measurement]]
+    rows: tuple[Row, ...]
+    programs: tuple[str, ...] = ()
 
-    def met(self, value: float) -> bool | None:
-        """Whether `value` keeps the bound, None where there is none."""
-        if self.at_least is not None:
-            return value >= self.at_least
-        if self.at_most is not None:
-            return value <= self.at_most
-        return None
+    def results(self, bench: Bench) -> list[Result]:
+        """Measure the rows.
 
+        Raises:
+            KeyError: a measurement belongs to no row.
+        """
+        rows = {row.name: row for row in self.rows}
+        return [Result(rows[name], measurement) for name, measurement in self.measure(bench).items()]
 
-#: What `--only` takes, in the order in which it runs.
-GROUPS = (
-    *("get", "latency", "webdis", "patch", "owner", "post", "304", "overload", "footprint", "hold", "listing", "growth"),
-    *("memory", "p99", "partitions"),
-)
 
 _GET = "GET configs, 64 connections, 1 worker, key checked"
 _PATCH = "PATCH of 2 keys in a 20-key document, 64 connections, 1 worker"
 _POST = "POST with a 9-key nested document (12 terms), 64 connections, 1 worker"
 _P99 = "p99 of GET while another client lists and patches at full speed, 2 workers"
 
-ROWS = (
-    Row("get/bare", "get", "GET / bare aiohttp", _GET, "bare aiohttp", at_least=0.80),
-    Row("get/redis", "get", "GET / redis-benchmark", _GET, "redis-benchmark, the same HMGET"),
-    Row(
-        "latency",
-        "latency",
-        "GET, 1 connection / bare + 2 × Redis",
-        "GET, 1 connection, p50",
-        "bare aiohttp's p50 + 2 × redis-benchmark's",
-        at_most=1.0,
-    ),
-    Row(
-        "webdis",
-        "webdis",
-        "GET, 2 workers / webdis",
-        "GET, 2 workers, 64 connections",
-        "webdis, 2 threads, the same blob",
-        at_least=0.5,
-    ),
-    Row("patch/bare", "patch", "PATCH / bare aiohttp", _PATCH, "bare aiohttp", at_least=0.50),
-    Row(
-        "patch/postgres", "patch", "PATCH / Postgres, read-merge-write", _PATCH, "Postgres peer, read-merge-write", at_least=3.0
-    ),
-    Row(
-        "patch/postgres-atomic",
-        "patch",
-        "PATCH / Postgres, atomic UPDATE",
-        _PATCH,
-        "Postgres peer, atomic UPDATE",
-        at_least=3.0,
-    ),
-    Row(
-        "owner",
-        "owner",
-        "PATCH / without its comparison",
-        f"{_PATCH}, in µs",
-        "the same, less what comparing whose keys they are adds to its script",
-        at_most=1.03,
-    ),
-    Row("post/bare", "post", "POST / bare aiohttp", _POST, "bare aiohttp", at_least=0.35),
-    Row("post/postgres", "post", "POST / Postgres", _POST, "Postgres peer", at_least=1.5),
-    Row(
-        "304",
-        "304",
-        "GET with If-None-Match / GET",
-        "GET with If-None-Match, 304, 64 connections, 1 worker",
-        "GET",
-        at_least=1.0,
-    ),
-    Row(
-        "overload/list",
-        "overload",
-        "lists at 4 × the peak / the peak",
-        "goodput of lists of 200 that come at 4 × the peak and do not wait, 1,000 connections, 1 worker",
-        "the peak, 64 connections",
-        at_least=0.8,
-    ),
-    Row("overload/p99", "overload", "p99 of those that were accepted", "p99 of the lists that were accepted", "", unit="ms"),
-    Row(
-        "overload/get",
-        "overload",
-        "GET, 1,024 connections / 64",
-        "goodput of GET on 1,024 connections that do not wait, 1 worker",
-        "64 connections",
-        at_least=0.8,
-    ),
-    Row("startup", "footprint", "start-up", "start-up to the first answer, embedded Redis, 2 workers", "", unit="ms"),
-    Row("idle", "footprint", "idle memory", "idle memory of a worker (USS)", "", unit="MB"),
-    Row("tree", "footprint", "installed tree", "installed tree, dependencies included", "", unit="MB"),
-    Row(
-        "hold/patch",
-        "hold",
-        "longest script, PATCH of 500 keys",
-        "longest script in a PATCH of 500 keys of a 250 KiB document",
-        "",
-        unit="ms",
-        at_most=3.0,
-    ),
-    Row("hold/same", "hold", "the same, nothing changes", "the same PATCH again, which changes no value", "", unit="ms"),
-    Row(
-        "listing/each",
-        "listing",
-        "filtered lists / Postgres, the slowest",
-        "filtered listing, slowest of all rows",
-        "Postgres peer",
-        at_least=1.0,
-    ),
-    Row(
-        "listing/median",
-        "listing",
-        "filtered lists / Postgres, median",
-        "filtered listing, median of all rows",
-        "Postgres peer",
-        at_least=10.0,
-    ),
-    Row(
-        "listing/ordered",
-        "listing",
-        "filtered lists / Postgres with one more index",
-        "filtered listing, median of first pages",
-        "Postgres peer with an index Acontext lacks, (project_id, created_at, id)",
-    ),
-    Row(
-        "growth",
-        "growth",
-        "first page, all sessions / 1 k",
-        "p50 of a full first page, from 1 k sessions to all, worst filter",
-        "1 k sessions",
-        at_most=2.0,
-    ),
-    Row(
-        "memory/embedded",
-        "memory",
-        "memory per session, embedded",
-        "Redis memory per session, embedded settings",
-        "",
-        unit="B",
-        at_most=1.0 * KIB,
-    ),
-    Row(
-        "memory/default",
-        "memory",
-        "memory per session, default settings",
-        "Redis memory per session, default settings",
-        "",
-        unit="B",
-        at_most=1.6 * KIB,
-    ),
-    Row("p99", "p99", "p99 of GET under other load / alone", f"{_P99}, 64 connections", "its p99 alone", at_most=3.0),
-    Row("p99/few", "p99", "the same, 4 connections", f"{_P99}, 4 connections", "its p99 alone"),
-    *(
+
+def _partition_rows() -> tuple[Row, ...]:
+    kinds = (("list", "full first page, p50", "ms"), ("patch", "PATCH of 2 keys, 2 workers", "/s"))
+    return tuple(
         Row(
-            f"partitions/{what}/{count}",
-            "partitions",
-            f"{label}, {count} partitions",
-            f"{label}, cluster of three masters, {count} partition{'' if count == 1 else 's'}",
-            "",
+            f"partitions/{kind}/{count}",
+            f"{what}, cluster of three masters, {count} partition{'' if count == 1 else 's'}",
             unit=unit,
         )
-        for what, label, unit in (("list", "full first page, p50", "ms"), ("patch", "PATCH of 2 keys, 2 workers", "/s"))
-        for count in (1, 16, 64)
+        for count in partitions.COUNTS
+        for kind, what, unit in kinds
+    )
+
+
+#: What `--only` selects from.
+GROUPS = (
+    Group(
+        "get",
+        requests.get,
+        (
+            Row("get/bare", _GET, "bare aiohttp", at_least=0.80),
+            Row("get/redis", _GET, "redis-benchmark, the same HMGET"),
+        ),
+        programs=("redis-benchmark",),
     ),
-    Row("hold/run", "hold", "longest script of the run", "longest script of the whole run", "", unit="ms", at_most=3.0),
-    Row(
-        "hold/quiet",
+    Group(
+        "latency",
+        requests.latency,
+        (Row("latency", "GET, 1 connection, p50", "bare aiohttp's p50 + 2 × redis-benchmark's", at_most=1.0),),
+        programs=("redis-benchmark",),
+    ),
+    Group(
+        "webdis",
+        requests.webdis,
+        (Row("webdis", "GET, 2 workers, 64 connections", "webdis, 2 threads, the same blob", at_least=0.5),),
+        programs=("webdis",),
+    ),
+    Group(
+        "patch",
+        requests.patch,
+        (
+            Row("patch/bare", _PATCH, "bare aiohttp", at_least=0.50),
+            Row("patch/postgres", _PATCH, "Postgres, read-merge-write", at_least=3.0),
+            Row("patch/postgres-atomic", _PATCH, "Postgres, atomic UPDATE", at_least=3.0),
+        ),
+        programs=("postgres",),
+    ),
+    Group(
+        "owner",
+        owner.owner,
+        (Row("owner", f"{_PATCH}, in µs", "the same without the ownership check in its script", at_most=1.03),),
+    ),
+    Group(
+        "post",
+        requests.post,
+        (
+            Row("post/bare", _POST, "bare aiohttp", at_least=0.35),
+            Row("post/postgres", _POST, "Postgres", at_least=1.5),
+        ),
+        programs=("postgres",),
+    ),
+    Group(
+        "304",
+        requests.not_modified,
+        (Row("304", "GET with If-None-Match, 304, 64 connections, 1 worker", "GET", at_least=1.0),),
+    ),
+    Group(
+        "overload",
+        overload.overload,
+        (
+            Row(
+                "overload/list",
+                "goodput of lists of 200, open loop at 4 × the peak rate, 1,000 connections, 1 worker",
+                "the peak rate, 64 connections",
+                at_least=0.8,
+            ),
+            Row("overload/p99", "p99 of the lists that were accepted", unit="ms"),
+            Row(
+                "overload/get",
+                "goodput of GET, closed loop without back-off on 1,024 connections, 1 worker",
+                "64 connections",
+                at_least=0.8,
+            ),
+        ),
+    ),
+    Group(
+        "footprint",
+        costs.footprint,
+        (
+            Row("startup", "start-up to the first answer, embedded Redis, 2 workers", unit="ms"),
+            Row("idle", "idle memory of a worker (USS)", unit="MB"),
+            Row("tree", "installed tree, dependencies included", unit="MB"),
+        ),
+    ),
+    Group(
         "hold",
-        "longest script, scheduler aside",
-        "longest script of a list or a large write, without what the scheduler takes (least of 7 times)",
-        "",
-        unit="ms",
-        at_most=3.0,
+        costs.hold,
+        (
+            Row(
+                "hold/patch",
+                "longest script in a PATCH of 500 keys of a 250 KiB document",
+                unit="ms",
+                at_most=LONGEST_SCRIPT,
+            ),
+            Row("hold/same", "the same PATCH again, which changes no value", unit="ms"),
+        ),
+    ),
+    Group(
+        "listing",
+        lists.listing,
+        (
+            Row("listing/each", "filtered listing, slowest of all rows", "Postgres", at_least=1.0),
+            Row("listing/median", "filtered listing, median of all rows", "Postgres", at_least=10.0),
+            Row(
+                "listing/ordered",
+                "filtered listing, median of first pages",
+                "Postgres with an index that Acontext lacks, (project_id, created_at, id)",
+            ),
+        ),
+        programs=("postgres",),
+    ),
+    Group(
+        "growth",
+        lists.growth,
+        (Row("growth", "p50 of a full first page, from 1 k sessions to all, worst filter", "1 k sessions", at_most=2.0),),
+    ),
+    Group(
+        "memory",
+        lists.memory,
+        (
+            Row("memory/embedded", "Redis memory per session, embedded settings", unit="B", at_most=1.0 * _KIB),
+            Row("memory/default", "Redis memory per session, default settings", unit="B", at_most=1.6 * _KIB),
+        ),
+    ),
+    Group(
+        "p99",
+        requests.p99,
+        (
+            Row("p99", f"{_P99}, 64 connections", "its p99 alone", at_most=3.0),
+            Row("p99/few", f"{_P99}, 4 connections", "its p99 alone"),
+        ),
+    ),
+    Group("partitions", partitions.partitions, _partition_rows()),
+)
+
+#: Measured at the end of every run.
+WHOLE_RUN = Group(
+    "longest script",
+    costs.longest_script,
+    (
+        Row("hold/run", "longest script of the whole run", unit="ms", at_most=LONGEST_SCRIPT),
+        Row(
+            "hold/quiet",
+            f"longest script of a list or a large write, the shortest of {REPEATS} runs",
+            unit="ms",
+            at_most=LONGEST_SCRIPT,
+        ),
     ),
 )
-BY_NAME = {row.name: row for row in ROWS}
+
+#: Measured instead of all others with `--against`.
+AGAINST = Group(
+    "against",
+    checkouts.against,
+    (
+        Row("against/get", "GET configs, 64 connections, 1 worker", "the other checkout"),
+        Row("against/latency", "GET, 1 connection, p50", "the other checkout"),
+        Row("against/patch", _PATCH, "the other checkout"),
+    ),
+)

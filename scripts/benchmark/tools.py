@@ -1,9 +1,10 @@
-"""Programs that Debian brings: wrk, webdis, redis-benchmark, Postgres. Installed where they are missing."""
+"""Programs from Debian: wrk, webdis, redis-benchmark, Postgres. Missing ones are installed."""
 
 import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 #: Program → Debian package.
@@ -15,26 +16,15 @@ PACKAGES = {
     "postgres": "postgresql",
 }
 
-#: What each group needs beside wrk; those not named need nothing.
-NEEDS = {
-    "get": ("redis-benchmark",),
-    "latency": ("redis-benchmark",),
-    "webdis": ("webdis",),
-    "patch": ("postgres",),
-    "post": ("postgres",),
-    "listing": ("postgres",),
-}
-
 
 class Missing(Exception):
-    """A program is not there and cannot be installed."""
+    """A program is not installed and could not be."""
 
 
 def find(program: str) -> str | None:
-    """Path of `program`; Debian keeps Postgres's own programs off PATH, the newest version counts."""
-    found = shutil.which(program)
-    if found is not None:
-        return found
+    """Path of `program`. Debian keeps Postgres's own programs off PATH; the newest version is taken."""
+    if location := shutil.which(program):
+        return location
     versions = sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{program}"), key=lambda path: float(path.parts[4]))
     return str(versions[-1]) if versions else None
 
@@ -43,37 +33,31 @@ def path(program: str) -> str:
     """Path of `program`.
 
     Raises:
-        Missing: there is none.
+        Missing: it is not installed.
     """
-    found = find(program)
-    if found is None:
+    location = find(program)
+    if location is None:
         raise Missing(f"{program} is not installed")
-    return found
+    return location
 
 
-def ensure(groups: list[str]) -> None:
-    """Install what `groups` need and this machine has not.
+def ensure(programs: Iterable[str]) -> None:
+    """Install those of `programs` that are missing, with apt-get.
 
     Raises:
-        Missing: that is impossible here.
+        Missing: there is no apt-get, it failed, or it needs root.
     """
-    needed = {"wrk", "redis-server"}.union(*(NEEDS.get(group, ()) for group in groups))
-    missing = sorted(PACKAGES[program] for program in needed if find(program) is None)
+    missing = sorted(PACKAGES[program] for program in set(programs) if find(program) is None)
     if not missing:
         return
-    told = f"apt-get install {' '.join(missing)}"
+    by_hand = f"apt-get install {' '.join(missing)}"
     if shutil.which("apt-get") is None:
-        raise Missing(f"this machine has no apt-get; install what Debian calls: {' '.join(missing)}")
+        raise Missing(f"this system has no apt-get; install the equivalents of these Debian packages: {' '.join(missing)}")
     if os.geteuid() != 0 and shutil.which("sudo") is None:
-        raise Missing(f"the benchmark needs programs that only root can install: {told}")
-    as_root = [] if os.geteuid() == 0 else ["sudo"]
-    sys.stderr.write(f"Installing: {told}\n")
-    # What these packages start as services is not used here.
-    quiet = ["env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "install", "-qq", "--no-install-recommends"]
-    install = [*as_root, *quiet, *missing]
-    for command in ([*as_root, "apt-get", "update", "-qq"], install):
-        done = subprocess.run(command, stdout=subprocess.DEVNULL, check=False)
-        if done.returncode != 0:
-            raise Missing(f"{' '.join(command)} failed; install by hand: {told}")
-    for program in needed:
-        path(program)
+        raise Missing(f"the benchmark needs programs that only root can install: {by_hand}")
+    sudo = [] if os.geteuid() == 0 else ["sudo"]
+    sys.stderr.write(f"Installing: {by_hand}\n")
+    install = ["env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "install", "-qq", "--no-install-recommends", *missing]
+    for command in (["apt-get", "update", "-qq"], install):
+        if subprocess.run([*sudo, *command], stdout=subprocess.DEVNULL, check=False).returncode != 0:
+            raise Missing(f"{' '.join(command)} failed; install by hand: {by_hand}")

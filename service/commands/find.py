@@ -60,19 +60,19 @@ async def _count(sessions: Sessions, query: Query) -> int:
 
 
 async def _print(sessions: Sessions, query: Query, limit: int) -> int:
-    left, after = limit, query.after
-    while left:
+    remaining, after = limit, query.after
+    while remaining:
         page = await listing.page(
             sessions,
             Query(query.user, query.filter, query.descending, after),
-            min(left, listing.BATCH_MAX),
+            min(remaining, listing.BATCH_MAX),
             max_bytes=sessions.limits.max_page_bytes,
         )
         for session in page.sessions:
             # The line breaks of the stored form are white space; without them a session is a line.
             sys.stdout.write(f"{session.id} {session.configs.decode().replace(chr(10), '')}\n")
-        left -= len(page.sessions)
+        remaining -= len(page.sessions)
         if page.cursor is None:
             break
         after = decode_session_cursor(page.cursor, sessions.partitions)
-    return limit - left
+    return limit - remaining

@@ -5,7 +5,7 @@ import sys
 from argparse import ArgumentParser, Namespace
 
 from service.errors import StartupError
-from service.process.listeners import reachable
+from service.process.listeners import reachable_address
 from service.settings import Settings, add_flags, flag, variable
 
 #: Seconds; the Dockerfile gives the whole check 3.
@@ -25,7 +25,7 @@ def run(arguments: Namespace, settings: Settings) -> int:  # noqa: ARG001 - the 
     """
     if settings.port == 0:
         raise StartupError(f"a server that takes a free port cannot be found; set {variable('port')} or {flag('port')}")
-    host = reachable(settings.host)
+    host = reachable_address(settings.host)
     connection = http.client.HTTPConnection(host, settings.port, timeout=_TIMEOUT)
     try:
         connection.request("GET", "/health", headers={"Host": "localhost"})

@@ -36,7 +36,7 @@ def run(arguments: Namespace, settings: Settings) -> int:
         StartupError: no server runs on the data directory, or redis-cli is needed and there is none.
         StoreUnavailable: no Sentinel tells which server is the master, or no node of the cluster answers.
     """
-    settings = data_dir.running(settings)
+    settings = data_dir.with_running_redis(settings)
     program = find_cli(settings.redis_server)
     if program is not None:
         _become(program, arguments.rest, settings)
@@ -55,7 +55,7 @@ def _become(program: str, arguments: list[str], settings: Settings) -> NoReturn:
 def _server(address: Address, settings: Settings) -> list[str]:
     if address.path:
         return ["-s", address.path]
-    if address.kind == "one":
+    if address.kind == "standalone":
         host, port = address.hosts[0]
     else:
         host, port = asyncio.run(_first(settings))
@@ -66,7 +66,7 @@ async def _first(settings: Settings) -> url.Endpoint:
     """The master, or the node of a cluster that has the store's own record."""
     redis = RedisClient.open(settings.redis_url, timeout=settings.command_timeout)
     try:
-        endpoint = await redis.where(keys.STORE)
+        endpoint = await redis.endpoint_of(keys.STORE)
         assert endpoint is not None  # noqa: S101 - only a socket has none
         return endpoint
     finally:

@@ -45,7 +45,7 @@ def _repair(path: Path, server: Server) -> str:
         return f"{path} is not damaged; if Redis refuses to load its other files, restore a backup"
     size = path.stat().st_size
     try:
-        copy = aof_tail.keep(path, "before-repair")
+        copy = aof_tail.back_up(path, "before-repair")
     except OSError as error:
         raise StartupError(f"{path} cannot be copied: {error.strerror}") from None
     done = aof_tail.run_check(path, server, fix=True)

@@ -20,7 +20,7 @@ from service.store.projects import Registry
 from service.store.upkeep.repartition import repartition
 
 #: Seconds that Redis may take: nobody else waits for it.
-PATIENCE = 10.0
+MIN_COMMAND_TIMEOUT = 10.0
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -64,7 +64,7 @@ def _redis(settings: Settings) -> Iterator[str]:
 
 
 async def _run(url: str, settings: Settings) -> int:
-    link = RedisClient.open(url, timeout=max(settings.command_timeout, PATIENCE), min_replicas=settings.min_replicas)
+    link = RedisClient.open(url, timeout=max(settings.command_timeout, MIN_COMMAND_TIMEOUT), min_replicas=settings.min_replicas)
     try:
         return await _move(link, settings)
     except StoreUnavailable as error:

@@ -44,7 +44,7 @@ def cut_off_interrupted_write(directory: Path, server: Server) -> bool:
     path = aof_format.last_file(directory)
     if path is None:
         return False
-    end = whole_until(path, server)
+    end = intact_size(path, server)
     size = path.stat().st_size
     if end is None or end >= size:
         return False
@@ -55,7 +55,7 @@ def cut_off_interrupted_write(directory: Path, server: Server) -> bool:
                     f"{path} is damaged from byte {end:,} on; restore a backup, or run `session-configs repair-aof`, "
                     f"which cuts off its last {size - end:,} bytes"
                 )
-            kept = keep(path, "removed", end)
+            kept = back_up(path, "removed", end)
             file.truncate(end)
             os.fsync(file.fileno())
     except OSError as error:
@@ -64,7 +64,7 @@ def cut_off_interrupted_write(directory: Path, server: Server) -> bool:
     return True
 
 
-def whole_until(path: Path, server: Server) -> int | None:
+def intact_size(path: Path, server: Server) -> int | None:
     """The size in bytes up to which the file `path` has whole commands; None where the server's program does not say."""
     if path.stat().st_size == 0:
         return 0
@@ -93,7 +93,7 @@ def run_check(path: Path, server: Server, *, fix: bool = False) -> subprocess.Co
         raise StartupError(f"{server.path} cannot be started: {error.strerror}") from None
 
 
-def keep(path: Path, why: str, start: int = 0) -> Path:
+def back_up(path: Path, why: str, start: int = 0) -> Path:
     """Copy `path` from byte `start` on to a file next to it, which only its owner can read; returns its path."""
     copy = path.with_name(f"{path.name}-{why}-{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}")
     descriptor = os.open(copy, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)

@@ -88,8 +88,8 @@ def machine_path() -> str:
     """
     if sys.prefix == sys.base_prefix:
         return os.pathsep.join(os.get_exec_path())  # no virtual environment: sys.prefix may be /usr
-    own = os.path.join(sys.prefix, "bin")
-    return os.pathsep.join(place for place in os.get_exec_path() if os.path.abspath(place) != own)
+    venv_bin = os.path.join(sys.prefix, "bin")
+    return os.pathsep.join(place for place in os.get_exec_path() if os.path.abspath(place) != venv_bin)
 
 
 def bundled_server() -> str:

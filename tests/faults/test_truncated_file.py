@@ -139,7 +139,7 @@ async def test_a_running_redis_that_ended_in_the_middle_of_a_write_starts_again(
     path.write_bytes(path.read_bytes() + BEGINNING)
     redis = EmbeddedRedis(tmp_path, fsync="always", server=server)
     redis.launch()
-    until(lambda: redis.ended() is not None, "the end of a Redis that refuses its file")
+    until(lambda: redis.exit_reason() is not None, "the end of a Redis that refuses its file")
     redis.relaunch()
     try:
         redis.wait()

@@ -50,8 +50,8 @@ def test_no_file_is_opened_in_the_encoding_of_the_locale(path: Path) -> None:
         ("p.read_text()", True), ("p.read_text(encoding='utf-8')", False), ("p.read_text('utf-8')", False),
         ("p.write_text(x)", True), ("p.write_text(x, encoding='utf-8')", False), ("p.open()", True), ("p.open('w')", True),
         ("p.open('wb')", False), ("open(p)", True), ("open(p, 'rb')", False), ("open(p, encoding='utf-8')", False),
-        ("os.fdopen(1, 'w')", True), ("os.fdopen(1, 'r+b')", False), ("RedisClient.open(url)", False), ("ring.open('Bearer')", False),
-        ("a.read_bytes()", False),
+        ("os.fdopen(1, 'w')", True), ("os.fdopen(1, 'r+b')", False), ("RedisClient.open(url)", False),
+        ("ring.open('Bearer')", False), ("a.read_bytes()", False),
     ],
 )  # fmt: skip
 def test_the_scan_knows_how_files_are_opened(code: str, *, expected: bool) -> None:
