@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from scripts.benchmark.dataset import CHUNK, Configs, DataSet
 from scripts.benchmark.servers.postgres import INDEXES, PROJECT, SCHEMA, Postgres
-from service.configs.document import document
+from service.configs.document import Document
 from service.configs.limits import Limits
 from service.redis_client.client import RedisClient
 from service.store import ownership, script_calls
@@ -37,7 +37,7 @@ _EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
 def create_call(partition: Partition, session_id: str, configs: Configs) -> Call[StatusReply]:
     """A call that creates a session."""
     raw = orjson.dumps(configs)
-    parsed = document(configs, raw, _LIMITS)
+    parsed = Document.build(configs, raw, _LIMITS)
     return script_calls.create(
         session=partition.session(session_id),
         sessions=partition.sessions,
@@ -66,7 +66,7 @@ def patch_call(partition: Partition, session_id: str, changes: Configs) -> Call[
         max_terms=_LIMITS.max_terms,
         members=[
             part
-            for member in document(changes, orjson.dumps(changes), _LIMITS).members
+            for member in Document.build(changes, orjson.dumps(changes), _LIMITS).members
             for part in (member.key, member.value, member.terms)
         ],
     )

@@ -19,9 +19,9 @@ from service.redis_client.client import RedisClient, checked
 from service.store import script_calls
 from service.store.conditions import UNCONDITIONAL, Conditions, failure
 from service.store.keys import BLOCK_SIZE, Owner, Partition, all_partitions, partition_number
-from service.store.portions import portions
 from service.store.record import FIELDS, Project, Session, Written, is_expired, microseconds, session_of, user_field
 from service.store.registration import UserRegistration
+from service.store.removal_batches import removal_batches
 from service.store.script_calls import StatusReply
 from service.store.scripts import Call, run_many
 from service.store.verify import verify_session
@@ -284,7 +284,7 @@ class Sessions:
         Each deletion is atomic, all of them together are not.
         """
         named = [(session_id, self.partition(session_id).session(session_id)) for session_id in session_ids]
-        async for batch in portions(self.redis, named):
+        async for batch in removal_batches(self.redis, named):
             await run_many(self.redis, [self._delete_call(session_id, UNCONDITIONAL, user) for session_id in batch])
 
     def _delete_call(self, session_id: str, conditions: Conditions, user: str | None = None) -> Call[StatusReply]:

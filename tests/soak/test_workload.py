@@ -163,7 +163,7 @@ def test_random_configs_are_kept_as_the_store_keeps_them() -> None:
     random = Random(5)
     for number in range(300):
         text, members = values.written(values.configs(random, number), random)
-        stored = document.document(document.parse(text.encode(), max_nesting=64), text.encode(), Limits())
+        stored = document.Document.build(document.parse(text.encode(), max_nesting=64), text.encode(), Limits())
         assert stored.configs == values.lines(members)
         assert values.merged(None, members) == {key: value for key, value in members.items() if value != "null"}
 

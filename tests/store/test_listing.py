@@ -208,7 +208,7 @@ async def test_more_demands_below_a_key_that_some_spill_are_met_too(sessions: Se
     wide = {"a": {f"k{number}": number for number in range(80)}}
     held = await fill(sessions, [{"a": part}, wide, {"a": {**part, "k3": 4}}, {"a": 1}, {"a": {**wide["a"], "k3": 4}}] * 3)
     query = Query(filter=Filter.parse(document_of({"a": part}).configs, LIMITS))
-    assert all(demand.spill == "a~" for demand in query.required_terms)
+    assert all(demand.overflow == "a~" for demand in query.required_terms)
     assert await everything(sessions, query, 2) == [held[at].id for at in (0, 1, 5, 6, 10, 11)]
 
 

@@ -15,7 +15,7 @@ from service.redis_client.client import RedisClient
 from service.redis_client.multiplexer import Command
 from service.redis_client.topology import Target
 from service.store import keys, script_calls
-from service.store import portions as store_portions
+from service.store import removal_batches as batches
 from service.store.keys import Partition
 from service.store.projects import Registry
 from service.store.sessions import Sessions
@@ -153,10 +153,10 @@ async def test_what_is_removed_in_one_round_trip_is_bounded_by_its_terms(
         async def batch(self, commands: list[Command]) -> list[int | Exception]:
             return [sizes[int(str(key))] for _, key, _ in commands]
 
-    monkeypatch.setattr(store_portions, "REMOVED_BYTES", 100)
+    monkeypatch.setattr(batches, "BATCH_BYTES", 100)
     names = [session_id(number) for number in range(len(sizes))]
     named = [(name, str(number)) for number, name in enumerate(names)]
-    actual = [portion async for portion in store_portions.portions(cast("Any", Sizes()), named)]
+    actual = [batch async for batch in batches.removal_batches(cast("Any", Sizes()), named)]
     assert [len(portion) for portion in actual] == expected
     assert [name for portion in actual for name in portion] == names
 
@@ -186,7 +186,7 @@ async def test_a_session_that_a_hand_has_damaged_goes_with_what_is_known_of_it(s
 async def test_damage_in_one_partition_keeps_no_other_from_being_swept(
     redis: RedisClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(store_portions, "REMOVED_BYTES", 60)
+    monkeypatch.setattr(batches, "BATCH_BYTES", 60)
     for slug in ("a", "b", "c"):
         await project(redis, slug, 1, 5)
     partition = Partition("b", 0, BLOCK)

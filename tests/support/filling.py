@@ -7,7 +7,7 @@ from uuid import UUID
 import orjson
 import pytest
 
-from service.configs.document import Document, document
+from service.configs.document import Document
 from service.configs.limits import Limits
 from service.redis_client.client import RedisClient
 from service.redis_client.multiplexer import Command
@@ -41,7 +41,7 @@ def session_id(number: int) -> str:
 def document_of(configs: object, limits: Limits | None = None) -> Document:
     """The document of configs given as JSON text, or as a value."""
     raw = configs if isinstance(configs, bytes) else orjson.dumps(configs)
-    return document(orjson.loads(raw), raw, limits or Limits())
+    return Document.build(orjson.loads(raw), raw, limits or Limits())
 
 
 def only(*tags: str) -> Conditions:

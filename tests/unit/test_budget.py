@@ -93,7 +93,7 @@ def test_a_budget_only_ever_refuses_and_never_changes_the_verdict(case: tuple[Sp
 def watch_steps(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     """Counts the values that are compared, wherever they are nested."""
     steps: Counter[str] = Counter()
-    for name in ("_holds", "_object_holds", "_array_holds"):
+    for name in ("_contains", "_object_contains", "_array_contains"):
         decide = getattr(containment, name)
 
         def counted(config: Any, wanted: Any, budget: Budget, decide: Any = decide, name: str = name) -> bool:  # noqa: ANN401 - JSON is any value

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, Phase, example, given, settings
 from hypothesis import strategies as st
 
 from service.configs.containment import Filter, contains, exact
-from service.configs.document import document, parse
+from service.configs.document import Document, parse
 from service.configs.limits import Limits
 from service.errors import BadRequest
 from tests.support.postgres import Postgres
@@ -168,7 +168,7 @@ ALL_RULES = [rule for rules in RULES.values() for rule in rules]
 
 
 def store(raw: bytes) -> bytes:
-    return document(parse(raw, max_nesting=LIMITS.max_nesting), raw, LIMITS).configs
+    return Document.build(parse(raw, max_nesting=LIMITS.max_nesting), raw, LIMITS).configs
 
 
 def matches(config: bytes, wanted: bytes, limits: Limits = AMPLE) -> bool:
@@ -262,7 +262,7 @@ def test_a_filter_is_bounded_in_values_and_in_nesting() -> None:
 def test_the_deepest_nesting_that_can_be_set_is_matched(opening: str, closing: str) -> None:
     limits = Limits(max_nesting=256, max_filter_values=1000)
     raw = f'{{"a":{opening * 255}1{closing * 255}}}'.encode()
-    form = document(parse(raw, max_nesting=256), raw, limits).configs
+    form = Document.build(parse(raw, max_nesting=256), raw, limits).configs
     assert matches(form, raw, limits)
     assert not matches(form, raw.replace(b"1", b"2"), limits)
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from service.configs import document as stored_document
 from service.configs.containment import Filter, exact
-from service.configs.document import EMPTY, NULL, Document, check_size, document, is_stored_form, member_span, parse
+from service.configs.document import EMPTY, NULL, Document, check_size, is_stored_form, member_span, parse
 from service.configs.limits import Limits
 from service.errors import BadRequest, TooLarge
 from tests.support.strategies import Spelled, known_documents, spell, spelled_objects
@@ -26,7 +26,7 @@ NESTING = LIMITS.max_nesting
 
 
 def build(raw: bytes, limits: Limits = LIMITS) -> Document:
-    return document(parse(raw, max_nesting=limits.max_nesting), raw, limits)
+    return Document.build(parse(raw, max_nesting=limits.max_nesting), raw, limits)
 
 
 def store(raw: bytes) -> bytes:
@@ -276,7 +276,7 @@ def test_arbitrary_bytes_are_json_or_refused_and_nothing_else(raw: bytes) -> Non
     with suppress(BadRequest, TooLarge):
         value = parse(raw, max_nesting=limits.max_nesting)
         if isinstance(value, dict):
-            assert shape(read_lines(document(value, raw, limits).configs)) == shape(exact(raw))
+            assert shape(read_lines(Document.build(value, raw, limits).configs)) == shape(exact(raw))
     with suppress(BadRequest):
         assert isinstance(Filter.parse(raw, limits), Filter | None)
 
@@ -325,19 +325,19 @@ from service.configs.limits import Limits
 def pages():
     return int(Path("/proc/self/statm").read_text(encoding="utf-8").split()[1])
 
-document.document({"a": 0}, b'{"a":0}', Limits())
+document.Document.build({"a": 0}, b'{"a":0}', Limits())
 before = pages()
-for number in range(document.REMEMBERED_MEMBERS - 1):
-    document.document({"k": number}, b'{"k":%d}' % number, Limits())
-assert len(document._remembered) == document.REMEMBERED_MEMBERS
+for number in range(document.CACHED_MEMBERS - 1):
+    document.Document.build({"k": number}, b'{"k":%d}' % number, Limits())
+assert len(document._cache) == document.CACHED_MEMBERS
 print((pages() - before) * resource.getpagesize())
 """
 
 
-def test_a_member_that_is_remembered_takes_hundreds_of_bytes_and_not_thousands() -> None:
+def test_a_cached_member_takes_hundreds_of_bytes_and_not_thousands() -> None:
     # In a process of its own: another one may have memory to fill first.
     printed = subprocess.run([sys.executable, "-c", _REMEMBERING], capture_output=True, text=True, check=True).stdout
-    assert int(printed) / stored_document.REMEMBERED_MEMBERS < 1500
+    assert int(printed) / stored_document.CACHED_MEMBERS < 1500
 
 
 def test_configs_that_are_too_large_are_refused_before_their_terms_are_made(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -352,9 +352,9 @@ def test_configs_that_are_too_large_are_refused_before_their_terms_are_made(monk
     too_large = (b'{"never":"%b"}' % (b"x" * 99), b'{"never":[%b1]}' % (b"1," * 50), b'{"never":"%b","b":1}' % (b"x" * 98))
     for raw in too_large:
         with pytest.raises(TooLarge, match="configs are larger than 100 bytes"):
-            document(orjson.loads(raw), raw, limits)
+            Document.build(orjson.loads(raw), raw, limits)
     assert made == []
     # Line breaks, and members that a PATCH may delete, do not count here.
     nulls = b",".join(b'"k%d":null' % number for number in range(50))
     for raw in (b'{"a":%b"x"}' % (b"\n" * 200), b'{"a":[1,%b2]}' % (b"\t" * 200), b'{"a":1,%b}' % nulls):
-        document(orjson.loads(raw), raw, limits)
+        Document.build(orjson.loads(raw), raw, limits)

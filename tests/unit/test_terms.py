@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from service.configs import terms
 from service.configs.containment import Filter, contains
-from service.configs.document import document, parse
+from service.configs.document import Document, parse
 from service.configs.limits import Limits
-from service.configs.terms import SPILL_LIMIT, RequiredTerm, member_terms, required_terms, spill_term, user_term
+from service.configs.terms import OVERFLOW_LIMIT, RequiredTerm, member_terms, overflow_term, required_terms, user_term
 from tests.support.strategies import (
     Spelled,
     cases,
@@ -31,7 +31,7 @@ AMPLE = Limits(max_filter_values=10**6, max_terms=10**6)
 def terms_of(raw: bytes | str) -> list[str]:
     """All terms of a JSON object, as a session's index has them."""
     raw = raw.encode() if isinstance(raw, str) else raw
-    members = document(parse(raw, max_nesting=AMPLE.max_nesting), raw, AMPLE).members
+    members = Document.build(parse(raw, max_nesting=AMPLE.max_nesting), raw, AMPLE).members
     return [term for member in members for term in member.index_terms]
 
 
@@ -51,14 +51,14 @@ def terms_of(raw: bytes | str) -> list[str]:
 )
 def test_a_session_keeps_its_terms_without_the_text_of_the_key(text: str, kept: str) -> None:
     raw = text.encode()
-    (member,) = document(parse(raw, max_nesting=64), raw, AMPLE).members
+    (member,) = Document.build(parse(raw, max_nesting=64), raw, AMPLE).members
     assert member.terms.decode() == kept
 
 
 @given(spelled_objects())
 def test_what_a_session_keeps_of_its_terms_gives_them_whole(case: Spelled) -> None:
     values = parse(case.raw, max_nesting=AMPLE.max_nesting)
-    for member in document(values, case.raw, AMPLE).members:
+    for member in Document.build(values, case.raw, AMPLE).members:
         key = orjson.loads(member.key)
         assert list(member.index_terms) == member_terms(key, values[key])
 
@@ -162,9 +162,9 @@ def test_a_path_of_more_than_256_characters_goes_on_from_its_hash() -> None:
 
 
 def test_a_container_of_64_terms_is_indexed_and_one_more_spills() -> None:
-    assert len(terms_of(under("a", list(range(SPILL_LIMIT))))) == SPILL_LIMIT == 64
-    assert terms_of(under("a", list(range(SPILL_LIMIT + 1)))) == ["a~"]
-    assert terms_of(under("a", [*range(SPILL_LIMIT)] * 5)) == [f"a[]={number}" for number in range(SPILL_LIMIT)]
+    assert len(terms_of(under("a", list(range(OVERFLOW_LIMIT))))) == OVERFLOW_LIMIT == 64
+    assert terms_of(under("a", list(range(OVERFLOW_LIMIT + 1)))) == ["a~"]
+    assert terms_of(under("a", [*range(OVERFLOW_LIMIT)] * 5)) == [f"a[]={number}" for number in range(OVERFLOW_LIMIT)]
     assert terms_of(under("a", {"b": {str(number): 1 for number in range(65)}})) == ["a~"]
     assert terms_of(under("a.b", list(range(65)))) == ['"a.b"~']
 
@@ -207,7 +207,7 @@ def test_the_index_proposes_every_config_that_contains_a_filter() -> None:
         if contains(config.value, wanted.value):
             have = set(terms_of(config.raw))
             for demand in demands_of(wanted.raw):
-                assert demand.term in have or demand.spill in have
+                assert demand.term in have or demand.overflow in have
                 seen["by its term" if demand.term in have else "by a spill"] += 1
 
     propose()
@@ -260,8 +260,8 @@ def test_a_users_term_is_readable_and_never_shortened(user: str, term: str) -> N
 
 def test_a_member_can_be_given_its_terms_as_if_nothing_spilled() -> None:
     wide = list(range(100))
-    assert member_terms("a", wide) == [spill_term("a")] == ["a~"]
-    assert len(member_terms("a", wide, spill_limit=100)) == 100
+    assert member_terms("a", wide) == [overflow_term("a")] == ["a~"]
+    assert len(member_terms("a", wide, overflow_limit=100)) == 100
     assert required_terms({"a": wide}) == (RequiredTerm("a~"),)
 
 

@@ -10,7 +10,7 @@ from uuid import UUID
 from aiohttp import web
 from aiohttp.streams import StreamReader
 
-from service.configs.document import Document, document, member_span, parse
+from service.configs.document import Document, member_span, parse
 from service.configs.limits import Limits
 from service.configs.ttl import UNSPECIFIED, Ttl, parse_ttl
 from service.errors import BadRequest, BodyTooLarge, Overloaded, RequestTimeout
@@ -109,7 +109,7 @@ class Body:
             return None
         if not isinstance(value, dict):
             raise BadRequest("configs must be a JSON object")
-        return document(value, member_span(self.raw, "configs"), limits)
+        return Document.build(value, member_span(self.raw, "configs"), limits)
 
 
 async def read_body(call: Call) -> bytes:

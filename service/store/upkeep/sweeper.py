@@ -19,8 +19,8 @@ from service.redis_client.client import RedisClient, checked
 from service.redis_client.errors import ResponseError
 from service.store import keys, manifest, script_calls
 from service.store.keys import BLOCK_SIZE, Owner, Partition, all_partitions, is_text
-from service.store.portions import portions
 from service.store.record import microseconds
+from service.store.removal_batches import removal_batches
 from service.store.scripts import run_many
 
 #: Seconds between two rounds of one worker, and their jitter: workers must not run in step.
@@ -61,7 +61,7 @@ async def expired_ids(redis: RedisClient, partition: Partition) -> list[str]:
 async def expire(redis: RedisClient, partition: Partition, session_ids: Sequence[str]) -> int:
     """Remove those of `session_ids` that have expired; returns how many are no longer listed as expiring."""
     removed = 0
-    async for batch in portions(redis, [(name, partition.session(name)) for name in session_ids]):
+    async for batch in removal_batches(redis, [(name, partition.session(name)) for name in session_ids]):
         calls = [
             script_calls.expire(
                 session=partition.session(name), sessions=partition.sessions, partition=partition.arguments, session_id=name
