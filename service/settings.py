@@ -1,8 +1,8 @@
 """The one settings object: read once from flags and environment, frozen, validated before anything starts.
 
-Every field is a flag (`--redis-url`) and an environment variable (`SCC_REDIS_URL`); a flag wins. `help` is the text of `--help`;
-OPERATIONS.md has a table. An empty variable is an unset one, as `${SCC_HOST}` of a compose file gives it. An empty flag is
-refused, unless empty is a value of the setting (`--redis-url ''`).
+Every field is a flag (`--redis-url`) and an environment variable (`SCC_REDIS_URL`); a flag wins. `help` is the text of
+`--help`; OPERATIONS.md has a table. An empty variable is an unset one, as `${SCC_HOST}` of a compose file gives it. An empty
+flag is refused, unless empty is a value of the setting (`--redis-url ''`).
 """
 
 import os

@@ -1,4 +1,4 @@
-"""The documents: their examples are run and must print what stands below them, their tables are complete, their links lead somewhere."""
+"""The documents: examples print what the document says, tables are complete, links and names of files lead somewhere."""
 
 import os
 import re
@@ -19,8 +19,8 @@ ROOT = Path(__file__).parents[2]
 DOCUMENTS = [
     ROOT / name
     for name in (
-        "README.md", "service/OPERATIONS.md", "service/README.md", "service/CHANGELOG.md", "scripts/README.md", "tests/README.md",
-        ".github/CONTRIBUTING.md", ".github/SECURITY.md",
+        "README.md", "service/OPERATIONS.md", "service/README.md", "service/CHANGELOG.md", "scripts/README.md",
+        "tests/README.md", ".github/CONTRIBUTING.md", ".github/SECURITY.md",
     )
 ]  # fmt: skip
 README, OPERATIONS = (path.read_text(encoding="utf-8") for path in DOCUMENTS[:2])

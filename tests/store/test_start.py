@@ -302,7 +302,7 @@ def test_what_may_pass_is_waited_for_and_the_reason_is_logged(tmp_path: Path, ca
             bootstrap.prepare(settings_for(f"redis://{HOST}:{server.port}", start_timeout=60.0, command_timeout=0.2))
         promote.join()
         assert server.ask("HGET", keys.STORE, "partitions") == "1"
-    lines = [record.getMessage() for record in caplog.records if record.getMessage().startswith("waiting for Redis")]
+    lines = [record.getMessage() for record in caplog.records if record.getMessage().startswith("waiting up to")]
     assert [line.partition(": ")[2] for line in lines] == ["redis_url points to a read-only replica"]
 
 
@@ -328,7 +328,7 @@ def test_the_wait_ends_when_it_is_given_up() -> None:
 def test_sigterm_ends_a_server_that_waits(tmp_path: Path) -> None:
     variables = {"SCC_REDIS_URL": f"redis://:{PASSWORD}@127.0.0.1:1", **SECRETS}
     serving = Serving(tmp_path / "data", "--start-timeout", "100000", **variables)
-    until(lambda: "waiting for Redis" in serving.errors, "a server that waits")
+    until(lambda: "s for Redis: " in serving.errors, "a server that waits")
     assert serving.stop() == 0
     assert serving.output == ""
     assert "nothing is listening at the address in redis_url" in serving.errors
