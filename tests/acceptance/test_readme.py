@@ -1,4 +1,4 @@
-"""The documents: their examples are run and must print what stands below them, their tables are complete, their links lead somewhere."""
+"""The documents: their examples print the output below them, their tables are complete, their links lead somewhere."""
 
 import os
 import re
@@ -15,12 +15,12 @@ from service.settings import Settings, flag, variable
 from tests.support.server import PATIENCE, Serving, clean_environment
 
 ROOT = Path(__file__).parents[2]
-#: For users, operators, developers; in this order, in which later examples use what earlier ones have made.
+#: For users, operators, developers. The order matters: later examples use what earlier ones created.
 DOCUMENTS = [
     ROOT / name
     for name in (
-        "README.md", "service/OPERATIONS.md", "service/README.md", "service/CHANGELOG.md", "scripts/README.md", "tests/README.md",
-        ".github/CONTRIBUTING.md", ".github/SECURITY.md",
+        "README.md", "service/OPERATIONS.md", "service/README.md", "service/CHANGELOG.md", "scripts/README.md",
+        "tests/README.md", ".github/CONTRIBUTING.md", ".github/SECURITY.md",
     )
 ]  # fmt: skip
 README, OPERATIONS = (path.read_text(encoding="utf-8") for path in DOCUMENTS[:2])
