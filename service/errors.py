@@ -237,7 +237,7 @@ class NotServed(ServiceError):
     def __init__(self, noun: str, *, plural: bool) -> None:
         verb, pronoun = ("are", "them") if plural else ("is", "it")
         super().__init__(
-            f"{noun} {verb} not part of this service, which stores sessions and their configs;"
+            f"{noun} {verb} not part of this service: it keeps sessions and their configs;"
             f" call an Acontext server for {pronoun}"
         )
 

@@ -5,7 +5,7 @@ from typing import TypeAlias
 
 from service.errors import StoreUnavailable, WriteUncertain
 from service.redis_client.client import RedisClient
-from service.redis_client.multiplexer import TimedOut
+from service.redis_client.errors import TimedOut
 from service.store import keys
 
 #: A RESP2 reply. An error is an exception whose text is Redis's, also as an element of an array.
@@ -22,7 +22,7 @@ async def run(redis: RedisClient, command: Sequence[bytes]) -> Reply:
         StoreUnavailable: Redis cannot be reached; the command was not executed.
         WriteUncertain: no reply came; the command may have been executed.
     """
-    reply: Reply = await redis.write_untranslated(command, near=keys.STORE)
+    reply: Reply = await redis.call_raw(command, near=keys.STORE)
     return reply
 
 

@@ -55,7 +55,7 @@ def _exec(program: str, arguments: list[str], settings: Settings) -> NoReturn:
 def _server(address: Address, settings: Settings) -> list[str]:
     if address.path:
         return ["-s", address.path]
-    if address.kind == "one":
+    if address.kind == "standalone":
         host, port = address.hosts[0]
     else:
         host, port = asyncio.run(_first(settings))
@@ -66,7 +66,7 @@ async def _first(settings: Settings) -> url.Endpoint:
     """The master, or the node of the cluster that has the store's record."""
     redis = RedisClient.open(settings.redis_url, timeout=settings.command_timeout)
     try:
-        endpoint = await redis.where(keys.STORE)
+        endpoint = await redis.endpoint_of(keys.STORE)
         assert endpoint is not None  # noqa: S101 - only a socket has none
         return endpoint
     finally:

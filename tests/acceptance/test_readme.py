@@ -1,4 +1,4 @@
-"""The documents: their examples print the output below them, their tables are complete, their links lead somewhere."""
+"""The documents: examples print what the document says, tables are complete, links and names of files lead somewhere."""
 
 import os
 import re
@@ -15,7 +15,7 @@ from service.settings import Settings, flag, variable
 from tests.support.server import PATIENCE, Serving, clean_environment
 
 ROOT = Path(__file__).parents[2]
-#: For users, operators, developers. The order matters: later examples use what earlier ones created.
+#: For users, operators, developers; in this order, in which later examples use what earlier ones have made.
 DOCUMENTS = [
     ROOT / name
     for name in (

@@ -180,5 +180,5 @@ def test_a_running_server_stops_working_where_only_newer_releases_may(tmp_path: 
         assert ready(serving)[0] == 200
         redis.ask("HSET", "scc:store", "oldest_writer", 2)
         until(lambda: request("GET", f"{serving.base_url}/ping", KEY)[0] == 503, "a refusal")
-        sentence = "only releases of layout 2 or newer may write to this store, and this release is of layout 1"
+        sentence = "only releases with layout 2 or newer may write to this store; this release has layout 1"
         assert ready(serving)[1]["msg"] == sentence

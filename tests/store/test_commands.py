@@ -376,7 +376,7 @@ def test_while_a_store_is_being_moved_no_command_works_on_it(run: Run, empty_red
     on_store(empty_redis, fill_default)
     on_store(empty_redis, lambda redis: redis.call("HSET", STORE, "moving_to", 3, "moving_phase", "move", "moving_sessions", 7))
     before = on_store(empty_redis, keyspace)
-    sentence = "this store is being moved to 3 partitions; `repartition 3` finishes that\n"
+    sentence = "a repartition to 3 is unfinished; run `repartition 3` to complete it\n"
     assert run(*command.split()) == (1, "", sentence)
     assert on_store(empty_redis, keyspace) == before
 
