@@ -22,7 +22,6 @@ COUNT_BATCH = 1000
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    """Add --repair and --project."""
     parser.add_argument("--repair", action="store_true", help="repair the index from the stored configs where possible")
     parser.add_argument("--project", metavar="NAME", help="check only this project")
 

@@ -16,7 +16,6 @@ from service.store.upkeep.bootstrap import DEFAULT_PROJECT
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    """Add the terms and the flags of `find`."""
     parser.add_argument("terms", nargs="?", metavar="TERMS", help="""terms, for example 'agent="bot1" env="prod"'""")
     parser.add_argument("--json", metavar="FILTER", help="""a JSON filter instead of terms, for example '{"agent":"bot1"}'""")
     parser.add_argument("--project", default=DEFAULT_PROJECT, metavar="NAME", help="the project (default: %(default)s)")

@@ -13,7 +13,6 @@ _TIMEOUT = 2.0
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    """Add the flags of the server's address."""
     add_flags(parser, ("host", "port"))
 
 

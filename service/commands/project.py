@@ -12,7 +12,6 @@ from service.store.upkeep.bootstrap import DEFAULT_PROJECT
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    """Add the actions, each with its arguments."""
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
     listing = "print the names and ids of all projects"
     add_flags(actions.add_parser("list", help=listing, description=listing), CONNECTION)

@@ -19,7 +19,6 @@ _TLS = {"ssl_ca_certs": "--cacert", "ssl_ca_path": "--cacertdir", "ssl_certfile"
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    """Pass all arguments after the flags to redis-cli."""
     parser.add_argument(
         "rest",
         nargs=REMAINDER,

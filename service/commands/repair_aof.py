@@ -15,7 +15,6 @@ _TAIL_LINES = 3
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    """Add the flags of the data directory and the server binary."""
     add_flags(parser, ("data_dir", "redis_server"))
 
 

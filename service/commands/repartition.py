@@ -23,7 +23,6 @@ MIN_COMMAND_TIMEOUT = 10.0
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    """Add the number of partitions."""
     parser.add_argument("target", type=int, metavar="PARTITIONS", help="the new number of partitions of each project")
 
 

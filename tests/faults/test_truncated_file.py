@@ -175,9 +175,7 @@ def test_other_damage_ends_the_start_and_is_repaired_on_demand_alone(damaged: Pa
     (copy,) = damaged.rglob("*-before-repair-*")
     assert copy.read_bytes() == content
     assert copy.stat().st_mode & 0o077 == 0
-    assert repaired.stdout == (
-        f"cut {len(content) - at:,} bytes off the end of {path}; {copy} is a copy of the damaged file\n"
-    )
+    assert repaired.stdout == (f"cut {len(content) - at:,} bytes off the end of {path}; {copy} is a copy of the damaged file\n")
     again = run_command("repair-aof", *where)
     assert (again.returncode, again.stdout) == (
         0, f"{path} is not damaged; if Redis refuses to load its other files, restore a backup\n",
