@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.support.http import Api
-from tests.support.raw_http import conversation, head
+from tests.support.raw_http import answers_in, connect, conversation, head
 
 POST = "POST /api/v1/session HTTP/1.1"
 PING = "GET /api/v1/ping HTTP/1.1"
@@ -148,8 +148,14 @@ def test_what_has_one_meaning_is_answered_and_so_is_what_follows(
 def test_what_follows_a_request_to_upgrade_or_to_close_is_not_served_as_something_else(
     api: Api, headers: list[str], statuses: list[int]
 ) -> None:
-    follows = head(api, POST, "Content-Length: 2") + b"{}"
-    assert [answer.status for answer in conversation(api, head(api, PING, *headers) + follows)] == statuses
+    sent = head(api, PING, *headers) + head(api, POST, "Content-Length: 2") + b"{}"
+    assert [answer.status for answer in conversation(api, sent)] == statuses
+    # The server closes the connection, though this client keeps its own side open.
+    with connect(api) as connection:
+        connection.settimeout(10)
+        connection.sendall(sent)
+        answers = answers_in(b"".join(iter(lambda: connection.recv(65536), b"")))
+    assert [(answer.status, answer.headers["Connection"]) for answer in answers] == [(status, "close") for status in statuses]
     assert api.ids() == []
 
 

@@ -6,6 +6,7 @@ import signal
 from collections.abc import Iterator
 from os import kill
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 from redis import Redis
@@ -18,15 +19,25 @@ from tests.support.server import Serving, request
 VALUE = "value-that-nobody-may-read"
 
 
-#: `session-configs` with a defect: what counts a user's sessions fails, and says of which user.
+#: `session-configs` with two defects: what counts a user's sessions fails, and says of which user; and so does a filter that
+#: asks for the key "defect".
 PROGRAM = """
 import sys
 from service import cli
+from service.configs.containment import Filter
 from service.store.users import Users
+
+parse = Filter.parse
+
+def parse_or_fail(raw, limits):
+    if b"defect" in raw:
+        raise LookupError
+    return parse(raw, limits)
 
 async def count_sessions(self, identifier):
     raise LookupError(f"no {identifier}")
 
+Filter.parse = parse_or_fail
 Users.count_sessions = count_sessions
 sys.exit(cli.main())
 """
@@ -96,6 +107,16 @@ def test_no_key_and_no_config_is_ever_logged(logging: tuple[Serving, Api]) -> No
     # A line a request, and one only.
     assert serving.errors.count(f"GET /api/v1{path} 200 ") == 1
     assert [word for word in (api.key, "root-of-the-tests", VALUE) if word in told] == []
+
+
+def test_the_traceback_of_a_defect_stands_behind_the_path_without_its_query(logging: tuple[Serving, Api]) -> None:
+    serving, api = logging
+    wanted = quote(json.dumps({"defect": VALUE}))
+    assert request("GET", f"{serving.base_url}/session?filter_by_configs={wanted}", api.key)[0] == 500
+    assert serving.stop() == 0
+    assert "Traceback" in serving.errors
+    assert re.search(r"request [0-9a-f]{32}: GET /api/v1/session failed$", serving.errors, re.MULTILINE)
+    assert VALUE not in serving.errors
 
 
 def test_a_key_in_a_path_is_masked_in_the_access_log_and_beside_a_traceback(logging: tuple[Serving, Api]) -> None:
