@@ -202,6 +202,9 @@ class Opened:
     async def connect(self) -> None:
         pass
 
+    async def disconnect(self) -> None:
+        pass
+
 
 @pytest.mark.parametrize("calls", range(1, 11))
 async def test_a_call_that_was_not_written_yet_when_the_connection_was_lost_was_not_sent(calls: int) -> None:
