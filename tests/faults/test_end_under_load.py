@@ -71,6 +71,20 @@ def sockets_listening(pid: int) -> set[str]:
     return listening & held
 
 
+async def test_no_connection_begins_once_the_end_has_begun(start: Start) -> None:
+    serving = start(SCC_ROOT_TOKEN=TOKEN)
+    pause_workers(serving, signal.SIGSTOP)
+    serving.process.terminate()
+    await eventually(lambda: not sockets_listening(serving.process.pid), "the end of new connections")
+    # The workers' sockets are open still: they have to take what waits there. What comes now would be reset with them.
+    host, port = serving.origin.removeprefix("http://").split(":")
+    for _ in range(4):
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(asyncio.open_connection(host, int(port)), 0.3)
+    pause_workers(serving, signal.SIGCONT)
+    assert await asyncio.to_thread(serving.process.wait, PATIENCE) == 0
+
+
 async def test_a_killed_worker_takes_only_its_own_requests_along(start: Start) -> None:
     serving = start(*LENIENT, SCC_ROOT_TOKEN=TOKEN)
     first, second = serving.workers()
