@@ -14,7 +14,7 @@ _SECOND = 1_000_000  # microseconds
 class Quota(NamedTuple):
     """The quota of an API key: requests left, seconds until its full burst is available, seconds to wait (0: admitted)."""
 
-    left: int
+    remaining: int
     reset_after: int
     wait: int
 

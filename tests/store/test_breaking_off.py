@@ -62,7 +62,7 @@ async def delete_user(sessions: Sessions) -> None:
 
 
 @pytest.mark.parametrize("steps", [create, copy, delete_user])
-async def test_steps_broken_off_leave_a_true_index_and_every_user_known(
+async def test_interrupted_operations_leave_a_correct_index_and_every_user_registered(
     breaking: BreakingClient, steps: Callable[[Sessions], Awaitable[None]]
 ) -> None:
     for works in range(100):
@@ -96,10 +96,10 @@ async def test_steps_broken_off_leave_a_true_index_and_every_user_known(
 
 
 async def sessions_there(redis: RedisClient) -> dict[str, Any]:
-    return {name: held for name, held in (await keyspace(redis)).items() if ":session:" in name}
+    return {name: stored for name, stored in (await keyspace(redis)).items() if ":session:" in name}
 
 
-async def test_a_request_to_be_ignored_makes_no_user_known(breaking: BreakingClient) -> None:
+async def test_a_create_of_an_existing_session_registers_no_user(breaking: BreakingClient) -> None:
     sessions = await opened(breaking, PROJECT, Limits(), 1, 4)
     await add(sessions, 9, {"a": 1}, "bob")
     before = await keyspace(breaking)
@@ -108,7 +108,7 @@ async def test_a_request_to_be_ignored_makes_no_user_known(breaking: BreakingCli
     assert await keyspace(breaking) == before
 
 
-async def test_a_user_is_made_known_once_however_many_sessions_follow(breaking: BreakingClient) -> None:
+async def test_a_user_is_registered_once_for_any_number_of_sessions(breaking: BreakingClient) -> None:
     users = Users(await opened(breaking, PROJECT, Limits(), 1, 4))
     await create_for("alice", users)
     breaking.works = 0
@@ -121,16 +121,16 @@ async def test_a_user_is_made_known_once_however_many_sessions_follow(breaking: 
         await users.sessions._expect_user("alice", session_id(2), may_exist=False)
 
 
-async def test_scripts_dropped_in_the_middle_of_many_calls_are_run_once_each(breaking: BreakingClient) -> None:
+async def test_scripts_flushed_in_the_middle_of_a_batch_run_once_each(breaking: BreakingClient) -> None:
     source = "return redis.call('INCR', KEYS[1])"
     script = Script("count", source, hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest(), ("counter",), ())
-    whole = breaking.batch
+    complete = breaking.batch
 
     async def forgetting(commands: Sequence[Command], **options: Any) -> list[Any]:  # noqa: ANN401 - as `RedisClient.batch`
         """The scripts are dropped after the first two of the commands."""
-        first = await whole(commands[:2], **options)
+        first = await complete(commands[:2], **options)
         await breaking.call("SCRIPT", "FLUSH")
-        return first + await whole(commands[2:], **options)
+        return first + await complete(commands[2:], **options)
 
     breaking.batch = forgetting  # type: ignore[method-assign]
     assert sorted(await run_many(breaking, [Call(script, ("counter",), (), int)] * 5)) == [1, 2, 3, 4, 5]

@@ -55,7 +55,7 @@ async def lose(users: Users, user: str, rival: str) -> int:
     return expected
 
 
-async def test_a_loser_keeps_their_user_while_another_create_for_the_same_user_is_undecided(redis: RedisClient) -> None:
+async def test_a_losing_create_keeps_its_user_while_another_create_of_that_user_is_in_progress(redis: RedisClient) -> None:
     loser, other = await store_of(redis), await store_of(redis)
     expected = await lose(loser, "b", "a")
     undecided_create = await other.sessions.registration.expect("b")
@@ -68,7 +68,7 @@ async def test_a_loser_keeps_their_user_while_another_create_for_the_same_user_i
     assert await undecided(redis) == []
 
 
-async def test_a_loser_keeps_their_user_who_has_got_another_session(redis: RedisClient) -> None:
+async def test_a_losing_create_keeps_a_user_who_got_another_session(redis: RedisClient) -> None:
     loser = await store_of(redis)
     expected = await lose(loser, "b", "a")
     assert await create(await store_of(redis), 2, "b") == ("b", True)
@@ -76,7 +76,7 @@ async def test_a_loser_keeps_their_user_who_has_got_another_session(redis: Redis
     assert await listed(loser) == {"a", "b"}
 
 
-async def test_a_loser_keeps_their_user_who_had_a_session_before(redis: RedisClient) -> None:
+async def test_a_losing_create_keeps_a_user_who_had_a_session_before(redis: RedisClient) -> None:
     await create(await store_of(redis), 2, "b")
     loser = await store_of(redis)
     assert await loser.sessions.registration.expect("b") is None
@@ -84,7 +84,7 @@ async def test_a_loser_keeps_their_user_who_had_a_session_before(redis: RedisCli
     assert await listed(await store_of(redis)) == {"a", "b"}
 
 
-async def test_a_loser_keeps_a_user_who_was_deleted_and_registered_anew(redis: RedisClient) -> None:
+async def test_a_losing_create_keeps_a_user_who_was_deleted_and_registered_again(redis: RedisClient) -> None:
     loser, other = await store_of(redis), await store_of(redis)
     expected = await lose(loser, "b", "a")
     await other.delete("b")
@@ -94,7 +94,7 @@ async def test_a_loser_keeps_a_user_who_was_deleted_and_registered_anew(redis: R
     assert await listed(other) == {"a", "b"}
 
 
-async def test_a_create_that_crashed_leaves_its_user_listed_whoever_loses_later(redis: RedisClient) -> None:
+async def test_a_crashed_create_leaves_its_user_listed_whichever_create_loses_later(redis: RedisClient) -> None:
     # It may have created its session, so nobody may withdraw the user, until they are deleted.
     crashed = await store_of(redis)
     assert await crashed.sessions.registration.expect("b") is not None
@@ -107,7 +107,7 @@ async def test_a_create_that_crashed_leaves_its_user_listed_whoever_loses_later(
     assert await undecided(redis) == []
 
 
-async def test_a_user_is_withdrawn_without_harm_to_the_order_of_the_others(redis: RedisClient) -> None:
+async def test_withdrawing_a_user_does_not_change_the_order_of_the_others(redis: RedisClient) -> None:
     for number, user in enumerate("wxyz"):
         await create(await store_of(redis), number + 10, user)
     before = await redis.call("ZRANGE", users_key(PROJECT.slug), 0, -1, "WITHSCORES")

@@ -52,24 +52,22 @@ async def clock(redis: RedisClient) -> int:
 
 async def hold_whole(sessions: Sessions) -> None:
     """The index is what the documents call for, `expiring` what the hashes say, and a check finds nothing."""
-    held = await keyspace(sessions.redis)
+    stored = await keyspace(sessions.redis)
     for partition in sessions.all_partitions:
-        assert index_in(held, partition) == index_from_documents(held, partition)
+        assert index_in(stored, partition) == index_from_documents(stored, partition)
         start = partition.session("")
         ends = {
             name.removeprefix(start).encode(): int(fields[b"expires_at"])
-            for name, fields in held.items()
+            for name, fields in stored.items()
             if name.startswith(start) and b"expires_at" in fields
         }
-        assert held.get(partition.expiring, {}) == ends
+        assert stored.get(partition.expiring, {}) == ends
         assert [str(each) async for each in Check(sessions.redis, partition).findings()] == []
 
 
 @on_every_redis
 @pytest.mark.parametrize("partitions", [1, 3])
-async def test_a_session_whose_lifetime_is_over_is_to_every_operation_a_deleted_one(
-    redis: RedisClient, partitions: int
-) -> None:
+async def test_every_operation_treats_an_expired_session_as_deleted(redis: RedisClient, partitions: int) -> None:
     # By objects that have met a session with a lifetime, and by some that have not.
     def fresh() -> Sessions:
         return Sessions(redis, PROJECT, Limits(), partitions, 4)
@@ -90,8 +88,8 @@ async def test_a_session_whose_lifetime_is_over_is_to_every_operation_a_deleted_
                 with pytest.raises(PreconditionFailed):
                     await write(TWO, document_of({"a": 2}), conditions=conditions, ttl=Ttl(50))
         for query in (Query(), Query(user="alice")):
-            found = [session.id async for batch in iter_matches(sessions, query) for session in batch]
-            assert sorted(found) == [ONE, THREE]
+            matches = [session.id async for batch in iter_matches(sessions, query) for session in batch]
+            assert sorted(matches) == [ONE, THREE]
             assert sorted(session.id for session in (await page(sessions, query, 50)).sessions) == [ONE, THREE]
         # None of it has touched what is still to be swept.
         assert await keyspace(redis) == before
@@ -107,7 +105,7 @@ async def test_a_session_whose_lifetime_is_over_is_to_every_operation_a_deleted_
     (UNCONDITIONAL, NotFound), (Conditions(if_none_match=ETags(any=True)), NotFound),
     (Conditions(ETags(any=True)), PreconditionFailed), (only("1-1"), PreconditionFailed),
 ])  # fmt: skip
-async def test_to_delete_it_is_to_find_nothing_and_leaves_nothing(
+async def test_deleting_an_expired_session_finds_nothing_and_leaves_nothing(
     sessions: Sessions, conditions: Conditions, error: type[Exception]
 ) -> None:
     state = sessions.all_partitions[0].state
@@ -119,7 +117,7 @@ async def test_to_delete_it_is_to_find_nothing_and_leaves_nothing(
 
 
 @on_every_redis
-async def test_its_id_is_free_at_once_and_nothing_of_it_stays(sessions: Sessions) -> None:
+async def test_the_id_of_an_expired_session_is_free_and_nothing_of_it_stays(sessions: Sessions) -> None:
     await add(sessions, 2, {"a": 1})
     old = await add(sessions, 1, {"a": 1, "old": [1, 2], "same": "x"}, "alice")
     await lapse(sessions, ONE)
@@ -130,8 +128,8 @@ async def test_its_id_is_free_at_once_and_nothing_of_it_stays(sessions: Sessions
     assert (new.revision, new.serial, new.user) == (1, old.serial + 1, "bob")
     assert new.etag != old.etag
     assert await sessions.get(ONE) == new
-    held = await keyspace(sessions.redis)
-    assert not any("old" in name or "alice" in name for name in held if ":users" not in name)
+    stored = await keyspace(sessions.redis)
+    assert not any("old" in name or "alice" in name for name in stored if ":users" not in name)
     await hold_whole(sessions)
     assert await listed(sessions) == [TWO, ONE]
     # One that lives is the one that exists, as ever.
@@ -140,7 +138,7 @@ async def test_its_id_is_free_at_once_and_nothing_of_it_stays(sessions: Sessions
 
 
 @on_every_redis
-async def test_a_lifetime_begins_with_the_write_that_asks_for_it(sessions: Sessions) -> None:
+async def test_a_ttl_starts_with_the_write_that_sets_it(sessions: Sessions) -> None:
     async def ends(operation: Awaitable[object], ttl: int) -> int:
         before = await clock(sessions.redis)
         await operation
@@ -166,13 +164,13 @@ async def test_a_lifetime_begins_with_the_write_that_asks_for_it(sessions: Sessi
         await hold_whole(sessions)
     # A refused write leaves it as it is.
     await sessions.patch(ONE, document_of({}), ttl=Ttl(30))
-    held = await keyspace(sessions.redis)
+    stored = await keyspace(sessions.redis)
     with pytest.raises(PreconditionFailed):
         await sessions.patch(ONE, document_of({}), conditions=only("1-1"), ttl=NO_EXPIRY)
-    assert await keyspace(sessions.redis) == held
+    assert await keyspace(sessions.redis) == stored
 
 
-async def test_a_read_asks_for_the_time_only_where_a_session_with_a_lifetime_was_met(empty_redis: str) -> None:
+async def test_a_read_asks_for_the_time_only_after_a_session_with_an_expiry_was_read(empty_redis: str) -> None:
     redis = CountingClient.open(empty_redis, timeout=TIMEOUT)
     assert isinstance(redis, CountingClient)
     sessions = await opened(redis, PROJECT, Limits())
@@ -192,7 +190,7 @@ async def test_a_read_asks_for_the_time_only_where_a_session_with_a_lifetime_was
     await redis.close()
 
 
-async def test_writes_race_the_end_of_a_lifetime_and_none_comes_after_it(sessions: Sessions) -> None:
+async def test_no_write_succeeds_after_the_expiry_that_it_races(sessions: Sessions) -> None:
     made, _ = await sessions.create_session(ONE, document_of({"n": 0}), ttl=Ttl(1))
     assert made.expires_at is not None
 
@@ -212,7 +210,7 @@ async def test_writes_race_the_end_of_a_lifetime_and_none_comes_after_it(session
 
 
 @on_every_redis
-async def test_writers_sweepers_and_ends_of_lifetimes_at_once_leave_the_store_whole(
+async def test_concurrent_writers_sweepers_and_expiries_leave_the_store_consistent(
     redis: RedisClient, empty_redis: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sessions = await opened(redis, PROJECT, Limits(), 2, 4)
@@ -260,7 +258,7 @@ async def test_writers_sweepers_and_ends_of_lifetimes_at_once_leave_the_store_wh
 
 
 @on_every_redis
-async def test_what_was_extended_or_created_anew_since_the_sweep_looked_stays(sessions: Sessions) -> None:
+async def test_a_session_extended_or_recreated_since_the_sweep_read_it_stays(sessions: Sessions) -> None:
     partition = sessions.all_partitions[0]
     await fill(sessions, [{"a": 1}] * 4)
     for name in (ONE, TWO, THREE, FOUR):
@@ -283,19 +281,19 @@ async def test_what_was_extended_or_created_anew_since_the_sweep_looked_stays(se
 
 
 @pytest.mark.parametrize("partitions", [1, 3])
-async def test_a_deleted_user_takes_sessions_that_are_over_along(redis: RedisClient, partitions: int) -> None:
+async def test_deleting_a_user_deletes_their_expired_sessions(redis: RedisClient, partitions: int) -> None:
     sessions = await opened(redis, PROJECT, Limits(), partitions, 4)
     for number in range(12):
         await add(sessions, number, {"a": 1}, "alice" if number % 2 else "bob")
         if number % 3:
             await lapse(sessions, session_id(number))
     await Users(sessions).delete("alice")
-    left = {name.rpartition(":")[2] for name in await keyspace(redis) if ":session:" in name}
-    assert left == {session_id(number) for number in range(0, 12, 2)}
+    remaining = {name.rpartition(":")[2] for name in await keyspace(redis) if ":session:" in name}
+    assert remaining == {session_id(number) for number in range(0, 12, 2)}
     await hold_whole(sessions)
 
 
-async def test_a_copy_starts_a_lifetime_of_its_own(sessions: Sessions) -> None:
+async def test_a_copy_gets_the_default_ttl_and_not_that_of_its_source(sessions: Sessions) -> None:
     await sessions.create_session(ONE, document_of({"a": 1}), ttl=Ttl(50))
     assert (await sessions.copy_session(ONE, TWO)).expires_at is None
     await ProjectConfigs(sessions).patch(document_of({"session_ttl": 7000}))
@@ -306,14 +304,12 @@ async def test_a_copy_starts_a_lifetime_of_its_own(sessions: Sessions) -> None:
     assert (await sessions.get(THREE)) == copied
 
 
-def test_the_end_of_a_lifetime_is_the_last_of_the_fields_that_are_read() -> None:
+def test_expires_at_is_the_last_of_the_fields_that_are_read() -> None:
     assert FIELDS[-1] == "expires_at"
 
 
 @pytest.mark.parametrize("field", ["created_at", "updated_at", "expires_at"])
-async def test_a_time_that_no_calendar_has_is_a_damage_and_keeps_no_other_session_from_a_list(
-    sessions: Sessions, field: str
-) -> None:
+async def test_a_time_out_of_range_is_damage_and_hides_no_other_session(sessions: Sessions, field: str) -> None:
     await fill(sessions, [{"a": 1}, {"a": 2}])
     await sessions.redis.call("HSET", sessions.all_partitions[0].session(ONE), field, LAST_MOMENT + 1)
     with pytest.raises(Unreadable):

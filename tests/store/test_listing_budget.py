@@ -52,7 +52,7 @@ def ids(found: Sequence[Page]) -> list[str]:
 @on_every_redis
 @pytest.mark.parametrize("partitions", [1, 3])
 @pytest.mark.parametrize("descending", [False, True])
-def test_with_any_budget_all_pages_are_the_whole_list(redis_url: str, partitions: int, descending: bool) -> None:
+def test_with_any_budget_the_pages_together_are_the_complete_list(redis_url: str, partitions: int, descending: bool) -> None:
     @few
     @given(
         st.builds(World, st.lists(strategies.any_configs(), min_size=1, max_size=8), st.integers(0, 2**32)),
@@ -63,7 +63,7 @@ def test_with_any_budget_all_pages_are_the_whole_list(redis_url: str, partitions
             await fill(sessions, [spelled.raw for spelled in world.configs])
             for wanted in (None, NOBODY, *(Filter.parse(spelled.raw, LIMITS) for spelled in world.filters)):
                 query = Query(filter=wanted, descending=descending)
-                right = await everything(sessions, query)
+                expected = await everything(sessions, query)
                 for most in (UNLIMITED, comparisons):
                     budget = partial(Budget, candidates=candidates, max_bytes=max_bytes, comparisons=most)
                     try:
@@ -71,7 +71,7 @@ def test_with_any_budget_all_pages_are_the_whole_list(redis_url: str, partitions
                     except FilterTooExpensive:
                         assert most == comparisons
                         continue
-                    assert ids(found) == right
+                    assert ids(found) == expected
                     assert all(len(part.sessions) <= limit for part in found)
                     assert all(fits(part, page_bytes) for part in found)
 
@@ -99,7 +99,7 @@ async def test_a_page_on_which_nothing_matches_ends_empty_with_a_cursor_behind_w
 
 
 @pytest.mark.parametrize("partitions", [1, 3])
-async def test_a_search_of_the_index_for_nothing_is_work_that_ends_a_page(
+async def test_a_search_of_the_index_without_results_counts_and_ends_a_page(
     redis: RedisClient, partitions: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sessions = await opened(redis, PROJECT, LIMITS, partitions, 4)
@@ -123,7 +123,9 @@ async def test_a_search_of_the_index_for_nothing_is_work_that_ends_a_page(
     assert searches <= 3 * partitions * len(found)
 
 
-async def test_a_first_session_that_is_too_dear_is_refused_and_a_later_one_begins_the_next_page(sessions: Sessions) -> None:
+async def test_a_first_session_that_is_too_expensive_is_refused_and_a_later_one_starts_the_next_page(
+    sessions: Sessions,
+) -> None:
     cheap, dear = {"a": [[1]]}, {"a": [*([[0]] * 50), [1]]}
     await fill(sessions, [cheap, cheap, dear, cheap])
     query = Query(filter=Filter.parse(b'{"a":[[1]]}', LIMITS))
@@ -151,7 +153,7 @@ class Measuring(CountingClient):
 @on_every_redis
 @pytest.mark.parametrize("partitions", [1, 3])
 @pytest.mark.parametrize("wanted", [None, b'{"kind":1}', b'{"nobody":{}}'])
-async def test_what_is_read_at_a_time_is_bounded_in_bytes(empty_redis: str, partitions: int, wanted: bytes | None) -> None:
+async def test_one_read_is_bounded_in_bytes(empty_redis: str, partitions: int, wanted: bytes | None) -> None:
     redis = Measuring.open(empty_redis, timeout=30)
     sessions = await opened(redis, PROJECT, Limits(), partitions, 4)
     large = 200_000

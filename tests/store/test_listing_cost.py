@@ -78,7 +78,7 @@ def test_the_bounds_are_those_of_the_script() -> None:
 
 @on_every_redis
 @pytest.mark.parametrize("block_size", [4, 16, 4096])
-async def test_three_common_tags_that_hardly_ever_meet_are_found_in_bounded_calls(
+async def test_three_common_tags_that_rarely_occur_together_are_found_in_bounded_calls(
     watched: WatchedClient, block_size: int
 ) -> None:
     sessions = await opened(watched, PROJECT, Limits(), 1, block_size)
@@ -86,10 +86,10 @@ async def test_three_common_tags_that_hardly_ever_meet_are_found_in_bounded_call
     tags = [["t1", "t2", "t3"] if number in (77, 1200, 2390) else pairs[number % 3] for number in range(2400)]
     names = await pour(sessions, [{"tags": own} for own in tags])
     query = parse({"tags": ["t1", "t2", "t3"]})
-    right = [names[number] for number in (77, 1200, 2390)]
-    assert await everything(sessions, query, 20) == right
+    expected = [names[number] for number in (77, 1200, 2390)]
+    assert await everything(sessions, query, 20) == expected
     ascending = len(watched.finds)
-    assert await everything(sessions, replace(query, descending=True), 20) == right[::-1]
+    assert await everything(sessions, replace(query, descending=True), 20) == expected[::-1]
     assert bounded(watched.finds, 6)
     # Each call but the last gets on by the blocks or the members that it may look at.
     blocks = 2401 // block_size + 1
@@ -99,14 +99,14 @@ async def test_three_common_tags_that_hardly_ever_meet_are_found_in_bounded_call
         assert ascending >= blocks // MAX_BLOCKS
 
 
-async def test_large_blocks_that_have_little_in_common_are_few_a_call(watched: WatchedClient) -> None:
+async def test_a_call_visits_few_large_blocks_with_few_common_members(watched: WatchedClient) -> None:
     sessions = await opened(watched, PROJECT, Limits(), 1, 1024)
     random = Random(1)
     tags = [f"t{number}" for number in range(8)]
     chosen = [[tag for tag in tags if random.random() < 0.5] for _ in range(6000)]
     names = await pour(sessions, [{"tags": own} for own in chosen])
-    right = [name for name, own in zip(names, chosen, strict=True) if own == tags]
-    assert await everything(sessions, parse({"tags": tags}), 100) == right
+    expected = [name for name, own in zip(names, chosen, strict=True) if own == tags]
+    assert await everything(sessions, parse({"tags": tags}), 100) == expected
     # A block costs its smallest set once for each of the eight: about 450 times 8.
     assert len(watched.finds) == 2
     assert max(calls["sinter"] for calls in watched.finds) <= 1 + MAX_COST // (400 * 8) + 1
@@ -114,15 +114,15 @@ async def test_large_blocks_that_have_little_in_common_are_few_a_call(watched: W
 
 @on_every_redis
 @pytest.mark.parametrize("descending", [False, True])
-async def test_a_block_that_one_call_cannot_finish_is_gone_on_with(watched: WatchedClient, descending: bool) -> None:
+async def test_a_block_that_one_call_cannot_finish_is_continued_by_the_next(watched: WatchedClient, descending: bool) -> None:
     # Two dense sets that promise much, and meet at the far end of the one block there is.
     sessions = await opened(watched, PROJECT, Limits(), 1)
     halves: list[object] = [{"even": 1} if number % 2 else {"odd": 1} for number in range(4000)]
     both: list[object] = [{"even": 1, "odd": 1}] * 50
     names = await pour(sessions, both + halves if descending else halves + both)
     query = replace(parse({"even": 1, "odd": 1}), descending=descending)
-    right = names[:50][::-1] if descending else names[-50:]
-    assert await everything(sessions, query, 20) == right
+    expected = names[:50][::-1] if descending else names[-50:]
+    assert await everything(sessions, query, 20) == expected
     assert len(watched.finds) > 3
     assert bounded(watched.finds, 2)
 
@@ -163,7 +163,7 @@ async def test_sessions_that_do_not_match_cost_nothing_in_blocks_without_a_match
     assert [calls["scard"] for calls in watched.finds] == [2]
 
 
-async def test_bulk_work_reads_no_more_than_a_batch_at_once(watched: WatchedClient) -> None:
+async def test_a_bulk_operation_reads_one_batch_at_a_time(watched: WatchedClient) -> None:
     sessions = await opened(watched, PROJECT, Limits(), 1)
     names = await pour(sessions, [{"a": 1}] * 700)
     batches = [[session.id for session in batch] async for batch in iter_matches(sessions, parse({"a": 1}))]
@@ -172,20 +172,20 @@ async def test_bulk_work_reads_no_more_than_a_batch_at_once(watched: WatchedClie
     assert bounded(watched.finds, 1)
 
 
-async def test_of_many_demands_the_rarest_lead(watched: WatchedClient) -> None:
+async def test_of_many_required_terms_the_rarest_lead_the_search(watched: WatchedClient) -> None:
     sessions = await opened(watched, PROJECT, Limits(), 1, 4)
     common = {f"k{number}": number for number in range(12)}
-    held = await fill(sessions, [{**common, "z": "rare"} if number == 30 else common for number in range(60)])
-    assert await everything(sessions, parse({**common, "z": "rare"}), 20) == [held[30].id]
+    stored = await fill(sessions, [{**common, "z": "rare"} if number == 30 else common for number in range(60)])
+    assert await everything(sessions, parse({**common, "z": "rare"}), 20) == [stored[30].id]
     # One SCARD for each demand, to know the rarest, and one for each that is used in the one block that is left.
     assert [calls["scard"] for calls in watched.finds] == [13 + MAX_TERMS]
 
 
-async def test_hundreds_of_demands_are_cut_to_the_rarest(watched: WatchedClient) -> None:
+async def test_of_hundreds_of_required_terms_only_the_rarest_are_used(watched: WatchedClient) -> None:
     sessions = await opened(watched, PROJECT, Limits(), 1, 4)
-    whole = {f"k{number}": number for number in range(200)}
-    near: Callable[[int], dict[str, int]] = lambda number: {**whole, f"k{number}": -1}  # noqa: E731 - one line says it
-    held = await fill(sessions, [whole if number == 30 else near(number) for number in range(40)])
-    assert await everything(sessions, parse(whole), 20) == [held[30].id]
+    complete = {f"k{number}": number for number in range(200)}
+    near: Callable[[int], dict[str, int]] = lambda number: {**complete, f"k{number}": -1}  # noqa: E731 - one line says it
+    stored = await fill(sessions, [complete if number == 30 else near(number) for number in range(40)])
+    assert await everything(sessions, parse(complete), 20) == [stored[30].id]
     assert bounded(watched.finds, 200)
     assert max(calls["scard"] for calls in watched.finds) <= 200 + 11 * MAX_TERMS

@@ -26,8 +26,8 @@ async def test_a_term_and_its_overflow_may_occur_in_any_number_of_blocks(redis: 
         query = Query(filter=Filter(wanted, wanted))
         expected = [
             name
-            for name, held in zip(ids, configs, strict=True)
-            if "c" not in wanted or held["c"]["k1"] == 1  # type: ignore[index]  # a value of either kind
+            for name, stored in zip(ids, configs, strict=True)
+            if "c" not in wanted or stored["c"]["k1"] == 1  # type: ignore[index]  # a value of either kind
         ]
         assert [each.id async for batch in iter_matches(sessions, query) for each in batch] == expected
         for descending, ordered in ((False, expected), (True, expected[::-1])):

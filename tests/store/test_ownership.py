@@ -112,7 +112,7 @@ async def refused(sessions: Sessions, operation: Operation, error: type[ServiceE
 
 @on_every_redis
 @pytest.mark.parametrize("change", CHANGES)
-async def test_a_write_to_a_partition_of_another_is_refused_and_changes_nothing(redis: RedisClient, change: str) -> None:
+async def test_a_write_to_a_partition_of_another_owner_is_refused_and_changes_nothing(redis: RedisClient, change: str) -> None:
     sessions = await filled(redis)
     field, value, error = CHANGES[change]
     await set_field(redis, sessions.all_partitions[0].state, field, value)
@@ -139,7 +139,7 @@ async def test_a_write_to_the_keys_of_another_project_is_refused_and_changes_not
         await refused(sessions, operation, error)
 
 
-async def test_a_withdrawal_from_another_project_takes_no_user_of_theirs(redis: RedisClient) -> None:
+async def test_a_withdrawal_removes_no_user_of_another_project(redis: RedisClient) -> None:
     sessions = await filled(redis)
     created_at = await sessions.registration.expect("carol")
     assert created_at is not None
@@ -150,7 +150,7 @@ async def test_a_withdrawal_from_another_project_takes_no_user_of_theirs(redis: 
 
 
 @pytest.mark.parametrize("change", CHANGES)
-async def test_a_repair_leaves_a_partition_of_another_as_it_is(redis: RedisClient, change: str) -> None:
+async def test_a_repair_does_not_change_a_partition_of_another_owner(redis: RedisClient, change: str) -> None:
     sessions = await filled(redis)
     partition = sessions.all_partitions[0]
     await redis.call("SADD", partition.index(0, "x=1"), 1)
@@ -185,7 +185,7 @@ async def created(redis: RedisClient, slug: str = "acme") -> Sessions:
 
 
 @on_every_redis
-async def test_what_an_old_project_s_requests_write_reaches_no_new_project_of_its_name(redis: RedisClient) -> None:
+async def test_requests_of_a_deleted_project_write_nothing_to_a_new_one_of_its_name(redis: RedisClient) -> None:
     registry, old = Registry(redis, "a secret"), await created(redis)
     await add(old, 1, {"a": 1}, "alice")
     await registry.api_keys.revoke(old.project)
@@ -222,7 +222,9 @@ async def straggler(empty_redis: str) -> Any:  # noqa: ANN401 - a generator
     await redis.close()
 
 
-async def test_nothing_outlives_a_deletion_during_which_requests_still_write(redis: RedisClient, straggler: Straggler) -> None:
+async def test_nothing_remains_after_a_deletion_during_which_requests_still_write(
+    redis: RedisClient, straggler: Straggler
+) -> None:
     old = await created(redis)
     refusals: set[type[ServiceError]] = set()
 
@@ -247,7 +249,7 @@ async def test_nothing_outlives_a_deletion_during_which_requests_still_write(red
     assert refusals <= {Unauthorized, StateIncomplete}
 
 
-async def test_a_deletion_that_was_interrupted_is_done_again(redis: RedisClient) -> None:
+async def test_an_interrupted_deletion_can_be_repeated(redis: RedisClient) -> None:
     registry, sessions = Registry(redis, "a secret"), await created(redis)
     await add(sessions, 1, {"a": 1}, "alice")
     await ownership.record(redis, sessions.all_partitions)
@@ -269,7 +271,7 @@ async def test_a_project_that_took_the_name_meanwhile_is_not_deleted(redis: Redi
     assert await keyspace(redis) == before
 
 
-async def test_a_state_that_outlived_its_project_becomes_the_new_project_s(redis: RedisClient) -> None:
+async def test_a_state_left_over_from_a_deleted_project_becomes_the_new_project_s(redis: RedisClient) -> None:
     await redis.call("HSET", "scc:{acme.0}:state", "project_id", "old", "partitions", 9, "serial", 4)
     await add(await created(redis), 1, {"a": 1})
 
@@ -312,7 +314,7 @@ def late_worker(impatient_move: None, monkeypatch: pytest.MonkeyPatch) -> None: 
 
 @pytest.mark.usefixtures("late_worker")
 @pytest.mark.parametrize(("before", "after"), [(1, 3), (3, 1), (3, 2)])
-async def test_a_move_loses_nothing_that_a_server_acknowledges_meanwhile(
+async def test_a_repartition_loses_nothing_that_a_server_acknowledges_meanwhile(
     redis: RedisClient, straggler: Straggler, before: int, after: int
 ) -> None:
     old = await stored(redis, before)
@@ -352,7 +354,7 @@ async def test_a_move_loses_nothing_that_a_server_acknowledges_meanwhile(
 
 @pytest.mark.usefixtures("late_worker")
 @pytest.mark.parametrize(("before", "after"), [(1, 2), (2, 4), (4, 2)])
-async def test_a_default_lifetime_that_is_acknowledged_holds_in_every_partition_after_a_move(
+async def test_an_acknowledged_default_ttl_is_in_every_partition_after_a_repartition(
     redis: RedisClient, straggler: Straggler, before: int, after: int
 ) -> None:
     old = await stored(redis, before)
@@ -380,7 +382,9 @@ async def test_a_default_lifetime_that_is_acknowledged_holds_in_every_partition_
 
 
 @pytest.mark.usefixtures("impatient_move")
-async def test_a_move_that_gives_up_lets_the_servers_write_again(redis: RedisClient, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_repartition_that_gives_up_lets_the_servers_write_again(
+    redis: RedisClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
     sessions = await stored(redis, 2)
     before = await keyspace(redis)
 

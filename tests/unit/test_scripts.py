@@ -60,7 +60,7 @@ def test_there_are_scripts_to_test() -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_script_loads_and_is_known_by_its_sha(name: str) -> None:
+def test_a_script_loads_and_has_a_sha(name: str) -> None:
     loaded = load(name)
     assert loaded.name == name
     assert re.fullmatch("[0-9a-f]{40}", loaded.sha)
@@ -166,7 +166,7 @@ UNOWNED = {"preflight", "rate_limit", "verify_type", "verify_state"}
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_every_script_that_writes_compares_whose_keys_they_are_before_its_first_write(name: str) -> None:
+def test_every_script_that_writes_checks_the_owner_before_its_first_write(name: str) -> None:
     source = body(name)
     # `count` includes what writes, and uses none of it.
     writes = name != "count_sessions" and WRITE.search(re.sub(r"--.*", "", load(name).source)) is not None
