@@ -1,4 +1,4 @@
-"""Fixtures of the store's tests: a link to a Redis with nothing in it, and small ways to fill a store."""
+"""Fixtures of the store's tests: a client of an empty Redis, and stores with some content."""
 
 import pytest
 
@@ -30,7 +30,7 @@ def users(sessions: Sessions) -> Users:
 
 @pytest.fixture
 def impatient_move(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A move to another number of partitions waits for nobody, and gives up soon."""
+    """A repartition does not wait for other clients, and gives up soon."""
     monkeypatch.setattr(repartition, "SETTLE", 0.0)
     monkeypatch.setattr(repartition, "CLIENT_CHECKS", 3)
 

@@ -1,4 +1,4 @@
-"""What takes several steps, broken off before each of them: nothing is half there, and what may have been written says so."""
+"""Operations of several steps, interrupted before each of them: nothing is half done, and uncertain writes are reported."""
 
 import hashlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -24,7 +24,7 @@ async def create_for(user: str, users: Users, number: int = 9) -> tuple[Session,
 
 
 class BreakingClient(RedisClient):
-    """A link that works for some calls and then breaks, as a Redis or a worker that is killed between two of them."""
+    """A client that works for some calls and then fails, as if Redis or the worker were killed between two of them."""
 
     works = 10**9  # calls to come
 

@@ -34,7 +34,7 @@ class History:
     def __init__(self, sessions: Sessions) -> None:
         self.sessions = sessions
         self.live: dict[str, Session] = {}
-        #: Every state there ever was: id, created_at, revision. An ETag is made of the last two.
+        #: Every state so far: id, created_at, revision. The last two make the ETag.
         self.states: set[tuple[str, int, int]] = set()
         self.newest = 0
 
@@ -150,7 +150,7 @@ async def test_an_expired_session_is_readable_again_after_the_clock_stepped_back
     history.live[IDS[1]] = await sessions.get(IDS[1])
     await history.hold()
     await sessions.patch(IDS[1], document_of({"b": 1}), ttl=Ttl(5))
-    # The new lifetime is by the clock of now, not by the time at which the session was written last.
+    # The new TTL counts from the present clock, not from the time of the last write.
     (seconds, micros) = map(int, await sessions.redis.call("TIME"))
     remaining = ((await sessions.get(IDS[1])).expires_at or 0) - (seconds * 1_000_000 + micros)
     assert 0 < remaining <= 5_000_000
@@ -170,7 +170,7 @@ async def test_users_stay_in_order_of_creation_after_the_clock_stepped_back(user
     assert [user.identifier for user in page] == ["alice", "bob", "anna"]
 
 
-#: Every place where a clock that can step is read, or Redis is given a time: what it decides there, and the test that steps it.
+#: Every place that reads a clock that can step, or gives Redis a time: what it decides, and the test that steps it.
 CLOCKS = {
     "http/server/response.py": "the Date header: the time of now, whatever it was before",
     "process/aof_tail.py": "the name of a file, which nothing is compared with",

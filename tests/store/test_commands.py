@@ -52,7 +52,7 @@ def run(empty_redis: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytes
 
 
 def on_store(url: str, use: Callable[[RedisClient], Awaitable[Any]]) -> Any:  # noqa: ANN401 - what `use` returns
-    """Run `use` with a link to the store, and return its result."""
+    """Run `use` with a client of the store, and return its result."""
 
     async def with_link() -> Any:  # noqa: ANN401 - as above
         redis = RedisClient.open(url, timeout=TIMEOUT)

@@ -95,7 +95,7 @@ async def test_a_losing_create_keeps_a_user_who_was_deleted_and_registered_again
 
 
 async def test_a_crashed_create_leaves_its_user_listed_whichever_create_loses_later(redis: RedisClient) -> None:
-    # It may have created its session, so nobody may withdraw the user, until they are deleted.
+    # It may have created its session, so no other create may withdraw the user.
     crashed = await store_of(redis)
     assert await crashed.sessions.registration.expect("b") is not None
     loser = await store_of(redis)

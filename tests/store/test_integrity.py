@@ -1,4 +1,4 @@
-"""Damage, as a hand at redis-cli does it: a check names it, changes nothing unless asked, and mends it where asked."""
+"""Damage, as redis-cli may do it: a check names it, changes nothing by default, and repairs it on request."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -218,7 +218,7 @@ async def test_a_check_names_damage_without_changes_and_repairs_it_on_request(fi
     for name in [name for name in mended if ":session:" in name]:
         assert mended[LISTED][name.rpartition(":")[2].encode()] == int(mended[name][b"serial"])
     if not any(word in damage for word in ("configs", "value", "hash", "user of")):
-        mended[users_key("acme")] = before[users_key("acme")]  # a user registered anew is a little younger
+        mended[users_key("acme")] = before[users_key("acme")]  # a user registered again has a later created_at
         assert mended == before
 
 
@@ -239,7 +239,7 @@ async def test_configs_that_cannot_be_read_are_reported_and_not_lost(filled: Ses
     unreadable = f"unreadable {TWO} {problem}"
     assert await findings(filled) == sorted([unreadable, f"terms {TWO}", *stale])
     assert unreadable in await findings(filled, repair=True)
-    # Nothing but that is left to say, as often as it is asked; and the text is still there for whoever knows better.
+    # Every later check reports only this, and the text stays for the operator to repair.
     assert await findings(filled, repair=True) == [unreadable]
     assert {line.split()[0] for line in await findings(filled)} <= BEYOND_REPAIR
     assert await filled.redis.call("HGET", session(TWO), "configs") == configs.encode()

@@ -1,4 +1,4 @@
-"""Sessions with a lifetime: over by Redis's clock, they are to every operation what deleted ones are, swept or not."""
+"""Sessions with a TTL: once expired, by Redis's clock, every operation treats them as deleted, swept or not."""
 
 import asyncio
 from collections.abc import Awaitable
@@ -68,7 +68,7 @@ async def hold_whole(sessions: Sessions) -> None:
 @on_every_redis
 @pytest.mark.parametrize("partitions", [1, 3])
 async def test_every_operation_treats_an_expired_session_as_deleted(redis: RedisClient, partitions: int) -> None:
-    # By objects that have met a session with a lifetime, and by some that have not.
+    # By objects that have read a session with an expiry, and by some that have not.
     def fresh() -> Sessions:
         return Sessions(redis, PROJECT, Limits(), partitions, 4)
 
@@ -265,13 +265,13 @@ async def test_a_session_extended_or_recreated_since_the_sweep_read_it_stays(ses
         await lapse(sessions, name)
     due = await sweeper.expired_ids(sessions.redis, partition)
     assert due == [ONE, TWO, THREE, FOUR]
-    # One comes anew, and one was extended in time, of which the sweep's look knew nothing.
+    # One is created again, and one was extended in time, after the sweep had read them.
     new, _ = await sessions.create_session(ONE, document_of({"a": 1}))
     later = await clock(sessions.redis) + 1000 * SECOND
     await sessions.redis.batch(
         [("HSET", partition.session(TWO), "expires_at", later), ("ZADD", partition.expiring, later, TWO)]
     )
-    # Two sweeps that looked at the same time.
+    # Two sweeps that read at the same time.
     done = await asyncio.gather(*(sweeper.expire(sessions.redis, partition, due) for _ in range(2)))
     assert sum(done) >= 2
     assert await sessions.get(ONE) == new

@@ -141,7 +141,7 @@ def test_changes_between_pages_neither_repeat_nor_hide_a_session(redis_url: str,
                 action = random.random()
                 if action < 0.4 or not stored:
                     return await create()
-                # A run of neighbours, so that whole blocks die.
+                # Consecutive sessions, so that complete blocks become empty.
                 names = sorted(stored, key=lambda name: stored[name].created_at)
                 first = random.randrange(len(names))
                 for name in names[first : first + random.randint(1, 6)]:

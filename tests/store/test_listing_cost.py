@@ -1,4 +1,4 @@
-"""What a listing asks of Redis: every call looks at little, deep pages cost what the first did, and all of it ends."""
+"""What a list costs Redis: every call examines a bounded amount, deep pages cost what the first does, and every list ends."""
 
 import re
 from collections import Counter
@@ -23,7 +23,7 @@ MAX_TERMS, MAX_BLOCKS, MAX_COST, PROBE_COST, WINDOW_MIN = 8, 32, 12000, 3, 32
 
 
 class WatchedClient(CountingClient):
-    """A link that notes, for each run of find_candidates.lua, how often it called each command."""
+    """A client that records, for each run of find_candidates.lua, how often it called each command."""
 
     def __init__(self, topology: Topology, *, timeout: float) -> None:
         super().__init__(topology, timeout=timeout)
@@ -115,7 +115,7 @@ async def test_a_call_visits_few_large_blocks_with_few_common_members(watched: W
 @on_every_redis
 @pytest.mark.parametrize("descending", [False, True])
 async def test_a_block_that_one_call_cannot_finish_is_continued_by_the_next(watched: WatchedClient, descending: bool) -> None:
-    # Two dense sets that promise much, and meet at the far end of the one block there is.
+    # Two dense sets that have only one common member, at the far end of the only block.
     sessions = await opened(watched, PROJECT, Limits(), 1)
     halves: list[object] = [{"even": 1} if number % 2 else {"odd": 1} for number in range(4000)]
     both: list[object] = [{"even": 1, "odd": 1}] * 50

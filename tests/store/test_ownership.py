@@ -1,4 +1,4 @@
-"""Whatever writes compares whose keys they are first: another project's, another layout's and nobody's stay as they are."""
+"""Every write checks the owner first: keys of another project, another layout or no owner do not change."""
 
 from collections.abc import Awaitable, Callable
 from typing import Any, NamedTuple
@@ -57,7 +57,7 @@ ON_A_PARTITION: dict[str, Operation] = {
     "delete of many": lambda sessions: sessions.delete_many([ONE, NEW]),
     "delete of a user": lambda sessions: Users(sessions).delete("alice"),
     "sweep": lambda sessions: sweep_all(sessions),
-    "change of the default lifetime": lambda sessions: default_ttl.publish(sessions.redis, sessions.all_partitions, 5, Ttl(50)),
+    "change of the default TTL": lambda sessions: default_ttl.publish(sessions.redis, sessions.all_partitions, 5, Ttl(50)),
     "patch of the project": lambda sessions: ProjectConfigs(sessions).patch(document_of({"session_ttl": 50})),
 }
 #: What writes to the project's own keys.
@@ -94,7 +94,7 @@ async def set_field(redis: RedisClient, key: str, field: str, value: str | None)
 
 
 async def filled(redis: RedisClient) -> Sessions:
-    """Two sessions of alice, of whom the second is over."""
+    """Two sessions of alice, of which the second has expired."""
     sessions = await opened(redis, PROJECT, Limits(), 1, 4)
     await add(sessions, 1, {"a": 1}, "alice")
     await add(sessions, 2, {"a": 1}, "alice")
@@ -205,7 +205,7 @@ async def test_requests_of_a_deleted_project_write_nothing_to_a_new_one_of_its_n
 
 
 class Straggler(RedisClient):
-    """A link that lets a request of an old worker write before each of its own round trips."""
+    """A client that lets a request of an old worker write before each of its own round trips."""
 
     write: Callable[[], Awaitable[None]] | None = None
 
@@ -304,7 +304,7 @@ async def stored(redis: RedisClient, partitions: int) -> Sessions:
 
 @pytest.fixture
 def late_worker(impatient_move: None, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: ARG001 - a fixture
-    """A worker that connects to Redis only after a move has looked for others."""
+    """A worker that connects to Redis only after a repartition has checked for other clients."""
 
     async def look(_: RedisClient) -> None:
         pass
@@ -377,8 +377,8 @@ async def test_an_acknowledged_default_ttl_is_in_every_partition_after_a_reparti
     await repartition.repartition(straggler, after, wait=0.0)
     await write()
     new = Sessions(redis, old.project, Limits(), after, 4)
-    lifetimes = {await redis.call("HGET", partition.state, "session_ttl") for partition in new.all_partitions}
-    assert lifetimes == {b"%d" % acknowledged}
+    ttls = {await redis.call("HGET", partition.state, "session_ttl") for partition in new.all_partitions}
+    assert ttls == {b"%d" % acknowledged}
 
 
 @pytest.mark.usefixtures("impatient_move")

@@ -1,4 +1,4 @@
-"""Lists over many partitions: as right as over one, and in as few round trips."""
+"""Lists over many partitions: the same as over one, in as few round trips."""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
@@ -19,12 +19,12 @@ from tests.store.test_listing import everything
 from tests.store.test_listing_cost import parse
 from tests.support.filling import PROJECT, TIMEOUT, CountingClient, add, opened, pour, session_id
 
-#: Turns of the event loop after which nobody has anything more to ask before the answers come.
+#: Iterations of the event loop after which all commands have been sent that need no reply.
 QUIET = 20
 
 
 class RoundsClient(CountingClient):
-    """A link on which all that is asked waits until nobody asks more: that is one round trip."""
+    """A client that holds all commands back until no more are sent, and counts that as one round trip."""
 
     def __init__(self, topology: Topology, *, timeout: float) -> None:
         super().__init__(topology, timeout=timeout)
@@ -77,7 +77,7 @@ async def test_a_page_takes_as_few_round_trips_from_many_partitions_as_from_one(
     sessions = await opened(rounds, PROJECT, Limits(), partitions)
     names = await pour(sessions, [{"a": 1, "b": "x", "n": number} for number in range(1000)])
     query = Query(parse(configs).user, parse(configs).filter, descending)
-    # Scripts are known from here on.
+    # Redis has cached the scripts from here on.
     expected = await everything(sessions, query, 100)
     assert sorted(expected) == sorted(names)
     rounds.rounds, rounds.seen = 0, []
@@ -118,7 +118,7 @@ async def test_the_sessions_of_a_user_are_counted_in_all_partitions_concurrently
     for user, sessions_of in (("alice", 90), ("bob", 7)):
         for number, _ in zip(numbers, range(sessions_of), strict=False):
             await add(sessions, number, {"a": 1}, user)
-    assert await users.count_sessions("bob") == 7  # the script is known from here on
+    assert await users.count_sessions("bob") == 7  # Redis has cached the script from here on
     for user, sessions_of in (("alice", 90), ("bob", 7)):
         rounds.rounds = 0
         assert await users.count_sessions(user) == sessions_of

@@ -48,10 +48,10 @@ async def test_an_idle_key_leaves_nothing_in_redis(redis: RedisClient) -> None:
     await rates(redis, 3).acquire("sk-ac-a")
     assert 900_000 < await redis.call("PTTL", rate_key(digest("sk-ac-a", SECRET))) <= 1_000_000
     assert await rates(redis, 5, 100_000.0).acquire("sk-ac-b") == Quota(4, 1, 0)
-    assert 0 <= await redis.call("PTTL", rate_key(digest("sk-ac-b", SECRET))) + 2 <= 3  # -2: gone already
+    assert 0 <= await redis.call("PTTL", rate_key(digest("sk-ac-b", SECRET))) + 2 <= 3  # -2: expired
 
 
-#: The script with a clock that the caller sets; Redis's expiry, which knows another, is left out.
+#: The script with a clock that the caller sets, and without the expiry, which would follow Redis's clock.
 SOURCE = script_calls.rate_limit.script.source
 CLOCKED = re.sub(r', "PX", .*\)$', ")", SOURCE, flags=re.MULTILINE).replace('redis.call("TIME")', "{ 0, ARGV[3] }")
 _numbers = count()

@@ -114,7 +114,7 @@ async def test_a_patch_may_reach_a_limit_but_not_exceed_it(
         await sessions.patch(ONE, document_of(too_much))
     assert await keyspace(redis) == before
     assert (await sessions.patch(ONE, document_of(fits))).configs == b'{\n"a":1,\n"b":1,\n"c":1\n}'
-    # What goes makes room for what comes.
+    # Removed terms make room for new ones.
     assert (await sessions.patch(ONE, document_of({"a": None, "d": 1}))).configs == b'{\n"b":1,\n"c":1,\n"d":1\n}'
     with pytest.raises(TooLarge, match=message):
         await sessions.patch(ONE, document_of({"b": None, **{f"k{number}": 1 for number in range(3)}}))
@@ -232,7 +232,7 @@ async def test_create_with_if_none_match_fails_if_the_id_exists(sessions: Sessio
     with pytest.raises(PreconditionFailed, match=r"^If-None-Match does not hold"):
         await create()
     assert await keyspace(sessions.redis) == before
-    # One whose lifetime is over does not count.
+    # An expired session does not count.
     await lapse(sessions, ONE)
     assert (await create())[0]
 

@@ -1,4 +1,4 @@
-"""Users of a project: known from their first session on, in an order without ties, gone with all of their sessions."""
+"""Users of a project: listed from their first session on, in an order without ties, deleted with all their sessions."""
 
 import asyncio
 from itertools import pairwise
@@ -162,7 +162,7 @@ async def test_a_session_created_while_its_user_is_deleted_leaves_the_store_cons
             await users.delete("alice")
 
     await asyncio.gather(create(0), create(100), delete())
-    # Whoever came last: a session of theirs is there only with its user, and the index is whole.
+    # In either order: if a session remains, its user is listed, and the index is complete.
     if await sessions.redis.call("EXISTS", sessions.all_partitions[0].blocks('@user="alice"')):
         assert await names(users) == ["alice"]
     assert [each async for each in Check(sessions.redis, sessions.all_partitions[0]).findings()] == []

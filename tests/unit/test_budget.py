@@ -1,4 +1,4 @@
-"""The budget of a list, and that containment takes its comparisons from it before it makes them."""
+"""The budget of a list; containment charges comparisons before it makes them."""
 
 from collections import Counter
 from typing import Any
