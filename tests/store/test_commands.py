@@ -41,6 +41,8 @@ def run(empty_redis: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytes
     monkeypatch.setenv("SCC_REDIS_URL", empty_redis)
     monkeypatch.setenv("SCC_KEY_SECRET", "a secret")
     monkeypatch.setenv("SCC_DATA_DIR", "/nowhere")
+    # A busy machine must not change a verdict.
+    monkeypatch.setenv("SCC_COMMAND_TIMEOUT", "10")
 
     def run(*words: str) -> tuple[int, str, str]:
         capsys.readouterr()
