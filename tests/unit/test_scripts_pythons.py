@@ -80,7 +80,7 @@ def test_python_names_the_one_to_use(tmp_path: Path) -> None:
     assert found(tmp_path, PYTHON="mine") == "bin/mine"
     run = shell("find_python", tmp_path, PYTHON="nowhere/python3")
     assert (run.returncode, run.stdout) == (1, "")
-    assert run.stderr.startswith("PYTHON=nowhere/python3 is not a Python 3.11 or newer that can make a virtual environment")
+    assert run.stderr.startswith("PYTHON=nowhere/python3 is not a Python 3.11 or newer that can create a virtual environment")
 
 
 @pytest.mark.parametrize(
