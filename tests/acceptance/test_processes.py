@@ -202,13 +202,15 @@ def test_a_request_in_flight_is_answered_after_sigterm(start: Start) -> None:
 
 
 def test_a_second_signal_does_not_wait_for_requests_in_flight(start: Start) -> None:
-    serving = start("--shutdown-timeout", "3600")
+    # Neither the server nor the client ends the request by itself.
+    serving = start("--shutdown-timeout", "3600", "--client-timeout", "3600")
     connection, _ = half_sent(serving, key_of(serving))
     serving.process.terminate()
     until(lambda: refuses_connections(serving), "an end of new connections")
     time.sleep(STOP_DEBOUNCE + 0.1)
     serving.process.terminate()
     assert serving.process.wait(60) == 0
+    assert "requests in flight are cut off" in serving.errors
     assert "bye bye" in (serving.data_dir / "redis.log").read_text(encoding="utf-8")
     connection.close()
 

@@ -71,6 +71,20 @@ def sockets_listening(pid: int) -> set[str]:
     return listening & held
 
 
+async def test_after_sigterm_no_new_connection_is_accepted(start: Start) -> None:
+    serving = start(SCC_ROOT_TOKEN=TOKEN)
+    pause_workers(serving, signal.SIGSTOP)
+    serving.process.terminate()
+    await eventually(lambda: not sockets_listening(serving.process.pid), "the end of new connections")
+    # The workers' sockets are still open, for the connections in their queues. A new connection would be reset with them.
+    host, port = serving.origin.removeprefix("http://").split(":")
+    for _ in range(4):
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(asyncio.open_connection(host, int(port)), 0.3)
+    pause_workers(serving, signal.SIGCONT)
+    assert await asyncio.to_thread(serving.process.wait, PATIENCE) == 0
+
+
 async def test_a_killed_worker_fails_only_its_requests(start: Start) -> None:
     serving = start(*LENIENT, SCC_ROOT_TOKEN=TOKEN)
     first, second = serving.workers()

@@ -4,14 +4,22 @@ import asyncio
 from asyncio.trsock import TransportSocket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import hiredis
 import pytest
-from redis.asyncio.connection import UnixDomainSocketConnection
+from redis.asyncio.connection import AbstractConnection, UnixDomainSocketConnection
 
 from service.errors import StoreUnavailable, WriteUncertain
 from service.redis_client import multiplexer
 from service.redis_client.client import RedisClient
+from service.redis_client.errors import ConnectionLost, RequestFailed, Unreachable
+from service.redis_client.multiplexer import Command, MultiplexedConnection
+from service.redis_client.node import Node
+from service.redis_client.standalone import Standalone
+from service.redis_client.topology import Target
+from service.redis_client.url import parse
 
 TIMEOUT = 1.0  # seconds
 
@@ -161,7 +169,94 @@ async def test_a_lost_connection_resolves_each_call_once(peer: Peer, redis: Redi
     assert all(isinstance(result, WriteUncertain) for result in results[6:])
     # Reads were sent again on a new connection, writes were not.
     assert peer.connections == 2
-    assert len([command for command in peer.commands if command[0] == b"SET"]) <= 6
+    values = [command[-1] for command in peer.commands if command[0] == b"SET"]
+    assert sorted(values) == sorted(set(values))
+
+
+class RecordingTransport:
+    """A transport that keeps what is written to it, and whose peer never replies."""
+
+    def __init__(self) -> None:
+        self.written: list[bytes] = []
+
+    def write(self, data: bytes) -> None:
+        self.written.append(data)
+
+    def set_protocol(self, protocol: asyncio.Protocol) -> None:
+        pass
+
+    def is_closing(self) -> bool:
+        return False
+
+    def close(self) -> None:
+        pass
+
+
+class Opened:
+    """A connection of redis-py, as far as it is used, over a transport that records."""
+
+    def __init__(self, transport: RecordingTransport) -> None:
+        self._writer: object = SimpleNamespace(transport=transport)
+        self._reader = None
+
+    async def connect(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize("calls", range(1, 11))
+async def test_a_call_that_was_not_written_yet_when_the_connection_was_lost_was_not_sent(calls: int) -> None:
+    transport = RecordingTransport()
+    connection = MultiplexedConnection(lambda: cast("AbstractConnection", Opened(transport)), timeout=TIMEOUT)
+    first = asyncio.create_task(connection.send(b"<0>"))
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert transport.written == [b"<0>"]
+    rest = [asyncio.create_task(connection.send(b"<%d>" % number)) for number in range(1, calls)]
+    await asyncio.sleep(0)  # each has begun; what fills no write of its own waits for the end of the turn
+    connection.connection_lost(None)
+    written = b"".join(transport.written)
+    ends = await asyncio.gather(first, *rest, return_exceptions=True)
+    assert all(isinstance(end, ConnectionLost) for end in ends)
+    assert [end.sent for end in ends if isinstance(end, ConnectionLost)] == [
+        b"<%d>" % number in written for number in range(calls)
+    ]
+    assert written.count(b"<") == 1 + (calls - 1) // multiplexer.WRITE_COMMANDS * multiplexer.WRITE_COMMANDS
+
+
+class Scripted(Standalone):
+    """One server whose connection ends each call as the test says; `calls` counts them."""
+
+    def __init__(self, *ends: RequestFailed | list[bytes]) -> None:
+        super().__init__(parse("unix:///nowhere"), timeout=TIMEOUT, min_replicas=0)
+        self._ends = list(ends)
+        self.calls = 0
+
+    def route(self, command: Command, near: Target | None) -> Node:  # noqa: ARG002 - every command
+        return cast("Node", SimpleNamespace(reads=self, writes=self))
+
+    async def send(self, packed: bytes, commands: int = 1, seconds: float | None = None) -> list[bytes]:  # noqa: ARG002
+        self.calls += 1
+        end = self._ends.pop(0)
+        if isinstance(end, RequestFailed):
+            raise end
+        return end
+
+
+@pytest.mark.parametrize("failure", [ConnectionLost, Unreachable])
+async def test_a_write_that_was_never_sent_is_tried_again(failure: type[RequestFailed]) -> None:
+    server = Scripted(failure(sent=False), failure(sent=False), [b"OK"])
+    assert await RedisClient(server, timeout=TIMEOUT).call("SET", "key", "value", writes=True) == b"OK"
+    assert server.calls == 3
+
+
+async def test_a_write_that_may_have_been_seen_is_not_tried_again_and_a_read_is() -> None:
+    server = Scripted(ConnectionLost(sent=True), ConnectionLost(sent=True), [b"value"])
+    redis = RedisClient(server, timeout=TIMEOUT)
+    with pytest.raises(WriteUncertain):
+        await redis.call("SET", "key", "value", writes=True)
+    assert server.calls == 1
+    assert await redis.call("GET", "key") == b"value"
+    assert server.calls == 3
 
 
 async def test_a_server_that_is_back_is_used_again(peer: Peer, redis: RedisClient) -> None:

@@ -361,10 +361,8 @@ def test_what_was_wrong_before_a_move_is_told_after_it(run: Run, empty_redis: st
     on_store(empty_redis, fill_default)
     on_store(empty_redis, lambda redis: redis.call("ZADD", "scc:{default.0}:sessions", 99, session_id(99)))
     status, out, _ = run("repartition", "3")
-    assert (status, out.splitlines()[1:]) == (
-        1,
-        ["1 project checked: no differences", "before the move, 8 sessions were listed"],
-    )
+    lines = ["1 project checked: no differences", "before the move, 8 sessions were listed"]
+    assert (status, out.splitlines()[1:]) == (1, lines)
     key = Partition("default", partition_number(session_id(2), 3)).session(session_id(2))
     assert on_store(empty_redis, lambda redis: redis.call("HSET", key, "configs", '{"agent":"bot2"}')) == 0
     status, out, _ = run("repartition", "2")
