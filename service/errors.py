@@ -1,4 +1,4 @@
-"""The tree of errors: each knows the HTTP status, the reason (a word for programs) and the sentence it is answered with.
+"""The tree of errors: each has an HTTP status, a reason (a word for programs) and the sentence for the response.
 
 ServiceError                500  never meant for a client; a defect
 ├── BadRequest              400
@@ -23,18 +23,18 @@ ServiceError                500  never meant for a client; a defect
 ├── TooManyRequests         429  the key has used up its rate
 ├── HeadTooLarge            431
 ├── NotServed               501  a call of the API that is not about session configs
-├── Overloaded              503  the worker has as much in hand as it may
-│   └── ClientGone          503  the client has disconnected; nobody reads the answer
+├── Overloaded              503  the worker is at its limit of requests or connections
+│   └── ClientGone          503  the client has disconnected; nobody reads the response
 ├── StoreUnavailable        503  nothing was written
 │   ├── StoreFull           503  Redis is out of memory; nothing was written
-│   │   └── ProjectFull     503  the project has as many sessions or users as it may have; nothing was written
+│   │   └── ProjectFull     503  the project has reached its limit of sessions or users; nothing was written
 │   ├── LayoutChanged       503  the store was moved to another number of partitions; nothing was written
 │   ├── StoreEmpty          503  Redis has lost the store, or somebody has emptied it
 │   ├── WriteUncertain      503  a write that may or may not have happened
 │   ├── StoreDamaged        503  a key was overwritten by hand; `check --repair` rebuilds what follows from other keys
-│   │   └── StateIncomplete 503  a partition or project does not say whose it is; nothing was written
-│   └── NotReplicated       503  a write that has happened, but is not on as many replicas as promised
-├── OutputError                  the command line ends with the sentence and status 1
+│   │   └── StateIncomplete 503  a partition or project has no record of its owner; nothing was written
+│   └── NotReplicated       503  a write that has happened, but too few replicas have acknowledged it
+├── OutputError                  the command prints the sentence and exits with status 1
 └── StartupError                 the same
 """
 
@@ -44,8 +44,8 @@ from collections.abc import Iterable, Iterator
 class ServiceError(Exception):
     """Base of all errors of this service.
 
-    `status` is an HTTP status; `reason` a word for programs, which never changes; `message` one plain sentence that is safe to
-    show a client; `detail` adds to it where a client can act on more (the envelope's `error`).
+    `status` is an HTTP status; `reason` a word for programs, which never changes; `message` one plain sentence that a client
+    may see; `detail` adds what a client can act on (the envelope's `error`).
     """
 
     status = 500
@@ -59,7 +59,7 @@ class ServiceError(Exception):
 
 
 class BadRequest(ServiceError):
-    """The request cannot be understood as the contract describes it."""
+    """The request does not follow the contract."""
 
     status = 400
     reason = "bad_request"
@@ -98,7 +98,7 @@ class RouteNotFound(NotFound):
     """No route has this path."""
 
     reason = "route_not_found"
-    message = "there is no such route"
+    message = "no such route"
 
 
 class ProjectNotFound(NotFound):
@@ -109,7 +109,7 @@ class ProjectNotFound(NotFound):
 
 
 class MethodNotAllowed(ServiceError):
-    """The route exists, the method does not; `allowed` are those that do."""
+    """The route exists, but not for this method; `allowed` lists the methods that it has."""
 
     status = 405
     reason = "method_not_allowed"
@@ -121,27 +121,27 @@ class MethodNotAllowed(ServiceError):
 
 
 class RequestTimeout(ServiceError):
-    """The rest of a request did not come; the connection is closed."""
+    """The rest of a request did not arrive in time; the connection is closed."""
 
     status = 408
     reason = "request_timeout"
-    message = "the request did not come to its end in time"
+    message = "timed out waiting for the rest of the request"
 
 
 class Unreadable(ServiceError):
-    """The stored configs are not JSON any more: somebody edited them by hand."""
+    """The stored configs are no longer JSON: somebody edited them by hand."""
 
     status = 409
     reason = "stored_configs_corrupt"
-    message = "the stored configs of this session are not readable; PUT replaces them"
+    message = "this session's stored configs are corrupt; replace them with PUT"
 
 
 class PreconditionFailed(ServiceError):
-    """If-Match or If-None-Match does not hold for the session as it is."""
+    """If-Match or If-None-Match does not hold for the current session."""
 
     status = 412
     reason = "precondition_failed"
-    message = "If-Match or If-None-Match does not hold for the state that the session is in"
+    message = "If-Match or If-None-Match does not match the current session"
 
 
 class TooLarge(ServiceError):
@@ -165,7 +165,7 @@ class BodyTooLarge(TooLarge):
 
 
 class UriTooLong(ServiceError):
-    """The target of the request line is over the limit; nothing of the request was read."""
+    """The request target is over the limit; the request was not read."""
 
     status = 414
     reason = "uri_too_long"
@@ -173,7 +173,7 @@ class UriTooLong(ServiceError):
 
 
 class UnsupportedMediaType(ServiceError):
-    """The body is of a media type that this route does not take."""
+    """This route does not accept the body's media type."""
 
     status = 415
     reason = "unsupported_media_type"
@@ -181,7 +181,7 @@ class UnsupportedMediaType(ServiceError):
 
 
 class UnsupportedContentCoding(ServiceError):
-    """The body has a Content-Encoding; the service inflates nothing."""
+    """The body has a Content-Encoding; the service decompresses nothing."""
 
     status = 415
     reason = "unsupported_content_coding"
@@ -189,30 +189,30 @@ class UnsupportedContentCoding(ServiceError):
 
 
 class ExpectationFailed(ServiceError):
-    """The client waits for something that HTTP does not know."""
+    """The Expect header names something else than 100-continue (RFC 9110, 10.1.1)."""
 
     status = 417
     reason = "expectation_failed"
-    message = "Expect can only be 100-continue"
+    message = "the only supported Expect is 100-continue"
 
 
 class FilterTooExpensive(ServiceError):
-    """The arrays of one session alone cost more comparisons with the filter than a list may make."""
+    """Comparing one session's arrays with the filter takes more comparisons than a list may make."""
 
     status = 422
     reason = "filter_too_expensive"
     message = (
-        "comparing filter_by_configs with the arrays of a session takes too many steps; put fewer objects and arrays into the "
-        "arrays of the filter, or filter by another key as well"
+        "comparing filter_by_configs with the arrays of a session takes too many steps; use fewer objects and arrays in the "
+        "filter's arrays, or filter by another key as well"
     )
 
 
 class TooManyRequests(ServiceError):
-    """The key has used up its rate; `retry_after` is the whole seconds until it may ask again."""
+    """The key has used up its rate; `retry_after` is the number of whole seconds until its next request may succeed."""
 
     status = 429
     reason = "rate_limited"
-    message = "too many requests with this key; slow down"
+    message = "too many requests with this API key; slow down"
 
     def __init__(self, retry_after: int = 1) -> None:
         self.retry_after = retry_after
@@ -220,11 +220,11 @@ class TooManyRequests(ServiceError):
 
 
 class HeadTooLarge(ServiceError):
-    """The headers of a request are over a limit; nothing of the request was done."""
+    """The headers of a request are over a limit; the request had no effect."""
 
     status = 431
     reason = "head_too_large"
-    message = "the headers of the request are too large"
+    message = "the request headers are too large"
 
 
 class NotServed(ServiceError):
@@ -232,7 +232,7 @@ class NotServed(ServiceError):
 
     status = 501
     reason = "not_implemented"
-    message = "this call is not part of this service"
+    message = "this service does not support this call"
 
     def __init__(self, noun: str, *, plural: bool) -> None:
         verb, pronoun = ("are", "them") if plural else ("is", "it")
@@ -243,7 +243,7 @@ class NotServed(ServiceError):
 
 
 class Overloaded(ServiceError):
-    """The worker has as many requests or connections in hand as it may; nothing was done."""
+    """The worker is at its limit of requests or connections; the request had no effect."""
 
     status = 503
     reason = "overloaded"
@@ -252,15 +252,15 @@ class Overloaded(ServiceError):
 
 
 class ClientGone(Overloaded):
-    """The client has disconnected, or closed its side while much work was still to do; the work stops."""
+    """The client has disconnected, or closed its side before a long list was ready; the work stops."""
 
-    message = "the client closed its side of the connection before a long list was ready; keep it open, or ask again"
+    message = "the client closed its side of the connection before a long list was ready; keep it open, or try again"
 
 
 class StoreUnavailable(ServiceError):
-    """Redis cannot be reached, or refuses to work; nothing was written.
+    """Redis cannot be reached, or refuses commands; nothing was written.
 
-    `diagnosis` is a sentence for the operator; it is never part of an answer. `may_pass` tells whether waiting may help.
+    `diagnosis` is a sentence for the operator; no response contains it. `may_pass` tells whether waiting may help.
     """
 
     status = 503
@@ -281,45 +281,44 @@ class StoreUnavailable(ServiceError):
 
 
 class StoreFull(StoreUnavailable):
-    """Redis is out of memory and refuses what would need more; nothing was written."""
+    """Redis is out of memory and refuses the write; nothing was written."""
 
     reason = "store_full"
     message = "the store is out of memory; try again later"
 
 
 class ProjectFull(StoreFull):
-    """The project has as many sessions or users as it may have; nothing was written."""
+    """The project has reached its limit of sessions or users; nothing was written."""
 
-    message = "the project has as many sessions or users as it may have; delete some first"
-    retry_after = 60  # seconds; it stays so until some are deleted or expire
+    message = "the project has reached its limit of sessions or users; delete some first"
+    retry_after = 60  # seconds; until some are deleted or expire, retrying does not help
 
-    def __init__(self, limit: str, most: int) -> None:
-        """`limit` is the name of the setting, `most` its value."""
-        what = limit.removeprefix("max_")
-        super().__init__(f"the project has {most} {what}, the most it may have ({limit}); delete some first")
+    def __init__(self, limit: str, maximum: int) -> None:
+        """`limit` is the name of the setting, `maximum` its value."""
+        super().__init__(f"the project has reached {limit}, {maximum}; delete some {limit.removeprefix('max_')} first")
 
 
 class LayoutChanged(StoreUnavailable):
-    """The store has another number of partitions than the server was started with, or is being moved to one."""
+    """The store has another number of partitions than the server was started with, or a repartition is under way."""
 
     message = "the store has been moved to another number of partitions; try again shortly"
 
 
 class StoreEmpty(StoreUnavailable):
-    """Redis has no store any more: somebody emptied it, or it was restarted without its file. Nothing was written."""
+    """Redis no longer has a store: somebody emptied it, or it was restarted without its file. Nothing was written."""
 
     reason = "store_empty"
     message = "the store is empty: its data was removed or lost"
 
     def __init__(self) -> None:
         super().__init__(
-            diagnosis="Redis holds no store any more: it was emptied, or restarted without its file; "
-            "restore its data, or restart the servers to begin a new store"
+            diagnosis="Redis no longer has a store: it was emptied, or restarted without its file; "
+            "restore its data, or restart the servers to create a new store"
         )
 
 
 class WriteUncertain(StoreUnavailable):
-    """Redis took a write and gave no answer to it, or failed in the middle of it."""
+    """Redis received a write and sent no reply, or failed while executing it."""
 
     reason = "write_uncertain"
     detail_text = "the write may or may not have happened"
@@ -329,27 +328,27 @@ class WriteUncertain(StoreUnavailable):
 
 
 class NotReplicated(StoreUnavailable):
-    """A write was made, and too few replicas have confirmed it in time: a failover may lose it."""
+    """A write succeeded, but too few replicas acknowledged it in time: a failover may lose it."""
 
     reason = "not_replicated"
 
     def __init__(self, *, diagnosis: str = "", may_pass: bool = True) -> None:
         super().__init__(
-            detail="the write was made, but not replicated as promised: it may be lost yet",
+            detail="the write succeeded but too few replicas acknowledged it; a failover may lose it",
             diagnosis=diagnosis,
             may_pass=may_pass,
         )
 
 
 class StoreDamaged(StoreUnavailable):
-    """A key of the store has the wrong type: somebody wrote it by hand. It stays so until an operator repairs it."""
+    """A key of the store has the wrong type: somebody wrote it by hand. Only an operator can repair it."""
 
-    message = "the store is damaged where this request reads or writes it; an operator can repair it with check --repair"
+    message = "a part of the store that this request needs is damaged; an operator can repair it with `check --repair`"
     retry_after = 60  # seconds
 
 
 class StateIncomplete(StoreDamaged):
-    """The state of a partition, or the record of a project, does not say whose it is; nothing was written."""
+    """The state of a partition, or the record of a project, does not name its owner; nothing was written."""
 
 
 class OutputError(ServiceError):
@@ -357,16 +356,16 @@ class OutputError(ServiceError):
 
 
 class StartupError(ServiceError):
-    """The process cannot start or a command cannot run; the message tells the operator why."""
+    """The process cannot start, or a command cannot run; the message tells the operator why."""
 
 
 def reasons() -> dict[int, tuple[str, ...]]:
-    """Every reason that an answer can give, by HTTP status."""
+    """Every reason that a response can give, by HTTP status."""
     by_status: dict[int, tuple[str, ...]] = {}
     for error in sorted(_classes(ServiceError), key=lambda error: error.status):
-        known = by_status.get(error.status, ())
-        if "reason" in vars(error) and error.reason not in known:
-            by_status[error.status] = (*known, error.reason)
+        words = by_status.get(error.status, ())
+        if "reason" in vars(error) and error.reason not in words:
+            by_status[error.status] = (*words, error.reason)
     return by_status
 
 

@@ -1,8 +1,8 @@
-"""The one settings object: read once from flags and environment, frozen, validated before anything starts.
+"""The settings: read once from flags and environment variables, immutable, validated before anything starts.
 
-Every field is a flag (`--redis-url`) and an environment variable (`SCC_REDIS_URL`); a flag wins. `help` stands in `--help` and
-in the README's table. An empty variable is an unset one, as `${SCC_HOST}` of a compose file gives it. An empty flag is refused,
-unless empty is a value of the setting (`--redis-url ''`).
+Every field is a flag (`--redis-url`) and an environment variable (`SCC_REDIS_URL`); the flag wins. `help` is the text of
+`--help`; OPERATIONS.md has a table. An empty variable counts as unset, because a compose file passes an unset `${SCC_HOST}`
+that way. An empty flag is an error, unless empty is a value of the setting (`--redis-url ''`).
 """
 
 import os
@@ -21,18 +21,18 @@ from service.process.memory import MIN_MEMORY, default_max_memory
 FSYNC_POLICIES = ("always", "everysec", "no")
 TRUE, FALSE = ("1", "true", "yes", "on"), ("0", "false", "no", "off")
 
-#: The settings that every command on the Redis of a server takes as flags; the others come from the environment.
+#: The settings that every command that connects to Redis takes as flags; the others come from the environment.
 CONNECTION = ("redis_url", "data_dir", "command_timeout")
-#: They would stand in every process listing, so they have no flags.
+#: They have no flags: a process listing shows the command line.
 SECRETS = ("root_token", "key_secret")
 #: Paths are bytes, and need not be UTF-8.
 PATHS = ("data_dir", "redis_server")
-#: Fewer characters than this are worth a warning: such a secret can be guessed.
+#: A secret with fewer characters can be guessed, and causes a warning.
 SHORT_SECRET = 16
 
-#: What fits into `Authorization: Bearer sk-ac-…`: 256 characters are the longest key that is looked up.
+#: What follows `Authorization: Bearer sk-ac-`: the server looks up keys of at most 256 characters.
 _ROOT_TOKEN = re.compile(r"[!-~]{0,250}")
-#: Kubernetes sets SCC_PORT to an address in every pod beside a service called scc.
+#: Kubernetes sets SCC_PORT to an address in every pod of a namespace with a service called scc.
 _SERVICE_LINK = re.compile(r"(tcp|udp|sctp)://")
 
 
@@ -42,72 +42,80 @@ def _cores() -> int:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings(Limits):
-    """All that can be set, the limits included. Times are seconds, sizes bytes."""
+    """Every setting, the limits included. Times are in seconds, sizes in bytes."""
 
     host: str = field(default="127.0.0.1", metadata={"help": "address to listen on"})
-    port: int = field(default=8029, metadata={"help": "port to listen on; 0 takes a free one"})
-    workers: int = field(default_factory=_cores, metadata={"help": "worker processes; one a core unless set"})
+    port: int = field(default=8029, metadata={"help": "port to listen on; 0 picks a free one"})
+    workers: int = field(default_factory=_cores, metadata={"help": "worker processes; default: one for each core"})
     redis_url: str = field(
         default="",
-        metadata={"help": "Redis to use: redis://, rediss://, unix://, redis+cluster://, redis+sentinel://; empty: embedded"},
+        metadata={
+            "help": "Redis to use: redis://, rediss://, unix://, redis+cluster://, redis+sentinel://; empty: the embedded Redis"
+        },
     )
     data_dir: Path = field(
-        default=Path(".data"), metadata={"help": "directory of the embedded Redis, the made-up key and the key secret"}
+        default=Path(".data"), metadata={"help": "directory for the embedded Redis, the generated key and the key secret"}
     )
-    fsync: str = field(default="everysec", metadata={"help": "when the embedded Redis syncs its file: always, everysec or no"})
+    fsync: str = field(
+        default="everysec", metadata={"help": "when the embedded Redis syncs its file to disk: always, everysec or no"}
+    )
     max_memory: int = field(
         default_factory=default_max_memory,
-        metadata={"help": "bytes of data in the embedded Redis, beyond it 503; 0: no limit; two fifths of memory unless set"},
+        metadata={
+            "help": "most bytes of data in the embedded Redis; beyond it, 503; 0: no limit; default: two fifths of memory"
+        },
     )
     redis_server: str = field(
         default="",
         metadata={
-            "help": "redis-server or valkey-server of the embedded Redis, 6.2 or newer; empty: PATH's, else the bundled one"
+            "help": "redis-server or valkey-server, 6.2 or newer, for the embedded Redis; empty: PATH's, else the bundled one"
         },
     )
     root_token: str = field(
-        default="", metadata={"help": "xyz makes sk-ac-xyz the key of project default; empty: made up and kept"}
+        default="", metadata={"help": "xyz makes sk-ac-xyz the key of project default; empty: generated and saved"}
     )
     key_secret: str = field(
-        default="", metadata={"help": "secret that keys are hashed with; the same for all servers of one Redis"}
+        default="",
+        metadata={"help": "secret for hashing keys; the same for all servers of one Redis; empty: generated and saved"},
     )
     replace_root_key: bool = field(
-        default=False, metadata={"help": "revoke the root key of the store if root_token is another one; else refuse to start"}
+        default=False,
+        metadata={"help": "if root_token differs from the store's root key, replace that key instead of refusing to start"},
     )
     partitions: int = field(
-        default=1, metadata={"help": "partitions of each project's sessions; fixed when a store is first used"}
+        default=1, metadata={"help": "partitions of each project's sessions; fixed when the store is created"}
     )
     min_replicas: int = field(
-        default=0, metadata={"help": "replicas that must have a write before it is answered; 0 waits for none"}
+        default=0, metadata={"help": "replicas that must acknowledge a write before the response; 0 waits for none"}
     )
-    start_timeout: float = field(
-        default=30.0, metadata={"help": "longest wait at the start for a Redis that is not ready yet, in seconds"}
-    )
-    command_timeout: float = field(default=1.0, metadata={"help": "longest wait for Redis, in seconds"})
+    start_timeout: float = field(default=30.0, metadata={"help": "how long to wait for Redis at startup, in seconds"})
+    command_timeout: float = field(default=1.0, metadata={"help": "how long to wait for a reply from Redis, in seconds"})
     shutdown_timeout: float = field(
-        default=10.0, metadata={"help": "longest wait for requests in flight at the end, in seconds"}
+        default=10.0, metadata={"help": "how long to wait for requests in flight at shutdown, in seconds"}
     )
     client_timeout: float = field(
-        default=30.0, metadata={"help": "longest wait for a client in the middle of a request or an answer, in seconds"}
+        default=30.0, metadata={"help": "how long to wait for a client to send a request or to read a response, in seconds"}
     )
     max_connections: int = field(
-        default=4096, metadata={"help": "most connections of a worker; beyond it the one that was silent longest is closed"}
+        default=4096, metadata={"help": "most connections of a worker; beyond it, the one idle longest is closed"}
     )
     max_buffered_bytes: int = field(
         default=64 * 1024 * 1024,
-        metadata={"help": "most bytes of requests and answers that a worker keeps for clients; then the slowest is cut off"},
+        metadata={
+            "help": "most bytes of requests and responses that a worker buffers; beyond it, the slowest client is cut off"
+        },
     )
-    max_in_flight: int = field(default=512, metadata={"help": "most requests that a worker has in hand; beyond it 503"})
+    max_in_flight: int = field(default=512, metadata={"help": "most requests in flight in a worker; beyond it, 503"})
     rate_limit: float = field(
-        default=0.0, metadata={"help": "requests a second with one key, over all servers of one Redis; 0: no limit"}
+        default=0.0, metadata={"help": "requests a second for each key, across all servers of one Redis; 0: no limit"}
     )
     rate_burst: int = field(
-        default=0, metadata={"help": "requests at once with one key, with a rate limit; 0: as many as in one second"}
+        default=0, metadata={"help": "burst of requests that the rate limit allows each key; 0: as many as in one second"}
     )
-    access_log: bool = field(default=False, metadata={"help": "write a line a request to standard error"})
+    access_log: bool = field(default=False, metadata={"help": "log every request to standard error"})
 
     def __post_init__(self) -> None:
-        """Refuse what cannot work.
+        """Check every value.
 
         Raises:
             StartupError: a value is out of its range; the message names the setting.
@@ -128,25 +136,25 @@ class Settings(Limits):
         _require(self.max_in_flight >= 1, "max_in_flight", "1 or more")
         _require(self.rate_limit == 0 or 0.001 <= self.rate_limit <= 100_000, "rate_limit", "0, or 0.001 to 100,000")
         _require(0 <= self.rate_burst <= 1_000_000, "rate_burst", "0 to 1,000,000")
-        # A header line has 8,190 bytes; aiohttp tells it from a request line by the limit that was passed.
+        # aiohttp limits a header line to 8,190 bytes, and the limit in its error is how a request line is distinguished.
         _require(self.max_line_bytes >= 8192, "max_line_bytes", "8,192 or more")
         _require(self.max_head_bytes >= 8192, "max_head_bytes", "8,192 or more")
-        # What nests is walked by recursion, two frames a level.
+        # Nested values are traversed recursively, two frames a level.
         _require(self.max_nesting <= 256, "max_nesting", "1 to 256")
         for limit in fields(Limits):
-            least = 0 if limit.default == 0 else 1
-            _require(getattr(self, limit.name) >= least, limit.name, f"{least} or more")
+            minimum = 0 if limit.default == 0 else 1
+            _require(getattr(self, limit.name) >= minimum, limit.name, f"{minimum} or more")
 
 
-def _require(holds: object, name: str, accepted: str) -> None:
-    if not holds:
-        raise StartupError(f"setting {name} must be {accepted}")
+def _require(is_valid: object, name: str, valid: str) -> None:
+    if not is_valid:
+        raise StartupError(f"setting {name} must be {valid}")
 
 
 def decoded(word: str) -> str:
-    """A word of the command line or the environment as text, whatever the locale.
+    """An argument or environment variable as text, decoded as UTF-8 in every locale.
 
-    Python leaves bytes that are not in the encoding of the locale as surrogates: in C and POSIX, all of UTF-8 above 127.
+    Python turns bytes that the locale's encoding cannot decode into surrogates: in C and POSIX, all bytes above 127.
 
     Raises:
         UnicodeDecodeError: those bytes are not UTF-8 either.
@@ -167,13 +175,13 @@ def flag(name: str) -> str:
 
 
 def add_flags(parser: ArgumentParser, names: Collection[str] = ()) -> None:
-    """Add a flag for each setting in `names` to `parser`, for every setting but the secrets if `names` is empty."""
+    """Add a flag for each setting in `names` to `parser`; with no names, for every setting but the secrets."""
     for item in fields(Settings):
         if item.name in names or (not names and item.name not in SECRETS):
             text = f"{item.metadata['help']} [{variable(item.name)}]"
-            # A flag of a Boolean alone means true.
+            # A Boolean flag without a value means true.
             value: dict[str, Any] = {"nargs": "?", "const": "true"} if item.type is bool else {}
-            # Without a default, so that a flag before an action is not overwritten by its absence after it.
+            # No default: it would overwrite a flag given before a subcommand, when the subcommand's parser runs.
             parser.add_argument(flag(item.name), dest=item.name, metavar="VALUE", help=text, default=SUPPRESS, **value)
 
 
@@ -197,11 +205,11 @@ def load(flags: Namespace | None = None, environment: Mapping[str, str] | None =
 
 
 def _from_environment(name: str, environment: Mapping[str, str]) -> str:
-    """Text of the variable of setting `name`, empty where it says nothing."""
+    """Text of the variable of setting `name`; empty if it is unset or ignored."""
     text = environment.get(variable(name), "")
     if _is_service_link(name, text):
         return ""
-    # White space at the ends of a key secret is a part of it: without, it would not open the stores that were made with it.
+    # White space around a key secret is part of it: existing stores were created with it.
     return text if name in ("key_secret", *PATHS) else text.strip()
 
 
@@ -210,23 +218,23 @@ def _is_service_link(name: str, text: str) -> bool:
 
 
 def warnings(settings: Settings, environment: Mapping[str, str] | None = None) -> list[str]:
-    """One sentence for each variable that is ignored or unwise, with its name and without its value."""
+    """One sentence for each variable that is ignored or unsafe, with its name and without its value."""
     environment = os.environ if environment is None else environment
     names = {variable(item.name) for item in fields(Settings)}
     lines = [
-        f"{ascii(name)[1:-1]} is not a setting and is ignored"
+        f"{ascii(name)[1:-1]} is ignored: it is not a setting"
         for name in sorted(environment)
         if name.startswith("SCC_") and name not in names
     ]
     if _is_service_link("port", environment.get(variable("port"), "")):
-        lines.append(f"{variable('port')} is the address of a Kubernetes service, not a port, and is ignored")
+        lines.append(f"{variable('port')} is ignored: it is the address of a Kubernetes service, not a port")
     lines += [
         f"{variable(name)} is shorter than {SHORT_SECRET} characters and can be guessed"
         for name in SECRETS
         if len(getattr(settings, name)) > 0 and len(getattr(settings, name).strip()) < SHORT_SECRET
     ]
     if settings.key_secret != settings.key_secret.strip():
-        lines.append(f"{variable('key_secret')} begins or ends with white space, which is part of the secret")
+        lines.append(f"{variable('key_secret')} starts or ends with white space, which is part of the secret")
     return lines
 
 
@@ -241,4 +249,4 @@ def _convert(name: str, kind: object, text: str) -> object:
     except UnicodeDecodeError:
         raise StartupError(f"setting {name} is not UTF-8") from None
     except ValueError:
-        raise StartupError(f"setting {name} cannot be read from {text!r}") from None
+        raise StartupError(f"setting {name} has an invalid value: {text!r}") from None

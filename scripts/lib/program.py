@@ -11,7 +11,7 @@ from service.process.parent_death import with_parent_death_signal
 
 ROOT = Path(__file__).parents[2]
 
-_PATIENCE = 60.0  # seconds for a start, and for an orderly end
+_TIMEOUT = 60.0  # seconds for a start, and for an orderly end
 
 
 class Failed(Exception):
@@ -52,7 +52,7 @@ class Program:
         Raises:
             Failed: it ended, or never did.
         """
-        deadline = time.monotonic() + _PATIENCE
+        deadline = time.monotonic() + _TIMEOUT
         while not (match := re.search(pattern, self.output)):
             if self.process.poll() is not None or time.monotonic() > deadline:
                 raise Failed(f"{self.home.name} did not start:\n{self.output[-2000:]}")
@@ -64,7 +64,7 @@ class Program:
         if self.process.poll() is None:
             self.process.terminate()
             try:
-                self.process.wait(_PATIENCE)
+                self.process.wait(_TIMEOUT)
             except subprocess.TimeoutExpired:
                 self.process.kill()
                 self.process.wait()

@@ -1,1 +1,1 @@
-"""The HTTP surface: aiohttp lives here and nowhere else."""
+"""HTTP: a server of our own on aiohttp's protocol, and the API that it serves. Nothing else imports aiohttp."""

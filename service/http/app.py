@@ -1,4 +1,4 @@
-"""The composition root of a worker: settings in, a serving process out."""
+"""The composition root of a worker process: Redis client, dispatch with the routes of the API, server, sweeper."""
 
 import asyncio
 import gc
@@ -11,58 +11,64 @@ from dataclasses import replace
 import uvloop
 from aiohttp import web
 
+from service.http.api import conditions
+from service.http.api.routes import API_PREFIX, HEALTH_PATH, NOT_SERVED, ROUTES
 from service.http.server.connections import Server
-from service.http.server.context import Worker
+from service.http.server.context import WorkerContext
 from service.http.server.dispatch import Dispatch
 from service.http.server.protocol import Protocol
+from service.http.server.router import Router
 from service.process import logs
 from service.process.heartbeat import INTERVAL
-from service.process.listeners import has_pending
+from service.process.listeners import BACKLOG, has_pending
 from service.process.open_files import raise_limit
 from service.process.workers import STOP_SIGNALS, Supervision
 from service.redis_client.client import RedisClient
 from service.settings import Settings
 from service.store.upkeep.sweeper import Sweeper
 
-#: New objects after which Python looks for cycles; a request leaves none behind.
+#: New objects after which Python looks for cycles; a request leaves no cycle behind.
 GC_THRESHOLD = 20_000
-#: Connections that wait to be accepted, at most.
-BACKLOG = 1024
-#: Seconds at the end: for what is on its way already (handshakes, requests on idle connections), and for the first request of
-#: a connection that has brought none yet.
+#: Seconds of a shutdown: for handshakes and requests that are on their way already, and for the first request of a connection
+#: that has sent none yet.
 LAST_CALL, FIRST_REQUEST = 0.1, 1.0
-#: Files that a worker has open beside its connections, with room to spare.
+#: Files that a worker opens in addition to its connections, with room to spare.
 OTHER_FILES = 64
 
 log = logging.getLogger("service")
 
 
 def run_worker(settings: Settings, listener: socket.socket, supervision: Supervision) -> None:
-    """Serve on `listener` until SIGTERM, then drain the requests in flight and return. Lets in the signals that end it.
+    """Serve on `listener` until SIGTERM, then drain the requests in flight and return. Unblocks the signals that stop it.
 
     The process exits, whatever is in flight, as soon as its supervisor is dead: another server may own the store by then.
     """
     if settings.access_log:
         logs.configure_access_log()
-    # What is there before the first request stays: the collector need not look at it again (which would unshare its pages),
-    # nor look around at every 700th object.
+    # Objects that exist before the first request live for ever. The collector skips them, so their pages stay shared with the
+    # supervisor, and it runs less often than at every 700th object.
     gc.freeze()
     gc.set_threshold(GC_THRESHOLD)
     uvloop.run(_serve(replace(settings, max_connections=_connections(settings.max_connections)), listener, supervision))
 
 
-def _connections(wanted: int) -> int:
-    """How many connections this process may have open: `wanted`, or as many as the limit on open files leaves."""
-    files = raise_limit(wanted + OTHER_FILES)
-    if files == wanted + OTHER_FILES:
-        return wanted
+def _connections(maximum: int) -> int:
+    """How many connections this process may have open: `maximum`, or fewer if the limit on open files is too low."""
+    files = raise_limit(maximum + OTHER_FILES)
+    if files == maximum + OTHER_FILES:
+        return maximum
     connections = files - min(OTHER_FILES, files // 2)
-    log.warning("this process may open %d files only (ulimit -n): %d connections, not %d", files, connections, wanted)
+    log.warning("this process may open %d files only (ulimit -n): %d connections, not %d", files, connections, maximum)
     return connections
 
 
+def _dispatch(worker: WorkerContext) -> Dispatch:
+    router = Router(((route.method, route.path, route.endpoint) for route in ROUTES), NOT_SERVED)
+    return Dispatch(worker, router, conditions.parse, api_prefix=API_PREFIX, health_path=HEALTH_PATH)
+
+
 def _beat(loop: asyncio.AbstractEventLoop, supervision: Supervision) -> None:
-    """Tell the supervisor that the event loop runs, until the loop is closed: while it drains, too."""
+    """Tell the supervisor that the event loop runs, also while it drains, until the loop is closed."""
     supervision.beat()
     loop.call_later(INTERVAL, _beat, loop, supervision)
 
@@ -81,8 +87,8 @@ async def _serve(settings: Settings, listener: socket.socket, supervision: Super
         min_replicas=settings.min_replicas,
         partitions=settings.partitions,
     )
-    worker = Worker(settings, redis)
-    dispatch = Dispatch(worker)
+    worker = WorkerContext(settings, redis)
+    dispatch = _dispatch(worker)
     server = Server(dispatch, settings, Protocol)
     runner = web.ServerRunner(server, shutdown_timeout=settings.shutdown_timeout)
     await runner.setup()
@@ -104,9 +110,9 @@ async def _serve(settings: Settings, listener: socket.socket, supervision: Super
 
 
 async def _last_call(server: Server, listener: socket.socket, seconds: float) -> None:
-    """Take the connections that were begun, and wait for their first requests: their clients do not know of the end."""
+    """Accept pending connections and wait for their first requests: their clients do not know that the server is stopping."""
     now = asyncio.get_running_loop().time
     deadline = now() + seconds
     await asyncio.sleep(min(LAST_CALL, seconds))
-    while now() < deadline and (has_pending(listener) or server.awaits_first_request()):  # noqa: ASYNC110 - nobody tells of it
+    while now() < deadline and (has_pending(listener) or server.awaits_first_request()):  # noqa: ASYNC110 - there is no event for it
         await asyncio.sleep(LAST_CALL / 10)

@@ -1,1 +1,1 @@
-"""The processes of a server: the supervisor, its workers, the embedded Redis, the data directory and what the system limits."""
+"""The processes of a server: supervisor, workers, embedded Redis, data directory, and the system's limits on them."""

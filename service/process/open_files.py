@@ -1,29 +1,29 @@
-"""The limit on open files (`ulimit -n`): raised as far as it may be, and refused where a server cannot work with it."""
+"""The limit on open files (`ulimit -n`): raised as far as the system allows; too low a limit is an error."""
 
 import resource
 
 from service.errors import StartupError
 
-#: What a process of the server has open at most before its first connection: some 20, and Redis keeps 32 for itself.
-FEWEST = 48
+#: Files that a process needs before its first connection: the server about 20, Redis 32.
+MIN_OPEN_FILES = 48
 
 
 def require(workers: int) -> None:
-    """Refuse a limit that a server with so many workers cannot work with: it holds a listener for each.
+    """Raise the limit to what a server with so many workers needs; it has a listening socket for each.
 
     Raises:
-        StartupError: the message names the limit and what is needed.
+        StartupError: the limit cannot be raised so far; the message names both numbers.
     """
-    needed = FEWEST + workers
+    needed = MIN_OPEN_FILES + workers
     limit = raise_limit(needed)
     if limit < needed:
         raise StartupError(
-            f"this process may open {limit} files only, and a server with --workers {workers} needs {needed}; raise `ulimit -n`"
+            f"the limit on open files is {limit}; a server with --workers {workers} needs {needed}; raise it with `ulimit -n`"
         )
 
 
 def raise_limit(wanted: int) -> int:
-    """Let this process open `wanted` files, or as many as the system allows; returns how many it may open, at most `wanted`."""
+    """Raise the limit to `wanted` files, or as far as the system allows; returns the new limit, at most `wanted`."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY or soft >= wanted:
         return wanted

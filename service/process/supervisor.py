@@ -1,10 +1,10 @@
-"""The parent process of `serve`: starts Redis and the workers, replaces what dies, and ends all of it in order.
+"""The parent process of `serve`: starts Redis and the workers, restarts those that die, and shuts all of them down.
 
     supervisor ─┬─ Redis          (unless a Redis URL is set)
-                ├─ worker 1       each has a listening socket of its own,
+                ├─ worker 1       each with a listening socket,
                 └─ worker n       all on one port
 
-The supervisor keeps every listening socket open, so that connections wait while a worker is replaced. It runs no thread and no
+The supervisor keeps every listening socket open, so that connections wait while a worker is replaced. It has no threads and no
 event loop, so it can fork at any time.
 """
 
@@ -24,25 +24,25 @@ from service.process.embedded_redis import EmbeddedRedis
 from service.process.heartbeat import INTERVAL, Limits
 from service.process.listeners import check_free, open_listeners, origin, stop_accepting
 from service.process.parent_death import ParentPipe
-from service.process.workers import Signals, Supervision, Watched, Worker
+from service.process.workers import Signals, Supervision, Watched, WorkerProcess
 from service.settings import Settings, variable
 
 logger = logging.getLogger(__name__)
 
 API = "/api/v1"
 
-#: Seconds that workers get beyond the longest wait for requests in flight, before they are killed.
+#: Seconds after the shutdown timeout before workers that are still running are killed.
 DRAIN_GRACE = 5.0
 
-#: Seconds between two looks at the socket of the embedded Redis.
+#: Seconds between two checks of the embedded Redis's socket.
 SOCKET_INTERVAL = 1.0
 
 
 class Parts(NamedTuple):
-    """What the supervisor runs: `prepare` first, then `run_worker` in every worker, until SIGTERM.
+    """What the supervisor runs: first `prepare`, then `run_worker` in every worker, until SIGTERM.
 
-    `prepare` waits for Redis; it returns early when the function that it is given says that the wait is to end. A worker whose
-    heartbeat is silent beyond `limits` is killed and replaced.
+    `prepare` waits for Redis, until the function passed to it returns true. A worker whose heartbeat exceeds `limits` is killed
+    and replaced.
     """
 
     prepare: Callable[[Settings, Callable[[], bool]], object]
@@ -50,25 +50,20 @@ class Parts(NamedTuple):
     limits: Limits = Limits()
 
 
-def load_parts() -> Parts:
-    """The parts of the service. Their import takes longer than Redis to start, so it runs meanwhile."""
-    from service.http.app import run_worker
-    from service.store.upkeep.bootstrap import prepare
+def serve(settings: Settings, load: Callable[[], Parts]) -> None:
+    """Serve until SIGTERM or SIGINT. Another signal, at least a second later, ends the wait for requests in flight.
 
-    return Parts(prepare, run_worker)
-
-
-def serve(settings: Settings, load: Callable[[], Parts] = load_parts) -> None:
-    """Serve until SIGTERM or SIGINT. A second signal, a second later or more, cuts the wait for requests in flight short.
+    `load` imports the parts, which takes longer than Redis takes to start; so it runs while Redis starts.
 
     Raises:
-        StartupError: the data directory or the port is taken, too few files may be opened, or Redis cannot be started or used.
+        StartupError: the data directory or the port is in use, the limit on open files is too low, or Redis cannot be started
+            or used.
     """
     open_files.require(settings.workers)
     with Signals() as signals:
         if settings.redis_url:
             check_free(settings.host, settings.port)
-            _prepare_and_work(data_dir.with_secrets(settings), load(), signals, key_made_up=not settings.root_token)
+            _prepare_and_work(data_dir.with_secrets(settings), load(), signals, token_is_generated=not settings.root_token)
             return
         directory = data_dir.create(settings.data_dir)
         with data_dir.lock(directory) as lock:
@@ -88,9 +83,9 @@ def _serve_embedded(settings: Settings, load: Callable[[], Parts], signals: Sign
     try:
         redis.launch()
         parts = load()
-        redis.wait(give_up=lambda: signals.stops > 0)
+        redis.wait(give_up=lambda: signals.stop_requests > 0)
         resolved = replace(resolved, redis_url=redis.url)
-        _prepare_and_work(resolved, parts, signals, key_made_up=not settings.root_token, redis=redis, lock=lock)
+        _prepare_and_work(resolved, parts, signals, token_is_generated=not settings.root_token, redis=redis, lock=lock)
     finally:
         redis.stop()
 
@@ -100,36 +95,42 @@ def _prepare_and_work(
     parts: Parts,
     signals: Signals,
     *,
-    key_made_up: bool,
+    token_is_generated: bool,
     redis: EmbeddedRedis | None = None,
     lock: BinaryIO | None = None,
 ) -> None:
-    """Everything from the wait for Redis to the end of the last worker."""
-    parts.prepare(settings, lambda: signals.stops > 0)
-    if signals.stops:
+    """Wait for Redis, then run the workers until the last one has exited."""
+    parts.prepare(settings, lambda: signals.stop_requests > 0)
+    if signals.stop_requests:
         return
     listeners = open_listeners(settings.host, settings.port, settings.workers)
     base_url = origin(listeners[0]) + API
     parent_pipe = ParentPipe()
     workers = [
-        Worker(f"worker {number}", partial(_work, settings, parts, one, listeners, lock), signals, parent_pipe, parts.limits)
-        for number, one in enumerate(listeners, 1)
+        WorkerProcess(
+            f"worker {number}",
+            partial(_run_in_worker, settings, parts, listener, listeners, lock),
+            signals,
+            parent_pipe,
+            parts.limits,
+        )
+        for number, listener in enumerate(listeners, 1)
     ]
     try:
         for worker in workers:
             worker.start()
-        _announce(ready_text(base_url, settings.root_token if key_made_up else None))
-        _watch(signals, workers, redis)
+        _print_ready(ready_text(base_url, settings.root_token if token_is_generated else None))
+        _supervise(signals, workers, redis)
     finally:
-        # First the sockets: no new connection is taken into a queue that nobody will serve.
+        # The sockets first: new connections must not enter a queue that nobody will serve.
         for listener in listeners:
             stop_accepting(listener)
             listener.close()
-        _end(workers, signals, settings.shutdown_timeout + DRAIN_GRACE)
+        _stop_workers(workers, signals, settings.shutdown_timeout + DRAIN_GRACE)
         parent_pipe.close()
 
 
-def _work(
+def _run_in_worker(
     settings: Settings,
     parts: Parts,
     listener: socket.socket,
@@ -137,7 +138,7 @@ def _work(
     lock: BinaryIO | None,
     supervision: Supervision,
 ) -> None:
-    """In the forked worker: let go of what belongs to the others, then serve."""
+    """In the forked worker: close the other workers' listeners and the lock, then serve."""
     for other in listeners:
         if other is not listener:
             other.close()
@@ -146,49 +147,49 @@ def _work(
     parts.run_worker(settings, listener, supervision)
 
 
-def _announce(text: str) -> None:
-    """Print what an operator needs to know; a server without a standard output works as well."""
+def _print_ready(text: str) -> None:
+    """Print the address and the key; without a standard output, log a warning."""
     try:
         sys.stdout.write(text)
         sys.stdout.flush()
     except (OSError, OutputError) as error:
         streams.discard_output()
-        logger.warning("the address and the key are not shown: %s", error)
+        logger.warning("cannot print the address and the key: %s", error)
 
 
-def _watch(signals: Signals, workers: list[Worker], redis: EmbeddedRedis | None) -> None:
-    """Replace what ends or hangs, until a signal asks for the end."""
+def _supervise(signals: Signals, workers: list[WorkerProcess], redis: EmbeddedRedis | None) -> None:
+    """Restart child processes that exit or hang, until a stop signal."""
     now = time.monotonic()
-    watched = [Watched(one.name, one.start, one.ended, now) for one in workers]
+    watched = [Watched(worker.name, worker.start, worker.exit_reason, now) for worker in workers]
     if redis is not None:
-        watched.append(Watched("the embedded Redis", redis.relaunch, redis.ended, now))
-    while not signals.stops:
+        watched.append(Watched("the embedded Redis", redis.relaunch, redis.exit_reason, now))
+    while not signals.stop_requests:
         now = time.monotonic()
         for worker in workers:
-            worker.end_if_hung(now)
-        pause = min(INTERVAL, *(one.look(now) for one in watched))
+            worker.kill_if_hung(now)
+        pause = min(INTERVAL, *(child.poll(now) for child in watched))
         if redis is not None:
             redis.restart_if_socket_is_lost()
             pause = min(pause, SOCKET_INTERVAL)
         signals.wait(pause)
 
 
-def _end(workers: list[Worker], signals: Signals, patience: float) -> None:
-    """Let the workers finish what they do, `patience` seconds at most, and less when another signal comes."""
+def _stop_workers(workers: list[WorkerProcess], signals: Signals, timeout: float) -> None:
+    """Stop the workers; kill those still running after `timeout` seconds, or after another stop signal."""
     for worker in workers:
         worker.send(signal.SIGTERM)
-    deadline = time.monotonic() + patience
-    while any(worker.ended() is None for worker in workers):
-        left = deadline - time.monotonic()
-        if left < 0 or signals.stops > 1:
-            logger.warning("requests in flight are cut off")
+    deadline = time.monotonic() + timeout
+    while any(worker.exit_reason() is None for worker in workers):
+        remaining = deadline - time.monotonic()
+        if remaining < 0 or signals.stop_requests > 1:
+            logger.warning("killing the workers; requests in flight are lost")
             for worker in workers:
                 worker.send(signal.SIGKILL)
-        signals.wait(max(left, 1.0))
+        signals.wait(max(remaining, 1.0))
 
 
 def ready_text(base_url: str, token: str | None) -> str:
-    """What stands on the screen once connections are taken; `token` is None where the operator set it."""
+    """What `serve` prints once the server accepts connections; `token` is None if the operator set it."""
     lines = [f"Session Config Cache is ready at {base_url}"]
     if token is None:
         return "\n".join([*lines, f"key: from {variable('root_token')}", ""])

@@ -1,4 +1,4 @@
-"""Child processes of the supervisor: workers by fork, what watches and replaces them, and the signals that wake it."""
+"""Child processes of the supervisor: forked workers, their replacement, and the signals that wake the supervisor."""
 
 import faulthandler
 import logging
@@ -14,28 +14,28 @@ from typing import NamedTuple, NoReturn
 
 from service.errors import ServiceError
 from service.process.heartbeat import Heartbeat, Limits, Verdict, Watchdog
-from service.process.parent_death import ParentPipe, end_with
+from service.process.parent_death import ParentPipe, set_parent_death_signal
 
 logger = logging.getLogger(__name__)
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
-#: Seconds. A child that lived shorter than STEADY makes the next wait before a replacement twice as long.
-FIRST_DELAY, LONGEST_DELAY, STEADY = 0.1, 10.0, 10.0
+#: Seconds before a replacement. The delay doubles with each exit in a row within STABLE_AFTER seconds of the start.
+MIN_DELAY, MAX_DELAY, STABLE_AFTER = 0.1, 10.0, 10.0
 
-#: Seconds within which several signals that ask for the end are one: service managers and terminals send two.
-SAME_STOP = 1.0
+#: Seconds within which several stop signals count as one: service managers and terminals may send two.
+STOP_DEBOUNCE = 1.0
 
 
 class Signals:
-    """Counts the signals that ask for the end, and makes every signal, a child's death included, end a `wait`.
+    """Counts the stop signals in `stop_requests`; every signal, SIGCHLD included, ends a `wait`.
 
-    Those that come within `SAME_STOP` of one that was counted belong to it.
+    Stop signals within `STOP_DEBOUNCE` of one that was counted are not counted.
     """
 
     def __init__(self) -> None:
-        self.stops = 0
-        self._last_stop = -math.inf
+        self.stop_requests = 0
+        self._last_request = -math.inf
         self._reader, self._writer = socket.socketpair()
         self._reader.setblocking(False)  # noqa: FBT003 - positional only
         self._writer.setblocking(False)  # noqa: FBT003 - positional only
@@ -44,7 +44,7 @@ class Signals:
         signal.set_wakeup_fd(self._writer.fileno(), warn_on_full_buffer=False)
         signal.signal(signal.SIGCHLD, lambda *_: None)
         for number in STOP_SIGNALS:
-            # nohup leaves SIGHUP ignored, and means it.
+            # Under nohup, SIGHUP stays ignored.
             if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
                 signal.signal(number, self._count)
         return self
@@ -61,8 +61,8 @@ class Signals:
         except BlockingIOError:
             return
 
-    def leave_to_parent(self) -> None:
-        """In a forked child: SIGTERM acts again; a terminal's Ctrl-C and hang-up are the supervisor's business."""
+    def reset_in_child(self) -> None:
+        """In a forked child: SIGTERM gets its default action; SIGINT and SIGHUP are ignored, as the supervisor handles them."""
         self._reset()
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
@@ -76,25 +76,25 @@ class Signals:
 
     def _count(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002 - a signal handler's signature
         now = time.monotonic()
-        if now - self._last_stop >= SAME_STOP:
-            self.stops += 1
-            self._last_stop = now
+        if now - self._last_request >= STOP_DEBOUNCE:
+            self.stop_requests += 1
+            self._last_request = now
 
 
 class Supervision(NamedTuple):
-    """What a worker needs of its supervisor: `beat`, to be called every `heartbeat.INTERVAL`, and the pipe to it.
+    """A worker's connection to its supervisor: call `beat` every `heartbeat.INTERVAL` seconds.
 
-    `parent_pipe` is a file descriptor that becomes readable when the supervisor is dead.
+    `parent_pipe` is a file descriptor that becomes readable when the supervisor dies.
     """
 
     beat: Callable[[], None]
     parent_pipe: int
 
 
-class Worker:
-    """One forked process that calls `run`, and ends when that returns.
+class WorkerProcess:
+    """One forked process that calls `run`, and exits when that returns.
 
-    It ends together with its supervisor, however that ends: another server may own the store by then.
+    It dies with its supervisor: after that, another server may own the store.
     """
 
     def __init__(
@@ -113,68 +113,68 @@ class Worker:
         self._heartbeat = Heartbeat()
         self._watchdog = Watchdog(limits, 0.0)
         self._pid: int | None = None
-        self._end = "not started"
+        self._exit_reason = "not started"
 
     def start(self) -> None:
-        """Fork. The supervisor calls this for a replacement too, once `ended` told the end of the one before."""
+        """Fork. Called again for a replacement, after `exit_reason` has returned a reason for the previous process."""
         parent = os.getpid()
         self._heartbeat.close()
         self._heartbeat = Heartbeat()
         self._watchdog = Watchdog(self._limits, time.monotonic())
-        # A signal that met the child before its handlers are its own would be counted there, and lost.
+        # Until the child has its own handlers, it would count a signal in its copy of `stop_requests`, and lose it.
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
         try:
             pid = os.fork()
             if pid == 0:
-                self._live(parent)
+                self._run_child(parent)
             self._pid = pid
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
-    def ended(self) -> str | None:
-        """How the process ended, None while it runs."""
+    def exit_reason(self) -> str | None:
+        """How the process ended; None while it is running."""
         if self._pid is not None:
             pid, status = os.waitpid(self._pid, os.WNOHANG)
             if pid == 0:
                 return None
             code = os.waitstatus_to_exitcode(status)
-            self._end = f"signal {-code}" if code < 0 else f"exit status {code}"
+            self._exit_reason = f"signal {-code}" if code < 0 else f"exit status {code}"
             self._pid = None
-        return self._end
+        return self._exit_reason
 
     def send(self, number: signal.Signals) -> None:
-        """Send a signal to the process, if it is there."""
-        if self.ended() is None and self._pid is not None:
+        """Send a signal to the process if it is running."""
+        if self.exit_reason() is None and self._pid is not None:
             os.kill(self._pid, number)
 
-    def end_if_hung(self, now: float) -> None:
-        """Kill the process if it has missed its heartbeats at `now` (seconds, monotonic); `ended` tells of it later.
+    def kill_if_hung(self, now: float) -> None:
+        """Kill the process if it has missed its heartbeats at `now` (seconds, monotonic), without waiting for its end.
 
-        SIGABRT first: where its handler still runs, it prints the stacks.
+        SIGABRT comes first: faulthandler then prints the stacks.
         """
-        verdict = self._watchdog.look(self._heartbeat.count, now)
-        if verdict is Verdict.ABORT and self.ended() is None:
-            logger.error("%s (process %d) hangs: it missed its heartbeat and is aborted", self.name, self._pid)
+        verdict = self._watchdog.check(self._heartbeat.count, now)
+        if verdict is Verdict.ABORT and self.exit_reason() is None:
+            logger.error("%s (process %d) hangs: it missed its heartbeat; aborting it", self.name, self._pid)
             self.send(signal.SIGABRT)
         elif verdict is Verdict.KILL:
             self.send(signal.SIGKILL)
 
-    def _live(self, parent: int) -> NoReturn:
-        """The child's whole life. It never returns into the supervisor's code, whatever happens.
+    def _run_child(self, parent: int) -> NoReturn:
+        """Run the child until it exits. It never returns into the supervisor's code.
 
-        The signals that ask for the end stay blocked until `run` can meet them and lets them in: however early it comes, the
-        connections in its queue must not be lost with it.
+        The stop signals stay blocked until `run` has its handlers and unblocks them: even an early signal must not lose the
+        connections in the accept queue.
         """
         status = 1
         try:
-            self._signals.leave_to_parent()
+            self._signals.reset_in_child()
             parent_pipe = self._parent_pipe.enter_child()
-            end_with(parent, signal.SIGKILL)
+            set_parent_death_signal(parent, signal.SIGKILL)
             faulthandler.enable(2)
             self._run(Supervision(self._heartbeat.beat, parent_pipe))
             status = 0
         except ServiceError as error:
-            logger.error("a worker cannot run: %s", error)
+            logger.error("a worker cannot start: %s", error)
         except BaseException:
             logger.exception("a worker failed")
         finally:
@@ -182,41 +182,41 @@ class Worker:
 
 
 class Watched:
-    """A child that is to live: replaced when it ended, after a wait that grows while it keeps ending early."""
+    """A child process that is restarted whenever it exits, after a delay that doubles while it keeps exiting early."""
 
-    def __init__(self, name: str, start: Callable[[], None], ended: Callable[[], str | None], now: float) -> None:
+    def __init__(self, name: str, start: Callable[[], None], exit_reason: Callable[[], str | None], now: float) -> None:
         self.name = name
         self._start = start
-        self._ended = ended
-        self._started = now
-        self._early = 0  # ends in a row that came before STEADY
-        self._due: float | None = None
+        self._child_exit_reason = exit_reason
+        self._started_at = now
+        self._early_exits = 0  # in a row, each within STABLE_AFTER of its start
+        self._restart_at: float | None = None
 
-    def look(self, now: float) -> float:
-        """Do what is due at `now` (seconds, monotonic); return the seconds until something may be due again."""
-        if self._due is None:
-            end = self._ended()
+    def poll(self, now: float) -> float:
+        """Restart the child if that is due at `now` (seconds, monotonic); returns the seconds until the next restart."""
+        if self._restart_at is None:
+            end = self._child_exit_reason()
             if end is None:
                 return math.inf
-            self._plan(now, end)
-        due = self._due or now
-        if now < due:
-            return due - now
-        self._replace(now)
-        return 0.0 if self._due is None else self._due - now
+            self._schedule_restart(now, end)
+        restart_at = self._restart_at or now
+        if now < restart_at:
+            return restart_at - now
+        self._restart(now)
+        return 0.0 if self._restart_at is None else self._restart_at - now
 
-    def _plan(self, now: float, end: str) -> None:
-        if now - self._started >= STEADY:
-            self._early = 0
-        delay = min(FIRST_DELAY * 2 ** min(self._early, 20), LONGEST_DELAY)
-        self._early += 1
-        self._due = now + delay
-        logger.warning("%s ended (%s), starting another in %.1f s", self.name, end, delay)
+    def _schedule_restart(self, now: float, end: str) -> None:
+        if now - self._started_at >= STABLE_AFTER:
+            self._early_exits = 0
+        delay = min(MIN_DELAY * 2 ** min(self._early_exits, 20), MAX_DELAY)
+        self._early_exits += 1
+        self._restart_at = now + delay
+        logger.warning("%s exited (%s); restarting in %.1f s", self.name, end, delay)
 
-    def _replace(self, now: float) -> None:
-        self._due = None
-        self._started = now
+    def _restart(self, now: float) -> None:
+        self._restart_at = None
+        self._started_at = now
         try:
             self._start()
         except (OSError, ServiceError) as error:
-            self._plan(now, str(error))
+            self._schedule_restart(now, str(error))

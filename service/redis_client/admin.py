@@ -1,65 +1,66 @@
-"""What is asked of Redis as a whole and not of a key: how many keys it has, which they are, and who is connected."""
+"""What concerns Redis as a whole and no key: the number of keys (DBSIZE), the keys (SCAN), the clients (CLIENT LIST)."""
 
 import re
 from collections.abc import AsyncIterator, Callable
 
 from service.redis_client.client import NAME_PREFIX, PARTITIONS_LABEL, RedisClient
 
-#: Keys looked at a call: what a scan may ask of a live Redis at once.
+#: COUNT of a SCAN: the keys that one call may look at, so that it does not hold up a live Redis.
 SCAN_BATCH = 500
 
 
 async def key_count(redis: RedisClient) -> int:
-    """How many keys there are, whosever they are."""
+    """The number of keys on all masters, including those of other applications."""
     return sum(await redis.call_on_masters("DBSIZE"))
 
 
 async def scan(
     redis: RedisClient, match: str, progress: Callable[[int], object] = lambda _: None
 ) -> AsyncIterator[list[bytes]]:
-    """The keys that `match`, some at a time: all that are there from beginning to end, some of them twice.
+    """The keys that `match` the glob pattern, in batches.
 
-    `progress` is called with the number of keys just passed, whether they match or not: `key_count` in all.
+    Every key that exists from start to end is returned at least once; a key may be returned twice.
+    `progress` is called with the number of keys that SCAN has just passed, whether they match or not: `key_count` in total.
     """
     for master in await redis.masters():
-        cursor, ahead = b"", await redis.call("DBSIZE", near=master)
+        cursor, remaining = b"", await redis.call("DBSIZE", near=master)
         while cursor != b"0":
-            cursor, names = await redis.call("SCAN", cursor or 0, "MATCH", match, "COUNT", SCAN_BATCH, near=master)
-            # SCAN does not tell how many keys it has passed; it is about as many as it was asked to.
-            passed = min(SCAN_BATCH, ahead)
-            ahead -= passed
-            yield names
+            cursor, batch = await redis.call("SCAN", cursor or 0, "MATCH", match, "COUNT", SCAN_BATCH, near=master)
+            # SCAN does not say how many keys it has passed; it is about COUNT.
+            passed = min(SCAN_BATCH, remaining)
+            remaining -= passed
+            yield batch
             progress(passed)
-        progress(ahead)
+        progress(remaining)
 
 
-async def others_connected(redis: RedisClient) -> list[str]:
-    """Addresses from which servers and commands of this service are connected, those of `redis` left out.
+async def addresses_of_other_clients(redis: RedisClient) -> list[str]:
+    """The addresses from which servers and commands of this service are connected, without those of `redis` itself.
 
     Raises:
-        redis.ResponseError: Redis does not tell.
+        redis.ResponseError: Redis refuses CLIENT LIST.
     """
     clients = await _clients(redis)
     return [client["addr"] for client in clients if client["name"] != redis.name]
 
 
-async def partitions_of_servers(redis: RedisClient) -> set[int]:
+async def partition_counts_of_servers(redis: RedisClient) -> set[int]:
     """The numbers of partitions that the connected servers of this service were started with.
 
     Raises:
-        redis.ResponseError: Redis does not tell.
+        redis.ResponseError: Redis refuses CLIENT LIST.
     """
     labels = [client["name"].rpartition(":")[2] for client in await _clients(redis)]
     return {int(label[1:]) for label in labels if label[:1] == PARTITIONS_LABEL and label[1:].isdigit()}
 
 
 async def _clients(redis: RedisClient) -> list[dict[str, str]]:
-    """The connections of this service, as CLIENT LIST describes them."""
-    lines = [line for listed in await redis.call_on_masters("CLIENT", "LIST") for line in listed.decode().splitlines()]
+    """The connections of this service, each as the fields of its line in CLIENT LIST."""
+    lines = [line for reply in await redis.call_on_masters("CLIENT", "LIST") for line in reply.decode().splitlines()]
     clients = [dict(pair.partition("=")[::2] for pair in line.split(" ")) for line in lines]
     return [client for client in clients if client["name"].startswith(NAME_PREFIX)]
 
 
-def escaped(text: str) -> str:
-    """`text` as a pattern that matches nothing else."""
+def escape_glob(text: str) -> str:
+    """`text` as a glob pattern of Redis that matches only itself."""
     return re.sub(r"([*?\[\]\\^])", r"\\\1", text)

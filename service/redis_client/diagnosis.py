@@ -1,4 +1,4 @@
-"""Why Redis cannot be used, in a sentence for the operator that shows nothing of the URL and of what was sent."""
+"""Why Redis is unavailable, as one sentence for the operator that shows no part of the URL or of a command."""
 
 import errno
 import os
@@ -7,40 +7,49 @@ import ssl
 from collections.abc import Iterator
 
 import hiredis
-from redis.exceptions import InvalidResponse, RedisError
+from redis.exceptions import InvalidResponse
 
-from service.redis_client import node, replies, topology
-from service.redis_client.multiplexer import ConnectionLost, TimedOut, TooManyInFlight
+from service.redis_client import replies
+from service.redis_client.errors import (
+    ConnectionLost,
+    NoMaster,
+    RedisError,
+    SlotsUnassigned,
+    TimedOut,
+    TooFewReplicas,
+    TooManyInFlight,
+    UnknownMaster,
+)
 from service.redis_client.replies import Cause
 
-UNKNOWN = Cause("Redis cannot be reached, or refuses to work, at the address in redis_url", may_pass=True)
-NO_ANSWER = Cause("Redis does not answer within command_timeout", may_pass=True)
-NO_CONNECTION = Cause("no connection to the address in redis_url is made within command_timeout", may_pass=True)
-NOT_TLS = Cause("the server in redis_url does not speak TLS; write redis:// in place of rediss://", may_pass=False)
+UNKNOWN = Cause("Redis at the address in redis_url cannot be reached, or refuses commands", may_pass=True)
+NO_ANSWER = Cause("Redis did not answer within command_timeout", may_pass=True)
+NO_CONNECTION = Cause("no connection to the address in redis_url within command_timeout", may_pass=True)
+NOT_TLS = Cause("the server in redis_url does not speak TLS; write redis:// instead of rediss://", may_pass=False)
 
-#: By type, the most telling first.
+#: By type, the most specific first.
 _BY_TYPE: tuple[tuple[type[BaseException], Cause], ...] = (
     (ssl.SSLCertVerificationError, Cause("the certificate of the server in redis_url cannot be verified", may_pass=False)),
     (socket.gaierror, Cause("the host name in redis_url cannot be resolved", may_pass=True)),
-    (ConnectionRefusedError, Cause("nothing listens at the address in redis_url", may_pass=True)),
+    (ConnectionRefusedError, Cause("nothing is listening at the address in redis_url", may_pass=True)),
     (FileNotFoundError, Cause("the socket in redis_url does not exist", may_pass=True)),
-    (PermissionError, Cause("the socket in redis_url may not be opened by this user", may_pass=False)),
-    (node.NotReplicated, Cause("fewer replicas than min_replicas acknowledge a write", may_pass=True)),
-    (topology.UnknownMaster, Cause("the Sentinels in redis_url know no master by the name in it", may_pass=True)),
-    (topology.NoMaster, Cause("no server that the Sentinels name says that it is a master", may_pass=True)),
-    (topology.SlotsUnassigned, Cause("the Redis Cluster has slots that no node serves", may_pass=True)),
-    (TooManyInFlight, Cause("too many commands wait for Redis", may_pass=True)),
+    (PermissionError, Cause("this user may not open the socket in redis_url", may_pass=False)),
+    (TooFewReplicas, Cause("fewer than min_replicas replicas acknowledged a write (see redis_url)", may_pass=True)),
+    (UnknownMaster, Cause("the Sentinels in redis_url know no master of the name in redis_url", may_pass=True)),
+    (NoMaster, Cause("the server that the Sentinels name is not a master", may_pass=True)),
+    (SlotsUnassigned, Cause("the Redis Cluster has slots that no node serves", may_pass=True)),
+    (TooManyInFlight, Cause("too many commands are waiting for Redis", may_pass=True)),
     (TimedOut, NO_ANSWER),
     (ConnectionLost, Cause("Redis closed the connection", may_pass=True)),
 )
-#: What redis-py's ConnectionError says of a server that hangs up; in the greeting it may want TLS.
+#: For redis-py's ConnectionError when a server hangs up; during the greeting this may mean that it expects TLS.
 _HUNG_UP = (
-    "the server in redis_url closes connections before it answers; if it expects TLS, write rediss:// in place of redis://"
+    "the server in redis_url closes connections before it answers; if it expects TLS, write rediss:// instead of redis://"
 )
 
 
 def cause_of(error: BaseException) -> Cause:
-    """The cause of an error of the link, from all errors behind it."""
+    """The cause of an error of this client, from the error and its chain of causes."""
     chain = list(_chain(error))
     for each in chain:
         cause = replies.refusal(str(each)) if isinstance(each, hiredis.ReplyError | RedisError) else None
@@ -53,23 +62,23 @@ def cause_of(error: BaseException) -> Cause:
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    """The error and all behind it, the innermost last."""
+    """The error, its cause or context, and so on; the innermost comes last."""
     while error is not None:
         yield error
         error = error.__cause__ or error.__context__
 
 
 def _of_connection(chain: list[BaseException]) -> Cause:
-    """The cause why a connection could not be made, where its type alone does not tell."""
+    """The cause of a failed connection if the types of its errors alone do not give it."""
     for each in reversed(chain):
         if isinstance(each, ssl.SSLError):
-            plain = each.reason in ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE")
-            return NOT_TLS if plain else Cause("the TLS handshake with the server in redis_url fails", may_pass=False)
+            is_plaintext = each.reason in ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE")
+            return NOT_TLS if is_plaintext else Cause("the TLS handshake with the server in redis_url failed", may_pass=False)
         if isinstance(each, InvalidResponse):
-            # 0x15 begins a TLS alert.
+            # A TLS alert begins with 0x15.
             expects_tls = '"\\x15"' in str(each)
             return Cause(
-                "the server in redis_url expects TLS; write rediss:// in place of redis://"
+                "the server in redis_url expects TLS; write rediss:// instead of redis://"
                 if expects_tls
                 else "the server in redis_url is not Redis",
                 may_pass=False,

@@ -1,4 +1,4 @@
-"""What topologies of many servers share: their nodes, and finding out where things are, one search at a time."""
+"""What the topologies of several servers share: their nodes, and one refresh of the routes at a time."""
 
 import asyncio
 from abc import ABC, abstractmethod
@@ -9,15 +9,15 @@ from typing import Any
 
 import hiredis
 
-from service.redis_client.multiplexer import MultiplexedConnection, RequestFailed
-from service.redis_client.node import Node, Retirement
-from service.redis_client.topology import NoRoute
+from service.redis_client.errors import NoRoute, RequestFailed
+from service.redis_client.multiplexer import MultiplexedConnection
+from service.redis_client.node import DrainingNodes, Node
 from service.redis_client.url import Address, Endpoint
 
-#: Seconds between the attempts at a call: a redirection is followed at once, what is not over gets more and more time.
-PAUSES = (0.0, 0.002, 0.005, 0.01, 0.02, 0.05)
-#: The share of a command's time after which a server that was asked where things are is given up for the next.
-PATIENCE = 0.25
+#: Seconds between the retries of a call. A redirection is followed immediately; later retries come further apart.
+BACKOFF = (0.0, 0.002, 0.005, 0.01, 0.02, 0.05)
+#: The share of the timeout after which a refresh gives up on one server and asks the next.
+QUERY_TIMEOUT = 0.25
 
 
 class Discovery(ABC):
@@ -28,71 +28,71 @@ class Discovery(ABC):
         self._timeout = timeout
         self._min_replicas = min_replicas
         self._nodes: dict[Endpoint, Node] = {}
-        self._retired = Retirement(timeout=timeout)
-        #: What this search, and the one before it, failed with; None where they did not.
-        self._failure: Exception | None = None
-        self._last_failure: Exception | None = None
-        self._search: asyncio.Task[None] | None = None
+        self._draining = DrainingNodes(timeout=timeout)
+        #: What the current refresh, and the one before it, failed with; None if they did not.
+        self._error: Exception | None = None
+        self._previous_error: Exception | None = None
+        self._refreshing: asyncio.Task[None] | None = None
 
     @property
-    def pauses(self) -> Iterable[float]:
-        """Only the time of the call ends its attempts."""
-        return chain(PAUSES, repeat(PAUSES[-1]))
+    def backoff(self) -> Iterable[float]:
+        """Only the deadline of the call ends its retries."""
+        return chain(BACKOFF, repeat(BACKOFF[-1]))
 
     def refresh_soon(self) -> None:
-        """Begin a search, unless one goes on."""
-        if self._search is None or self._search.done():
-            self._search = asyncio.get_running_loop().create_task(self._find_out())
+        """Start a refresh in the background, unless one is running."""
+        if self._refreshing is None or self._refreshing.done():
+            self._refreshing = asyncio.get_running_loop().create_task(self._refresh())
 
-    async def _found_out(self, seconds: float) -> None:
-        """Wait for the end of a search, for so long at most."""
+    async def _wait_for_refresh(self, seconds: float) -> None:
+        """Wait until a refresh is done, for at most `seconds`."""
         self.refresh_soon()
-        assert self._search is not None  # noqa: S101 - begun
-        await asyncio.wait([self._search], timeout=seconds)
+        assert self._refreshing is not None  # noqa: S101 - started
+        await asyncio.wait([self._refreshing], timeout=seconds)
 
-    def _unknown(self) -> NoRoute:
-        """The error for a server that is not known, with the reason behind it."""
+    def _no_route(self) -> NoRoute:
+        """The error for a server that is not known; its cause is what the refresh failed with."""
         error = NoRoute()
-        error.__cause__ = self._failure or self._last_failure
+        error.__cause__ = self._error or self._previous_error
         return error
 
-    def _forget_failure(self) -> None:
-        """A new search begins; until it has failed, the failure of the one before it is the reason."""
-        self._last_failure, self._failure = self._failure, None
+    def _rotate_errors(self) -> None:
+        """Keep the error of the last refresh as the reason until the refresh that starts now has one of its own."""
+        self._previous_error, self._error = self._error, None
 
     @abstractmethod
-    async def _find_out(self) -> None:
-        """Search where things are, and take it over."""
+    async def _refresh(self) -> None:
+        """Ask the servers for the routes and apply the answer."""
 
-    async def _ask(self, lane: MultiplexedConnection, packed: bytes) -> Any:  # noqa: ANN401 - Redis replies differ
-        """The reply of a server that may not answer, None then."""
+    async def _query(self, connection: MultiplexedConnection, packed: bytes) -> Any:  # noqa: ANN401 - Redis replies differ
+        """The reply of a server; None if it fails, does not answer in time, or replies with an error."""
         try:
-            async with asyncio.timeout(self._timeout * PATIENCE):
-                (reply,) = await lane.send(packed)
+            async with asyncio.timeout(self._timeout * QUERY_TIMEOUT):
+                (reply,) = await connection.send(packed)
         except (RequestFailed, TimeoutError) as error:
-            # A refusal tells more than silence.
-            if not isinstance(self._failure, hiredis.ReplyError):
-                self._failure = error
+            # An error reply says more than silence.
+            if not isinstance(self._error, hiredis.ReplyError):
+                self._error = error
             return None
         if isinstance(reply, hiredis.ReplyError):
-            self._failure = reply
+            self._error = reply
             return None
         return reply
 
-    def _node(self, endpoint: Endpoint) -> Node:
+    def _node_at(self, endpoint: Endpoint) -> Node:
         if endpoint not in self._nodes:
-            connection = partial(self._address.connection, endpoint, seconds=self._timeout)
-            self._nodes[endpoint] = Node(endpoint, connection, timeout=self._timeout, min_replicas=self._min_replicas)
+            new_connection = partial(self._address.new_connection, endpoint, seconds=self._timeout)
+            self._nodes[endpoint] = Node(endpoint, new_connection, timeout=self._timeout, min_replicas=self._min_replicas)
         return self._nodes[endpoint]
 
-    def _retire(self, endpoint: Endpoint) -> None:
-        """Send no more to a node, and close it when nobody can wait for its replies any longer."""
-        self._retired.add(self._nodes.pop(endpoint))
+    def _drop_node(self, endpoint: Endpoint) -> None:
+        """Send no more commands to a node; close it once no caller can be waiting for its replies."""
+        self._draining.add(self._nodes.pop(endpoint))
 
-    def close(self) -> None:
-        """Close all connections."""
-        if self._search is not None:
-            self._search.cancel()
-        self._retired.close()
-        for node in self._nodes.values():
-            node.close()
+    async def close(self) -> None:
+        if self._refreshing is not None:
+            self._refreshing.cancel()
+            await asyncio.wait([self._refreshing])
+        await self._draining.close()
+        for node in list(self._nodes.values()):
+            await node.close()

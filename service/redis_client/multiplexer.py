@@ -1,13 +1,13 @@
-"""The lane: one connection to Redis that all requests of a worker share, by implicit pipelining.
+"""One connection to Redis that all requests of a worker share, by implicit pipelining.
 
-Commands go out as they come, a few in one write, at the end of a turn of the event loop at the latest, and replies are handed
-out in the order of the commands. redis-py makes the connection (address, TLS, AUTH, HELLO) and hands its transport over; from
-there hiredis parses replies as bytes arrive, and no task of ours reads. Invariants:
+Commands are written as they come, a few in one write, at the latest at the end of the event loop's current iteration. Replies
+are delivered in the order of the commands. redis-py opens the connection (address, TLS, AUTH, HELLO) and hands over its
+transport. From then on hiredis parses replies as bytes arrive; there is no reader task. Invariants:
 
-- `_waiting` has one entry for each call, in the order of writing; a reply always belongs to the first. An entry stays when its
-  caller has given up (time-out, cancellation), so that a late reply is dropped and never reaches somebody else.
-- Every entry ends exactly once: with all of its replies, or with one error.
-- What is in flight is bounded, in commands and in bytes; beyond that a call is refused at once.
+- `_in_flight` has one entry for each call, in the order of writing; a reply always belongs to the first. An entry stays after
+  its caller has given up (timeout, cancellation), so that a late reply is dropped and never reaches another caller.
+- Every entry is resolved exactly once: with all of its replies, or with one error.
+- The commands and bytes in flight are bounded; beyond the bound a call fails immediately.
 """
 
 import asyncio
@@ -17,54 +17,38 @@ from typing import Any, cast
 
 import hiredis
 from redis.asyncio.connection import AbstractConnection
-from redis.exceptions import RedisError
 
 from service.redis_client import replies
+from service.redis_client.errors import (
+    Closed,
+    ConnectionLost,
+    RedisError,
+    RequestFailed,
+    TimedOut,
+    TooManyInFlight,
+    Unreachable,
+)
 
 #: A command as Redis takes it: its name, then its arguments.
 Command = Sequence[str | bytes | int]
 
-#: The bytes of a command. hiredis declares a tuple of one; it packs any number.
+#: Encodes a command as RESP. hiredis declares a tuple of one; it packs any number.
 pack = cast("Callable[[tuple[str | bytes | int, ...]], bytes]", hiredis.pack_command)
 
-#: Commands and bytes in flight on one lane.
+#: Commands and bytes in flight on one connection.
 MAX_COMMANDS = 20_000
 MAX_BYTES = 64 * 1024 * 1024
-#: Commands written at once. Redis answers all that it read in one go together, so a turn's commands in one write would have
-#: worker and Redis wait for each other in turns; in small writes they work at the same time.
+#: Commands in one write. Redis replies to everything that it reads in one go at the end. If all commands of a loop iteration
+#: went in one write, worker and Redis would take turns waiting for each other; with small writes they work in parallel.
 WRITE_COMMANDS = 4
-#: Looks at the clock in the time that a command may take.
-TICKS = 10
-#: A connection that has brought nothing for this many time-outs is given up.
-SILENCE = 2
-
-
-class RequestFailed(Exception):
-    """A call got no replies. `sent` tells whether Redis may have seen its commands."""
-
-    def __init__(self, *, sent: bool) -> None:
-        self.sent = sent
-        super().__init__("Redis may have seen the commands" if sent else "nothing was sent")
-
-
-class TooManyInFlight(RequestFailed):
-    """Too much is in flight already."""
-
-
-class Unreachable(RequestFailed):
-    """No connection could be made."""
-
-
-class ConnectionLost(RequestFailed):
-    """The connection was lost."""
-
-
-class TimedOut(RequestFailed):
-    """No reply came in time."""
+#: How often deadlines are checked within the timeout of a command.
+CHECKS_PER_TIMEOUT = 10
+#: Timeouts without any data from Redis, after which the connection is aborted.
+MAX_SILENT_TIMEOUTS = 2
 
 
 class _InFlight:
-    """One call in flight."""
+    """One call in flight: one or more commands that were sent together."""
 
     __slots__ = ("commands", "deadline", "future", "replies", "size")
 
@@ -80,77 +64,108 @@ class _InFlight:
             self.future.set_exception(error)
 
 
+def _abort_on_disconnect(connection: AbstractConnection) -> AbstractConnection:
+    """Return `connection` with a `disconnect` that does not wait for the TLS shutdown of the peer.
+
+    If redis-py's own is cancelled while it waits, it leaves a socket open to which nothing else refers.
+    """
+    disconnect = connection.disconnect
+
+    async def abort(**options: Any) -> None:  # noqa: ANN401 - passed on
+        if connection._writer is not None:
+            connection._writer.transport.abort()
+        await disconnect(**options)
+
+    connection.disconnect = abort  # type: ignore[assignment]  # takes no positional arguments
+    return connection
+
+
 class MultiplexedConnection(asyncio.Protocol):
-    """One shared connection, opened when it is first needed and again when it was lost."""
+    """A shared connection. It is opened by the first call, and opened again by the first call after it was lost."""
 
     def __init__(
-        self, connection: Callable[[], AbstractConnection], *, timeout: float, on_demotion: Callable[[], object] | None = None
+        self,
+        new_connection: Callable[[], AbstractConnection],
+        *,
+        timeout: float,
+        on_demotion: Callable[[], object] | None = None,
     ) -> None:
-        """`connection` makes one that is not open yet; a call takes `timeout` seconds at most.
+        """`new_connection` returns a connection that is not open yet; a call takes `timeout` seconds at most.
 
-        `on_demotion` is called when the server replies that it is not the master any more.
+        `on_demotion` is called when the server replies that it is no longer the master.
         """
         self._on_demotion = on_demotion
-        self._connection = connection
+        self._new_connection = new_connection
         self._timeout = timeout
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
         self._writer: asyncio.StreamWriter | None = None
         self._connecting: asyncio.Task[None] | None = None
+        #: Set when the last connection is closed.
+        self._disconnected = asyncio.Event()
+        self._closed = False
         self._reader = hiredis.Reader(replyError=self._reply_error)
-        self._waiting: deque[_InFlight] = deque()
-        self._outgoing: list[bytes] = []  # of the last entries in `_waiting`, one each
-        self._commands = self._bytes = 0
-        #: Why the last attempt to connect failed, None where it did not.
-        self._failure: BaseException | None = None
-        self._heard = 0.0
-        self._ticking = False
+        self._in_flight: deque[_InFlight] = deque()
+        self._outgoing: list[bytes] = []  # of the last entries in `_in_flight`, one each
+        self._commands = self._bytes = 0  # in flight
+        #: Why the last attempt to connect failed, None if it did not.
+        self._connect_error: BaseException | None = None
+        self._last_data_at = 0.0
+        self._is_checking = False
 
     async def send(self, packed: bytes, commands: int = 1, seconds: float | None = None) -> list[Any]:
-        """Send packed commands and return their replies; an error that Redis answers is a reply too.
+        """Send packed commands and return their replies; an error that Redis replies is returned like any other reply.
 
-        `seconds` is what is left of the call's time where it has waited already.
+        `seconds` is the time until the deadline, `timeout` if None.
 
         Raises:
             RequestFailed: there are no replies.
         """
         now = self._loop.time()
         deadline = now + (self._timeout if seconds is None else seconds)
+        if self._closed:
+            raise Closed(sent=False)
         if self._transport is None:
             await self._connect(deadline)
         if self._transport is None:
-            raise ConnectionLost(sent=False)  # lost again before this call had its turn
+            raise ConnectionLost(sent=False)  # lost again before this call was resumed
         if self._commands >= MAX_COMMANDS or self._bytes >= MAX_BYTES:
             raise TooManyInFlight(sent=False)
         entry = _InFlight(self._loop.create_future(), commands, len(packed), deadline)
-        idle = not self._waiting
-        self._waiting.append(entry)
+        idle = not self._in_flight
+        self._in_flight.append(entry)
         self._outgoing.append(packed)
-        # On an idle lane there is nobody to share a write with: waiting for the end of the turn would only cost time.
+        # On an idle connection no other call can share the write: waiting for the end of the iteration would only add latency.
         if idle or len(self._outgoing) >= WRITE_COMMANDS:
             self._flush()
         elif len(self._outgoing) == 1:
             self._loop.call_soon(self._flush)
         self._commands += commands
         self._bytes += entry.size
-        if not self._ticking:
-            self._ticking = True
-            self._heard = now
-            self._loop.call_later(self._timeout / TICKS, self._tick)
+        if not self._is_checking:
+            self._is_checking = True
+            self._last_data_at = now
+            self._loop.call_later(self._timeout / CHECKS_PER_TIMEOUT, self._check_deadlines)
         future = entry.future
         del entry, packed
         try:
             return await future
         finally:
-            # Else an error would hold this frame, which holds the future, which holds the error: a cycle, with the bytes in it.
+            # Otherwise an error holds this frame, the frame the future and the future the error: a cycle with the bytes in it.
             del future
 
-    def close(self) -> None:
-        """Close the connection; calls in flight fail."""
+    async def close(self) -> None:
+        """Close the connection for good; calls in flight fail. Returns when the connection is closed.
+
+        It waits for nothing that Redis does: neither for the write buffer to drain nor for the TLS shutdown.
+        """
+        self._closed = True
         if self._connecting is not None:
             self._connecting.cancel()
+            await asyncio.wait([self._connecting])
         if self._transport is not None:
-            self._transport.close()
+            self._transport.abort()
+            await self._disconnected.wait()
 
     def _flush(self) -> None:
         if self._transport is not None and self._outgoing:
@@ -158,88 +173,100 @@ class MultiplexedConnection(asyncio.Protocol):
             self._outgoing.clear()
 
     def data_received(self, data: bytes) -> None:
-        """Hand out the replies in `data`."""
-        self._heard = self._loop.time()
+        """Deliver the replies in `data` to the calls in flight."""
+        self._last_data_at = self._loop.time()
         self._reader.feed(data)
-        gets, waiting = self._reader.gets, self._waiting
+        gets, in_flight = self._reader.gets, self._in_flight
         try:
             while (reply := gets()) is not False:
-                entry = waiting[0]
+                entry = in_flight[0]
                 entry.replies.append(reply)
                 if len(entry.replies) == entry.commands:
-                    self._forget(waiting.popleft())
+                    self._release(in_flight.popleft())
                     if not entry.future.done():
                         entry.future.set_result(entry.replies)
         except (hiredis.HiredisError, IndexError):
-            # Not RESP, or a reply that nobody asked for: nothing that follows could be trusted.
+            # Not RESP, or a reply to no command: nothing that follows can be trusted.
             if self._transport is not None:
                 self._transport.abort()
 
     def _reply_error(self, text: str) -> hiredis.ReplyError:
-        """The error that Redis replied; a demotion is reported before the next call can begin."""
+        """The error that Redis replied. A demotion is reported here, before the next call can begin."""
         if self._on_demotion is not None and replies.is_demoted(text):
             self._on_demotion()
         return hiredis.ReplyError(text)
 
-    def _forget(self, entry: _InFlight) -> None:
+    def _release(self, entry: _InFlight) -> None:
         self._commands -= entry.commands
         self._bytes -= entry.size
 
-    def _tick(self) -> None:
-        """Fail what has waited too long. It stays in line for its reply, until the connection is given up."""
+    def _check_deadlines(self) -> None:
+        """Fail the calls whose deadline has come. Their entries stay until their replies arrive or the connection is lost."""
         now = self._loop.time()
-        for entry in self._waiting:
-            if entry.deadline <= now + self._timeout / TICKS:
+        for entry in self._in_flight:
+            if entry.deadline <= now + self._timeout / CHECKS_PER_TIMEOUT:
                 entry.fail(TimedOut(sent=True))
-        self._ticking = bool(self._waiting)
-        if self._ticking:
-            self._loop.call_later(self._timeout / TICKS, self._tick)
-            if now - self._heard > self._timeout * SILENCE and self._transport is not None:
+        self._is_checking = bool(self._in_flight)
+        if self._is_checking:
+            self._loop.call_later(self._timeout / CHECKS_PER_TIMEOUT, self._check_deadlines)
+            if now - self._last_data_at > self._timeout * MAX_SILENT_TIMEOUTS and self._transport is not None:
                 self._transport.abort()
 
     async def _connect(self, deadline: float) -> None:
+        """Wait for the one attempt to connect that all callers share, and start it if there is none.
+
+        Raises:
+            Unreachable: it failed, or did not end before `deadline`.
+        """
         if self._connecting is None:
-            self._connecting = self._loop.create_task(self._open())
-            self._connecting.add_done_callback(self._connected)
+            self._connecting = self._loop.create_task(self._open_connection())
+            self._connecting.add_done_callback(self._on_connect_done)
         try:
             async with asyncio.timeout_at(deadline):
-                # One attempt for all who wait; none of them takes it away from the others by giving up.
+                # A caller that gives up does not cancel the attempt for the others.
                 await asyncio.shield(self._connecting)
         except TimeoutError as error:
-            # An attempt that was cut short tells less than the one before it.
-            raise Unreachable(sent=False) from self._failure or error
+            # The error of the attempt before says more than a timeout.
+            raise Unreachable(sent=False) from self._connect_error or error
         except (RedisError, OSError) as error:
             raise Unreachable(sent=False) from error
 
-    def _connected(self, task: asyncio.Task[None]) -> None:
+    def _on_connect_done(self, task: asyncio.Task[None]) -> None:
         self._connecting = None
-        # Also seen by whoever waits; with nobody left waiting it is nobody's.
-        self._failure = None if task.cancelled() else task.exception()
+        # The callers get this error too. Reading it here keeps asyncio from logging it when no caller is left.
+        self._connect_error = None if task.cancelled() else task.exception()
 
-    async def _open(self) -> None:
-        connection = self._connection()
+    async def _open_connection(self) -> None:
+        connection = _abort_on_disconnect(self._new_connection())
         try:
             await connection.connect()  # type: ignore[no-untyped-call]
-        except RuntimeError as error:
-            # uvloop's word for a connection that was lost in the middle of the greeting; redis-py does not know it.
-            await connection.disconnect(nowait=True)
-            raise ConnectionResetError from error
-        # From here on the transport is ours: redis-py neither reads from it nor closes it. The writer is only kept, because it
-        # would close the transport when it goes.
+        except BaseException as error:
+            # redis-py leaves the connection open if its greeting fails with anything but an error of Redis.
+            await connection.disconnect()
+            if isinstance(error, RuntimeError):
+                # What uvloop raises for a connection that is lost during the greeting.
+                raise ConnectionResetError from error
+            if self._closed:
+                raise Closed(sent=False) from error  # the callers that wait for the connection have not been cancelled
+            raise
+        # From here on the transport is ours: redis-py neither reads from it nor closes it. The writer is only kept because its
+        # finalizer would close the transport.
         self._writer, connection._writer, connection._reader = connection._writer, None, None
         assert self._writer is not None  # noqa: S101 - connected
         transport = cast("asyncio.Transport", self._writer.transport)
         if transport.is_closing():
-            raise ConnectionResetError  # since the greeting; nobody would tell a new protocol of it
+            raise ConnectionResetError  # lost since the greeting; a new protocol would not get `connection_lost`
         transport.set_protocol(self)
+        self._disconnected.clear()
         self._transport, self._reader = transport, hiredis.Reader(replyError=self._reply_error)
 
-    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - whatever it was, it is lost
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - the calls fail alike, whatever the reason
         """Fail all calls in flight."""
-        sent = len(self._waiting) - len(self._outgoing)
-        lost, self._waiting = self._waiting, deque()
+        sent = len(self._in_flight) - len(self._outgoing)
+        entries, self._in_flight = self._in_flight, deque()
         self._transport = self._writer = None
         self._outgoing.clear()
         self._commands = self._bytes = 0
-        for place, entry in enumerate(lost):
-            entry.fail(ConnectionLost(sent=place < sent))
+        for index, entry in enumerate(entries):
+            entry.fail(ConnectionLost(sent=index < sent))
+        self._disconnected.set()

@@ -1,11 +1,11 @@
-"""The store's own record, `scc:store`: how it is laid out, which versions may use it, and whether it is being moved.
+"""The manifest of the store, `scc:store`: its layout, which versions may use it, and whether a repartition is unfinished.
 
-While it is moved to another number of partitions, `moving_to`, `moving_phase` and `moving_sessions` stand there, see
-`service.store.upkeep.repartition`; nothing else works on the store then.
+During a repartition it has `moving_to`, `moving_phase` and `moving_sessions` (see `service.store.upkeep.repartition`), and
+nothing else may use the store.
 
 `oldest_reader` and `oldest_writer` are the oldest versions that may read and write the store. A release that changes the layout
-raises `LAYOUT`, and raises these two only where older releases would misread or damage its data: so it can be rolled out beside
-them. Releases from before these numbers compare `layout` alone.
+raises `LAYOUT`, and raises these two only where older releases would misread or damage its data. So it can run next
+to them. Releases older than these fields compare `layout` alone.
 """
 
 from dataclasses import dataclass, fields
@@ -17,19 +17,19 @@ from service.store import keys
 
 #: The version of the arrangement of the keys that this release reads and writes.
 LAYOUT = 1
-#: What a new record says of versions: this one, and the oldest that can read and write what this release writes.
+#: The versions in a new manifest: this one, and the oldest that can read and write what this release writes.
 VERSIONS = {"layout": str(LAYOUT), "oldest_reader": "1", "oldest_writer": "1"}
 
 NO_STORE = "this Redis holds no store"
 
-_DAMAGED = "the record of this store, scc:store, is damaged; restore its numbers of partitions and of serials a block"
+_DAMAGED = "the manifest of this store, scc:store, is damaged; restore its fields partitions and block_size"
 
 _MOVE = ("moving_to", "moving_phase", "moving_sessions")
 
 
 @dataclass(frozen=True, slots=True)
 class Move:
-    """A move that was begun and is not finished: where to, how far, and how many sessions were listed before it."""
+    """An unfinished move: the number of partitions, the phase, and how many sessions were listed before it."""
 
     target: int
     phase: str
@@ -38,7 +38,7 @@ class Move:
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """What commands need to know of the record."""
+    """The part of the manifest that commands use."""
 
     partitions: int
     block_size: int
@@ -46,8 +46,8 @@ class Layout:
 
 
 @dataclass(frozen=True, slots=True)
-class _Record:
-    """The fields of the record that say who may use the store, as they are stored; None where one is missing."""
+class _Access:
+    """The fields that decide who may use the store, as they are stored; None where one is missing."""
 
     partitions: bytes | None
     moving_to: bytes | None
@@ -64,7 +64,7 @@ class _Record:
         return self.partitions is None and self.layout is None
 
     def version_problem(self, *, writes: bool) -> str | None:
-        """Why this release may not use the store, None where it may."""
+        """Why this release may not use the store; None if it may."""
         if self.oldest_reader is None or self.oldest_writer is None:
             if self.layout in (None, b"%d" % LAYOUT):
                 return None
@@ -77,7 +77,7 @@ class _Record:
 
 
 def _too_old(verb: str, oldest: bytes) -> str:
-    return f"only releases of layout {_text(oldest)} or newer may {verb} this store, and this release is of layout {LAYOUT}"
+    return f"only releases with layout {_text(oldest)} or newer may {verb} this store; this release has layout {LAYOUT}"
 
 
 def _text(field: bytes | None) -> str:
@@ -85,12 +85,12 @@ def _text(field: bytes | None) -> str:
 
 
 async def read(redis: RedisClient, *, writes: bool = True) -> Layout:
-    """The record, for what `writes` to the store or only reads it.
+    """The manifest. `writes`: the caller writes to the store.
 
     Raises:
-        StartupError: there is none, or it is damaged, or this release may not use the store.
+        StartupError: there is none, it is damaged, or this release may not use the store.
     """
-    record = await _Record.load(redis)
+    record = await _Access.load(redis)
     _require_usable(record, writes=writes)
     block_size, target, phase, sessions = await redis.call("HMGET", keys.STORE, "block_size", *_MOVE)
     try:
@@ -103,7 +103,7 @@ async def read(redis: RedisClient, *, writes: bool = True) -> Layout:
     return layout
 
 
-def _require_usable(record: _Record, *, writes: bool) -> None:
+def _require_usable(record: _Access, *, writes: bool) -> None:
     if record.is_missing:
         raise StartupError(NO_STORE)
     problem = record.version_problem(writes=writes)
@@ -112,56 +112,57 @@ def _require_usable(record: _Record, *, writes: bool) -> None:
 
 
 async def record_move(redis: RedisClient, move: Move) -> None:
-    """Record how far a move is."""
+    """Record the phase of a move."""
     target, phase, sessions = _MOVE
     await redis.call("HSET", keys.STORE, target, move.target, phase, move.phase, sessions, move.sessions, writes=True)
 
 
 async def finish_move(redis: RedisClient, partitions: int) -> None:
-    """Record that the store has `partitions` and is not being moved."""
+    """Record that the store has `partitions` partitions and that the move is finished."""
     await redis.call("HSET", keys.STORE, "partitions", partitions, writes=True)
     await redis.call("HDEL", keys.STORE, *_MOVE, writes=True)
 
 
 async def exists(redis: RedisClient) -> bool:
     """Whether Redis holds a store."""
-    return not (await _Record.load(redis)).is_missing
+    return not (await _Access.load(redis)).is_missing
 
 
 async def settled_partitions(redis: RedisClient, *, writes: bool = True, needs_record: bool = True) -> int:
-    """How many partitions the store has, 1 where it does not say; for what `writes` to the store or only reads it.
+    """How many partitions the store has, 1 if the manifest does not say. `writes`: the caller writes to the store.
 
-    Without a record there is no store, unless the caller is about to begin one and `needs_record` is false.
+    Without a manifest there is no store; pass `needs_record=False` to begin one.
 
     Raises:
-        StartupError: there is no store, this release may not use it, or it is being moved to another number of partitions.
+        StartupError: there is no store, this release may not use it, or a repartition is unfinished.
     """
-    record = await _Record.load(redis)
+    record = await _Access.load(redis)
     if needs_record or not record.is_missing:
         _require_usable(record, writes=writes)
     if record.moving_to is not None:
         number = _text(record.moving_to)
-        raise StartupError(f"this store is being moved to {number} partitions; `repartition {number}` finishes that")
+        raise StartupError(f"a repartition to {number} is unfinished; run `repartition {number}` to complete it")
     if record.partitions is not None and not record.partitions.isdigit():
         raise StartupError(_DAMAGED)
     return int(record.partitions or 1)
 
 
 async def confirm(redis: RedisClient, partitions: int) -> None:
-    """Make sure that a server that was started with `partitions` still may work on the store.
+    """Check that a server that was started with `partitions` may still use the store.
 
     Raises:
-        StoreEmpty: there is no store any more.
-        LayoutChanged, StoreUnavailable: it may not.
+        StoreEmpty: there is no store.
+        LayoutChanged: the store has another number of partitions, or a repartition is running.
+        StoreUnavailable: a newer release has changed the layout.
     """
-    record = await _Record.load(redis)
+    record = await _Access.load(redis)
     if record.is_missing:
         raise StoreEmpty
     problem = record.version_problem(writes=True)
     if problem is not None:
         raise StoreUnavailable(problem, may_pass=False)
     if record.moving_to is not None:
-        raise LayoutChanged("the sessions are being moved to another number of partitions")
+        raise LayoutChanged("a repartition is running; start this server again when it has finished")
     if record.partitions is not None and record.partitions != b"%d" % partitions:
         number = _text(record.partitions)
-        raise LayoutChanged(f"the store has {number} partitions now, this server was started with {partitions}")
+        raise LayoutChanged(f"the store has {number} partitions; this server was started with {partitions}")

@@ -1,12 +1,11 @@
-"""Which project a partition belongs to, and of how many it is one: `project_id` and `partitions` in its `state`.
+"""The owner of a partition: `project_id` and `partitions` (how many the store has) in its `state`.
 
-A request is checked at its head and may write half a minute later. Until then its project may be deleted, or created again
-under the same name, and the store may be moved to another number of partitions. So every script that writes compares both
-fields first (`lua/include/ownership.lua`), and a command that takes a partition from its writers changes a field before it does
-anything else:
+A request's key is checked with its head, and its write may come half a minute later. Until then its project may be deleted, or
+created again under the same name, and the store may be repartitioned. So every script that writes compares both fields first
+(`lua/include/ownership.lua`), and a command that takes a partition from its writers changes a field first:
 
     `project delete`   project_id is `DELETED`; the state goes with the project
-    `repartition`      partitions is `MOVING`, until every session is where it belongs
+    `repartition`      partitions is `MOVING`, until every session is in its new partition
 """
 
 from collections.abc import Sequence
@@ -17,7 +16,7 @@ from service.redis_client.client import RedisClient, checked
 from service.redis_client.multiplexer import Command
 from service.store.keys import Partition
 
-#: A `project_id` and a number of `partitions` that no request has.
+#: A `project_id` and a number of `partitions` that match no request.
 DELETED, MOVING = "deleted", 0
 
 #: Commands a round trip.
@@ -26,26 +25,26 @@ BATCH = 500
 
 async def record(redis: RedisClient, partitions: Sequence[Partition]) -> None:
     """Write the owner of each partition into its state."""
-    await _run(redis, [("HSET", each.state, *_fields(each)) for each in partitions], writes=True)
+    await _run(redis, [("HSET", partition.state, *_fields(partition)) for partition in partitions], writes=True)
 
 
 async def complete(redis: RedisClient, partitions: Sequence[Partition]) -> None:
-    """As `record`, where a state does not name an owner; one that is named stays.
+    """Like `record`, for states without an owner; existing owners stay.
 
-    Looked at first: a server must start on a store that is full and takes no write.
+    Reads first: a server must start on a full store, which refuses writes.
     """
-    pairs = [(each.state, name, value) for each in partitions for name, value in each.owner._asdict().items()]
+    pairs = [(partition.state, name, value) for partition in partitions for name, value in partition.owner._asdict().items()]
     stored = await _run(redis, [("HGET", state, name) for state, name, _ in pairs])
     missing = [pair for pair, value in zip(pairs, stored, strict=True) if value is None]
     await _run(redis, [("HSETNX", *pair) for pair in missing], writes=True)
 
 
 async def confirm(redis: RedisClient, partition: Partition) -> None:
-    """Make sure that a partition has its owner still, as a script that writes does.
+    """Compare the owner of a partition with the caller's, as the scripts that write do.
 
     Raises:
         Unauthorized: it belongs to another project.
-        LayoutChanged: the store has another number of partitions, or is being moved to one.
+        LayoutChanged: the store has another number of partitions, or a repartition is running.
         StateIncomplete: its state names no owner.
     """
     project_id, partitions = await redis.call("HMGET", partition.state, "project_id", "partitions")

@@ -14,7 +14,7 @@ from service.configs.limits import Limits
 from service.configs.ttl import LAST_MOMENT
 from service.errors import BadRequest
 from service.redis_client.client import RedisClient
-from service.redis_client.replies import WrongType
+from service.redis_client.errors import WrongType
 from service.store import scripts
 from service.store.keys import Partition
 

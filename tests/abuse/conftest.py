@@ -1,4 +1,4 @@
-"""Attacks run against the shared server, each in a project of its own; they may not make the server log anything."""
+"""Attacks on the shared server, each in its own project; they must not make the server log anything."""
 
 from collections.abc import Iterator
 

@@ -1,4 +1,4 @@
-"""The sum of what clients hold ends at 0, whatever they do, and the slowest go first where it is too much."""
+"""The counted memory returns to 0 whatever clients do, and the slowest clients are cut off first."""
 
 import asyncio
 import random
@@ -12,13 +12,13 @@ import uvloop
 from aiohttp import web
 
 from service.http.server.connections import Server
-from service.http.server.framing import complete_part
-from service.http.server.memory import Holder, Memory, Unanswered
+from service.http.server.framing import complete_prefix
+from service.http.server.memory import BufferingConnection, Memory, UnansweredBytes
 from service.http.server.protocol import Protocol
 from service.http.server.response import Response
 from service.settings import Settings
 
-#: What a client sends in random order; every second one is only a part of a request.
+#: What a client sends in random order; every second one is an incomplete request.
 PARTS = [
     b"GET /a HTTP/1.1\r\nHost: x\r\n\r\n",
     b"GET /a HTTP/1.1\r\nHost: x\r\nX: ",
@@ -34,7 +34,7 @@ PARTS = [
 
 
 async def dispatch(request: web.BaseRequest) -> Response:
-    """Reads the body of every other POST, and gives a large answer where one is asked for."""
+    """Reads the body of every other POST; the response to /large is large."""
     if request.method == "POST" and random.random() < 0.5:
         with suppress(web.RequestPayloadError, ConnectionError):
             await request.content.read()
@@ -43,7 +43,7 @@ async def dispatch(request: web.BaseRequest) -> Response:
 
 @asynccontextmanager
 async def serving(**settings: float) -> AsyncIterator[tuple[Server, int]]:
-    """A server with no service behind it, and its port."""
+    """A server with this dispatch, and its port."""
     server = Server(dispatch, replace(Settings(), **settings), Protocol)  # type: ignore[arg-type]  # numbers, all of them
     listening = await asyncio.get_running_loop().create_server(cast("type[asyncio.Protocol]", server), "127.0.0.1", 0)
     yield server, listening.sockets[0].getsockname()[1]
@@ -53,7 +53,7 @@ async def serving(**settings: float) -> AsyncIterator[tuple[Server, int]]:
 
 
 async def client(port: int, source: random.Random) -> None:
-    """Connect, send some parts, each perhaps in two, take some of the answers, and go."""
+    """Connect, send a few parts, each split in two, read a part of the responses, and disconnect."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     with suppress(ConnectionError, TimeoutError):
         for _ in range(source.randint(1, 4)):
@@ -75,77 +75,77 @@ async def client(port: int, source: random.Random) -> None:
 
 
 class Recording(Memory):
-    """Knows the highest sum there was."""
+    """Records the highest sum."""
 
     highest = 0
 
-    def _set(self, holder: Holder, size: int) -> None:
-        super()._set(holder, size)
+    def _set(self, connection: BufferingConnection, size: int) -> None:
+        super()._set(connection, size)
         self.highest = max(self.highest, self.total)
 
 
-async def storm(seed: int) -> None:
+async def run_clients(seed: int) -> None:
     source = random.Random(seed)
     async with serving(max_buffered_bytes=2 * 1024 * 1024, client_timeout=0.3) as (server, port):
         server.memory = recording = Recording(2 * 1024 * 1024)
         for _ in range(10):
             await asyncio.gather(*(client(port, source) for _ in range(20)))
-        while server.open_connections:  # noqa: ASYNC110 - the server says nothing of it
+        while server.open_connections:  # noqa: ASYNC110 - there is no event for it
             await asyncio.sleep(0.01)
         assert server.memory.total == 0
-        assert server.memory.held == {}
+        assert server.memory.buffered == {}
         assert recording.highest > 100_000
 
 
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("loop", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
-def test_the_sum_ends_at_0_after_connections_that_end_anyhow(seed: int, loop: object) -> None:
+def test_no_memory_stays_counted_however_connections_end(seed: int, loop: object) -> None:
     with asyncio.Runner(loop_factory=loop) as runner:  # type: ignore[arg-type]  # either of them
-        runner.run(asyncio.wait_for(storm(seed), 60))
+        runner.run(asyncio.wait_for(run_clients(seed), 60))
 
 
-class Client(Holder):
-    """A connection that holds what a test says."""
+class Client(BufferingConnection):
+    """A connection with a given buffer size and throughput."""
 
-    def __init__(self, size: int, pace: float | None) -> None:
-        self.size, self._pace = size, pace
+    def __init__(self, size: int, throughput: float | None) -> None:
+        self.size, self._throughput = size, throughput
 
-    def holding(self) -> int:
+    def buffered_bytes(self) -> int:
         return self.size
 
-    def pace(self) -> float | None:
-        return self._pace
+    def throughput(self) -> float | None:
+        return self._throughput
 
     def cut_off(self) -> None:
         self.size = 0
 
 
-def test_the_slowest_make_room_and_of_equals_the_oldest() -> None:
+def test_the_slowest_clients_are_cut_off_first_and_of_equals_the_oldest() -> None:
     memory = Memory(100)
     quick, oldest, newest, steady, working = clients = [
         Client(20, 1e9), Client(20, 0.0), Client(20, 0.0), Client(20, 100.0), Client(20, None),
     ]  # fmt: skip
-    assert [memory.count(client) for client in clients] == [True] * 5
+    assert [memory.update(client) for client in clients] == [True] * 5
     assert memory.has_room(15)
     assert [client.size for client in clients] == [20, 0, 20, 20, 20]
     assert memory.has_room(50)
     assert [client.size for client in clients] == [20, 0, 0, 0, 20]
-    # Who takes his answer quickly, and who is being worked for, keeps what he has.
+    # A client that reads quickly and one whose request is being processed are not cut off.
     assert not memory.has_room(70)
     assert (memory.total, [quick.size, working.size]) == (40, [20, 20])
     for client in clients:
         memory.forget(client)
-    assert (memory.total, memory.held) == (0, {})
+    assert (memory.total, memory.buffered) == (0, {})
     assert (oldest.size, newest.size, steady.size) == (0, 0, 0)
 
 
-def test_bytes_of_requests_are_given_back_in_their_order() -> None:
-    unanswered = Unanswered()
+def test_bytes_are_released_in_the_order_of_their_requests() -> None:
+    unanswered = UnansweredBytes()
     for request, size in ((1, 10), (1, 5), (2, 7), (4, 100), (4, -20)):
         unanswered.add(request, size)
     totals = []
     for request in range(6):
-        unanswered.answered(request)
+        unanswered.release(request)
         totals.append(unanswered.total)
     assert totals == [102, 87, 80, 80, 0, 0]
 
@@ -155,5 +155,7 @@ def test_bytes_of_requests_are_given_back_in_their_order() -> None:
     (b"a\r\n", b"\r\nGET", 2), (b"\r", b"\n\r\nGET", 3), (b"a\r\n", b"GET\r\n", 0), (b"\r\n\r", b"\nx\r\n\r\n", 6),
     (b"a\r\n", b"\r", 0),
 ])  # fmt: skip
-def test_a_part_is_complete_up_to_its_last_empty_line_also_one_that_began_before(before: bytes, data: bytes, end: int) -> None:
-    assert complete_part(before, data) == end
+def test_the_complete_prefix_ends_at_the_last_empty_line_even_one_split_over_two_reads(
+    before: bytes, data: bytes, end: int
+) -> None:
+    assert complete_prefix(before, data) == end

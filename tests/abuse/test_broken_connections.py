@@ -1,4 +1,4 @@
-"""Nothing is kept of requests and answers whose connections break, nor for connections that are idle afterwards."""
+"""No memory is kept of requests and responses whose connections break, nor for connections that are idle afterwards."""
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -16,21 +16,21 @@ CONNECTIONS = 40
 
 @pytest.fixture(scope="module")
 def attacked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Victim]:
-    """A server whose lists have 3 MiB, below the bound of a page."""
+    """A server whose lists have 3 MiB, below the limit of a page."""
     with victim(tmp_path_factory.mktemp("broken")) as attacked:
         for number in range(12):
             attacked.api.new({"k": "x" * 250_000, "n": number})
         yield attacked
 
 
-def untaken_list(attacked: Victim) -> None:
-    """Ask for a list, take ten bytes of it, and go."""
+def unread_list(attacked: Victim) -> None:
+    """Request a list, read ten bytes of it, and close."""
     with attacked.connect(4096) as connection:
         connection.sendall(head(attacked.api, LIST))
         assert connection.recv(10) == b"HTTP/1.1 2"
 
 
-def untaken_list_with_a_reset(attacked: Victim) -> None:
+def unread_list_with_a_reset(attacked: Victim) -> None:
     connection = attacked.connect(4096)
     connection.sendall(head(attacked.api, LIST))
     assert connection.recv(10) == b"HTTP/1.1 2"
@@ -75,13 +75,13 @@ def half_of_a_head(attacked: Victim) -> None:
 
 
 KINDS = (
-    untaken_list, untaken_list_with_a_reset, half_of_a_body, half_of_a_chunked_body, a_body_that_grows_over_the_limit,
+    unread_list, unread_list_with_a_reset, half_of_a_body, half_of_a_chunked_body, a_body_that_grows_over_the_limit,
     broken_chunks, a_reset_in_a_body, a_body_without_a_key, half_of_a_head,
 )  # fmt: skip
 
 
 @pytest.mark.parametrize("attack", KINDS, ids=lambda kind: kind.__name__)
-def test_memory_is_flat_over_broken_connections(attacked: Victim, attack: Callable[[Victim], None]) -> None:
+def test_broken_connections_leak_no_memory(attacked: Victim, attack: Callable[[Victim], None]) -> None:
     def round_of(attacked: Victim) -> None:
         for _ in range(CONNECTIONS):
             attack(attacked)
@@ -89,7 +89,7 @@ def test_memory_is_flat_over_broken_connections(attacked: Victim, attack: Callab
     assert memory_grown(attacked, round_of, rounds=4) < NOISE
 
 
-def test_a_connection_that_is_idle_keeps_nothing_of_the_last_body_and_answer(attacked: Victim) -> None:
+def test_an_idle_connection_keeps_neither_its_last_body_nor_its_last_response_in_memory(attacked: Victim) -> None:
     body = BODY.ljust(1_000_000)
     lists = head(attacked.api, LIST)
     with ExitStack() as stack:

@@ -1,4 +1,4 @@
-"""Counts of a user's sessions while very many expire together: exact, or nearly so, and never the sweep's work."""
+"""Counts of a user's sessions while very many expire together: exact or nearly so, and without sweeping."""
 
 from collections.abc import AsyncIterator
 
@@ -32,7 +32,7 @@ async def counting(empty_redis: str) -> AsyncIterator[CountingClient]:
 
 
 async def fill(redis: RedisClient, partitions: int, living: int, expired: int) -> Sessions:
-    """Alice's sessions, bob's and nobody's in turn; `expired` of alice's and of bob's wait for the sweep."""
+    """Sessions of alice, of bob and without a user in turn; of each kind, `expired` ones wait for the sweep."""
     sessions = await opened(redis, PROJECT, Limits(), partitions, 4)
     for number in range(3 * (living + expired)):
         await add(sessions, number, {"n": number}, ("alice", "bob", None)[number % 3])
@@ -43,7 +43,7 @@ async def fill(redis: RedisClient, partitions: int, living: int, expired: int) -
 
 @on_every_redis
 @pytest.mark.parametrize("partitions", [1, 3])
-async def test_a_count_leaves_out_what_has_expired_and_sweeps_nothing(counting: CountingClient, partitions: int) -> None:
+async def test_a_count_excludes_expired_sessions_and_sweeps_nothing(counting: CountingClient, partitions: int) -> None:
     sessions = await fill(counting, partitions, 20, 30)
     before = await keyspace(counting)
     counting.seen.clear()
@@ -57,7 +57,7 @@ async def test_a_count_leaves_out_what_has_expired_and_sweeps_nothing(counting: 
 
 
 @pytest.mark.parametrize("partitions", [1, 3])
-async def test_where_more_expire_than_a_count_looks_at_it_may_include_some_until_they_are_swept(
+async def test_a_count_may_include_expired_sessions_beyond_its_limit_until_they_are_swept(
     counting: CountingClient, partitions: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(users, "MAX_DUE", 10)
@@ -67,7 +67,7 @@ async def test_where_more_expire_than_a_count_looks_at_it_may_include_some_until
     assert await Users(sessions).count_sessions("alice") == 20
 
 
-async def test_a_count_is_one_script_a_partition_however_many_sessions_expire(counting: CountingClient) -> None:
+async def test_a_count_runs_one_script_per_partition_however_many_sessions_have_expired(counting: CountingClient) -> None:
     sessions = await fill(counting, 2, 5, 100)
     counting.seen.clear()
     assert await Users(sessions).count_sessions("bob") == 5
@@ -76,7 +76,7 @@ async def test_a_count_is_one_script_a_partition_however_many_sessions_expire(co
     assert names in (["EVALSHA", "EVALSHA", "ZSCORE"], ["EVAL", "EVALSHA", "EVALSHA", "EVALSHA", "ZSCORE"])
 
 
-async def test_a_session_that_was_damaged_by_hand_keeps_no_count_from_being_made(counting: CountingClient) -> None:
+async def test_corrupt_sessions_do_not_prevent_a_count(counting: CountingClient) -> None:
     sessions = await fill(counting, 1, 3, 3)
     partition = sessions.all_partitions[0]
     await counting.call("ZADD", partition.expiring, 1, session_id(777), 1, "nonsense")

@@ -1,4 +1,4 @@
-"""Heads and bodies that do not end, with and without a key: what they take is counted, bounded and freed."""
+"""Incomplete heads and bodies, with and without a key: their memory is counted, bounded and freed."""
 
 import gzip
 import zlib
@@ -35,28 +35,28 @@ UNFINISHED = {
     "headers": LINE + FIELDS,
     "tiny headers": TINY_FIELDS,
     "a head behind a request": b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n" + LINE + FIELDS,
-    "many whole requests": (b"GET /nope HTTP/1.1\r\nHost: x\r\n" + FIELDS + b"\r\n") * 20 + b"GET",
+    "many complete requests": (b"GET /nope HTTP/1.1\r\nHost: x\r\n" + FIELDS + b"\r\n") * 20 + b"GET",
     "a body without a key": b"POST /api/v1/session HTTP/1.1\r\nHost: x\r\nContent-Length: 900000\r\n\r\n" + b"x" * 800_000,
     "a body": b"{head}",
 }
 
 
 @pytest.mark.parametrize("sent", UNFINISHED.values(), ids=UNFINISHED)
-def test_what_does_not_end_takes_bounded_memory_and_small_requests_are_served(attacked: Victim, sent: bytes) -> None:
+def test_incomplete_requests_take_bounded_memory_and_small_requests_are_still_served(attacked: Victim, sent: bytes) -> None:
     if sent == b"{head}":
         sent = head(attacked.api, POST, "Content-Length: 900000") + b"x" * 800_000
     with ExitStack() as stack:
-        attacked.is_served()
+        attacked.check_served()
         before = attacked.memory
         for _ in range(400):
             send(stack.enter_context(attacked.connect()), sent)
         for _ in range(10):
-            attacked.is_served()
-        # 400 connections of their own, and what the bound says.
+            attacked.check_served()
+        # 400 connections, and the limit on buffered bytes.
         assert attacked.memory - before < 400 * 30_000 + LIMIT + NOISE
 
 
-def test_beyond_the_bound_the_answer_is_503(attacked: Victim) -> None:
+def test_requests_over_the_memory_limit_get_503(attacked: Victim) -> None:
     with ExitStack() as stack:
         connections = [stack.enter_context(attacked.connect()) for _ in range(20)]
         for connection in connections:
@@ -65,12 +65,12 @@ def test_beyond_the_bound_the_answer_is_503(attacked: Victim) -> None:
         for connection in connections:
             connection.settimeout(0.3)
             with suppress(TimeoutError):
-                answer = answer_on(connection)
-                statuses.append((answer.status, answer.reason, answer.headers["Retry-After"]))
-        # At the least those whose bodies fit are still waited for.
+                response = answer_on(connection)
+                statuses.append((response.status, response.reason, response.headers["Retry-After"]))
+        # The server still waits for the rest of the bodies that fit.
         assert set(statuses) == {(503, "overloaded", "1")}
         assert len(statuses) >= 10
-    # All that was held is given back: as much fits again.
+    # All memory is released: as much fits again.
     with attacked.connect() as connection:
         body = b'{"configs":{"k":"%b"}}' % (b"x" * 200_000)
         connection.sendall(head(attacked.api, POST, f"Content-Length: {len(body)}") + body)
@@ -85,17 +85,17 @@ def test_beyond_the_bound_the_answer_is_503(attacked: Victim) -> None:
     (PING.encode() + b"\r\nHost: x\r\n\r\n") * 50,
 ])  # fmt: skip
 @pytest.mark.parametrize("cuts", [(), (10,), (-2,), (-6,)], ids=str)
-def test_a_head_that_begins_behind_another_request_has_its_own_time(hasty: Victim, first: bytes, cuts: tuple[int, ...]) -> None:
+def test_an_incomplete_head_behind_another_request_times_out(hasty: Victim, first: bytes, cuts: tuple[int, ...]) -> None:
     sent = first + b"GET /ap"
     parts = [sent[start:end] for start, end in zip((0, *cuts), (*cuts, len(sent)), strict=True)]
     received = bytearray()
     with hasty.connect() as connection:
         for part in parts:
             connection.sendall(part)
-        # The connection is closed, long before a silent one would be.
+        # The connection is closed, long before an idle one would be.
         while data := connection.recv(65536):
             received += data
-    statuses = [answer.status for answer in answers_in(bytes(received))]
+    statuses = [response.status for response in answers_in(bytes(received))]
     assert statuses == [401] * first.count(b"HTTP/1.1") + [408]
 
 
@@ -104,7 +104,7 @@ def test_a_head_that_begins_behind_another_request_has_its_own_time(hasty: Victi
     POST.encode() + b"\r\nHost: x\r\nContent-Length: 8\r\n\r\n\r\n\r\n\r\n\r\n",
     POST.encode() + b"\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n",
 ])  # fmt: skip
-def test_a_connection_with_nothing_behind_its_requests_stays_open(hasty: Victim, first: bytes) -> None:
+def test_a_connection_without_an_incomplete_request_stays_open(hasty: Victim, first: bytes) -> None:
     for cut in range(1, len(first), 7):
         with hasty.connect() as connection:
             connection.sendall(first[:cut])
@@ -142,7 +142,7 @@ TARGETS = {
 @pytest.mark.parametrize(("coding", "body"), BOMBS.values(), ids=BOMBS)
 @pytest.mark.parametrize(("line", "key"), TARGETS.values(), ids=TARGETS)
 @pytest.mark.parametrize("chunked", [False, True], ids=["length", "chunked"])
-def test_nothing_is_inflated(attacked: Victim, coding: str, body: bytes, line: str, key: str, chunked: bool) -> None:
+def test_no_body_is_decompressed(attacked: Victim, coding: str, body: bytes, line: str, key: str, chunked: bool) -> None:
     framing = "Transfer-Encoding: chunked" if chunked else f"Content-Length: {len(body)}"
     start = head(attacked.api, line, f"Content-Encoding: {coding}", framing)
     if not key:
@@ -168,7 +168,7 @@ def test_a_transfer_coding_other_than_chunked_is_400(attacked: Victim, coding: s
 
 
 @pytest.mark.parametrize("line", [PING, POST, "GET /api/v1/nope HTTP/1.1"])
-def test_two_keys_are_400(attacked: Victim, line: str) -> None:
+def test_two_authorization_headers_get_400(attacked: Victim, line: str) -> None:
     for second in (attacked.api.key, "sk-ac-other"):
         with attacked.connect() as connection:
             connection.sendall(head(attacked.api, line, f"Authorization: Bearer {second}", "Content-Length: 0"))

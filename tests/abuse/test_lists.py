@@ -1,4 +1,4 @@
-"""Lists that would take a worker away from all others: what one of them costs is bounded, and counted in work, not in time."""
+"""Lists that could block a worker for everybody: the cost of each is bounded, counted in steps, not in seconds."""
 
 import asyncio
 import json
@@ -26,23 +26,23 @@ LONG = [[0]] * 50_000 + [[1]]
 MANY = LIMITS.max_list_candidates + 500
 
 
-def test_equal_elements_of_a_filter_are_compared_once_and_a_page_ends_where_its_comparisons_do(api: Api) -> None:
+def test_equal_elements_of_a_filter_are_compared_once_and_a_page_ends_at_the_comparison_limit(api: Api) -> None:
     names = [api.new({"a": LONG}) for _ in range(3)]
     query = {"filter_by_configs": json.dumps({"a": [[1]] * 62}), "limit": 20}
     page = api.page(**query)
-    # One of them takes 100,000 comparisons, two take more than there are.
+    # One session takes 100,000 comparisons, two exceed the limit.
     assert [session["id"] for session in page["items"]] == names[:1]
     assert page["has_more"]
     assert api.ids(**query) == names
 
 
-def test_a_session_whose_comparison_alone_is_too_dear_is_422_and_says_what_to_do(api: Api) -> None:
+def test_a_session_that_alone_exceeds_the_comparison_limit_gets_422_with_advice(api: Api) -> None:
     api.new({"a": LONG})
-    # All different, with terms that the session has: no index can tell that it does not match.
+    # All different, with terms that the session has: the index cannot exclude the session.
     different = [[1, []], [1, {}], [1, [], {}], [1, [[]]], [1, [{}]]]
-    answer = api.call("GET", "/session", status=422, query={"filter_by_configs": json.dumps({"a": different})})
-    assert answer.msg.startswith("comparing filter_by_configs with the arrays of a session takes too many steps; put fewer")
-    # It is the comparison that is refused, not the filter.
+    response = api.call("GET", "/session", status=422, query={"filter_by_configs": json.dumps({"a": different})})
+    assert response.msg.startswith("comparing filter_by_configs with the arrays of a session takes too many steps; use fewer")
+    # The comparison is refused, not the filter.
     assert api.ids(filter_by_configs=json.dumps({"a": different, "b": 1})) == []
 
 
@@ -67,12 +67,12 @@ NOBODY = quote('{"nobody":{}}')
 
 
 def reads(redis: Redis) -> int:
-    """How many sessions were read since Redis started."""
+    """How many sessions have been read since Redis started."""
     return int(redis.info("commandstats").get("cmdstat_hmget", {"calls": 0})["calls"])
 
 
 @pytest.mark.parametrize("time_desc", ["false", "true"])
-def test_a_list_that_no_index_narrows_examines_so_many_sessions_a_page(crowd: Api, time_desc: str) -> None:
+def test_a_list_without_an_index_examines_a_limited_number_of_sessions_per_page(crowd: Api, time_desc: str) -> None:
     with Redis.from_url(crowd.server.redis_url) as redis:
         before = reads(redis)
         first = crowd.page(filter_by_configs='{"nobody":{}}', time_desc=time_desc)
@@ -82,14 +82,14 @@ def test_a_list_that_no_index_narrows_examines_so_many_sessions_a_page(crowd: Ap
     assert (second["items"], second["has_more"]) == ([], False)
 
 
-def leave(connection: socket.socket, *, reset: bool) -> None:
+def disconnect(connection: socket.socket, *, reset: bool) -> None:
     if reset:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     connection.close()
 
 
 @pytest.mark.parametrize("reset", [True, False])
-def test_lists_whose_clients_are_gone_stop(crowd: Api, reset: bool) -> None:
+def test_a_list_stops_when_its_client_disconnects(crowd: Api, reset: bool) -> None:
     clients = 40
     with Redis.from_url(crowd.server.redis_url) as redis:
         before = reads(redis)
@@ -97,24 +97,24 @@ def test_lists_whose_clients_are_gone_stop(crowd: Api, reset: bool) -> None:
         for connection in connections:
             connection.sendall(head(crowd, f"GET /api/v1/session?filter_by_configs={NOBODY} HTTP/1.1"))
         for connection in connections:
-            leave(connection, reset=reset)
+            disconnect(connection, reset=reset)
         last = -1
         while last != (last := reads(redis)):
             time.sleep(0.3)
-        # All of them would read 400,000. A slower machine reads less before it sees that they are gone.
+        # Without disconnects they would read 400,000.
         assert last - before < clients * LIMITS.max_list_candidates / 2
     assert crowd.page(limit=1)["has_more"]
 
 
-def test_a_client_that_ends_its_side_gets_its_list(api: Api) -> None:
+def test_a_client_that_closes_its_sending_side_gets_its_list(api: Api) -> None:
     names = [api.new({"n": number}) for number in range(3)]
     for query in ("", "?filter_by_configs=" + quote('{"nobody":{}}')):
-        (answer,) = conversation(api, head(api, f"GET /api/v1/session{query} HTTP/1.1"))
-        assert answer.status == 200
-        assert [session["id"] for session in answer.data["items"]] == ([] if query else names)
+        (response,) = conversation(api, head(api, f"GET /api/v1/session{query} HTTP/1.1"))
+        assert response.status == 200
+        assert [session["id"] for session in response.data["items"]] == ([] if query else names)
 
 
-def test_a_page_of_large_sessions_is_bounded_in_bytes_and_the_next_continues_it(api: Api) -> None:
+def test_a_page_of_large_sessions_has_a_size_limit_and_the_next_page_continues(api: Api) -> None:
     names = [api.new({"big": "x" * 250_000}) for _ in range(20)]
     page = api.page(limit=200)
     assert page["has_more"]

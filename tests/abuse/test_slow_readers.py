@@ -1,4 +1,4 @@
-"""Clients that do not take their answers, or hardly: they hold little, and not for long, and nobody else waits for them."""
+"""Clients that read their responses slowly or not at all: they occupy little memory for a short time, and delay no others."""
 
 import socket
 import time
@@ -13,12 +13,12 @@ from tests.support.raw_http import answer_on, answers_in, head
 from tests.support.server import until
 
 LIST = "GET /api/v1/session?limit=200 HTTP/1.1"
-#: Bytes that the small server keeps for its clients.
+#: Bytes that the small server may buffer for its clients.
 LIMIT = 16 * MIB
 
 
 def fill(attacked: Victim) -> None:
-    """Sessions whose list has 3 MiB, below the bound of a page."""
+    """Create sessions whose list has 3 MiB, below the limit of a page."""
     for number in range(12):
         attacked.api.new({"k": "x" * 250_000, "n": number})
 
@@ -35,20 +35,20 @@ def is_open(connection: socket.socket) -> bool:
     return connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1) == b"\x01"
 
 
-def test_a_client_that_takes_a_byte_now_and_then_is_cut_off(hasty: Victim) -> None:
+def test_a_client_that_reads_one_byte_at_a_time_is_disconnected(hasty: Victim) -> None:
     with hasty.connect(4096) as connection:
         connection.sendall(head(hasty.api, LIST))
 
-        def taken() -> bool:
+        def is_disconnected() -> bool:
             with suppress(ConnectionError):
                 connection.recv(1)
             return not is_open(connection)
 
-        until(taken, "the end of a connection whose client takes a byte now and then")
-        hasty.is_served()
+        until(is_disconnected, "the end of a connection whose client reads one byte at a time")
+        hasty.check_served()
 
 
-def test_a_client_that_takes_its_answer_steadily_gets_it_all_however_long_it_takes(hasty: Victim) -> None:
+def test_a_client_that_reads_steadily_gets_the_whole_response_however_long_it_takes(hasty: Victim) -> None:
     with hasty.connect(65536) as connection:
         connection.sendall(head(hasty.api, LIST, "Connection: close"))
         received = bytearray()
@@ -56,37 +56,37 @@ def test_a_client_that_takes_its_answer_steadily_gets_it_all_however_long_it_tak
             received += part
             # 1.6 MiB/s: four times the client timeout for the whole.
             time.sleep(len(part) / (1.6 * MIB))
-    (answer,) = answers_in(bytes(received))
-    assert len(answer.data["items"]) == 12
+    (response,) = answers_in(bytes(received))
+    assert len(response.data["items"]) == 12
 
 
 @pytest.mark.parametrize("readers", [60])
-def test_what_all_slow_readers_hold_together_has_a_bound(tmp_path: Path, readers: int) -> None:
+def test_the_memory_of_all_slow_readers_together_is_bounded(tmp_path: Path, readers: int) -> None:
     with victim(tmp_path, "--max-buffered-bytes", str(LIMIT)) as attacked, ExitStack() as stack:
         fill(attacked)
-        attacked.is_served()
+        attacked.check_served()
         before = attacked.memory
         for _ in range(readers):
             connection = stack.enter_context(attacked.connect(4096))
             connection.sendall(head(attacked.api, LIST))
-        # The slow ones make room, so that a client that takes its answer gets it.
+        # Slow clients are disconnected, so that one that reads its response gets it.
         statuses = []
 
         def is_listed() -> bool:
             with attacked.connect() as quick:
                 quick.sendall(head(attacked.api, LIST, "Connection: close"))
-                answer = answer_on(quick)
-            statuses.append(answer.status)
-            return answer.status == 200
+                response = answer_on(quick)
+            statuses.append(response.status)
+            return response.status == 200
 
-        until(is_listed, "a list for a client that takes it")
+        until(is_listed, "a list for a client that reads it")
         assert set(statuses) <= {200, 503}
-        # Twice: the answers, and one that is being made. Before, 60 answers of 3 MiB.
+        # Twice the limit: the buffered responses, and one being built. Without a limit: 60 responses of 3 MiB.
         assert attacked.memory - before < 2 * LIMIT + 2 * NOISE
-        attacked.is_served()
+        attacked.check_served()
 
 
-def test_small_answers_that_nobody_takes_are_counted_too(tmp_path: Path) -> None:
+def test_small_unread_responses_count_too(tmp_path: Path) -> None:
     with victim(tmp_path, "--max-buffered-bytes", str(MIB)) as attacked, ExitStack() as stack:
         session_id = attacked.api.new({"k": "x" * 30_000})
         get = head(attacked.api, f"GET /api/v1/session/{session_id} HTTP/1.1")
@@ -96,7 +96,7 @@ def test_small_answers_that_nobody_takes_are_counted_too(tmp_path: Path) -> None
             for connection in connections:
                 with suppress(ConnectionError, BlockingIOError):
                     connection.send(get, socket.MSG_DONTWAIT)
-        attacked.is_served()
+        attacked.check_served()
         assert attacked.memory - before < 2 * NOISE
         assert answered(attacked, get)
 

@@ -1,16 +1,16 @@
-"""Lists of users: a page has a bound, whatever the number of users."""
+"""Lists of users: the size of a page is bounded, whatever the number of users."""
 
 from redis import Redis
 
 from tests.support.http import Api
 
 USERS, PAGE = 30_000, 200
-#: Bytes of a page of users, at most.
-LARGEST = 64 * 1024
+#: The most bytes of a page of users.
+MAX_BYTES = 64 * 1024
 
 
 def register(api: Api) -> list[str]:
-    """Register users straight in the store; returns them in the order of their registration."""
+    """Register users directly in Redis; returns them in the order of their registration."""
     names = [f"user-{number}" for number in range(USERS)]
     with Redis.from_url(api.server.redis_url) as redis:
         for first in range(0, USERS, 5000):
@@ -19,11 +19,11 @@ def register(api: Api) -> list[str]:
     return names
 
 
-def test_a_list_of_users_is_a_page_however_many_users_there_are(api: Api) -> None:
+def test_a_list_of_users_is_paged_however_many_there_are(api: Api) -> None:
     names = register(api)
     for parameters in ({}, {"limit": 0}, {"limit": PAGE}, {"time_desc": "true"}):
-        answer = api.call("GET", "/user/ls", query=parameters)
-        assert (len(answer.data["items"]), answer.data["has_more"], len(answer.raw) < LARGEST) == (PAGE, True, True)
+        response = api.call("GET", "/user/ls", query=parameters)
+        assert (len(response.data["items"]), response.data["has_more"], len(response.raw) < MAX_BYTES) == (PAGE, True, True)
     assert api.call("GET", "/user/ls", status=400, query={"limit": PAGE + 1}).reason == "bad_request"
     listed: list[str] = []
     query: dict[str, object] = {}

@@ -1,4 +1,4 @@
-"""A server of one worker, its memory, and clients over raw sockets that misbehave."""
+"""A server with one worker, its memory, and misbehaving clients over raw sockets."""
 
 import socket
 import struct
@@ -10,7 +10,7 @@ from tests.support.http import Api, api_on
 from tests.support.server import Serving
 
 MIB = 1024 * 1024
-#: What a worker's memory may grow by from one round of an attack to the next where it keeps nothing: noise of the allocator.
+#: How much a worker's memory may grow between rounds of an attack if nothing leaks: noise of the allocator.
 NOISE = 12 * MIB
 
 
@@ -32,7 +32,7 @@ class Victim:
         return memory_of(self.worker)
 
     def connect(self, receive_buffer: int = 0) -> socket.socket:
-        """A connection; with a small `receive_buffer` an answer waits in the worker, not in the system."""
+        """A connection; with a small `receive_buffer` an unread response stays in the worker, not in the kernel."""
         connection = socket.socket()
         if receive_buffer:
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
@@ -41,22 +41,22 @@ class Victim:
         connection.connect((host, int(port)))
         return connection
 
-    def is_served(self) -> None:
-        """A quiet client on a new connection is answered."""
+    def check_served(self) -> None:
+        """Check that a client on a new connection is served."""
         with self.connect() as connection:
             connection.sendall(f"GET /api/v1/ping HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {self.api.key}\r\n\r\n".encode())
             assert connection.recv(65536).startswith(b"HTTP/1.1 200")
 
 
 def reset(connection: socket.socket) -> None:
-    """Close a connection with a reset, whatever is on its way."""
+    """Close a connection with a reset, whatever is in transit."""
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     connection.close()
 
 
 @contextmanager
 def victim(directory: Path, *flags: str) -> Iterator[Victim]:
-    """A server with one worker; it has to end well, having logged nothing."""
+    """A server with one worker; it must stop with status 0 and have logged nothing."""
     serving = Serving(directory / "data", "--workers", "1", *flags, SCC_ROOT_TOKEN="root-of-the-tests").wait_ready()
     victim = Victim(serving)
     try:
@@ -68,17 +68,17 @@ def victim(directory: Path, *flags: str) -> Iterator[Victim]:
 
 
 def send(connection: socket.socket, data: bytes) -> None:
-    """Send, whether or not the server has closed the connection meanwhile."""
+    """Send, even if the server has closed the connection meanwhile."""
     with suppress(ConnectionError):
         connection.sendall(data)
 
 
 def memory_grown(victim: Victim, attack: Callable[[Victim], None], rounds: int) -> int:
-    """Bytes that the memory grows by over `rounds` of an attack, after one that fills what is filled only once."""
+    """How many bytes the memory grows by over `rounds` of an attack, after one round that fills caches and pools."""
     attack(victim)
-    victim.is_served()
+    victim.check_served()
     before = victim.memory
     for _ in range(rounds):
         attack(victim)
-        victim.is_served()
+        victim.check_served()
     return victim.memory - before

@@ -57,7 +57,7 @@ def test_nothing_done_to_a_copy_reaches_the_server_of_the_original(serving: Serv
     for words in (("project", "create", "acme"), ("check",)):
         refused = run_command(*words[:1], "--data-dir", str(copy), *words[1:])
         assert refused.returncode == 1
-        assert f"no server runs on data directory {copy}" in refused.stderr
+        assert f"no server is running on data directory {copy}" in refused.stderr
     assert "acme" not in run_command("project", "--data-dir", str(serving.data_dir), "list").stdout
     other = serve(copy)
     assert create(other, 2) == 201

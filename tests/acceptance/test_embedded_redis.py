@@ -95,7 +95,7 @@ def test_the_socket_of_a_killed_server_is_cleared_away(tmp_path: Path) -> None:
     home, pid = socket_path(directory).parent, killed.pid
     assert pid is not None
     os.kill(pid, 9)
-    until(lambda: killed.ended(), "the end of a killed Redis")
+    until(lambda: killed.exit_reason(), "the end of a killed Redis")
     with started(directory):
         assert not home.exists()
         assert ping(directory) == "+PONG"
@@ -107,7 +107,7 @@ def test_it_holds_the_lock_of_the_directory_as_long_as_it_lives(tmp_path: Path, 
         redis.launch()
         redis.wait()
     with pytest.raises(StartupError, match="in use by another server"):
-        data_dir.lock(tmp_path, patience=0.0)
+        data_dir.lock(tmp_path, timeout=0.0)
     redis.stop()
     data_dir.lock(tmp_path).close()
 
@@ -194,7 +194,7 @@ def test_a_socket_that_is_removed_while_the_file_is_loaded_comes_back(tmp_path: 
 def test_an_old_redis_does_not_start_empty_next_to_the_file_of_a_new_one(tmp_path: Path) -> None:
     with started(tmp_path, BUNDLED):
         pass
-    with pytest.raises(StartupError, match=rf"was written by {BUNDLED_NAME} and cannot be read by \S+ \(Redis 6.2\)"):
+    with pytest.raises(StartupError, match=rf"was written by {BUNDLED_NAME}, and \S+ \(Redis 6.2\) cannot read it"):
         EmbeddedRedis(tmp_path, fsync="no", server=fake(tmp_path, "Redis", "6.2.14"))
 
 
@@ -227,8 +227,8 @@ def test_where_no_server_can_read_the_directory_the_message_says_which_can(
     with pytest.raises(StartupError) as caught:
         EmbeddedRedis(data, fsync="no")
     assert str(caught.value) == (
-        f"data directory {data} was written by another version and cannot be read by {path} (Redis 7.0), "
-        f"{BUNDLED} ({BUNDLED_NAME}); install Redis 7.4, or newer, or name one with --redis-server"
+        f"data directory {data} was written by another version, and {path} (Redis 7.0), "
+        f"{BUNDLED} ({BUNDLED_NAME}) cannot read it; install Redis 7.4, or newer, or pass one with --redis-server"
     )
 
 

@@ -105,7 +105,7 @@ def test_variables_that_are_empty_or_foreign_change_nothing_and_get_a_warning(st
 
 def test_an_empty_data_directory_is_not_the_working_directory() -> None:
     refused = run_command("find", "a=1", SCC_DATA_DIR="")
-    assert refused.stderr.startswith(f"no server runs on data directory {Path('.data').absolute()};")
+    assert refused.stderr.startswith(f"no server is running on data directory {Path('.data').absolute()};")
     refused = run_command("serve", "--data-dir", "")
     assert (refused.returncode, refused.stderr.count("\n")) == (1, 1)
     assert refused.stderr.startswith("--data-dir must not be empty")
@@ -155,7 +155,7 @@ def test_output_that_cannot_be_written_is_one_line_and_status_1(
     serving: Serving, words: list[str], output: str, why: str
 ) -> None:
     failed = shell(f"run {output}", *words, SCC_DATA_DIR=str(serving.data_dir))
-    assert (failed.returncode, failed.stderr.decode()) == (1, f"standard output cannot be written: {why}\n")
+    assert (failed.returncode, failed.stderr.decode()) == (1, f"cannot write to standard output: {why}\n")
 
 
 @pytest.mark.parametrize("words", [["find", "--json", "{}"], ["check"], ["project", "list"]])
@@ -208,9 +208,7 @@ def test_the_health_check_of_the_image_asks_the_server_and_no_proxy(start: Start
 def test_too_few_open_files_are_one_line_and_status_1(tmp_path: Path) -> None:
     refused = shell("ulimit -n 40; run", "serve", "--port", "0", "--workers", "2", "--data-dir", str(tmp_path / "data"))
     assert refused.returncode == 1
-    assert refused.stderr == (
-        b"this process may open 40 files only, and a server with --workers 2 needs 50; raise `ulimit -n`\n"
-    )
+    assert refused.stderr == (b"the limit on open files is 40; a server with --workers 2 needs 50; raise it with `ulimit -n`\n")
 
 
 def test_few_open_files_are_few_connections(tmp_path: Path) -> None:

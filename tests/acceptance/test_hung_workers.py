@@ -21,10 +21,10 @@ ABORT, KILL = 4.0, 0.5
 PROGRAM = f"""
 import signal, sys
 from service import cli
-from service.process import supervisor
+from service.commands import serve
 from service.process.heartbeat import Limits
 
-serve = supervisor.serve
+load_parts = serve.load_parts
 
 def hang(*_):
     sum(range(10**15))
@@ -35,10 +35,10 @@ def run_worker(*arguments):
 
 def load():
     global parts
-    parts = supervisor.load_parts()
+    parts = load_parts()
     return parts._replace(run_worker=run_worker, limits=Limits(abort={ABORT}, kill={KILL}))
 
-supervisor.serve = lambda settings: serve(settings, load)
+serve.load_parts = load
 sys.exit(cli.main())
 """
 
@@ -62,8 +62,8 @@ def test_a_stopped_worker_is_killed_and_replaced(serving: Serving) -> None:
     key, hung = key_of(serving), serving.workers()[0]
     os.kill(hung, signal.SIGSTOP)
     wait_for_replacement(serving, hung)
-    assert f"worker 1 (process {hung}) hangs: it missed its heartbeat and is aborted" in serving.errors
-    assert "worker 1 ended (signal 9)" in serving.errors
+    assert f"worker 1 (process {hung}) hangs: it missed its heartbeat; aborting it" in serving.errors
+    assert "worker 1 exited (signal 9)" in serving.errors
     assert all(answers(serving, key) for _ in range(20))
 
 
@@ -71,7 +71,7 @@ def test_a_worker_that_hangs_in_a_c_function_prints_its_stacks_and_is_replaced(s
     key, hung = key_of(serving), serving.workers()[1]
     os.kill(hung, signal.SIGUSR1)
     wait_for_replacement(serving, hung)
-    assert "worker 2 ended (signal 6)" in serving.errors
+    assert "worker 2 exited (signal 6)" in serving.errors
     assert "Fatal Python error: Aborted" in serving.errors
     assert "in hang" in serving.errors
     assert all(answers(serving, key) for _ in range(20))
@@ -95,7 +95,7 @@ def test_workers_that_drain_or_were_stopped_together_with_their_supervisor_are_l
     connection.close()
     until(lambda: len(serving.workers()) == 2 and not set(workers) & set(serving.workers()), "new workers")
     assert "hangs" not in serving.errors
-    assert serving.errors.count("ended (exit status 0)") == 2
+    assert serving.errors.count("exited (exit status 0)") == 2
 
 
 #: As the service on a system that does not tell a child of its parent's death.
@@ -104,7 +104,7 @@ import sys
 from service import cli
 from service.process import workers
 
-workers.end_with = lambda *_: None
+workers.set_parent_death_signal = lambda *_: None
 sys.exit(cli.main())
 """
 

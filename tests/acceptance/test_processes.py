@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from service.process.workers import SAME_STOP
+from service.process.workers import STOP_DEBOUNCE
 from tests.support.server import Serving, Start, alive, request, run_command, until
 
 
@@ -127,7 +127,7 @@ def test_a_redis_that_dies_at_the_start_is_one_line_and_status_1(tmp_path: Path)
     fake = fake_redis(tmp_path, "echo out of order; exit 3")
     refused = run_command("serve", "--port", "0", "--data-dir", str(tmp_path / "data"), "--redis-server", fake)
     assert refused.returncode == 1
-    assert refused.stderr.startswith("the embedded Redis ended: exit status 3; ")
+    assert refused.stderr.startswith("the embedded Redis exited: exit status 3; ")
     assert refused.stderr.endswith("out of order\n")
     assert refused.stderr.count("\n") == 1
 
@@ -207,7 +207,7 @@ def test_a_second_signal_does_not_wait_for_requests_in_flight(start: Start) -> N
     connection, _ = half_sent(serving, key_of(serving))
     serving.process.terminate()
     until(lambda: refuses_connections(serving), "an end of new connections")
-    time.sleep(SAME_STOP + 0.1)
+    time.sleep(STOP_DEBOUNCE + 0.1)
     serving.process.terminate()
     assert serving.process.wait(60) == 0
     assert "requests in flight are cut off" in serving.errors
@@ -241,7 +241,7 @@ def test_a_killed_worker_is_replaced_and_no_connection_refused(start: Start) -> 
     until(lambda: len(serving.workers()) == 2, "a new worker")
     assert before[0] not in serving.workers()
     assert before[1] in serving.workers()
-    assert "worker 1 ended (signal 9)" in serving.errors
+    assert "worker 1 exited (signal 9)" in serving.errors
 
 
 # Killed, Redis may lose what it acknowledged while a sync of its file was under way, 2 seconds of it at most, unless it syncs
@@ -293,14 +293,14 @@ def test_redis_cli_takes_its_own_arguments_as_they_are_with_and_without_one_on_p
 def test_the_prompt_without_a_redis_cli_on_path_is_one_sentence(start: Start) -> None:
     refused = run_command("redis-cli", "--data-dir", str(start().data_dir), PATH="")
     assert (refused.returncode, refused.stdout) == (1, "")
-    assert refused.stderr.startswith("the prompt needs redis-cli or valkey-cli")
+    assert refused.stderr.startswith("the interactive prompt needs redis-cli or valkey-cli")
     assert refused.stderr.count("\n") == 1
 
 
 def test_redis_cli_without_a_server_says_so(tmp_path: Path) -> None:
     refused = run_command("redis-cli", "--data-dir", str(tmp_path), "PING")
     assert refused.returncode == 1
-    assert refused.stderr.startswith(f"no server runs on data directory {tmp_path};")
+    assert refused.stderr.startswith(f"no server is running on data directory {tmp_path};")
 
 
 def test_a_server_on_another_redis_starts_none(start: Start, empty_redis: str) -> None:

@@ -1,4 +1,4 @@
-"""The README's commands, run as they stand there, must print what stands below them; its settings table must be whole."""
+"""The documents: examples print what the document says, tables are complete, links and names of files lead somewhere."""
 
 import os
 import re
@@ -14,7 +14,17 @@ from service.errors import reasons
 from service.settings import Settings, flag, variable
 from tests.support.server import PATIENCE, Serving, clean_environment
 
-README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).parents[2]
+#: For users, operators, developers; in this order, in which later examples use what earlier ones have made.
+DOCUMENTS = [
+    ROOT / name
+    for name in (
+        "README.md", "service/OPERATIONS.md", "service/README.md", "service/CHANGELOG.md", "scripts/README.md",
+        "tests/README.md", ".github/CONTRIBUTING.md", ".github/SECURITY.md",
+    )
+]  # fmt: skip
+README, OPERATIONS = (path.read_text(encoding="utf-8") for path in DOCUMENTS[:2])
+CONTRIBUTING = (ROOT / ".github" / "CONTRIBUTING.md").read_text(encoding="utf-8")
 EXAMPLE = re.compile(r"^```(sh|python)\n(.*?)^```\n(?:```text\n(.*?)^```\n)?", re.MULTILINE | re.DOTALL)
 KEY = "sk-ac-readme"
 CLI = ("redis-cli", "valkey-cli")
@@ -49,7 +59,7 @@ def path_without_cli(directory: Path) -> str:
 
 @pytest.mark.parametrize("has_cli", [True, False], ids=["path as it is", "no redis-cli on path"])
 def test_every_example_prints_what_stands_below_it(serving: Serving, tmp_path: Path, has_cli: bool) -> None:
-    examples = EXAMPLE.findall(README)
+    examples = EXAMPLE.findall(README + OPERATIONS)
     assert len(examples) >= 10
     environment = clean_environment(KEY=KEY, SCC_DATA_DIR=str(serving.data_dir), COLUMNS="80")
     path = environment["PATH"] if has_cli else path_without_cli(tmp_path / "path")
@@ -73,7 +83,7 @@ def test_every_example_prints_what_stands_below_it(serving: Serving, tmp_path: P
 def test_the_settings_table_has_every_setting_with_its_default(setting: object) -> None:
     by_name = {item.name: item for item in fields(Settings)}
     item = by_name[str(getattr(setting, "name", ""))]
-    (row,) = re.findall(rf"^\|.*`{variable(item.name)}`.*$", README, re.MULTILINE)
+    (row,) = re.findall(rf"^\|.*`{variable(item.name)}`.*$", OPERATIONS, re.MULTILINE)
     if item.name not in ("root_token", "key_secret"):
         assert f"`{flag(item.name)}`" in row
     if item.default not in (MISSING, ""):
@@ -82,15 +92,45 @@ def test_the_settings_table_has_every_setting_with_its_default(setting: object) 
 
 
 def test_the_table_of_reasons_has_every_reason_by_status() -> None:
-    rows = re.findall(r"^\| (\d{3}) \| (`[a-z_]+`(?:, `[a-z_]+`)*) \|$", README, re.MULTILINE)
+    rows = re.findall(r"^\| (\d{3}) \| (`[a-z_]+`(?:, `[a-z_]+`)*) \|$", OPERATIONS, re.MULTILINE)
     assert {int(status): set(re.findall(r"\w+", words)) for status, words in rows} == {
         status: set(words) for status, words in reasons().items()
     }
 
 
 def test_every_dependency_has_its_reason() -> None:
-    project = (Path(__file__).parents[2] / "pyproject.toml").read_text(encoding="utf-8")
-    names = re.findall(r'^    "([a-z-]+)(?:\[.*?\])?>=', project, re.MULTILINE)
-    assert "aiohttp" in names
-    told = README[README.index("## Dependencies") :]
-    assert [name for name in names if not re.search(rf"\b{name}\b", told)] == []
+    project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    run_time, extras = project.split("[project.optional-dependencies]")
+    reasons_of = README[README.index("## Dependencies") :]
+    assert "aiohttp" in names_in(run_time)
+    assert [name for name in names_in(run_time) if not re.search(rf"\b{name}\b", reasons_of)] == []
+    assert "pytest" in names_in(extras)
+    assert [name for name in names_in(extras) if not re.search(rf"\b{name}\b", CONTRIBUTING)] == []
+
+
+def names_in(project: str) -> list[str]:
+    """The packages that a part of pyproject.toml requires."""
+    return re.findall(r'^    "([a-z-]+)(?:\[.*?\])?>=', project, re.MULTILINE)
+
+
+def anchors(document: str) -> set[str]:
+    """What `#…` may name in a document, as GitHub makes it of the headings."""
+    headings = re.findall(r"^#+ (.*)$", document, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_link_leads_to_a_file_and_a_heading(path: Path) -> None:
+    links = re.findall(r"\]\((?!https?:)([^)#]*)(?:#([^)]*))?\)", path.read_text(encoding="utf-8"))
+    for target, anchor in links:
+        file = (path.parent / target).resolve() if target else path
+        assert file.exists(), target
+        assert not anchor or anchor in anchors(file.read_text(encoding="utf-8")), (target, anchor)
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_file_of_the_repository_that_a_document_names_exists(path: Path) -> None:
+    places = (ROOT, path.parent, ROOT / "service", ROOT / "service" / "store", ROOT / "service" / "http" / "server")
+    names = re.findall(r"`(?:\./)?([\w./-]+(?:\.py|\.lua|\.sh|\.md|\.toml|/))`", path.read_text(encoding="utf-8"))
+    missing = [name for name in names if not any((place / name).exists() for place in places)]
+    assert missing == []

@@ -80,10 +80,10 @@ def test_a_store_is_moved_offline_and_through_kills(tmp_path: Path) -> None:
         killed_in(phase, directory)
         refused = run_command("serve", "--data-dir", str(directory), "--port", "0", SCC_ROOT_TOKEN="root-of-the-tests")
         assert refused.returncode == 1
-        assert refused.stderr.endswith("this store is being moved to 3 partitions; `repartition 3` finishes that\n")
+        assert refused.stderr.endswith("a repartition to 3 is unfinished; run `repartition 3` to complete it\n")
         refused = move(directory, 2)
         assert (refused.returncode, refused.stdout) == (1, "")
-        assert refused.stderr == "this store is being moved to 3 partitions; finish that first\n"
+        assert refused.stderr == "a repartition to 3 is unfinished; run `repartition 3` first\n"
     moved = move(directory, 3)
     assert moved.returncode == 0, moved.stderr
     assert moved.stdout == (

@@ -1,4 +1,4 @@
-"""The rights that the README asks for in Redis are enough: for requests, for every command, and for a move of the store."""
+"""The rights that OPERATIONS.md asks for in Redis are enough: for requests, for every command, and for a move of the store."""
 
 import re
 from collections.abc import Iterator
@@ -12,13 +12,13 @@ from tests.support.filling import with_every_server
 from tests.support.server import Serving, request, run_command
 from tests.support.topology_servers import HOST, Server
 
-README = Path(__file__).parents[2] / "README.md"
+OPERATIONS = Path(__file__).parents[2] / "service" / "OPERATIONS.md"
 KEY = "sk-ac-root"
 
 
 def rights() -> list[str]:
-    """The words of the README's command."""
-    (line,) = re.findall(r"^ACL SETUSER .*$", README.read_text(encoding="utf-8"), re.MULTILINE)
+    """The words of the command in OPERATIONS.md."""
+    (line,) = re.findall(r"^ACL SETUSER .*$", OPERATIONS.read_text(encoding="utf-8"), re.MULTILINE)
     return [str(word) for word in line.split()]
 
 

@@ -128,7 +128,7 @@ def test_an_emptied_store_is_503_until_a_server_of_the_same_layout_makes_a_new_o
         for method, url in (("GET", ping), ("GET", session), ("POST", session)):
             status, answer = request(method, url, KEY, {"configs": {}} if method == "POST" else None)
             assert (status, answer["reason"]) == (503, "store_empty")
-        until(lambda: "Redis holds no store any more" in serving.errors, "a line in the log")
+        until(lambda: "Redis no longer has a store" in serving.errors, "a line in the log")
         if loss == "flushed":
             # The server is still connected, and a server of another layout would take its store away.
             sentence = refused(serve(redis, "--partitions", "3"))
@@ -180,5 +180,5 @@ def test_a_running_server_stops_working_where_only_newer_releases_may(tmp_path: 
         assert ready(serving)[0] == 200
         redis.ask("HSET", "scc:store", "oldest_writer", 2)
         until(lambda: request("GET", f"{serving.base_url}/ping", KEY)[0] == 503, "a refusal")
-        sentence = "only releases of layout 2 or newer may write to this store, and this release is of layout 1"
+        sentence = "only releases with layout 2 or newer may write to this store; this release has layout 1"
         assert ready(serving)[1]["msg"] == sentence

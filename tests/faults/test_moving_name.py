@@ -9,7 +9,7 @@ from typing import NamedTuple
 import pytest
 
 from service.errors import StoreUnavailable
-from service.redis_client import topology, url
+from service.redis_client import standalone, url
 from service.redis_client.client import RedisClient
 from tests.support.filling import with_every_server
 from tests.support.proxy import Proxy
@@ -130,7 +130,7 @@ async def test_a_name_that_stays_with_the_replica_is_tried_again_at_growing_inte
             *(redis.call("SET", "scc:x", "2", writes=True) for _ in range(200)), return_exceptions=True
         )
         assert {type(result) for result in results} == {StoreUnavailable}
-        assert {str(result) for result in results} == {"redis_url leads to a read-only replica"}
+        assert {str(result) for result in results} == {"redis_url points to a read-only replica"}
     # 50, 100, 200, 400 and then 500 ms apart: not one for each of 400 calls and their attempts.
     assert pair.name.connections < 12
     # Reads are answered meanwhile: it is what there is.
@@ -174,15 +174,15 @@ async def test_a_write_that_is_paused_and_then_refused_is_made_at_the_new_master
 
 async def test_a_late_refusal_of_a_replaced_server_replaces_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
     # Otherwise one demotion would make many connections.
-    monkeypatch.setattr(topology, "FIRST_BACKOFF", 0.0)
-    one = topology.Standalone(url.parse("redis://127.0.0.1:1"), timeout=1.0, min_replicas=0)
-    old = one.way((), None)
-    one._reconnect(old)
-    new = one.way((), None)
+    monkeypatch.setattr(standalone, "FIRST_RECONNECT_INTERVAL", 0.0)
+    topology = standalone.Standalone(url.parse("redis://127.0.0.1:1"), timeout=1.0, min_replicas=0)
+    old = topology.route((), None)
+    topology._replace(old)
+    new = topology.route((), None)
     assert new is not old
-    one._reconnect(old)
-    assert one.way((), None) is new
-    one.close()
+    topology._replace(old)
+    assert topology.route((), None) is new
+    await topology.close()
 
 
 @on_a_pair

@@ -52,7 +52,7 @@ def test_a_server_on_a_file_system_that_has_become_read_only_reads_on_and_ends_i
         assert configs_of(serving, key, session) == {"agent": "bot1"}
         assert serving.stop() == 0
     assert "Traceback" not in serving.errors
-    assert "the socket of the embedded Redis cannot be removed" in serving.errors
+    assert "cannot remove the socket of the embedded Redis" in serving.errors
     again = start()
     assert configs_of(again, key, session) == {"agent": "bot1"}
 
@@ -62,7 +62,7 @@ def test_a_redis_that_dies_on_such_a_file_system_is_started_again_once_it_can_be
     key = key_of(serving)
     with read_only(serving.data_dir):
         os.kill(redis_of(serving), 9)
-        until(lambda: serving.errors.count("the embedded Redis ended") > 1, "starts that fail")
+        until(lambda: serving.errors.count("the embedded Redis exited") > 1, "starts that fail")
     until(lambda: request("GET", f"{serving.base_url}/session", key)[0] == 200, "an answer of the new Redis")
     assert serving.stop() == 0
     assert "Traceback" not in serving.errors
@@ -76,14 +76,14 @@ def test_a_socket_that_cannot_be_removed_is_a_warning(tmp_path: Path, caplog: py
     (tmp_path / "redis.sock").mkdir()
     redis.stop()
     assert redis.pid is None
-    assert "the socket of the embedded Redis cannot be removed" in caplog.text
+    assert "cannot remove the socket of the embedded Redis" in caplog.text
 
 
 def test_a_data_directory_that_is_gone_ends_nothing_out_of_order(start: Start, tmp_path: Path) -> None:
     serving: Serving = start()
     serving.data_dir.rename(tmp_path / "gone")
     os.kill(redis_of(serving), 9)
-    until(lambda: "the embedded Redis ended" in serving.errors, "the end of Redis")
+    until(lambda: "the embedded Redis exited" in serving.errors, "the end of Redis")
     assert serving.stop() == 0
     assert "Traceback" not in serving.errors
     assert "its log cannot be read" in serving.errors

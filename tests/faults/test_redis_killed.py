@@ -45,7 +45,7 @@ async def test_what_was_given_to_the_kernel_before_the_answer_is_never_lost(star
     async with storm(serving.origin, KEY) as clients:
         await kill_in(clients, serving, 2)
     assert await hold(clients, serving) == 0
-    assert "the embedded Redis ended (exit status -9;" in serving.errors
+    assert "the embedded Redis exited (exit status -9;" in serving.errors
 
 
 async def test_with_everysec_at_most_the_write_delay_is_missing(start: Start) -> None:

@@ -1,4 +1,4 @@
-"""Each test has a project of its own on the shared server, and may not make the server log anything."""
+"""Each test has its own project on the shared server, which must not log anything."""
 
 from collections.abc import Callable, Iterator
 
@@ -10,7 +10,7 @@ from tests.support.server import Server, Serving, logging_nothing
 
 @pytest.fixture
 def other(operator: Operator) -> Iterator[Api]:
-    """Another new project."""
+    """A second new project."""
     other = operator.new_project()
     yield other
     other.close()
@@ -18,7 +18,7 @@ def other(operator: Operator) -> Iterator[Api]:
 
 @pytest.fixture(scope="module")
 def serve(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Serving]]:
-    """Starts servers with flags of their own and the tests' root key; they end with the module, having logged nothing."""
+    """Starts servers with given flags and the tests' root token. They stop with the module and must have logged nothing."""
     started: list[Serving] = []
 
     def start(*flags: str) -> Serving:
@@ -32,6 +32,6 @@ def serve(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Se
 
 @pytest.fixture(autouse=True)
 def _quiet(server: Server) -> Iterator[None]:
-    """Nothing that a client sends makes the server log: no traceback, no key, no configs."""
+    """Nothing that a client sends makes the server log anything: no traceback, no key, no configs."""
     with logging_nothing(server):
         yield

@@ -1,4 +1,4 @@
-"""Keys: what opens a project, and that nothing of it is seen with the key of another."""
+"""API keys: which ones authenticate, and that no key gives access to another project."""
 
 import time
 from typing import Any
@@ -11,11 +11,11 @@ PATHS = ["/ping", "/session", "/session/nope", "/user/ls", "/project/configs", "
 
 
 def status(api: Api, header: str, path: str = "/ping") -> int:
-    answer = api.send("GET", path, headers={"Authorization": header})
-    if answer.status == 401:
-        assert answer.raw == b'{"code":401,"msg":"Unauthorized","reason":"unauthorized"}'
-        assert answer.headers["WWW-Authenticate"] == "Bearer"
-    return answer.status
+    response = api.send("GET", path, headers={"Authorization": header})
+    if response.status == 401:
+        assert response.raw == b'{"code":401,"msg":"Unauthorized","reason":"unauthorized"}'
+        assert response.headers["WWW-Authenticate"] == "Bearer"
+    return response.status
 
 
 @pytest.mark.parametrize("header", [
@@ -23,18 +23,18 @@ def status(api: Api, header: str, path: str = "/ping") -> int:
     "Bearer {key} x", "Bearer {key},", "Bearer sk-ac-", "Bearer sk-ac-nope", "Bearer x{key}", "Bearer {upper}", "Bearer\t{key}",
     "Bearer sk-ac-" + "x" * 300, "Bearer sk-ac-*", "Bearer null", "Bearer:{key}",
 ])  # fmt: skip
-def test_what_is_no_key_opens_nothing(api: Api, header: str) -> None:
+def test_invalid_keys_get_401_on_every_path(api: Api, header: str) -> None:
     header = header.format(key=api.key, secret=api.key.removeprefix("sk-ac-"), upper=api.key.upper())
     for path in PATHS:
         assert status(api, header, path) == 401
 
 
 @pytest.mark.parametrize("scheme", ["Bearer", "bearer", "BEARER"])
-def test_the_scheme_is_bearer_in_any_case(api: Api, scheme: str) -> None:
+def test_the_scheme_bearer_is_case_insensitive(api: Api, scheme: str) -> None:
     assert status(api, f"{scheme} {api.key}") == 200
 
 
-def test_the_root_token_opens_the_default_project(api: Api) -> None:
+def test_the_root_token_authenticates_for_the_default_project(api: Api) -> None:
     assert status(api, f"Bearer {api.server.key}") == 200
 
 
@@ -59,7 +59,7 @@ def test_a_request_without_a_key_writes_nothing(api: Api) -> None:
     assert api.call("GET", "/project/configs").data == {}
 
 
-def test_nothing_of_another_project_is_ever_seen_or_changed(api: Api, other: Api) -> None:
+def test_a_key_cannot_read_or_change_another_project(api: Api, other: Api) -> None:
     session = api.create(configs={"agent": "bot1"}, user="alice")
     other.new({"agent": "bot1", "mine": 1}, user="alice")
     before, path = api.get(session["id"]).raw, f"/session/{session['id']}"
@@ -67,30 +67,30 @@ def test_nothing_of_another_project_is_ever_seen_or_changed(api: Api, other: Api
         ("GET", path, None), ("GET", f"{path}/configs", None), ("DELETE", path, None), ("POST", f"{path}/copy", None),
         ("PUT", f"{path}/configs", {"configs": {}}), ("PATCH", f"{path}/configs", {"configs": {"x": 1}}),
     ]  # fmt: skip
-    for method, where, body in absent:
-        assert other.call(method, where, body, 404).reason == "session_not_found"
+    for method, target, body in absent:
+        assert other.call(method, target, body, 404).reason == "session_not_found"
     for query in ({}, {"user": "alice"}, {"filter_by_configs": '{"agent":"bot1"}'}):
         assert [each["configs"].get("mine") for each in other.page(**query)["items"]] == [1]
     other.call("DELETE", "/user/alice")
     assert api.get(session["id"]).raw == before
     assert [user["identifier"] for user in api.call("GET", "/user/ls").data["items"]] == ["alice"]
-    # The same identifier is another user there.
+    # The same identifier is a different user there.
     assert other.create(user="alice")["user_id"] != session["user_id"]
 
 
-def test_a_cursor_of_another_project_shows_nothing_of_it(api: Api, other: Api) -> None:
+def test_a_cursor_of_another_project_lists_none_of_its_data(api: Api, other: Api) -> None:
     for _ in range(4):
         api.new({"a": 1}, user="alice")
     cursor, users = api.page(limit=1)["next_cursor"], [other.new(user=name) for name in ("a", "b")]
     assert all(session["id"] in users for session in other.page(cursor=cursor)["items"])
     user_cursor = other.call("GET", "/user/ls", query={"limit": 1}).data["next_cursor"]
-    seen = api.call("GET", "/user/ls", query={"cursor": user_cursor}).data["items"]
-    assert all(user["project_id"] == api.project.id for user in seen)
+    users_listed = api.call("GET", "/user/ls", query={"cursor": user_cursor}).data["items"]
+    assert all(user["project_id"] == api.project.id for user in users_listed)
 
 
 def test_a_revoked_key_stops_working_on_all_workers_within_5_seconds(operator: Operator, api: Api) -> None:
     header = f"Bearer {api.key}"
-    # Every connection, so every worker, has seen the key.
+    # Over all connections, so every worker has the key in its cache.
     assert {status(api, header) for _ in range(12)} == {200}
     operator.revoke_keys(api.project)
     deadline = time.monotonic() + 5

@@ -1,4 +1,4 @@
-"""JSON that is none, in configs and in filters: what Python's own parser refuses is 400, what it takes is stored as it is."""
+"""Invalid JSON in configs and filters: what Python's parser refuses gets 400, what it accepts is stored verbatim."""
 
 import json
 import random
@@ -15,13 +15,13 @@ RICH = (
     '{"a":{"é":[1,-2.5e3,true,false,null,""],"b\\n\\u00e9":{"c":"\\ud83d\\ude00 \\"x\\" \\\\"}},'
     '"":[[],{}],"n":12345678901234567890}'
 )
-#: What stands in place of configs in bodies that are no JSON.
+#: The part in place of configs, of bodies that are not JSON.
 FRAGMENTS = [
     body.removeprefix(b'{"configs":').removesuffix(b"}")
     for body in NOT_JSON
     if body.startswith(b'{"configs":{"') and body.endswith(b"}}")
 ]
-#: Characters that change most when they come in somewhere.
+#: Characters with most effect when inserted somewhere.
 PIECES = [
     b'"', b"\\", b"{", b"}", b"[", b"]", b",", b":", b"0", b"-", b".", b"e", b"E9999", b"\x00", b"\x1f", b"\x7f", b"\xff",
     b"\n", b"\xed\xa0\x80", b"\xc2\x85", b"\\ud800", b"\\udc00", b"\\u0000", b"NaN", b"Infinity", b"tru", b"\xef\xbb\xbf", b" ",
@@ -34,7 +34,7 @@ def reject(name: str) -> None:
 
 
 def valid(text: bytes) -> bool:
-    """Whether Python takes it for JSON (RFC 8259), and nothing in it is beyond what any double or any UTF-8 can hold."""
+    """Whether Python accepts it as a JSON object (RFC 8259), with numbers within a double and text that UTF-8 can encode."""
     try:
         value = json.loads(text.decode(), parse_constant=reject, parse_float=bounded, parse_int=bounded)
         json.dumps(value, ensure_ascii=False).encode()
@@ -49,8 +49,8 @@ def bounded(text: str) -> Any:  # noqa: ANN401 - a number
     return json.loads(text)
 
 
-def refused_everywhere(api: Api, text: bytes) -> None:
-    """Neither a body nor a filter may hold `text`, and nothing comes of it."""
+def check_refused_everywhere(api: Api, text: bytes) -> None:
+    """Check that `text` is refused in every body and in a filter, and that nothing is written."""
     session_id = api.new({"a": 1})
     before = api.get(session_id).raw
     for method, path in (
@@ -65,30 +65,30 @@ def refused_everywhere(api: Api, text: bytes) -> None:
 
 
 @pytest.mark.parametrize("text", FRAGMENTS)
-def test_what_is_no_json_in_a_body_is_none_in_a_filter(api: Api, text: bytes) -> None:
+def test_invalid_json_is_refused_in_bodies_and_filters(api: Api, text: bytes) -> None:
     assert not valid(text)
-    refused_everywhere(api, text)
+    check_refused_everywhere(api, text)
 
 
 @pytest.mark.parametrize("coding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-le", "utf-8-sig", "cp037"])
-def test_json_in_another_coding_is_400(api: Api, coding: str) -> None:
+def test_json_in_another_encoding_gets_400(api: Api, coding: str) -> None:
     text = '{"é":1}'.encode(coding)
-    refused_everywhere(api, text)
+    check_refused_everywhere(api, text)
     api.call("POST", "/session", '{"configs":{"é":1}}'.encode(coding), 400)
 
 
-def test_json_that_ends_anywhere_too_early_is_400(api: Api) -> None:
+def test_json_truncated_anywhere_gets_400(api: Api) -> None:
     text = RICH.encode()
     assert valid(text)
     for end in range(1, len(text)):
         assert api.send("POST", "/session", b'{"configs":%b' % text[:end]).status == 400
-        # Half of an escape in a query is taken as it stands; half of a character is not UTF-8.
+        # A part of a character is not UTF-8.
         assert api.send("GET", f"/session?filter_by_configs={quote_from_bytes(text[:end], safe='')}").status == 400
     assert api.ids() == []
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_json_changed_at_random_is_taken_where_python_takes_it(api: Api, seed: int) -> None:
+def test_randomly_changed_json_is_accepted_exactly_where_python_accepts_it(api: Api, seed: int) -> None:
     source, verdicts = random.Random(seed), set()
     for _ in range(150):
         text = RICH.encode()
@@ -97,10 +97,10 @@ def test_json_changed_at_random_is_taken_where_python_takes_it(api: Api, seed: i
             text = text[:at] + source.choice([b"", source.choice(PIECES)]) + text[at + source.choice([0, 0, 1, 2]) :]
         verdict = valid(text)
         verdicts.add(verdict)
-        answer = api.send("POST", "/session", b'{"configs":%b}' % text)
-        found = api.send("GET", f"/session?time_desc=true&filter_by_configs={quote_from_bytes(text, safe='')}")
-        assert (answer.status, found.status) == ((201, 200) if verdict else (400, 400)), text
+        response = api.send("POST", "/session", b'{"configs":%b}' % text)
+        listed = api.send("GET", f"/session?time_desc=true&filter_by_configs={quote_from_bytes(text, safe='')}")
+        assert (response.status, listed.status) == ((201, 200) if verdict else (400, 400)), text
         if verdict:
-            assert json.loads(answer.raw_configs) == json.loads(text)
-            assert answer.data["id"] in [session["id"] for session in found.data["items"]]
+            assert json.loads(response.raw_configs) == json.loads(text)
+            assert response.data["id"] in [session["id"] for session in listed.data["items"]]
     assert verdicts == {True, False}

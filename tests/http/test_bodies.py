@@ -1,4 +1,4 @@
-"""Request bodies: media types, and everything that is not JSON."""
+"""Request bodies: media types, and what is not valid JSON."""
 
 import gzip
 
@@ -14,7 +14,7 @@ CREATE = b'{"configs":{"a":1}}'
     "application/json; charset=latin-1", "application/json;", "application/vnd.api+json", "application/ld+json; profile=x",
     "application/problem+JSON", "text/x+json",
 ])  # fmt: skip
-def test_json_is_taken_by_its_media_types_and_without_one(api: Api, kind: str) -> None:
+def test_json_is_accepted_with_its_media_types_and_without_one(api: Api, kind: str) -> None:
     session_id = api.send("POST", "/session", CREATE, {"Content-Type": kind}).data["id"]
     for method in ("PUT", "PATCH"):
         assert api.send(method, f"/session/{session_id}/configs", CREATE, {"Content-Type": kind}).status == 200
@@ -27,27 +27,27 @@ def test_json_is_taken_by_its_media_types_and_without_one(api: Api, kind: str) -
     "application/merge-patch+json; charset=utf-8", "application/jsonx", "json", "*/*", "application/", "nonsense",
     "application/json, text/plain", "application/msgpack", "Application/Merge-Patch+JSON",
 ])  # fmt: skip
-def test_another_media_type_is_415_and_the_right_one_is_named(api: Api, kind: str) -> None:
+def test_another_media_type_gets_415_with_the_accepted_one(api: Api, kind: str) -> None:
     session_id = api.new({"b": 1})
     before = api.get(session_id).raw
     for method, path in (
         ("POST", "/session"), ("PUT", f"/session/{session_id}/configs"), ("PATCH", f"/session/{session_id}/configs"),
         ("PATCH", "/project/configs"),
     ):  # fmt: skip
-        answer = api.send(method, path, CREATE, {"Content-Type": kind})
-        assert (answer.status, answer.headers["Accept"]) == (415, JSON)
-        assert (answer.reason, "application/json" in answer.msg) == ("unsupported_media_type", True)
+        response = api.send(method, path, CREATE, {"Content-Type": kind})
+        assert (response.status, response.headers["Accept"]) == (415, JSON)
+        assert (response.reason, "application/json" in response.msg) == ("unsupported_media_type", True)
     assert api.get(session_id).raw == before
     assert api.ids() == [session_id]
 
 
-def test_json_is_utf_8_whatever_the_charset_says(api: Api) -> None:
+def test_json_is_utf_8_whatever_the_charset_parameter(api: Api) -> None:
     body = '{"configs":{"é":"😀"}}'.encode()
-    answer = api.send("POST", "/session", body, {"Content-Type": "application/json; charset=latin-1"})
-    assert answer.data["configs"] == {"é": "😀"}
+    response = api.send("POST", "/session", body, {"Content-Type": "application/json; charset=latin-1"})
+    assert response.data["configs"] == {"é": "😀"}
 
 
-def test_a_body_where_none_is_asked_for_is_ignored(api: Api) -> None:
+def test_an_unexpected_body_is_ignored(api: Api) -> None:
     session_id = api.new()
     assert api.send("POST", f"/session/{session_id}/copy", b"nonsense", {"Content-Type": "text/plain"}).status == 200
     assert api.send("GET", f"/session/{session_id}", b"nonsense").status == 200
@@ -73,17 +73,17 @@ NOT_JSON = [
 
 
 @pytest.mark.parametrize("body", NOT_JSON)
-def test_what_is_not_json_is_400_with_the_position(api: Api, body: bytes) -> None:
+def test_invalid_json_gets_400_with_the_position(api: Api, body: bytes) -> None:
     session_id = api.new({"b": 1})
     before = api.get(session_id).raw
     for method, path in (
         ("POST", "/session"), ("PUT", f"/session/{session_id}/configs"), ("PATCH", f"/session/{session_id}/configs"),
         ("PATCH", "/project/configs"),
     ):  # fmt: skip
-        answer = api.call(method, path, body, 400)
-        assert answer.msg == "the JSON cannot be parsed"
-        assert "line " in answer.body["error"]
-        assert "column " in answer.body["error"]
+        response = api.call(method, path, body, 400)
+        assert response.msg == "the JSON cannot be parsed"
+        assert "line " in response.body["error"]
+        assert "column " in response.body["error"]
     assert api.get(session_id).raw == before
     assert api.call("GET", "/project/configs").data == {}
     assert api.ids() == [session_id]
@@ -92,8 +92,8 @@ def test_what_is_not_json_is_400_with_the_position(api: Api, body: bytes) -> Non
 @pytest.mark.parametrize("number", ["1e-99999", "1E+00001", "0e10000", "-1.5e-12345678901234567890", "1e99999"])
 def test_an_exponent_of_more_than_four_digits_is_400(api: Api, number: str) -> None:
     for body in (f'{{"configs":{{"a":{number}}}}}', f'{{"configs":{{"a":[{{"b":[{number}]}}]}}}}', f'{{"x":{number}}}'):
-        answer = api.call("POST", "/session", body.encode(), 400)
-        assert answer.msg == "a number has an exponent of more than four digits"
+        response = api.call("POST", "/session", body.encode(), 400)
+        assert response.msg == "a number has an exponent of more than four digits"
     assert api.create(configs={"a": f"{number}", number: 1})["configs"] == {"a": number, number: 1}
 
 
@@ -101,7 +101,7 @@ def test_an_exponent_of_more_than_four_digits_is_400(api: Api, number: str) -> N
     b'{"configs":{"a":{"b":1}},"configs":{"b":2}}', b'{"configs":null,"configs":{"b":2}}', b'{"configs":1,"configs":{"b":2}}',
     b'{"configs":{"a":1},"c\\u006fnfigs":{"b":2}}', b'{"configs":{"b":1,"b":2}}', b'{"configs":{"b":{},"\\u0062":2}}',
 ])  # fmt: skip
-def test_of_equal_keys_the_last_counts(api: Api, body: bytes) -> None:
+def test_the_last_of_duplicate_keys_wins(api: Api, body: bytes) -> None:
     session_id = api.call("POST", "/session", body, 201).data["id"]
     assert api.get(session_id).data["configs"] == {"b": 2}
     for method in ("PUT", "PATCH"):

@@ -7,11 +7,11 @@ from uuid import uuid4
 
 import pytest
 
-from service.http.api.routes import API, ROUTES, Route
+from service.http.api.routes import API_PREFIX, ROUTES, Route
 from tests.support.http import Api, Response
 from tests.support.raw_http import conversation, head
 
-#: A request for one session, of which a status is expected, with headers.
+#: A request for one session with an expected status and headers.
 Request = Callable[[Api, str, int, dict[str, str]], Response]
 
 WRITES: dict[str, Request] = {
@@ -26,21 +26,21 @@ MALFORMED = [
 ]  # fmt: skip
 
 
-def test_the_same_state_has_the_same_strong_etag_wherever_it_is_answered(api: Api) -> None:
+def test_a_state_has_the_same_strong_etag_in_every_response(api: Api) -> None:
     created = api.call("POST", "/session", {"configs": {"a": 1}}, 201)
     session_id = created.data["id"]
-    seen = [created.etag]
+    etags = [created.etag]
     for write, configs in ((api.put, {"b": 1}), (api.patch, {}), (api.patch, {"c": 1})):
-        answer = write(session_id, configs)
-        seen.append(answer.etag)
-        assert api.get(session_id).etag == answer.etag
-        assert api.call("GET", f"/session/{session_id}/configs").etag == answer.etag
-        assert api.call("POST", "/session", {"use_uuid": session_id}, 200).etag == answer.etag
-    assert len(set(seen)) == 4
-    assert all(re.fullmatch(r'"[\x21\x23-\x7e]+"', etag) for etag in seen)
+        response = write(session_id, configs)
+        etags.append(response.etag)
+        assert api.get(session_id).etag == response.etag
+        assert api.call("GET", f"/session/{session_id}/configs").etag == response.etag
+        assert api.call("POST", "/session", {"use_uuid": session_id}, 200).etag == response.etag
+    assert len(set(etags)) == 4
+    assert all(re.fullmatch(r'"[\x21\x23-\x7e]+"', etag) for etag in etags)
 
 
-def test_lists_and_other_answers_have_no_etag(api: Api) -> None:
+def test_lists_and_other_responses_have_no_etag(api: Api) -> None:
     session_id = api.new()
     for path in ("/session", "/user/ls", "/project/configs", "/ping"):
         assert api.call("GET", path).headers["ETag"] is None
@@ -52,17 +52,17 @@ def test_lists_and_other_answers_have_no_etag(api: Api) -> None:
     "{0}", "W/{0}", "*", '"x", {0}', '{0},"x"', 'W/"x" , W/{0}', " {0} ", '"",{0}', ", {0}", "{0},", ',,{0} ,\t,"x"',
     '"\xe9",{0}',
 ])  # fmt: skip
-def test_if_none_match_that_names_the_state_is_304(api: Api, form: str) -> None:
+def test_a_read_with_a_matching_if_none_match_gets_304(api: Api, form: str) -> None:
     session_id = api.new({"a": 1})
     etag = api.get(session_id).etag
     for path in ("", "/configs"):
         for method in ("GET", "HEAD"):
-            answer = api.send(method, f"/session/{session_id}{path}", headers={"If-None-Match": form.format(etag)})
-            assert (answer.status, answer.etag, answer.raw) == (304, etag, b"")
+            response = api.send(method, f"/session/{session_id}{path}", headers={"If-None-Match": form.format(etag)})
+            assert (response.status, response.etag, response.raw) == (304, etag, b"")
 
 
 @pytest.mark.parametrize("form", ['"x"', 'W/"x"', '""', '"x","y"', '"*"', "W/{stale}", "{stale}"])
-def test_if_none_match_that_does_not_is_200(api: Api, form: str) -> None:
+def test_a_read_without_a_matching_if_none_match_gets_200(api: Api, form: str) -> None:
     session_id = api.new({"a": 1})
     header = form.format(stale=api.get(session_id).etag)
     api.patch(session_id, {})
@@ -73,30 +73,30 @@ def test_if_none_match_that_does_not_is_200(api: Api, form: str) -> None:
 def test_a_malformed_condition_is_400(api: Api, header: str) -> None:
     session_id = api.new({"a": 1})
     before = api.get(session_id).raw
-    # `Api.send` leaves out what is empty; a blank is stripped on the way.
+    # `Api.send` leaves out empty headers; the server strips the blank.
     sent = header or " "
-    answer = api.get(session_id, 400, {"If-None-Match": sent})
-    assert answer.msg == "If-None-Match must be * or ETags in double quotes"
+    response = api.get(session_id, 400, {"If-None-Match": sent})
+    assert response.msg == "If-None-Match must be * or a list of ETags in double quotes"
     for write in WRITES.values():
-        assert write(api, session_id, 400, {"If-Match": sent}).msg == "If-Match must be * or ETags in double quotes"
+        assert write(api, session_id, 400, {"If-Match": sent}).msg == "If-Match must be * or a list of ETags in double quotes"
     assert api.get(session_id).raw == before
 
 
-def test_if_none_match_on_a_session_that_is_not_there_is_404(api: Api) -> None:
+def test_if_none_match_on_a_missing_session_gets_404(api: Api) -> None:
     for header in ("*", '"x"'):
         api.get(str(uuid4()), 404, {"If-None-Match": header})
 
 
 @writes
 @pytest.mark.parametrize("form", ["{0}", "*", '"x", {0}', '{0},W/"x"', ' "x" ,{0} , "y"'])
-def test_if_match_that_holds_lets_the_write_through(api: Api, write: Request, form: str) -> None:
+def test_a_write_with_a_matching_if_match_succeeds(api: Api, write: Request, form: str) -> None:
     session_id = api.new({"a": 1})
     write(api, session_id, 200, {"If-Match": form.format(api.get(session_id).etag)})
 
 
 @writes
 @pytest.mark.parametrize("form", ['"x"', "W/{0}", "{stale}", '"x", "y"', '""', '"*"', "W/{0}, {stale}", '"{bare},{bare}"'])
-def test_if_match_that_does_not_hold_is_412_and_changes_nothing(api: Api, write: Request, form: str) -> None:
+def test_a_write_without_a_matching_if_match_gets_412_and_changes_nothing(api: Api, write: Request, form: str) -> None:
     session_id = api.new({"a": 1})
     stale = api.get(session_id).etag
     current = api.patch(session_id, {}).etag
@@ -110,12 +110,12 @@ def test_if_match_that_does_not_hold_is_412_and_changes_nothing(api: Api, write:
 @writes
 def test_if_match_over_several_lines_is_one_list(api: Api, write: Request) -> None:
     session_id = api.new({"a": 1})
-    # Header names differ in case only, so that a mapping can carry both.
+    # The names differ only in case, so that a mapping can have both.
     write(api, session_id, 200, {"If-Match": '"x"', "if-match": api.get(session_id).etag})
 
 
 @writes
-def test_without_a_session_if_match_is_412_and_without_if_match_404(api: Api, other: Api, write: Request) -> None:
+def test_a_write_to_a_missing_session_gets_412_with_if_match_and_404_without(api: Api, other: Api, write: Request) -> None:
     for session_id in (str(uuid4()), other.new()):
         for header in ("*", '"x"', '"1-1"'):
             write(api, session_id, 412, {"If-Match": header})
@@ -124,16 +124,16 @@ def test_without_a_session_if_match_is_412_and_without_if_match_404(api: Api, ot
 
 def test_a_later_session_with_the_same_id_never_repeats_an_etag(api: Api) -> None:
     session_id = api.new({"a": 1})
-    seen = [api.get(session_id).etag]
+    etags = [api.get(session_id).etag]
     for _ in range(20):
         api.delete(session_id)
-        seen.append(api.call("POST", "/session", {"use_uuid": session_id, "configs": {"a": 1}}, 201).etag)
-        seen.append(api.patch(session_id, {"a": 1}).etag)
-        api.patch(session_id, {"a": 2}, 412, {"If-Match": seen[-3]})
-    assert len(set(seen)) == len(seen)
+        etags.append(api.call("POST", "/session", {"use_uuid": session_id, "configs": {"a": 1}}, 201).etag)
+        etags.append(api.patch(session_id, {"a": 1}).etag)
+        api.patch(session_id, {"a": 2}, 412, {"If-Match": etags[-3]})
+    assert len(set(etags)) == len(etags)
 
 
-def test_if_match_lets_only_the_first_of_two_writers_through(api: Api) -> None:
+def test_with_if_match_only_the_first_of_two_writers_succeeds(api: Api) -> None:
     session_id = api.new({"n": 0})
     etag = api.get(session_id).etag
     assert api.patch(session_id, {"n": 1}, headers={"If-Match": etag}).etag != etag
@@ -141,13 +141,13 @@ def test_if_match_lets_only_the_first_of_two_writers_through(api: Api) -> None:
     assert api.get(session_id).data["configs"] == {"n": 1}
 
 
-def test_a_bad_body_is_400_whatever_the_condition(api: Api) -> None:
+def test_an_invalid_body_gets_400_whatever_the_condition(api: Api) -> None:
     session_id = api.new({"a": 1})
     api.call("PUT", f"/session/{session_id}/configs", {"configs": 1}, 400, {"If-Match": '"x"'})
     api.call("PUT", f"/session/{session_id}/configs", b"{", 400, {"If-Match": '"x"'})
 
 
-# Every route of one session, the two conditions together.
+# Both conditions together, on every route of one session.
 
 REQUESTS: dict[str, Request] = WRITES | {
     "copy": lambda api, session_id, status, headers: api.call("POST", f"/session/{session_id}/copy", None, status, headers),
@@ -178,13 +178,13 @@ def test_both_conditions_are_checked_in_the_order_of_the_rfc(
 ) -> None:
     created = api.call("POST", "/session", {"configs": {"a": 1}}, 201)
     session_id, etag = created.data["id"], created.etag
-    given = {"If-Match": if_match, "If-None-Match": if_none_match}
-    headers = {name: form.format(etag) for name, form in given.items() if form is not None}
+    forms = {"If-Match": if_match, "If-None-Match": if_none_match}
+    headers = {name: form.format(etag) for name, form in forms.items() if form is not None}
     status = expected(is_read=name == "GET", if_match=FORMS[if_match], if_none_match=FORMS[if_none_match])
-    answer = REQUESTS[name](api, session_id, status, headers)
+    response = REQUESTS[name](api, session_id, status, headers)
     if status == 412:
         header = "If-Match" if FORMS[if_match] is False else "If-None-Match"
-        assert answer.msg.startswith(f"{header} does not hold: ")
+        assert response.msg.startswith(f"{header} does not hold: ")
         assert api.ids() == [session_id]
         assert api.get(session_id).data == created.data
 
@@ -202,15 +202,17 @@ def test_a_weak_etag_matches_for_if_none_match_only(api: Api, name: str, weak: s
 @every_request
 @pytest.mark.parametrize("sent", MALFORMED)
 @pytest.mark.parametrize("header", ["If-Match", "If-None-Match"])
-def test_either_condition_where_it_is_malformed_is_400_on_every_route(api: Api, name: str, header: str, sent: str) -> None:
+def test_either_condition_if_malformed_gets_400_on_every_route(api: Api, name: str, header: str, sent: str) -> None:
     session_id = api.new({"a": 1})
-    answer = REQUESTS[name](api, session_id, 400, {header: sent or " "})
-    assert answer.msg == f"{header} must be * or ETags in double quotes"
+    response = REQUESTS[name](api, session_id, 400, {header: sent or " "})
+    assert response.msg == f"{header} must be * or a list of ETags in double quotes"
     assert api.ids() == [session_id]
 
 
 @every_request
-def test_without_a_session_if_match_is_412_and_if_none_match_alone_404_on_every_route(api: Api, other: Api, name: str) -> None:
+def test_on_a_missing_session_if_match_gets_412_and_if_none_match_alone_404_on_every_route(
+    api: Api, other: Api, name: str
+) -> None:
     for session_id in (str(uuid4()), other.new()):
         for if_match, if_none_match in product(("", "*", '"x"', '"1-1"'), repeat=2):
             headers = {"If-Match": if_match, "If-None-Match": if_none_match}
@@ -218,7 +220,7 @@ def test_without_a_session_if_match_is_412_and_if_none_match_alone_404_on_every_
     assert api.ids() == []
 
 
-def test_a_session_with_a_lifetime_is_checked_like_any_other(api: Api) -> None:
+def test_conditions_on_a_session_with_a_ttl_work_like_on_any_other(api: Api) -> None:
     session_id = api.create(ttl=1000)["id"]
     etag = api.get(session_id).etag
     for name in ("copy", "GET", "PUT", "PATCH", "DELETE"):
@@ -227,7 +229,7 @@ def test_a_session_with_a_lifetime_is_checked_like_any_other(api: Api) -> None:
     assert api.ids() == [session_id]
 
 
-def test_create_with_if_none_match_any_is_412_where_the_id_is_in_use(api: Api, other: Api) -> None:
+def test_create_with_if_none_match_star_gets_412_if_the_id_is_in_use(api: Api, other: Api) -> None:
     session_id, header = str(uuid4()), {"If-None-Match": "*"}
     other.call("POST", "/session", {"use_uuid": session_id}, 201)
     body = {"use_uuid": session_id.upper(), "configs": {"a": 1}}
@@ -239,26 +241,26 @@ def test_create_with_if_none_match_any_is_412_where_the_id_is_in_use(api: Api, o
     api.call("POST", "/session", body, 200)
     api.delete(session_id)
     api.call("POST", "/session", body, 201, header)
-    # Without an id of its own no session can be in its place.
+    # Without use_uuid the id is new, so the condition always holds.
     api.call("POST", "/session", {}, 201, header)
     api.call("POST", "/session", None, 201, header)
 
 
 @pytest.mark.parametrize("value", ['"1-1"', '"x"', 'W/"x"', '"x", "y"'])
-def test_create_takes_no_other_if_none_match(api: Api, value: str) -> None:
-    answer = api.call("POST", "/session", {"use_uuid": str(uuid4())}, 400, {"If-None-Match": value})
-    assert answer.msg == "If-None-Match must be * on POST /session"
+def test_create_accepts_no_other_if_none_match(api: Api, value: str) -> None:
+    response = api.call("POST", "/session", {"use_uuid": str(uuid4())}, 400, {"If-None-Match": value})
+    assert response.msg == "If-None-Match must be * on POST /session"
     assert api.ids() == []
 
 
-BELOW_API = [route for route in ROUTES if route.path.startswith(API)]
+BELOW_API = [route for route in ROUTES if route.path.startswith(API_PREFIX)]
 BOTH = {"If-Match", "If-None-Match"}
 REFUSING = [(route, header) for route in BELOW_API for header in sorted(BOTH - route.endpoint.conditions)]
 
 
 def send(api: Api, route: Route, headers: dict[str, str]) -> Response:
-    """A good request on a route, but for its headers."""
-    path = route.path.removeprefix(API).format(session_id=api.new({"a": 1}, user="alice"), identifier="alice")
+    """A valid request on a route, with more headers."""
+    path = route.path.removeprefix(API_PREFIX).format(session_id=api.new({"a": 1}, user="alice"), identifier="alice")
     body = None if route.operation.body is None else b'{"configs":{"b":2}}'
     return api.send(route.method, path, body, headers)
 
@@ -269,35 +271,33 @@ def unchanged(api: Api) -> bool:
     return (revisions, len(api.ids()), api.call("GET", "/project/configs").data) == ([1], 1, {})
 
 
-def test_only_routes_of_one_session_take_conditions() -> None:
-    taking = {route.operation.id: route.endpoint.conditions for route in ROUTES if route.endpoint.conditions}
-    of_a_session = ("get_session", "delete_session", "get_configs", "replace_configs", "patch_configs", "copy_session")
-    assert taking == {"create_session": {"If-None-Match"}} | dict.fromkeys(of_a_session, BOTH)
+def test_only_routes_of_one_session_accept_conditions() -> None:
+    accepted = {route.operation.id: route.endpoint.conditions for route in ROUTES if route.endpoint.conditions}
+    session_routes = ("get_session", "delete_session", "get_configs", "replace_configs", "patch_configs", "copy_session")
+    assert accepted == {"create_session": {"If-None-Match"}} | dict.fromkeys(session_routes, BOTH)
 
 
 @pytest.mark.parametrize(("route", "header"), REFUSING, ids=[f"{route.operation.id}-{header}" for route, header in REFUSING])
 @pytest.mark.parametrize("value", ["*", '"1-1"', "nonsense"])
-def test_a_condition_where_none_is_supported_is_400_and_nothing_is_done(
-    api: Api, route: Route, header: str, value: str
-) -> None:
-    answer = send(api, route, {header: value})
-    assert (answer.status, answer.msg) == (400, f"{header} is not supported on this path with this method")
+def test_an_unsupported_condition_gets_400_and_changes_nothing(api: Api, route: Route, header: str, value: str) -> None:
+    response = send(api, route, {header: value})
+    assert (response.status, response.msg) == (400, f"this path does not support {header} with this method")
     assert unchanged(api)
 
 
 @pytest.mark.parametrize("route", BELOW_API, ids=lambda route: route.operation.id)
 @pytest.mark.parametrize("value", ["Sat, 29 Oct 1994 19:43:31 GMT", "nonsense"])
-def test_if_unmodified_since_is_400_on_a_write_and_if_modified_since_is_ignored(api: Api, route: Route, value: str) -> None:
-    answer = send(api, route, {"If-Unmodified-Since": value})
+def test_if_unmodified_since_gets_400_on_a_write_and_if_modified_since_is_ignored(api: Api, route: Route, value: str) -> None:
+    response = send(api, route, {"If-Unmodified-Since": value})
     if route.method == "GET":
-        assert answer.status == 200
+        assert response.status == 200
     else:
-        assert (answer.status, answer.msg) == (400, "If-Unmodified-Since is not supported; send If-Match with an ETag")
+        assert (response.status, response.msg) == (400, "If-Unmodified-Since is not supported; send If-Match with an ETag")
         assert unchanged(api)
     assert send(api, route, {"If-Modified-Since": value, "If-Range": value}).status in (200, 201)
 
 
-def test_paths_outside_of_the_api_take_any_condition(api: Api) -> None:
+def test_paths_outside_the_api_ignore_conditions(api: Api) -> None:
     for line in ("GET /health HTTP/1.1", "GET /ready HTTP/1.1"):
         headers = ("If-Match: x", "If-None-Match: *", "If-Unmodified-Since: y")
-        assert [answer.status for answer in conversation(api, head(api, line, *headers))] == [200]
+        assert [response.status for response in conversation(api, head(api, line, *headers))] == [200]

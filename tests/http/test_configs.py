@@ -7,13 +7,13 @@ from tests.support.http import Api
 START = {"a": 1, "b": {"x": 1, "y": None}, "c": None}
 
 
-def test_configs_are_read_with_the_whole_session(api: Api) -> None:
+def test_get_returns_the_whole_session(api: Api) -> None:
     session = api.create(configs=START, user="alice", disable_task_tracking=True)
     for path in ("", "/configs"):
         assert api.call("GET", f"/session/{session['id']}{path}").data == session
 
 
-def test_put_replaces_all_and_answers_without_data(api: Api) -> None:
+def test_put_replaces_all_configs_and_returns_no_data(api: Api) -> None:
     session = api.create(configs=START, user="alice", disable_task_tracking=True)
     assert api.put(session["id"], {"d": None, "a": [None]}).raw == b'{"code":0,"msg":""}'
     after = api.get(session["id"]).data
@@ -24,7 +24,7 @@ def test_put_replaces_all_and_answers_without_data(api: Api) -> None:
 
 
 @pytest.mark.parametrize("configs", [None, START, {}])
-def test_put_works_on_whatever_was_there(api: Api, configs: object) -> None:
+def test_put_replaces_any_configs(api: Api, configs: object) -> None:
     session_id = api.new(configs)
     for revision, after in enumerate(({}, {"n": None}, {}), start=2):
         api.put(session_id, after)
@@ -33,7 +33,7 @@ def test_put_works_on_whatever_was_there(api: Api, configs: object) -> None:
 
 
 @pytest.mark.parametrize(("before", "changes", "after"), [
-    # RFC 7396 at the top level, where it is a shallow merge
+    # RFC 7396 at the top level: a shallow merge
     ({"a": "b"}, {"a": "c"}, {"a": "c"}),
     ({"a": "b"}, {"b": "c"}, {"a": "b", "b": "c"}),
     ({"a": "b"}, {"a": None}, {}),
@@ -41,15 +41,15 @@ def test_put_works_on_whatever_was_there(api: Api, configs: object) -> None:
     ({"a": ["b"]}, {"a": "c"}, {"a": "c"}),
     ({"a": "c"}, {"a": ["b"]}, {"a": ["b"]}),
     ({"a": [1, 2]}, {"a": {"b": "c"}}, {"a": {"b": "c"}}),
-    # a value is replaced whole, and nulls below the top are kept
+    # a value is replaced as a whole, and nulls below the top level are kept
     ({"a": {"b": "c"}}, {"a": {"b": "d", "c": None}}, {"a": {"b": "d", "c": None}}),
     ({"a": {"b": 1, "c": 2}}, {"a": {"b": 3}}, {"a": {"b": 3}}),
     ({"a": [{"b": "c"}]}, {"a": [None, {"b": None}]}, {"a": [None, {"b": None}]}),
     ({"a": {"bb": {"ccc": 1}}}, {"a": {"bb": {"ccc": None}}}, {"a": {"bb": {"ccc": None}}}),
-    # a null that is stored stays until it is named
+    # a stored null stays until a patch names its key
     ({"e": None}, {"a": 1}, {"e": None, "a": 1}),
     ({"e": None}, {"e": None}, {}),
-    # nothing, and what is not there
+    # empty patches, and absent keys
     ({"a": 1}, {}, {"a": 1}),
     ({}, {}, {}),
     ({"a": 1}, {"zz": None}, {"a": 1}),
@@ -58,21 +58,21 @@ def test_put_works_on_whatever_was_there(api: Api, configs: object) -> None:
     (None, {}, {}),
     (None, {"a": 1}, {"a": 1}),
     (None, {"a": None}, {}),
-    # keys are texts, not paths
+    # keys are strings, not paths
     ({"a": {"b": 1}}, {"a.b": 2}, {"a": {"b": 1}, "a.b": 2}),
     ({"": 1, "a\nb": 2, '"': 3}, {"": None, "a\nb": 4, '"': None}, {"a\nb": 4}),
 ])  # fmt: skip
-def test_patch_merges_shallowly_and_returns_all(api: Api, before: object, changes: object, after: object) -> None:
+def test_patch_merges_shallowly_and_returns_all_configs(api: Api, before: object, changes: object, after: object) -> None:
     session_id = api.new(before)
-    answer = api.patch(session_id, changes)
-    assert answer.data == {"configs": after}
+    response = api.patch(session_id, changes)
+    assert response.data == {"configs": after}
     stored = api.get(session_id).data
     assert stored["configs"] == after
     assert stored["revision"] == 2  # {} is a write too
     assert stored["updated_at"] > stored["created_at"]
 
 
-def test_patch_keeps_places_and_appends_new_keys(api: Api) -> None:
+def test_patch_keeps_the_order_of_keys_and_appends_new_ones(api: Api) -> None:
     session_id = api.new({"b": 1, "a": 2, "c": 3})
     merged = api.patch(session_id, {"z": 0, "a": 9, "b": None, "y": 1}).data["configs"]
     assert list(merged.items()) == [("a", 9), ("c", 3), ("z", 0), ("y", 1)]
@@ -83,7 +83,7 @@ def test_patch_keeps_places_and_appends_new_keys(api: Api) -> None:
     {}, {"configs": None}, {"configs": []}, {"configs": "{}"}, {"configs": 1}, {"configs": False}, {"config": {}},
     {"Configs": {}},
 ])  # fmt: skip
-def test_configs_that_are_missing_or_no_object_are_400(api: Api, method: str, body: object) -> None:
+def test_missing_configs_or_ones_that_are_not_an_object_get_400(api: Api, method: str, body: object) -> None:
     session_id = api.new(START)
     before = api.get(session_id).raw
     assert api.call(method, f"/session/{session_id}/configs", body, 400).msg == "configs must be a JSON object"
@@ -92,7 +92,7 @@ def test_configs_that_are_missing_or_no_object_are_400(api: Api, method: str, bo
 
 @pytest.mark.parametrize("method", ["PUT", "PATCH"])
 @pytest.mark.parametrize("body", [None, b"", b"[]", b"null", b'"x"', b'[{"configs":{}}]'])
-def test_a_body_that_is_missing_or_no_object_is_400(api: Api, method: str, body: bytes | None) -> None:
+def test_a_missing_body_or_one_that_is_not_an_object_gets_400(api: Api, method: str, body: bytes | None) -> None:
     session_id = api.new(START)
     before = api.get(session_id).raw
     api.call(method, f"/session/{session_id}/configs", body, 400)
@@ -100,20 +100,20 @@ def test_a_body_that_is_missing_or_no_object_is_400(api: Api, method: str, body:
 
 
 @pytest.mark.parametrize("configs", [None, {}, START])
-def test_a_copy_has_configs_user_and_flag_and_a_life_of_its_own(api: Api, configs: object) -> None:
+def test_a_copy_has_the_same_configs_user_and_flag_and_is_independent(api: Api, configs: object) -> None:
     source = api.create(configs=configs, user="alice", disable_task_tracking=True)
     api.patch(source["id"], {"k": 1})
     source = api.get(source["id"]).data
-    answer = api.call("POST", f"/session/{source['id']}/copy")
-    assert answer.data == {"old_session_id": source["id"], "new_session_id": answer.data["new_session_id"]}
-    copied = api.get(answer.data["new_session_id"])
-    assert copied.etag == answer.etag
+    response = api.call("POST", f"/session/{source['id']}/copy")
+    assert response.data == {"old_session_id": source["id"], "new_session_id": response.data["new_session_id"]}
+    copied = api.get(response.data["new_session_id"])
+    assert copied.etag == response.etag
     copy = copied.data
     assert copy["id"] != source["id"]
     assert copy["created_at"] == copy["updated_at"] > source["created_at"]
-    own = {name: copy[name] for name in ("id", "created_at", "updated_at")}
-    assert copy == source | own | {"revision": 1}
-    # What happens to one does not happen to the other.
+    differing = {name: copy[name] for name in ("id", "created_at", "updated_at")}
+    assert copy == source | differing | {"revision": 1}
+    # Changes of one do not affect the other.
     api.patch(copy["id"], {"only": "copy"})
     api.delete(source["id"])
     assert api.matching({"k": 1}) == api.matching({"only": "copy"}) == api.ids(user="alice") == [copy["id"]]
@@ -124,7 +124,7 @@ def test_a_copy_of_null_configs_has_null_configs(api: Api) -> None:
     assert api.get(copy).data["configs"] is None
 
 
-def test_a_deleted_session_is_gone_from_everywhere(api: Api) -> None:
+def test_a_deleted_session_is_in_no_list_or_count(api: Api) -> None:
     session_id = api.new({"agent": "bot1"}, user="alice")
     assert api.delete(session_id).raw == b'{"code":0,"msg":""}'
     api.get(session_id, 404)

@@ -1,4 +1,4 @@
-"""Nothing is inflated, and a body that was cut off is never taken for a whole one, nor for none."""
+"""No body is decompressed, and a truncated body is never taken for a complete or a missing one."""
 
 import gzip
 import zlib
@@ -31,25 +31,25 @@ def untouched(api: Api, session_id: str, before: bytes) -> bool:
     ("gzip;q=1", GZIP), ("aws-chunked", CREATE), ("\xe9", CREATE), ("gzip", GZIP[:11]), ("gzip", b""),
     ("gzip", gzip.compress(b" " * 10_000_000, mtime=0)),
 ])  # fmt: skip
-def test_a_body_in_a_coding_is_415_which_names_what_is_taken(api: Api, coding: str, body: bytes) -> None:
+def test_a_compressed_body_gets_415_with_the_accepted_encoding(api: Api, coding: str, body: bytes) -> None:
     session_id = api.new({"b": 1})
     before = api.get(session_id).raw
     for method, path in targets(session_id):
-        answer = api.send(method, path, body, {"Content-Type": JSON, "Content-Encoding": coding})
-        assert (answer.status, answer.msg, answer.headers["Accept-Encoding"]) == (415, SENTENCE, "identity")
+        response = api.send(method, path, body, {"Content-Type": JSON, "Content-Encoding": coding})
+        assert (response.status, response.msg, response.headers["Accept-Encoding"]) == (415, SENTENCE, "identity")
     assert untouched(api, session_id, before)
 
 
-def test_codings_over_several_lines_are_one_list(api: Api) -> None:
+def test_content_encodings_over_several_lines_are_one_list(api: Api) -> None:
     lines = ("Content-Encoding: identity", "Content-Encoding: gzip", f"Content-Length: {len(GZIP)}")
-    (answer,) = conversation(api, head(api, "POST /api/v1/session HTTP/1.1", *lines) + GZIP)
-    assert (answer.status, answer.msg) == (415, SENTENCE)
+    (response,) = conversation(api, head(api, "POST /api/v1/session HTTP/1.1", *lines) + GZIP)
+    assert (response.status, response.msg) == (415, SENTENCE)
 
 
 @pytest.mark.parametrize("coding", ["identity", "Identity", "identity, identity", ", identity,", ",", " ", "\t,\t"])
-def test_identity_and_empty_elements_are_no_coding(api: Api, coding: str) -> None:
-    answer = api.send("POST", "/session", CREATE, {"Content-Encoding": coding})
-    assert (answer.status, answer.data["configs"]) == (201, {"a": 1})
+def test_identity_and_empty_elements_mean_uncompressed(api: Api, coding: str) -> None:
+    response = api.send("POST", "/session", CREATE, {"Content-Encoding": coding})
+    assert (response.status, response.data["configs"]) == (201, {"a": 1})
 
 
 @pytest.mark.parametrize(("line", "key", "status"), [
@@ -58,10 +58,10 @@ def test_identity_and_empty_elements_are_no_coding(api: Api, coding: str) -> Non
     ("POST /api/v1/session HTTP/1.1", "{key}", 415),
 ])  # fmt: skip
 @pytest.mark.parametrize("coding", ["gzip", "deflate", "br", "zstd"])
-def test_whatever_the_answer_the_body_behind_it_is_passed_over_as_it_came(
+def test_a_refused_body_is_skipped_without_decompression_whatever_the_response(
     api: Api, line: str, key: str, status: int, coding: str
 ) -> None:
-    # Bytes that are not in the coding would be an error, and close the connection, if anything inflated them.
+    # If anything decompressed these bytes, the error would close the connection.
     headers = (
         "Host: x",
         f"Authorization: Bearer {key.format(key=api.key)}",
@@ -69,24 +69,24 @@ def test_whatever_the_answer_the_body_behind_it_is_passed_over_as_it_came(
         "Content-Length: 4000",
     )
     first = "\r\n".join([line, *headers, "", ""]).encode() + b"\xff\x00" * 2000
-    answers = conversation(api, first + head(api, "GET /api/v1/ping HTTP/1.1"))
-    assert [answer.status for answer in answers] == [status, 200]
+    responses = conversation(api, first + head(api, "GET /api/v1/ping HTTP/1.1"))
+    assert [response.status for response in responses] == [status, 200]
 
 
 LENGTH, CHUNKED = "Content-Length: 19", "Transfer-Encoding: chunked"
-CUT_OFF = {
-    "nothing of it": (LENGTH, b""),
+TRUNCATED = {
+    "no byte": (LENGTH, b""),
     "its first byte": (LENGTH, CREATE[:1]),
     "all but its last byte": (LENGTH, CREATE[:-1]),
-    "a whole document": ("Content-Length: 20", CREATE),
+    "a complete document": ("Content-Length: 20", CREATE),
     "an empty document": ("Content-Length: 3", b"{}"),
     "blanks": ("Content-Length: 3", b"  "),
     "no chunk": (CHUNKED, b""),
-    "a chunk's size": (CHUNKED, b"13"),
-    "a chunk's head": (CHUNKED, b"13\r\n"),
+    "the size of a chunk": (CHUNKED, b"13"),
+    "the first line of a chunk": (CHUNKED, b"13\r\n"),
     "a part of a chunk": (CHUNKED, b"13\r\n" + CREATE[:-1]),
     "a chunk without its end": (CHUNKED, b"13\r\n" + CREATE),
-    "whole chunks": (CHUNKED, b"13\r\n" + CREATE + b"\r\n"),
+    "complete chunks": (CHUNKED, b"13\r\n" + CREATE + b"\r\n"),
     "a part of the last chunk": (CHUNKED, b"13\r\n" + CREATE + b"\r\n0"),
     "the last chunk without its end": (CHUNKED, b"13\r\n" + CREATE + b"\r\n0\r\n"),
     "a part of the trailer": (CHUNKED, b"13\r\n" + CREATE + b"\r\n0\r\nX: y\r\n"),
@@ -95,36 +95,36 @@ CUT_OFF = {
 }
 
 
-@pytest.mark.parametrize(("framing", "sent"), CUT_OFF.values(), ids=CUT_OFF)
+@pytest.mark.parametrize(("framing", "sent"), TRUNCATED.values(), ids=TRUNCATED)
 @pytest.mark.parametrize("coding", ["", "gzip"])
-def test_a_body_that_is_cut_off_is_refused_on_every_route(api: Api, framing: str, sent: bytes, coding: str) -> None:
+def test_a_truncated_body_is_refused_on_every_route(api: Api, framing: str, sent: bytes, coding: str) -> None:
     session_id = api.new({"b": 1})
     before = api.get(session_id).raw
     headers = [framing, *([f"Content-Encoding: {coding}"] if coding else [])]
     for method, path in targets(session_id):
-        (answer,) = conversation(api, head(api, f"{method} /api/v1{path} HTTP/1.1", *headers) + sent)
-        assert answer.status == (415 if coding else 400), answer
+        (response,) = conversation(api, head(api, f"{method} /api/v1{path} HTTP/1.1", *headers) + sent)
+        assert response.status == (415 if coding else 400), response
     assert untouched(api, session_id, before)
 
 
 @pytest.mark.parametrize("requests", [1, 40])
-def test_a_cut_off_body_behind_pipelined_requests_is_400_as_well(api: Api, requests: int) -> None:
+def test_a_truncated_body_behind_pipelined_requests_gets_400_too(api: Api, requests: int) -> None:
     whole = head(api, "GET /api/v1/ping HTTP/1.1") * requests
-    answers = conversation(api, whole + head(api, "POST /api/v1/session HTTP/1.1", LENGTH) + CREATE[:-1])
-    assert [answer.status for answer in answers] == [200] * requests + [400]
+    responses = conversation(api, whole + head(api, "POST /api/v1/session HTTP/1.1", LENGTH) + CREATE[:-1])
+    assert [response.status for response in responses] == [200] * requests + [400]
     assert api.ids() == []
 
 
-def test_a_body_over_the_limit_is_413_before_it_is_asked_for(api: Api) -> None:
+def test_a_body_over_the_limit_gets_413_before_100_continue(api: Api) -> None:
     for length, expected in ((1024 * 1024 + 1, 413), (10**15, 413)):
         with connect(api) as connection:
             connection.sendall(head(api, "POST /api/v1/session HTTP/1.1", "Expect: 100-continue", f"Content-Length: {length}"))
             received = connection.recv(65536)
         assert received.startswith(b"HTTP/1.1 413")
-        assert [answer.status for answer in answers_in(received)] == [expected]
+        assert [response.status for response in answers_in(received)] == [expected]
 
 
-def test_a_coding_is_415_before_the_body_is_asked_for(api: Api) -> None:
+def test_a_compressed_body_gets_415_before_100_continue(api: Api) -> None:
     with connect(api) as connection:
         lines = ("Expect: 100-continue", "Content-Length: 9", "Content-Encoding: gzip")
         connection.sendall(head(api, "POST /api/v1/session HTTP/1.1", *lines))

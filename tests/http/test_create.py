@@ -13,9 +13,9 @@ FIELDS = [
     "id", "project_id", "user_id", "space_id", "disable_task_tracking", "configs", "created_at", "updated_at", "expires_at",
     "revision",
 ]  # fmt: skip
-NO_STRINGS = [b"1", b"0", b"true", b"false", b"[]", b'["a"]', b"{}", b"1.5"]
-NO_BOOLEANS = [b"1", b"0", b'"true"', b'""', b"[]", b"{}"]
-NO_OBJECTS = [b"1", b"0", b'""', b'"{}"', b"true", b"false", b"[]", b"[{}]", b"1.5"]
+NOT_STRINGS = [b"1", b"0", b"true", b"false", b"[]", b'["a"]', b"{}", b"1.5"]
+NOT_BOOLEANS = [b"1", b"0", b'"true"', b'""', b"[]", b"{}"]
+NOT_OBJECTS = [b"1", b"0", b'""', b'"{}"', b"true", b"false", b"[]", b"[{}]", b"1.5"]
 
 
 def test_a_session_has_every_field(api: Api) -> None:
@@ -36,9 +36,9 @@ def test_a_session_has_every_field(api: Api) -> None:
     (b'{"user":"","use_uuid":""}', JSON),
 ])  # fmt: skip
 def test_without_members_a_session_has_defaults(api: Api, body: bytes | None, kind: str) -> None:
-    answer = api.send("POST", "/session", body, {"Content-Type": kind})
-    assert answer.status == 201
-    session = answer.data
+    response = api.send("POST", "/session", body, {"Content-Type": kind})
+    assert response.status == 201
+    session = response.data
     assert [session[name] for name in FIELDS[2:6]] == [None, None, False, None]
     assert UUID(session["id"]).version == 4
     assert api.get(session["id"]).data == session
@@ -49,7 +49,7 @@ def test_null_values_and_empty_configs_are_kept(api: Api) -> None:
     assert api.create(configs={})["configs"] == {}
 
 
-def test_what_was_created_can_be_read_at_once_by_every_worker(api: Api) -> None:
+def test_every_worker_can_read_a_new_session_immediately(api: Api) -> None:
     for _ in range(10):
         session = api.create(configs={"n": 1}, user="u")
         assert api.get(session["id"]).data == session
@@ -58,12 +58,12 @@ def test_what_was_created_can_be_read_at_once_by_every_worker(api: Api) -> None:
 @pytest.mark.parametrize("spelling", [
     "{u}", "urn:uuid:{u}", "{{{u}}}", "{h}", "{U}", "URN:UUID:{U}", "{{{U}}}", "{H}",
 ])  # fmt: skip
-def test_use_uuid_is_taken_in_every_spelling_and_made_canonical(api: Api, spelling: str) -> None:
+def test_use_uuid_is_accepted_in_every_spelling_and_made_canonical(api: Api, spelling: str) -> None:
     uuid = str(uuid4())
-    given = spelling.format(u=uuid, U=uuid.upper(), h=uuid.replace("-", ""), H=uuid.replace("-", "").upper())
-    session = api.create(use_uuid=given)
+    text = spelling.format(u=uuid, U=uuid.upper(), h=uuid.replace("-", ""), H=uuid.replace("-", "").upper())
+    session = api.create(use_uuid=text)
     assert session["id"] == uuid
-    in_path = given.replace("{", "%7B").replace("}", "%7D")
+    in_path = text.replace("{", "%7B").replace("}", "%7D")
     assert api.get(in_path).data == session
     assert api.get(in_path.replace(":", "%3A")).data == session
     assert api.call("POST", f"/session/{in_path}/copy").data["old_session_id"] == uuid
@@ -78,20 +78,20 @@ def test_use_uuid_may_be_of_any_version(api: Api, uuid: str) -> None:
     assert api.create(use_uuid=uuid)["id"] == uuid
 
 
-@pytest.mark.parametrize("given", [
+@pytest.mark.parametrize("text", [
     "nope", " ", "0", "0190d1f2-5a3b-4c6d-8e7f-00112233445", "0190d1f2-5a3b-4c6d-8e7f-0011223344556",
     "0190d1f25a3b-4c6d-8e7f-001122334455", "0190d1f2-5a3b-4c6d-8e7f-00112233445g", " 0190d1f2-5a3b-4c6d-8e7f-001122334455",
     "0190d1f2-5a3b-4c6d-8e7f-001122334455\n", "{0190d1f2-5a3b-4c6d-8e7f-001122334455", "{0190d1f25a3b4c6d8e7f001122334455}",
     "urn:uuid:0190d1f25a3b4c6d8e7f001122334455", "urn:uuid:", "uuid:0190d1f2-5a3b-4c6d-8e7f-001122334455",
     "\u0660190d1f2-5a3b-4c6d-8e7f-001122334455",
 ])  # fmt: skip
-def test_use_uuid_that_is_none_is_400(api: Api, given: str) -> None:
-    answer = api.call("POST", "/session", {"use_uuid": given}, 400)
-    assert answer.msg == "invalid UUID format for use_uuid"
+def test_an_invalid_use_uuid_gets_400(api: Api, text: str) -> None:
+    response = api.call("POST", "/session", {"use_uuid": text}, 400)
+    assert response.msg == "invalid UUID format for use_uuid"
     assert api.ids() == []
 
 
-def test_use_uuid_in_use_gives_the_session_that_exists_and_ignores_the_rest(api: Api) -> None:
+def test_create_with_an_id_in_use_returns_the_existing_session_unchanged(api: Api) -> None:
     uuid = str(uuid4())
     first = api.call("POST", "/session", {"use_uuid": uuid, "configs": {"a": 1}, "user": "alice"}, 201)
     again = api.call(
@@ -115,12 +115,12 @@ def test_use_uuid_in_use_gives_the_session_that_exists_and_ignores_the_rest(api:
     ],
     ids=["uuid", "ttl", "flag", "configs", "size", "keys"],
 )
-def test_a_create_that_is_refused_makes_no_user_known(api: Api, members: dict[str, object], status: int) -> None:
+def test_a_refused_create_registers_no_user(api: Api, members: dict[str, object], status: int) -> None:
     api.call("POST", "/session", {"user": "alice", **members}, status)
     assert api.call("GET", "/user/ls").data["items"] == []
 
 
-def test_another_projects_session_with_that_id_is_never_seen(api: Api, other: Api) -> None:
+def test_a_session_of_another_project_with_the_same_id_is_never_returned(api: Api, other: Api) -> None:
     uuid = str(uuid4())
     mine = api.create(use_uuid=uuid, configs={"secret": 1})
     theirs = other.create(use_uuid=uuid, configs={"mine": 2})
@@ -128,15 +128,15 @@ def test_another_projects_session_with_that_id_is_never_seen(api: Api, other: Ap
     assert api.get(uuid).data == mine
 
 
-@pytest.mark.parametrize(("body", "sentence"), [
-    *((b'{"user":%b}' % value, "user must be a string") for value in NO_STRINGS),
-    *((b'{"use_uuid":%b}' % value, "use_uuid must be a string") for value in NO_STRINGS),
-    *((b'{"disable_task_tracking":%b}' % value, "disable_task_tracking must be true or false") for value in NO_BOOLEANS),
-    *((b'{"configs":%b}' % value, "configs must be a JSON object") for value in NO_OBJECTS),
-    *((value, "the body must be a JSON object") for value in (*NO_OBJECTS, b"null")),
+@pytest.mark.parametrize(("body", "message"), [
+    *((b'{"user":%b}' % value, "user must be a string") for value in NOT_STRINGS),
+    *((b'{"use_uuid":%b}' % value, "use_uuid must be a string") for value in NOT_STRINGS),
+    *((b'{"disable_task_tracking":%b}' % value, "disable_task_tracking must be true or false") for value in NOT_BOOLEANS),
+    *((b'{"configs":%b}' % value, "configs must be a JSON object") for value in NOT_OBJECTS),
+    *((value, "the body must be a JSON object") for value in (*NOT_OBJECTS, b"null")),
 ])  # fmt: skip
-def test_a_member_of_the_wrong_type_is_400_and_named(api: Api, body: bytes, sentence: str) -> None:
-    assert api.call("POST", "/session", body, 400).msg == sentence
+def test_a_member_of_the_wrong_type_gets_400_and_is_named(api: Api, body: bytes, message: str) -> None:
+    assert api.call("POST", "/session", body, 400).msg == message
     assert api.ids() == []
 
 
@@ -144,13 +144,13 @@ def test_a_member_of_the_wrong_type_is_400_and_named(api: Api, body: bytes, sent
 @pytest.mark.parametrize("bad", [
     "nope", "1", "%20", "..%2F..", "0190d1f2-5a3b-4c6d-8e7f-00112233445", "%F0%9F", "%00", "*", "%7B%7D",
 ])  # fmt: skip
-def test_a_bad_id_in_the_path_is_400_on_every_verb(api: Api, bad: str, path: str) -> None:
+def test_an_invalid_id_in_the_path_gets_400_with_every_method(api: Api, bad: str, path: str) -> None:
     for method in {"": ("GET", "DELETE"), "/configs": ("GET", "PUT", "PATCH"), "/copy": ("POST",)}[path]:
         body = b'{"configs":{}}' if path == "/configs" and method != "GET" else None
         assert api.call(method, f"/session/{bad}{path}", body, 400).msg == "invalid session_id"
 
 
-def test_a_session_that_is_not_there_is_404_on_every_verb(api: Api, other: Api) -> None:
+def test_a_missing_session_gets_404_with_every_method(api: Api, other: Api) -> None:
     for session_id in (str(uuid4()), other.new({"secret": 1})):
         for method, path, body in (
             ("GET", "", None), ("DELETE", "", None), ("GET", "/configs", None), ("PUT", "/configs", {"configs": {}}),
@@ -160,6 +160,6 @@ def test_a_session_that_is_not_there_is_404_on_every_verb(api: Api, other: Api) 
     assert other.ids() != []
 
 
-def test_created_at_grows_with_every_session(api: Api) -> None:
+def test_created_at_increases_with_every_session(api: Api) -> None:
     times = [api.create()["created_at"] for _ in range(30)]
     assert times == sorted(set(times))

@@ -1,4 +1,4 @@
-"""What all routes share: the envelope (held by `tests.support.http.check_envelope` on every answer), request ids, routing."""
+"""What all routes share: the envelope (`tests.support.http.check_envelope`, on every response), request ids, routing."""
 
 import http.client
 
@@ -17,24 +17,24 @@ ID = "0190d1f2-5a3b-4c6d-8e7f-001122334455"
 def test_health_and_ready_need_no_key_and_ping_does(
     api: Api, path: str, prefix: str, key: str, body: dict[str, object]
 ) -> None:
-    answer = api.send("GET", path, headers={} if key else {"Authorization": ""}, prefix=prefix)
-    assert (answer.status, answer.body) == (200, body)
+    response = api.send("GET", path, headers={} if key else {"Authorization": ""}, prefix=prefix)
+    assert (response.status, response.body) == (200, body)
 
 
-@pytest.mark.parametrize("given", ["a", "A-1_b.c", "trace/span=1+2@host:3", "x" * 128])
-def test_a_sane_request_id_is_echoed(api: Api, given: str) -> None:
-    assert api.send("GET", "/ping", headers={"X-Request-Id": given}).headers["X-Request-Id"] == given
-    assert api.send("GET", f"/session/{ID}", headers={"X-Request-Id": given}).headers["X-Request-Id"] == given
+@pytest.mark.parametrize("request_id", ["a", "A-1_b.c", "trace/span=1+2@host:3", "x" * 128])
+def test_a_safe_request_id_is_echoed(api: Api, request_id: str) -> None:
+    assert api.send("GET", "/ping", headers={"X-Request-Id": request_id}).headers["X-Request-Id"] == request_id
+    assert api.send("GET", f"/session/{ID}", headers={"X-Request-Id": request_id}).headers["X-Request-Id"] == request_id
 
 
-@pytest.mark.parametrize("given", ["x" * 129, "key:sk-ac-x", "a b", "a\tb", 'a"b', "<script>", "ä", "a,b", "{}", "a;b"])
-def test_another_request_id_is_made_up(api: Api, given: str) -> None:
+@pytest.mark.parametrize("request_id", ["x" * 129, "key:sk-ac-x", "a b", "a\tb", 'a"b', "<script>", "ä", "a,b", "{}", "a;b"])
+def test_an_unsafe_request_id_is_replaced(api: Api, request_id: str) -> None:
     connection = http.client.HTTPConnection(api.server.origin.removeprefix("http://"))
-    connection.request("GET", "/health", headers={"X-Request-Id": given.encode()})
-    made_up = connection.getresponse().headers["X-Request-Id"]
+    connection.request("GET", "/health", headers={"X-Request-Id": request_id.encode()})
+    generated = connection.getresponse().headers["X-Request-Id"]
     connection.close()
-    assert made_up not in ("", given)
-    assert made_up.isalnum()
+    assert generated not in ("", request_id)
+    assert generated.isalnum()
 
 
 def test_two_requests_have_different_ids(api: Api) -> None:
@@ -47,9 +47,9 @@ def test_two_requests_have_different_ids(api: Api) -> None:
     ("/api/v1", f"/session/{ID}/nope"), ("/api/v1", "/user/"), ("/api/v1", "/user//resources"), ("/api/v1", "/project"),
     ("/api/v1", "/user/a/b/resources"), ("/api/v1", "/../v1/session"),
 ])  # fmt: skip
-def test_an_unknown_route_is_404(api: Api, prefix: str, path: str) -> None:
-    answer = api.send("GET", path, prefix=prefix)
-    assert (answer.status, answer.reason) == (404, "route_not_found")
+def test_an_unknown_route_gets_404(api: Api, prefix: str, path: str) -> None:
+    response = api.send("GET", path, prefix=prefix)
+    assert (response.status, response.reason) == (404, "route_not_found")
 
 
 @pytest.mark.parametrize(("path", "allowed"), [
@@ -63,20 +63,20 @@ def test_an_unknown_route_is_404(api: Api, prefix: str, path: str) -> None:
     ("/user/bob/resources", "GET, HEAD"),
     ("/project/configs", "GET, HEAD, PATCH"),
 ])  # fmt: skip
-def test_a_wrong_method_is_405_and_names_those_allowed(api: Api, path: str, allowed: str) -> None:
+def test_an_unsupported_method_gets_405_with_the_allowed_ones(api: Api, path: str, allowed: str) -> None:
     for method in {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"} - set(allowed.split(", ")):
-        answer = api.send(method, path)
-        assert (answer.status, answer.headers["Allow"]) == (405, allowed)
-        assert method == "HEAD" or answer.msg == f"method not allowed; this path takes {allowed}"
+        response = api.send(method, path)
+        assert (response.status, response.headers["Allow"]) == (405, allowed)
+        assert method == "HEAD" or response.msg == f"method not allowed; this path takes {allowed}"
 
 
 @pytest.mark.parametrize("path", ["/health", "/ready"])
-def test_a_wrong_method_on_health_is_405_without_a_key(api: Api, path: str) -> None:
-    answer = api.send("POST", path, headers={"Authorization": ""}, prefix="")
-    assert (answer.status, answer.headers["Allow"]) == (405, "GET, HEAD")
+def test_an_unsupported_method_on_health_gets_405_without_a_key(api: Api, path: str) -> None:
+    response = api.send("POST", path, headers={"Authorization": ""}, prefix="")
+    assert (response.status, response.headers["Allow"]) == (405, "GET, HEAD")
 
 
-def test_head_answers_as_get_without_a_body(api: Api) -> None:
+def test_head_responds_like_get_without_a_body(api: Api) -> None:
     session_id = api.new({"agent": "bot1"}, user="alice")
     paths = ["/ping", "/session", f"/session/{session_id}", f"/session/{session_id}/configs", "/user/ls",
              "/user/alice/resources", "/project/configs", f"/session/{ID}", "/session/nope", "/session?limit=0"]  # fmt: skip
@@ -87,7 +87,7 @@ def test_head_answers_as_get_without_a_body(api: Api) -> None:
         assert head.headers["ETag"] == get.headers["ETag"]
 
 
-def test_the_server_keeps_the_connection_after_a_refusal(api: Api) -> None:
+def test_the_connection_stays_open_after_an_error(api: Api) -> None:
     connection = http.client.HTTPConnection(api.server.origin.removeprefix("http://"))
     for path, status in (("/api/v1/session", 401), ("/nope", 404), ("/health", 200)):
         connection.request("GET", path)

@@ -1,6 +1,6 @@
-"""Fuzzing: schemathesis makes requests from the description, good ones and bad ones; answers are as described, whatever comes.
+"""Fuzzing: schemathesis generates valid and invalid requests from the description; every response must be as described.
 
-The log is watched beside (conftest): no traceback, whatever is sent.
+Nothing may be logged meanwhile (conftest): no traceback, whatever is sent.
 """
 
 from collections.abc import Iterator
@@ -19,8 +19,8 @@ from tests.support.http import Api
 from tests.support.openapi import description
 from tests.support.server import PATIENCE
 
-#: What schemathesis is to expect otherwise than it would: conditions fail, limits are 413, a cursor is one that a list gave,
-#: an empty parameter is one that is not there, and DELETE of the user "ls" is no operation of the list of users.
+#: Where the expectations of schemathesis differ: conditions fail, limits give 413, a cursor must come from a list, an empty
+#: parameter counts as absent, and DELETE of the user "ls" is not an operation of the list of users.
 EXPECTED = {
     "checks": {
         "negative_data_rejection": {"expected-statuses": [400, 401, 404, 405, 412, 413, 415, 417]},
@@ -36,15 +36,15 @@ EXPECTED = {
         },
     ],
 }
-#: Of unexpected methods `test_envelope` knows more; requests that a check would send again say little for their time.
+#: `test_envelope` tests unsupported methods better; the checks that send requests again take too long for what they find.
 EXCLUDED = [checks.unsupported_method, checks.allow_header_conformance, checks.ignored_auth]
 
 AnyCase = Case[Any]
 
 EXAMPLES = settings(max_examples=25, deadline=None, database=None, derandomize=True, suppress_health_check=list(HealthCheck))
 MODES = pytest.mark.parametrize("mode", [GenerationMode.POSITIVE, GenerationMode.NEGATIVE], ids=lambda mode: mode.value)
-#: What takes nothing leaves nothing to vary.
-TAKING = [route for route in ROUTES if "{" in route.path or route.operation.parameters or route.operation.body]
+#: Routes without parameters and body have nothing to vary.
+VARIABLE = [route for route in ROUTES if "{" in route.path or route.operation.parameters or route.operation.body]
 
 
 @cache
@@ -63,22 +63,20 @@ def client() -> Iterator[requests.Session]:
 
 
 def send(api: Api, client: requests.Session, case: AnyCase) -> None:
-    """Send a request, and hold the answer against all that the description says."""
-    # To JSON Schema 60.0 is an integer; how a lifetime has to be written it cannot say.
+    """Send a request, and compare the response with the description."""
+    # In JSON Schema 60.0 is an integer; the service requires a TTL without a fraction.
     body = case.body if isinstance(case.body, dict) else {}
     for name in ("ttl", "session_ttl"):
         value = body.get(name)
         if isinstance(value, float) and value.is_integer():
             body[name] = int(value)
-    answer = case.call(api.server.origin, client, {"Authorization": f"Bearer {api.key}"}, timeout=PATIENCE)
-    case.validate_response(answer, excluded_checks=EXCLUDED)
+    response = case.call(api.server.origin, client, {"Authorization": f"Bearer {api.key}"}, timeout=PATIENCE)
+    case.validate_response(response, excluded_checks=EXCLUDED)
 
 
 @pytest.mark.parametrize("route", ROUTES, ids=lambda route: route.operation.id)
 @MODES
-def test_requests_at_the_bounds_of_the_description(
-    api: Api, client: requests.Session, route: Route, mode: GenerationMode
-) -> None:
+def test_boundary_values_of_the_description(api: Api, client: requests.Session, route: Route, mode: GenerationMode) -> None:
     tested = operation(api, route)
     generation = tested.schema.config.generation_for(operation=tested)
     for case in tested.schema.iter_coverage_cases(tested, generation_modes=[mode], generation_config=generation):
@@ -86,16 +84,16 @@ def test_requests_at_the_bounds_of_the_description(
     api.ids()
 
 
-@pytest.mark.parametrize("route", TAKING, ids=lambda route: route.operation.id)
+@pytest.mark.parametrize("route", VARIABLE, ids=lambda route: route.operation.id)
 @MODES
 def test_random_requests(api: Api, client: requests.Session, route: Route, mode: GenerationMode) -> None:
     session_id = api.new({"agent": "bot1"}, user="alice")
-    # What is there, and what is not.
-    known = {"session_id": session_id} if "{session_id}" in route.path else {"identifier": "alice"}
+    # Existing sessions and users, and missing ones.
+    existing = {"session_id": session_id} if "{session_id}" in route.path else {"identifier": "alice"}
     tested = operation(api, route)
     strategy = tested.as_strategy(generation_mode=mode)
     if "{" in route.path:
-        strategy |= tested.as_strategy(generation_mode=mode, path_parameters=known)
+        strategy |= tested.as_strategy(generation_mode=mode, path_parameters=existing)
 
     @EXAMPLES
     @given(case=strategy)

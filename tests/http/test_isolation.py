@@ -1,7 +1,7 @@
-"""Two projects with the same users and, where it can be, the same ids: neither feels or sees what the other does.
+"""Two projects with the same users and, where possible, the same ids: no request of one reads or changes the other.
 
-Whatever one does with what it knows of the other (ids, ETags, cursors, users, filters), the other stays as it is, to the last
-byte in Redis, and shows nothing.
+Whatever a client does with another project's ids, ETags, cursors, users and filters, the other project stays the same to the
+last byte in Redis, and no response contains anything of it.
 """
 
 import json
@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from redis import Redis
 
-from service.http.api.routes import API, ROUTES
+from service.http.api.routes import API_PREFIX, ROUTES
 from tests.support.http import Api, Response, user_path
 
 USERS = ["alice", "bob/..", "*"]
@@ -23,11 +23,11 @@ USERS = ["alice", "bob/..", "*"]
 
 @dataclass
 class Side:
-    """One project, and all that somebody could know of it."""
+    """One project, and everything that another client could know of it."""
 
     api: Api
     redis: Any
-    #: Stands in every value of its configs, and nowhere else.
+    #: Part of every value in its configs, and of nothing else.
     mark: str = field(default_factory=lambda: f"mark-{uuid4()}")
 
     def configs(self, number: int) -> dict[str, object]:
@@ -38,23 +38,23 @@ class Side:
             self.api.new(self.configs(number), user=USERS[number % len(USERS)])
         self.api.call("PATCH", "/project/configs", {"mark": self.mark})
 
-    def stored(self) -> dict[bytes, bytes]:
-        """Everything that Redis holds of it."""
+    def redis_contents(self) -> dict[bytes, bytes]:
+        """All of its keys and values in Redis."""
         slug = self.api.project.slug
         keys = [*self.redis.scan_iter(f"scc:{{{slug}}}:*", 1000), *self.redis.scan_iter(f"scc:{{{slug}.*}}:*", 1000)]
         return {key: self.redis.dump(key) for key in keys}
 
-    def shown(self) -> list[bytes]:
-        """Everything that the API shows of it."""
+    def api_contents(self) -> list[bytes]:
+        """All of its data as the API returns it."""
         lists = ["/session?limit=200", "/session?limit=200&time_desc=true", "/user/ls", "/project/configs",
                  '/session?filter_by_configs={"same":1}', *(user_path(user) + "/resources" for user in USERS)]  # fmt: skip
         ids = [session["id"] for session in self.api.page(limit=200)["items"]]
-        return [self.api.send("GET", path).raw for path in [*lists, *(f"/session/{one}" for one in ids)]]
+        return [self.api.send("GET", path).raw for path in [*lists, *(f"/session/{session_id}" for session_id in ids)]]
 
-    def known(self) -> dict[str, Any]:
+    def references(self) -> dict[str, Any]:
         page, users = self.api.page(limit=2), self.api.call("GET", "/user/ls", query={"limit": 1}).data
         ids = [session["id"] for session in self.api.page(limit=200)["items"]]
-        return {"ids": ids, "etags": [self.api.get(one).etag for one in ids[:4]],
+        return {"ids": ids, "etags": [self.api.get(session_id).etag for session_id in ids[:4]],
                 "cursor": page.get("next_cursor", ""), "user_cursor": users.get("next_cursor", ""),
                 "user_ids": [user["id"] for user in users["items"]]}  # fmt: skip
 
@@ -63,15 +63,15 @@ Step = Callable[[Side, Mapping[str, Any], int], Response]
 
 
 def call(method: str, path: str, *, body: Any = None, header: str = "", query: Any = None) -> Step:  # noqa: ANN401
-    """A step that sends this; what stands in braces or is a function of what is known of the other is filled in."""
+    """A step that sends this request. Braces and functions are filled in with references to the other project."""
 
-    def step(side: Side, known: Mapping[str, Any], number: int) -> Response:
-        one = known["ids"][number % len(known["ids"])]
-        filled = path.replace("{session_id}", one).replace("{identifier}", user_path(USERS[number % 3])[len("/user/") :])
-        headers = {header: known["etags"][number % len(known["etags"])]} if header else {}
-        sent = None if body is None else json.dumps(body(side, one, number) if callable(body) else body).encode()
-        asked = query(known) if callable(query) else query
-        return side.api.send(method, filled, sent, headers, query=asked)
+    def step(side: Side, references: Mapping[str, Any], number: int) -> Response:
+        session_id = references["ids"][number % len(references["ids"])]
+        filled = path.replace("{session_id}", session_id).replace("{identifier}", user_path(USERS[number % 3])[len("/user/") :])
+        headers = {header: references["etags"][number % len(references["etags"])]} if header else {}
+        sent = None if body is None else json.dumps(body(side, session_id, number) if callable(body) else body).encode()
+        parameters = query(references) if callable(query) else query
+        return side.api.send(method, filled, sent, headers, query=parameters)
 
     return step
 
@@ -83,12 +83,12 @@ def changed(side: Side, _: str, number: int) -> object:
 STEPS: dict[str, list[Step]] = {
     "GET /ping": [call("GET", "/ping")],
     "POST /session": [
-        call("POST", "/session", body=lambda side, one, number: {"use_uuid": one, "configs": side.configs(number)}),
+        call("POST", "/session", body=lambda side, used, number: {"use_uuid": used, "configs": side.configs(number)}),
         call("POST", "/session", body=lambda side, _, number: {"user": USERS[number % 3], "configs": side.configs(number)}),
     ],
     "GET /session": [
-        call("GET", "/session", query=lambda known: {"cursor": known["cursor"], "limit": 200}),
-        call("GET", "/session", query=lambda known: {"cursor": known["cursor"], "time_desc": "true", "user": "alice"}),
+        call("GET", "/session", query=lambda ref: {"cursor": ref["cursor"], "limit": 200}),
+        call("GET", "/session", query=lambda ref: {"cursor": ref["cursor"], "time_desc": "true", "user": "alice"}),
         call("GET", "/session", query={"filter_by_configs": '{"same":1}', "limit": 200}),
         call("GET", "/session", query={"filter_by_configs": '{"deep":{}}', "user": "*"}),
     ],
@@ -106,7 +106,7 @@ STEPS: dict[str, list[Step]] = {
         call("PATCH", "/session/{session_id}/configs", body={"configs": {"mark": None}}, header="If-Match"),
     ],
     "POST /session/{session_id}/copy": [call("POST", "/session/{session_id}/copy")],
-    "GET /user/ls": [call("GET", "/user/ls", query=lambda known: {"cursor": known["user_cursor"]}), call("GET", "/user/ls")],
+    "GET /user/ls": [call("GET", "/user/ls", query=lambda ref: {"cursor": ref["user_cursor"]}), call("GET", "/user/ls")],
     "DELETE /user/{identifier}": [call("DELETE", "/user/{identifier}")],
     "GET /user/{identifier}/resources": [call("GET", "/user/{identifier}/resources")],
     "GET /project/configs": [call("GET", "/project/configs")],
@@ -123,8 +123,9 @@ def sides(api: Api, other: Api) -> Iterator[tuple[Side, Side]]:
         yield sides
 
 
-def test_every_route_has_its_steps() -> None:
-    assert set(STEPS) == {f"{one.method} {one.path.removeprefix(API)}" for one in ROUTES if one.path.startswith(API)}
+def test_every_route_has_a_step() -> None:
+    routes = [route for route in ROUTES if route.path.startswith(API_PREFIX)]
+    assert set(STEPS) == {f"{route.method} {route.path.removeprefix(API_PREFIX)}" for route in routes}
 
 
 @settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
@@ -135,40 +136,40 @@ def test_every_route_has_its_steps() -> None:
         max_size=25,
     )
 )
-def test_nothing_that_one_project_does_is_seen_or_felt_in_another(
+def test_no_request_of_one_project_shows_or_changes_another(
     sides: tuple[Side, Side], steps: list[tuple[bool, Step, int]]
 ) -> None:
     for first, step, number in steps:
-        acting, standing = sides if first else sides[::-1]
-        if not standing.api.ids():
-            standing.fill()
-        known, stored, shown = standing.known(), standing.stored(), standing.shown()
-        answer = step(acting, known, number)
-        assert standing.mark not in answer.raw.decode()
-        assert standing.api.project.id not in answer.raw.decode()
-        assert not any(user in answer.raw.decode() for user in known["user_ids"])
-        assert standing.stored() == stored
-        assert standing.shown() == shown
+        acting, watched = sides if first else sides[::-1]
+        if not watched.api.ids():
+            watched.fill()
+        references, in_redis, in_api = watched.references(), watched.redis_contents(), watched.api_contents()
+        response = step(acting, references, number)
+        assert watched.mark not in response.raw.decode()
+        assert watched.api.project.id not in response.raw.decode()
+        assert not any(user in response.raw.decode() for user in references["user_ids"])
+        assert watched.redis_contents() == in_redis
+        assert watched.api_contents() == in_api
 
 
 def test_the_oracle_notices_a_change(sides: tuple[Side, Side]) -> None:
     side, _ = sides
-    stored, shown = side.stored(), side.shown()
-    assert (side.stored(), side.shown()) == (stored, shown)
-    assert len(stored) > 20
+    in_redis, in_api = side.redis_contents(), side.api_contents()
+    assert (side.redis_contents(), side.api_contents()) == (in_redis, in_api)
+    assert len(in_redis) > 20
     side.api.patch(side.api.ids()[0], {"n": 1})
-    assert side.stored() != stored
-    assert side.shown() != shown
+    assert side.redis_contents() != in_redis
+    assert side.api_contents() != in_api
 
 
-def test_an_id_can_be_in_use_in_both(sides: tuple[Side, Side]) -> None:
+def test_two_projects_can_use_the_same_id(sides: tuple[Side, Side]) -> None:
     first, second = sides
     taken = first.api.ids()[0]
     before = first.api.get(taken)
     theirs = second.api.create(use_uuid=taken, configs={"mine": 1})
     assert (theirs["id"], theirs["configs"]) == (taken, {"mine": 1})
     assert first.api.get(taken).raw == before.raw
-    # The ETag of the one does not fit the other, made at another time.
+    # The ETag of one is not that of the other, which was created at another time.
     assert second.api.put(taken, {}, 412, {"If-Match": before.etag}).msg
     second.api.delete(taken)
     assert first.api.get(taken).raw == before.raw

@@ -1,4 +1,4 @@
-"""The limits, each on both sides; a refused write changes nothing."""
+"""Each limit on both sides; a refused write changes nothing."""
 
 import itertools
 from collections.abc import Callable, Iterator
@@ -15,7 +15,7 @@ CONFIGS_BYTES, BODY_BYTES, NESTING, KEYS, TERMS = 256 * 1024, 1024 * 1024, 64, 1
 
 @pytest.fixture(scope="module")
 def roomy(serve: Callable[..., Serving]) -> Iterator[Api]:
-    """A server that allows as many index terms as keys; with fewer, the limit on keys is never met."""
+    """A server that allows as many index terms as keys; with fewer, the limit on keys is never reached."""
     api = api_on(serve("--workers", "1", "--max-terms", str(KEYS)))
     yield api
     api.close()
@@ -25,7 +25,7 @@ METHODS = pytest.mark.parametrize("method", ["POST", "PUT", "PATCH"])
 
 
 def write(api: Api, method: str, session_id: str, configs: bytes, status: int) -> str:
-    """Write raw configs: create with the id, replace or merge. Returns the sentence of the answer."""
+    """Write raw configs: create, replace or merge. Returns the message of the response."""
     body = b'{"configs":%b}' % configs
     path = f"/session/{session_id}/configs"
     if method == "POST":
@@ -34,22 +34,22 @@ def write(api: Api, method: str, session_id: str, configs: bytes, status: int) -
 
 
 def stored_size(configs: dict[str, Any]) -> int:
-    """Bytes of the stored form of configs whose values are texts without escapes."""
+    """Bytes of the stored form of configs whose values are strings without escapes."""
     return len("{\n" + ",\n".join(f'"{key}":"{value}"' for key, value in configs.items()) + "\n}")
 
 
-def check_limit(api: Api, method: str, most: bytes, one_over: bytes, status: int, sentence: str) -> None:
-    """`most` can be written and `one_over` cannot, which leaves the session as it was, its index included."""
+def check_limit(api: Api, method: str, largest: bytes, too_large: bytes, status: int, message: str) -> None:
+    """Check that `largest` can be written and `too_large` cannot, and that the latter changes neither session nor index."""
     start = {"start": str(uuid4())}
     session_id = api.new(start)
     before, count = api.get(session_id).raw, len(api.ids())
-    assert write(api, method, session_id, one_over, status) == sentence
+    assert write(api, method, session_id, too_large, status) == message
     assert api.get(session_id).raw == before
     assert api.matching(start) == [session_id]
     assert len(api.ids()) == count
     if method == "PATCH":
         api.put(session_id, {})
-    assert write(api, method, session_id, most, 200) == ""
+    assert write(api, method, session_id, largest, 200) == ""
 
 
 @METHODS
@@ -67,7 +67,7 @@ def test_the_size_counts_after_the_merge(api: Api) -> None:
     assert api.patch(session_id, {"c": "x" * 400}, 413).msg == "configs are larger than 262144 bytes"
     assert api.get(session_id).raw == before
     assert api.matching({"c": "x" * 400}) == []
-    # Room that the same patch makes counts.
+    # What the same patch removes makes room.
     assert list(api.patch(session_id, {"c": "x" * 400, "a": None}).data["configs"]) == ["b", "c"]
 
 
@@ -91,13 +91,13 @@ def test_64_levels_fit_and_65_do_not(api: Api, method: str) -> None:
     b'{"configs":{"a":' + b"[{}," * 200_000, b'{"configs":{},"other":' + b"[" * 100_000 + b"]" * 100_000 + b"}",
     b'{"configs":' + b"[" * 100_000 + b"]" * 100_000 + b',"configs":{}}',
 ])  # fmt: skip
-def test_nesting_without_end_is_400_wherever_it_stands(api: Api, body: bytes) -> None:
+def test_deep_nesting_anywhere_in_a_body_gets_400(api: Api, body: bytes) -> None:
     session_id = api.new({"a": 1})
     for method, path in (("POST", "/session"), ("PUT", f"/session/{session_id}/configs"), ("PATCH", "/project/configs")):
         assert api.call(method, path, body, 400).msg.startswith("the JSON is nested deeper than")
 
 
-def test_brackets_in_strings_are_no_nesting(api: Api) -> None:
+def test_brackets_in_strings_do_not_count_as_nesting(api: Api) -> None:
     text = "[{" * 1000 + '\\"' + "]["
     assert api.create(configs={text: text})["configs"] == {text: text}
 
@@ -149,10 +149,10 @@ def test_a_body_of_1_mib_fits_and_one_byte_more_does_not(api: Api, chunked: bool
         for size, statuses in ((BODY_BYTES + 1, {413}), (BODY_BYTES, {200, 201})):
             body = b'{"configs":{"b":1}}'.ljust(size)
             sent = chunks(body) if chunked else body
-            answer = api.send(method, path, sent, {"Content-Type": JSON})
-            assert answer.status in statuses
+            response = api.send(method, path, sent, {"Content-Type": JSON})
+            assert response.status in statuses
             if size > BODY_BYTES:
-                assert answer.msg == "the body is larger than 1048576 bytes"
+                assert response.msg == "the body is larger than 1048576 bytes"
                 assert api.get(session_id).raw == before or method != "PUT"
 
 
@@ -162,17 +162,17 @@ def chunks(body: bytes, size: int = 60_000) -> Iterator[bytes]:
 
 
 def test_a_chunked_body_is_read_like_any_other(api: Api) -> None:
-    answer = api.send("POST", "/session", (bytes([byte]) for byte in b'{"configs":{"a":[1,{"b":"\xc3\xa9"}]}}'))
-    assert answer.data["configs"] == {"a": [1, {"b": "é"}]}
+    response = api.send("POST", "/session", (bytes([byte]) for byte in b'{"configs":{"a":[1,{"b":"\xc3\xa9"}]}}'))
+    assert response.data["configs"] == {"a": [1, {"b": "é"}]}
 
 
-def test_a_chunked_body_far_over_the_limit_is_413(api: Api) -> None:
-    answer = api.send("POST", "/session", itertools.repeat(b" " * 65536, 100))
-    assert (answer.status, answer.reason) == (413, "body_too_large")
+def test_a_chunked_body_far_over_the_limit_gets_413(api: Api) -> None:
+    response = api.send("POST", "/session", itertools.repeat(b" " * 65536, 100))
+    assert (response.status, response.reason) == (413, "body_too_large")
     assert api.ids() == []
 
 
-def test_the_largest_answers_come_whole(api: Api) -> None:
+def test_large_responses_are_complete(api: Api) -> None:
     configs = {"k": "x" * 250_000}
     for _ in range(12):
         api.new(configs)

@@ -1,4 +1,4 @@
-"""GET /session: limits, order, cursors, users. Filters have a file of their own."""
+"""GET /session: limits, order, cursors, users. `test_filters` tests the filters."""
 
 import base64
 import random
@@ -23,7 +23,7 @@ def crowd(operator: Operator) -> Iterator[Api]:
     api.close()
 
 
-def test_a_list_of_nothing_has_no_cursor(api: Api) -> None:
+def test_an_empty_list_has_no_cursor(api: Api) -> None:
     assert api.page() == {"items": [], "has_more": False}
 
 
@@ -33,7 +33,7 @@ def test_items_are_whole_sessions(api: Api) -> None:
 
 
 @pytest.mark.parametrize(("limit", "count"), [(None, 20), ("", 20), (1, 1), (2, 2), (199, 199), (200, 200), ("007", 7)])
-def test_limit_is_20_unless_said_and_200_at_most(crowd: Api, limit: object, count: int) -> None:
+def test_limit_defaults_to_20_and_is_200_at_most(crowd: Api, limit: object, count: int) -> None:
     page = crowd.page(**({} if limit is None else {"limit": limit}))
     assert [session["configs"]["n"] for session in page["items"]] == list(range(count))
     assert page["has_more"]
@@ -41,7 +41,7 @@ def test_limit_is_20_unless_said_and_200_at_most(crowd: Api, limit: object, coun
 
 
 @pytest.mark.parametrize("limit", [0, 201, -1, "abc", "1.0", "1e1", "+1", " 1", "1 ", "٣", "0x1", 10**12, "null", "1,2"])
-def test_a_bad_limit_is_400(api: Api, limit: object) -> None:
+def test_an_invalid_limit_gets_400(api: Api, limit: object) -> None:
     assert api.refusal(limit=limit) == "limit must be a whole number from 1 to 200"
 
 
@@ -49,17 +49,17 @@ def test_a_bad_limit_is_400(api: Api, limit: object) -> None:
     ("true", True), ("1", True), ("True", True), ("TRUE", True),
     ("false", False), ("0", False), ("False", False), ("", False),
 ])  # fmt: skip
-def test_time_desc_turns_the_order(crowd: Api, text: str, descending: bool) -> None:
+def test_time_desc_reverses_the_order(crowd: Api, text: str, descending: bool) -> None:
     first = crowd.page(time_desc=text, limit=1)["items"][0]["configs"]["n"]
     assert first == (249 if descending else 0)
 
 
 @pytest.mark.parametrize("text", ["yes", "no", "2", "-1", "t", "null", "truee", " true", "on"])
-def test_a_bad_boolean_is_400(api: Api, text: str) -> None:
+def test_an_invalid_boolean_gets_400(api: Api, text: str) -> None:
     assert api.refusal(time_desc=text) == "time_desc must be true or false"
 
 
-def test_the_order_is_created_at_then_id_either_way(crowd: Api) -> None:
+def test_the_order_is_created_at_then_id_in_both_directions(crowd: Api) -> None:
     for time_desc in ("false", "true"):
         keys, cursor = [], ""
         while True:
@@ -73,16 +73,16 @@ def test_the_order_is_created_at_then_id_either_way(crowd: Api) -> None:
         assert keys == sorted(keys, reverse=time_desc == "true")
 
 
-def test_a_page_that_is_just_full_is_the_last(api: Api) -> None:
+def test_a_page_that_ends_with_the_last_session_has_no_cursor(api: Api) -> None:
     for _ in range(3):
         api.new()
     page = api.page(limit=3)
     assert (len(page["items"]), page["has_more"], "next_cursor" in page) == (3, False, False)
 
 
-def test_user_narrows_and_an_unknown_user_gives_nothing(crowd: Api) -> None:
-    mine = crowd.ids(user="alice", limit=100)
-    assert len(mine) == 125
+def test_user_selects_sessions_and_an_unknown_user_has_none(crowd: Api) -> None:
+    ids = crowd.ids(user="alice", limit=100)
+    assert len(ids) == 125
     assert crowd.ids(user="", limit=200) == crowd.ids(limit=200)
     for unknown in ("bob", "Alice", "alice ", '"alice"', "*", "x" * 3000, "\0", "😀"):
         assert crowd.page(user=unknown) == {"items": [], "has_more": False}
@@ -107,64 +107,64 @@ BAD_CURSORS = [
 
 
 @pytest.mark.parametrize("cursor", BAD_CURSORS)
-def test_a_cursor_that_this_list_did_not_give_is_400(api: Api, cursor: str) -> None:
+def test_an_invalid_cursor_gets_400(api: Api, cursor: str) -> None:
     api.new()
     assert api.refusal(cursor=cursor) == "cursor is not one that this list gave"
 
 
-def test_a_cursor_of_the_users_is_400_here_and_the_other_way_round(api: Api) -> None:
+def test_cursors_of_sessions_and_users_are_not_interchangeable(api: Api) -> None:
     for name in "abc":
         api.new(user=name)
     sessions, users = api.page(limit=1)["next_cursor"], api.call("GET", "/user/ls", query={"limit": 1}).data["next_cursor"]
     assert api.refusal(cursor=users) == "cursor is not one that this list gave"
-    answer = api.call("GET", "/user/ls", status=400, query={"cursor": sessions})
-    assert answer.msg == "cursor is not one that this list gave"
+    response = api.call("GET", "/user/ls", status=400, query={"cursor": sessions})
+    assert response.msg == "cursor is not one that this list gave"
 
 
-def test_a_truncated_or_altered_cursor_is_400_or_another_place_of_the_same_project(crowd: Api) -> None:
+def test_an_altered_cursor_gets_400_or_stays_within_the_project(crowd: Api) -> None:
     cursor = crowd.page(limit=120)["next_cursor"]
     altered = [cursor[:at] for at in range(1, len(cursor))]
     altered += [cursor[:at] + other + cursor[at + 1 :] for at in range(len(cursor)) for other in "A9_"]
     for each in altered:
-        answer = crowd.send("GET", "/session", query={"cursor": each, "limit": 1})
-        assert answer.status in (200, 400)
-        if answer.status == 200:
-            assert all(session["project_id"] == crowd.project.id for session in answer.data["items"])
+        response = crowd.send("GET", "/session", query={"cursor": each, "limit": 1})
+        assert response.status in (200, 400)
+        if response.status == 200:
+            assert all(session["project_id"] == crowd.project.id for session in response.data["items"])
 
 
-def test_an_empty_cursor_begins(crowd: Api) -> None:
+def test_an_empty_cursor_means_the_first_page(crowd: Api) -> None:
     assert crowd.page(cursor="") == crowd.page()
 
 
 @pytest.mark.parametrize("query", [{}, {"user": "alice"}, {"filter_by_configs": '{"kind":"stays"}'}])
 @pytest.mark.parametrize("time_desc", ["false", "true"])
-def test_paging_meets_each_that_stands_still_once_whatever_is_written_meanwhile(
+def test_paging_lists_every_unchanged_session_once_despite_concurrent_writes(
     api: Api, query: dict[str, str], time_desc: str
 ) -> None:
-    chance = random.Random(7)
-    still = [api.new({"kind": "stays", "n": number}, user="alice") for number in range(40)]
-    restless = [api.new({"kind": "stays", "r": number}, user="alice") for number in range(20)]
-    # Some of the restless lie between those that stand still.
-    still += [api.new({"kind": "stays"}, user="alice") for _ in range(10)]
-    met: list[str] = []
+    source = random.Random(7)
+    stable = [api.new({"kind": "stays", "n": number}, user="alice") for number in range(40)]
+    changing = [api.new({"kind": "stays", "r": number}, user="alice") for number in range(20)]
+    # The changing ones are between the stable ones.
+    stable += [api.new({"kind": "stays"}, user="alice") for _ in range(10)]
+    listed: list[str] = []
     cursor = ""
     while True:
         page = api.page(limit=4, time_desc=time_desc, cursor=cursor, **query)
-        met += [session["id"] for session in page["items"]]
+        listed += [session["id"] for session in page["items"]]
         if not page["has_more"]:
             break
         cursor = page["next_cursor"]
-        api.delete(restless.pop(chance.randrange(len(restless))))
-        api.patch(chance.choice(still), {"patched": chance.random()})
-        api.put(chance.choice(restless), {"kind": chance.choice(["stays", "goes"])})
-        # Newer than all: met by none who walks to the past, and by those who walk to the future only while they come.
-        if len(met) < 30:
+        api.delete(changing.pop(source.randrange(len(changing))))
+        api.patch(source.choice(stable), {"patched": source.random()})
+        api.put(source.choice(changing), {"kind": source.choice(["stays", "goes"])})
+        # Newer than all others: listed in ascending order only, and not for ever.
+        if len(listed) < 30:
             api.new({"kind": "stays"}, user="alice")
-    assert [each for each in met if each in still] == (still if time_desc == "false" else still[::-1])
-    assert len(met) == len(set(met))
+    assert [each for each in listed if each in stable] == (stable if time_desc == "false" else stable[::-1])
+    assert len(listed) == len(set(listed))
 
 
-def test_a_cursor_goes_on_although_the_session_that_it_stands_on_is_deleted(api: Api) -> None:
+def test_a_cursor_stays_valid_when_its_session_is_deleted(api: Api) -> None:
     for query in ({}, {"filter_by_configs": '{"a":1}'}):
         ids = [api.new({"a": 1}) for _ in range(6)]
         page = api.page(limit=2, **query)

@@ -1,4 +1,4 @@
-"""What is not HTTP, over a raw socket: the envelope with 400 all the same, and no traceback (conftest holds the log)."""
+"""Invalid HTTP over a raw socket gets 400 in the envelope and causes no traceback (conftest checks the log)."""
 
 import http.client
 import time
@@ -9,7 +9,7 @@ from tests.support.http import Api
 from tests.support.raw_http import connect, exchange, head
 
 NOT_HTTP = "the request is not valid HTTP"
-NO_METHOD = "the request is not valid HTTP: it must start with a method such as GET, in capitals"
+NO_METHOD = "the request is not valid HTTP: it must start with a method such as GET, in upper case"
 BROKEN_BODY = "the body is incomplete, or its encoding does not match the headers"
 
 
@@ -18,9 +18,9 @@ BROKEN_BODY = "the body is incomplete, or its encoding does not match the header
     "GET /health FTP/1.1", "GET health HTTP/1.1", "GET /he\x00alth HTTP/1.1", "GET /\xff HTTP/1.1",
     "GET /api/v1/session?user=\xff HTTP/1.1", "PRI * HTTP/2.0",
 ])  # fmt: skip
-def test_a_bad_request_line_is_400(api: Api, line: str) -> None:
-    answer = exchange(api, head(api, line))
-    assert (answer.status, answer.msg) == (400, NOT_HTTP)
+def test_an_invalid_request_line_gets_400(api: Api, line: str) -> None:
+    response = exchange(api, head(api, line))
+    assert (response.status, response.msg) == (400, NOT_HTTP)
 
 
 @pytest.mark.parametrize("line", [
@@ -28,9 +28,9 @@ def test_a_bad_request_line_is_400(api: Api, line: str) -> None:
     "FOO /health HTTP/1.1",
     "Get /health HTTP/1.1", "\x16\x03\x01\x02\x00", "A" * 20_000,
 ])  # fmt: skip
-def test_what_does_not_start_with_a_method_is_400_with_a_sentence_of_its_own(api: Api, line: str) -> None:
-    answer = exchange(api, head(api, line))
-    assert (answer.status, answer.msg) == (400, NO_METHOD)
+def test_a_request_without_a_valid_method_gets_400_that_says_so(api: Api, line: str) -> None:
+    response = exchange(api, head(api, line))
+    assert (response.status, response.msg) == (400, NO_METHOD)
 
 
 @pytest.mark.parametrize("header", [
@@ -38,9 +38,9 @@ def test_what_does_not_start_with_a_method_is_400_with_a_sentence_of_its_own(api
     "Content-Length: abc", "Content-Length: -1", "Content-Length: 1, 2", "Content-Length: 1\r\nContent-Length: 2",
     "Content-Length: 3\r\nTransfer-Encoding: chunked", "Transfer-Encoding: nonsense",
 ])  # fmt: skip
-def test_a_bad_header_is_400(api: Api, header: str) -> None:
-    answer = exchange(api, head(api, "POST /api/v1/session HTTP/1.1", header) + b"{}")
-    assert answer.status == 400
+def test_an_invalid_header_gets_400(api: Api, header: str) -> None:
+    response = exchange(api, head(api, "POST /api/v1/session HTTP/1.1", header) + b"{}")
+    assert response.status == 400
     assert api.ids() == []
 
 
@@ -50,18 +50,18 @@ BAD_CHUNKS = [b"zz\r\n{}\r\n0\r\n\r\n", b"-1\r\n{}\r\n0\r\n\r\n", b"2\r\n{}xx0\r
 
 
 @pytest.mark.parametrize("chunk", BAD_CHUNKS)
-def test_bad_chunking_is_400_whenever_it_comes(api: Api, chunk: bytes) -> None:
+def test_invalid_chunks_get_400_whenever_they_arrive(api: Api, chunk: bytes) -> None:
     start = head(api, "POST /api/v1/session HTTP/1.1", CHUNKED)
     for parts in ((start + chunk,), (start, chunk), (start, b"2\r\n{}\r\n", chunk), (start + b"2\r\n{}\r\n", chunk)):
-        answer = exchange(api, *parts)
-        # On a busy machine the parts may arrive as one.
-        assert (answer.status, answer.msg in (NOT_HTTP, BROKEN_BODY)) == (400, True)
+        response = exchange(api, *parts)
+        # On a busy machine the parts may arrive together.
+        assert (response.status, response.msg in (NOT_HTTP, BROKEN_BODY)) == (400, True)
         # Nobody knows where such a body ends, so nothing can follow it.
-        assert answer.headers["Connection"] == "close"
+        assert response.headers["Connection"] == "close"
     assert api.ids() == []
 
 
-def test_rubbish_behind_a_good_request_is_400_and_ends_the_connection(api: Api) -> None:
+def test_garbage_behind_a_valid_request_gets_400_and_closes_the_connection(api: Api) -> None:
     with connect(api) as connection:
         for sent, status in (
             (head(api, "POST /api/v1/session HTTP/1.1", "Content-Length: 2") + b"{}", 201),
@@ -76,16 +76,16 @@ def test_rubbish_behind_a_good_request_is_400_and_ends_the_connection(api: Api) 
     assert len(api.ids()) == 1
 
 
-def test_a_client_that_goes_in_the_middle_of_its_body_writes_nothing(api: Api) -> None:
+def test_a_client_that_disconnects_within_its_body_writes_nothing(api: Api) -> None:
     for header, body in (("Content-Length: 200", b'{"configs":{}'), (CHUNKED, b"2\r\n{}\r\n"), (CHUNKED, b"5\r\n{}")):
         with connect(api) as connection:
             connection.sendall(head(api, "POST /api/v1/session HTTP/1.1", header) + body)
             time.sleep(0.1)
-    # Later requests are answered as ever.
+    # Later requests are served.
     assert api.ids() == []
 
 
-def test_a_client_that_goes_before_its_answer_harms_nobody(api: Api) -> None:
+def test_a_client_that_disconnects_before_its_response_harms_nobody(api: Api) -> None:
     session_id = api.new({"k": "x" * 200_000})
     for _ in range(20):
         with connect(api) as connection:
@@ -93,13 +93,13 @@ def test_a_client_that_goes_before_its_answer_harms_nobody(api: Api) -> None:
     assert api.get(session_id).data["revision"] == 1
 
 
-def test_an_expectation_that_cannot_be_met_is_417(api: Api) -> None:
-    answer = exchange(api, head(api, "POST /api/v1/session HTTP/1.1", "Expect: the-impossible", "Content-Length: 2") + b"{}")
-    assert (answer.status, answer.reason) == (417, "expectation_failed")
+def test_an_unknown_expectation_gets_417(api: Api) -> None:
+    response = exchange(api, head(api, "POST /api/v1/session HTTP/1.1", "Expect: the-impossible", "Content-Length: 2") + b"{}")
+    assert (response.status, response.reason) == (417, "expectation_failed")
     assert api.ids() == []
 
 
-def test_a_client_that_expects_100_continue_gets_it(api: Api) -> None:
+def test_expect_100_continue_gets_100_continue(api: Api) -> None:
     with connect(api) as connection:
         connection.sendall(head(api, "POST /api/v1/session HTTP/1.1", "Expect: 100-continue", "Content-Length: 2"))
         assert connection.recv(100).startswith(b"HTTP/1.1 100 Continue")

@@ -1,4 +1,4 @@
-"""Acontext's calls that are not part of this service: 501 with one sentence, to a good key, before the body is read."""
+"""Acontext's calls that are not part of this service get 501 with one sentence, with a valid key, before the body is read."""
 
 import re
 
@@ -10,7 +10,7 @@ from tests.support.raw_http import connect, head
 ID = "0190d1f2-5a3b-4c6d-8e7f-001122334455"
 SESSION = f"/session/{ID}"
 METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"]
-#: Path, and what its sentence begins with.
+#: Path, and the start of its message.
 CALLS = [
     *((f"{SESSION}/{path}", start) for path, start in (
         ("messages", "messages are"), ("messages/m1/meta", "messages are"), ("events", "events are"), ("task", "tasks are"),
@@ -28,17 +28,17 @@ CALLS = [
 
 
 @pytest.mark.parametrize(("path", "start"), CALLS)
-def test_a_call_that_is_not_part_of_this_service_is_501_and_says_where_to_go(api: Api, path: str, start: str) -> None:
+def test_a_call_that_is_not_part_of_this_service_gets_501_with_advice(api: Api, path: str, start: str) -> None:
     pronoun = "them" if start.endswith("are") else "it"
-    sentence = f"{start} not part of this service: it keeps sessions and their configs; call an Acontext server for {pronoun}"
+    message = f"{start} not part of this service: it keeps sessions and their configs; call an Acontext server for {pronoun}"
     for method in METHODS:
-        answer = api.send(method, path, b"{}" if method in ("POST", "PUT", "PATCH") else None, {"Content-Type": JSON})
-        assert answer.status == 501
-        assert method == "HEAD" or (answer.msg, answer.reason) == (sentence, "not_implemented")
+        response = api.send(method, path, b"{}" if method in ("POST", "PUT", "PATCH") else None, {"Content-Type": JSON})
+        assert response.status == 501
+        assert method == "HEAD" or (response.msg, response.reason) == (message, "not_implemented")
 
 
 @pytest.mark.parametrize(("path", "start"), CALLS)
-def test_without_a_good_key_it_is_401(api: Api, path: str, start: str) -> None:
+def test_without_a_valid_key_it_gets_401(api: Api, path: str, start: str) -> None:
     del start
     for key in ("", "Bearer sk-ac-nope"):
         assert api.send("POST", path, b"{}", {"Authorization": key}).reason == "unauthorized"
@@ -55,14 +55,14 @@ def test_the_session_is_not_looked_up(api: Api, session: str) -> None:
     f"{SESSION}/token_counts/x", "/session//messages", "/sessions", "/sessions/search/x", "/project/encrypt/x", "/disks",
     "/spaces", "/agent_skill", "/diskx", "/Disk", "/learning_space",
 ])  # fmt: skip
-def test_what_acontext_does_not_have_either_stays_404(api: Api, path: str) -> None:
+def test_paths_that_acontext_does_not_have_either_get_404(api: Api, path: str) -> None:
     for method in METHODS:
-        answer = api.send(method, path)
-        assert answer.status == 404
-        assert method == "HEAD" or answer.reason == "route_not_found"
+        response = api.send(method, path)
+        assert response.status == 404
+        assert method == "HEAD" or response.reason == "route_not_found"
 
 
-def test_a_large_body_is_refused_before_it_is_sent(api: Api) -> None:
+def test_a_large_body_is_refused_before_100_continue(api: Api) -> None:
     with connect(api) as connection:
         connection.sendall(
             head(api, f"POST /api/v1{SESSION}/messages HTTP/1.1", "Content-Length: 900000000", "Expect: 100-continue")
@@ -71,5 +71,5 @@ def test_a_large_body_is_refused_before_it_is_sent(api: Api) -> None:
 
 
 @pytest.mark.parametrize(("kind", "body"), [("text/plain", b"x"), ("multipart/form-data; boundary=b", b"--b--"), (JSON, b"{")])
-def test_no_body_is_looked_at(api: Api, kind: str, body: bytes) -> None:
+def test_no_body_is_read(api: Api, kind: str, body: bytes) -> None:
     assert api.send("POST", f"{SESSION}/messages", body, {"Content-Type": kind}).status == 501

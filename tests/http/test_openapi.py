@@ -1,4 +1,4 @@
-"""The description at /openapi.json: made from the table of routes, and compared with every response of these tests."""
+"""The description at /openapi.json: generated from the table of routes, and compared with every response of these tests."""
 
 import json
 from typing import Any
@@ -22,25 +22,26 @@ def described(api: Api) -> Description:
     return description(api.server.origin)
 
 
-def test_it_needs_no_key_and_shows_none(api: Api) -> None:
+def test_the_description_needs_no_key_and_contains_none(api: Api) -> None:
     status, document = request("GET", f"{api.server.origin}/openapi.json")
     assert (status, document["openapi"]) == (200, "3.1.0")
     assert "sk-ac-" not in str(document)
 
 
-def test_it_is_valid_openapi(described: Description) -> None:
+def test_the_description_is_valid_openapi(described: Description) -> None:
     schemathesis.openapi.from_dict(described.document).validate()
 
 
-def test_it_has_every_route_of_the_table_and_no_other(described: Description) -> None:
+def test_the_description_has_exactly_the_routes_of_the_table(described: Description) -> None:
     assert described.operations() == TABLE
     assert len(routes.ROUTES) == len(TABLE) == len({route.operation.id for route in routes.ROUTES})
 
 
-def test_only_what_is_not_below_the_api_needs_no_key(described: Description) -> None:
+def test_only_paths_outside_the_api_need_no_key(described: Description) -> None:
     paths = described.document["paths"]
     open_paths = {path for path, methods in paths.items() for each in methods.values() if each["security"] == []}
-    assert open_paths == {path for path in paths if not path.startswith(routes.API)} == {"/health", "/ready", "/openapi.json"}
+    assert open_paths == {path for path in paths if not path.startswith(routes.API_PREFIX)}
+    assert open_paths == {"/health", "/ready", "/openapi.json"}
 
 
 def test_every_parameter_in_braces_is_described(described: Description) -> None:
@@ -50,17 +51,17 @@ def test_every_parameter_in_braces_is_described(described: Description) -> None:
             assert in_path == [part[1:-1] for part in path.split("/") if part.startswith("{")]
 
 
-def test_it_tells_the_limits_in_force() -> None:
+def test_the_description_has_the_configured_limits() -> None:
     def schemas(settings: Settings) -> Any:  # noqa: ANN401 - JSON is any value
         table = [(route.method, route.path, route.operation) for route in routes.ROUTES]
         return json.loads(openapi.document(table, settings, "1"))["components"]["schemas"]
 
-    told, usual = schemas(Settings(max_user_bytes=7, max_keys=9)), schemas(Settings())
-    assert (told["UserIdentifier"]["maxLength"], told["Configs"]["maxProperties"]) == (7, 9)
-    assert (usual["UserIdentifier"]["maxLength"], usual["Configs"]["maxProperties"]) == (256, 1024)
+    custom, default = schemas(Settings(max_user_bytes=7, max_keys=9)), schemas(Settings())
+    assert (custom["UserIdentifier"]["maxLength"], custom["Configs"]["maxProperties"]) == (7, 9)
+    assert (default["UserIdentifier"]["maxLength"], default["Configs"]["maxProperties"]) == (256, 1024)
 
 
-OWN_ERRORS = [
+ERRORS = [
     ("GET", "/session/{session_id}", "", {}, None, 404), ("GET", "/session/{session_id}", "nope", {}, None, 400),
     ("DELETE", "/session/{session_id}", "", {"If-Match": "*"}, None, 412),
     ("PUT", "/session/{session_id}/configs", "", {"If-Match": '"1-1"'}, b'{"configs":{}}', 412),
@@ -71,28 +72,28 @@ OWN_ERRORS = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("method", "path", "session_id", "headers", "body", "status"), OWN_ERRORS)
-def test_an_error_that_is_described_is_one_that_is_given(
+@pytest.mark.parametrize(("method", "path", "session_id", "headers", "body", "status"), ERRORS)
+def test_errors_have_the_described_status(
     api: Api, described: Description, method: str, path: str, session_id: str, headers: dict[str, str], body: bytes | None,
     status: int,
 ) -> None:  # fmt: skip
-    answer = api.send(method, path.replace("{session_id}", session_id or ID), body, headers)
-    assert (answer.status, status in described.statuses(method, routes.API + path)) == (status, True)
+    response = api.send(method, path.replace("{session_id}", session_id or ID), body, headers)
+    assert (response.status, status in described.statuses(method, routes.API_PREFIX + path)) == (status, True)
 
 
-def test_what_is_not_described_would_be_noticed(described: Description) -> None:
-    good = json.dumps({"code": 0, "msg": "ok"}).encode()
+def test_an_undescribed_response_would_be_noticed(described: Description) -> None:
+    valid = json.dumps({"code": 0, "msg": "ok"}).encode()
     headers = {"X-Request-Id": "x"}
-    described.check("GET", "/health", 200, headers, good)
-    for target, status, given, raw in (
-        ("/health", 200, {}, good),  # a header is missing
-        ("/health", 201, headers, good),  # another status
+    described.check("GET", "/health", 200, headers, valid)
+    for target, status, response_headers, raw in (
+        ("/health", 200, {}, valid),  # a header is missing
+        ("/health", 201, headers, valid),  # another status
         ("/health", 404, headers, b'{"code":404,"msg":"no"}'),  # a known path
-        ("/nope", 200, headers, good),  # an unknown path
+        ("/nope", 200, headers, valid),  # an unknown path
         ("/nope", 404, headers, b'{"code":404}'),  # not the envelope
         ("/health", 200, headers, b'{"code":0,"msg":"ok","more":1}'),  # a member that is not described
         ("/health", 200, headers, b'{"code":0,"msg":"well"}'),
         (f"/api/v1/session/{ID}", 304, headers | {"ETag": '"1-1"'}, b"{}"),  # a body where there is none
     ):
         with pytest.raises((AssertionError, jsonschema_rs.ValidationError)):
-            described.check("GET", target, status, given, raw)
+            described.check("GET", target, status, response_headers, raw)

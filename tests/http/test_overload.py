@@ -1,4 +1,4 @@
-"""More requests than a worker may have in hand: those beyond are refused at once, for nothing, and the others are served."""
+"""More requests than a worker may have in flight: those over the limit are refused immediately, the others are served."""
 
 import select
 import signal
@@ -14,13 +14,13 @@ from tests.support.http import Api, api_on
 from tests.support.raw_http import answer_on, connect, conversation, head
 from tests.support.server import PATIENCE, Serving, until
 
-#: More than it works at, so that some wait for their turn.
-IN_FLIGHT, BEYOND = CONCURRENCY + 36, 50
+#: More than it processes concurrently, so that some wait for a slot; and requests over the limit.
+IN_FLIGHT, SURPLUS = CONCURRENCY + 36, 50
 
 
 @pytest.fixture(scope="module")
 def busy(serve: Callable[..., Serving]) -> Iterator[tuple[Api, int]]:
-    """A server that waits for Redis for long, and the process id of its Redis."""
+    """A server with a long command timeout, and the process id of its Redis."""
     flags = ["--workers", "1", "--max-in-flight", str(IN_FLIGHT), "--command-timeout", str(PATIENCE)]
     serving = serve(*flags)
     api = api_on(serving)
@@ -30,7 +30,7 @@ def busy(serve: Callable[..., Serving]) -> Iterator[tuple[Api, int]]:
 
 @contextmanager
 def frozen(redis: int) -> Iterator[None]:
-    """Redis stands still: what is asked of it is in hand for as long."""
+    """Redis is stopped, so that every request stays in flight."""
     kill(redis, signal.SIGSTOP)
     try:
         yield
@@ -39,38 +39,38 @@ def frozen(redis: int) -> Iterator[None]:
 
 
 def answered(connections: list[socket.socket], number: int) -> list[socket.socket]:
-    """Those of the connections on which the first `number` answers come."""
-    found: list[socket.socket] = []
-    while len(found) < number:
-        ready = select.select([one for one in connections if one not in found], [], [], PATIENCE)[0]
-        assert ready, "an answer never came"
-        found += ready
-    return found
+    """The connections on which the first `number` responses arrive."""
+    readable: list[socket.socket] = []
+    while len(readable) < number:
+        ready = select.select([each for each in connections if each not in readable], [], [], PATIENCE)[0]
+        assert ready, "a response never arrived"
+        readable += ready
+    return readable
 
 
-def test_what_is_beyond_the_bound_is_503_at_once_and_the_rest_is_served(busy: tuple[Api, int]) -> None:
+def test_requests_over_the_limit_get_503_immediately_and_the_others_are_served(busy: tuple[Api, int]) -> None:
     api, redis = busy
     session_id = api.new({"a": 1})
     with ExitStack() as stack:
-        connections = [stack.enter_context(connect(api)) for _ in range(IN_FLIGHT + BEYOND)]
+        connections = [stack.enter_context(connect(api)) for _ in range(IN_FLIGHT + SURPLUS)]
         with frozen(redis):
             for connection in connections:
                 connection.sendall(head(api, f"GET /api/v1/session/{session_id} HTTP/1.1"))
-            refused = answered(connections, BEYOND)
-            assert len(refused) == BEYOND
+            refused = answered(connections, SURPLUS)
+            assert len(refused) == SURPLUS
             for connection in refused:
-                answer = answer_on(connection)
-                assert (answer.status, answer.headers["Retry-After"]) == (503, "1")
-                assert answer.reason == "overloaded"
-            # Neither the key nor the body is looked at; the process says that it is well.
+                response = answer_on(connection)
+                assert (response.status, response.headers["Retry-After"]) == (503, "1")
+                assert response.reason == "overloaded"
+            # Neither key nor body is checked; the health check is served.
             bad = head(api, "POST /api/v1/session HTTP/1.1", "Content-Length: 1") + b"{"
             keyless = b"GET /api/v1/ping HTTP/1.1\r\nHost: x\r\n\r\n"
             health = b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n"
             for sent, status in ((bad, 503), (keyless, 503), (health, 200)):
-                assert [answer.status for answer in conversation(api, sent)] == [status]
+                assert [response.status for response in conversation(api, sent)] == [status]
         served = [connection for connection in connections if connection not in refused]
         assert [answer_on(connection).data["configs"] for connection in served] == [{"a": 1}] * IN_FLIGHT
-        # A refused connection is good for more.
+        # A refused connection can be used again.
         for connection in refused:
             connection.sendall(head(api, "GET /api/v1/ping HTTP/1.1"))
             assert answer_on(connection).status == 200
@@ -78,23 +78,23 @@ def test_what_is_beyond_the_bound_is_503_at_once_and_the_rest_is_served(busy: tu
         assert api.get(session_id).status == 200
 
 
-def test_a_refused_write_writes_nothing_and_an_accepted_one_writes_once(busy: tuple[Api, int]) -> None:
+def test_a_refused_write_changes_nothing_and_an_accepted_one_is_made_once(busy: tuple[Api, int]) -> None:
     api, redis = busy
     session_id = api.new({"n": 0})
     body = b'{"configs":{"n":1}}'
     patch = head(api, f"PATCH /api/v1/session/{session_id}/configs HTTP/1.1", f"Content-Length: {len(body)}") + body
     with ExitStack() as stack:
-        connections = [stack.enter_context(connect(api)) for _ in range(IN_FLIGHT + BEYOND)]
+        connections = [stack.enter_context(connect(api)) for _ in range(IN_FLIGHT + SURPLUS)]
         with frozen(redis):
             for connection in connections:
                 connection.sendall(patch)
-            answered(connections, BEYOND)
+            answered(connections, SURPLUS)
         statuses = sorted(answer_on(connection).status for connection in connections)
-    assert statuses == [200] * IN_FLIGHT + [503] * BEYOND
+    assert statuses == [200] * IN_FLIGHT + [503] * SURPLUS
     assert api.get(session_id).data["revision"] == 1 + IN_FLIGHT
 
 
-def test_what_waits_for_its_turn_is_not_done_for_a_client_that_has_left(busy: tuple[Api, int]) -> None:
+def test_a_waiting_request_is_dropped_when_its_client_disconnects(busy: tuple[Api, int]) -> None:
     api, redis = busy
     session_id = api.new({"n": 0})
     body = b'{"configs":{"n":1}}'
@@ -102,14 +102,17 @@ def test_what_waits_for_its_turn_is_not_done_for_a_client_that_has_left(busy: tu
     health = b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n"
     with frozen(redis):
         with ExitStack() as stack:
-            connections = [stack.enter_context(connect(api)) for _ in range(IN_FLIGHT + BEYOND)]
+            connections = [stack.enter_context(connect(api)) for _ in range(IN_FLIGHT + SURPLUS)]
             for connection in connections:
                 connection.sendall(patch)
-            answered(connections, BEYOND)
-        # Once later connections are answered, the worker knows that the earlier ones are closed.
+            answered(connections, SURPLUS)
+        # Once later connections have responses, the worker has seen that the earlier ones are closed.
         for _ in range(5):
-            assert [answer.status for answer in conversation(api, health)] == [200]
-    # Those that had begun are done, and all places are free again.
-    until(lambda: f'"revision":{1 + CONCURRENCY}}}' in api.send("GET", f"/session/{session_id}").raw.decode(), "what had begun")
+            assert [response.status for response in conversation(api, health)] == [200]
+    # The requests that had a slot are done, and all slots are free again.
+    until(
+        lambda: f'"revision":{1 + CONCURRENCY}}}' in api.send("GET", f"/session/{session_id}").raw.decode(),
+        "the requests that had a slot",
+    )
     for _ in range(2 * CONCURRENCY):
         assert api.get(session_id).data["revision"] == 1 + CONCURRENCY

@@ -1,19 +1,19 @@
-"""Query parameters: decoded, and refused where the route does not know them. A mistyped filter must not list everything."""
+"""Query parameters are decoded, and unknown ones are refused: a misspelt filter must not list everything."""
 
 import json
 from urllib.parse import quote
 
 import pytest
 
-from service.http.api.routes import API, ROUTES, Route
+from service.http.api.routes import API_PREFIX, ROUTES, Route
 from service.http.server.query import MAX_NAME, MAX_PAIRS
 from tests.support.http import Api
 from tests.support.raw_http import conversation, head
 from tests.support.server import request
 
-LIST_TAKES = "this path takes cursor, filter_by_configs, limit, time_desc, user"
-BELOW_API = [route for route in ROUTES if route.path.startswith(API)]
-OUTSIDE = [route for route in ROUTES if not route.path.startswith(API)]
+LIST_ACCEPTS = "this path accepts cursor, filter_by_configs, limit, time_desc, user"
+BELOW_API = [route for route in ROUTES if route.path.startswith(API_PREFIX)]
+OUTSIDE = [route for route in ROUTES if not route.path.startswith(API_PREFIX)]
 
 
 def every_octet(text: str) -> str:
@@ -28,9 +28,9 @@ def every_octet(text: str) -> str:
 def test_names_and_values_are_percent_decoded(api: Api, name: str, encode: object) -> None:
     assert callable(encode)
     api.new({"a": "b c"})
-    wanted = api.new({"a": "d e+é"})
-    answer = api.send("GET", f"/session?{name}={encode(json.dumps({'a': 'd e+é'}))}")
-    assert [session["id"] for session in answer.data["items"]] == [wanted]
+    expected = api.new({"a": "d e+é"})
+    response = api.send("GET", f"/session?{name}={encode(json.dumps({'a': 'd e+é'}))}")
+    assert [session["id"] for session in response.data["items"]] == [expected]
 
 
 @pytest.mark.parametrize(("query", "name"), [
@@ -41,22 +41,22 @@ def test_names_and_values_are_percent_decoded(api: Api, name: str, encode: objec
     ("%E2%80%AE=1", r"'\u202e'"),
     ("filter%255Fby%255Fconfigs=1", "'filter%5Fby%5Fconfigs'"), ("k" * 5000, f"'{'k' * MAX_NAME}'..."),
 ])  # fmt: skip
-def test_a_parameter_that_the_route_does_not_know_is_400_naming_it_and_those_it_knows(api: Api, query: str, name: str) -> None:
+def test_an_unknown_parameter_gets_400_naming_it_and_the_accepted_ones(api: Api, query: str, name: str) -> None:
     api.new({"a": 1})
-    answer = api.send("GET", f"/session?{query}")
-    assert (answer.status, answer.msg) == (400, f"unknown query parameter {name}; {LIST_TAKES}")
+    response = api.send("GET", f"/session?{query}")
+    assert (response.status, response.msg) == (400, f"unknown query parameter {name}; {LIST_ACCEPTS}")
 
 
 @pytest.mark.parametrize("query", ["limit=3&limit=3", "limit=3&%6Cimit=4", "user=&user=a", "limit&limit"])
-def test_a_repeated_parameter_is_400(api: Api, query: str) -> None:
-    answer = api.send("GET", f"/session?{query}")
-    assert (answer.status, answer.msg) == (400, f"query parameter {query[:5].rstrip('=')} is repeated")
+def test_a_repeated_parameter_gets_400(api: Api, query: str) -> None:
+    response = api.send("GET", f"/session?{query}")
+    assert (response.status, response.msg) == (400, f"query parameter {query[:5].rstrip('=')} is repeated")
 
 
 @pytest.mark.parametrize("value", ["%", "a%", "%2", "%zz", "100%25%", "%u0041", "%%41"])
-def test_a_percent_sign_without_two_hex_digits_is_400(api: Api, value: str) -> None:
-    answer = api.send("GET", f"/session?user={value}")
-    assert (answer.status, answer.msg) == (400, "user in the query has a % without two hex digits after it")
+def test_a_percent_sign_without_two_hex_digits_gets_400(api: Api, value: str) -> None:
+    response = api.send("GET", f"/session?user={value}")
+    assert (response.status, response.msg) == (400, "user in the query has a % without two hex digits after it")
 
 
 @pytest.mark.parametrize(
@@ -64,30 +64,30 @@ def test_a_percent_sign_without_two_hex_digits_is_400(api: Api, value: str) -> N
 )
 def test_empty_pairs_and_empty_values_are_tolerated(api: Api, query: str) -> None:
     ids = [api.new(), api.new()]
-    (answer,) = conversation(api, head(api, f"GET {API}/session?{query} HTTP/1.1"))
-    assert [session["id"] for session in answer.data["items"]] == (ids[:1] if "limit" in query else ids)
+    (response,) = conversation(api, head(api, f"GET {API_PREFIX}/session?{query} HTTP/1.1"))
+    assert [session["id"] for session in response.data["items"]] == (ids[:1] if "limit" in query else ids)
 
 
 def test_the_number_of_pairs_is_limited(api: Api) -> None:
     assert api.send("GET", f"/session?{'&' * (MAX_PAIRS - 1)}").status == 200
     for query in ("&" * MAX_PAIRS, "&".join(["limit=1"] * (MAX_PAIRS + 1)), "&" * 60_000):
-        answer = api.send("GET", f"/session?{query}")
-        assert (answer.status, answer.msg) == (400, f"the query has more than {MAX_PAIRS} parameters")
+        response = api.send("GET", f"/session?{query}")
+        assert (response.status, response.msg) == (400, f"the query has more than {MAX_PAIRS} parameters")
 
 
 def send(api: Api, route: Route, query: str) -> tuple[int, str]:
-    """Status and sentence of a good request on a route, with a query."""
-    path = route.path.removeprefix(API).format(session_id=api.new({"a": 1}, user="alice"), identifier="alice")
+    """Status and message of a valid request on a route, with a query."""
+    path = route.path.removeprefix(API_PREFIX).format(session_id=api.new({"a": 1}, user="alice"), identifier="alice")
     body = None if route.operation.body is None else b'{"configs":{"b":2}}'
-    answer = api.send(route.method, f"{path}?{query}", body)
-    return answer.status, answer.msg
+    response = api.send(route.method, f"{path}?{query}", body)
+    return response.status, response.msg
 
 
 @pytest.mark.parametrize("route", BELOW_API, ids=lambda route: route.operation.id)
-def test_every_route_below_the_api_refuses_what_it_does_not_know_and_does_nothing(api: Api, route: Route) -> None:
+def test_every_api_route_refuses_unknown_parameters_and_changes_nothing(api: Api, route: Route) -> None:
     names = ", ".join(sorted(route.endpoint.query))
-    takes = f"this path takes {names or 'none'}"
-    assert send(api, route, "nonsense=1") == (400, f"unknown query parameter 'nonsense'; {takes}")
+    accepts = f"this path accepts {names or 'none'}"
+    assert send(api, route, "nonsense=1") == (400, f"unknown query parameter 'nonsense'; {accepts}")
     assert [session["revision"] for session in api.page()["items"]] == [1]
     assert api.call("GET", "/project/configs").data == {}
     assert send(api, route, "&")[0] in (200, 201)
@@ -95,11 +95,11 @@ def test_every_route_below_the_api_refuses_what_it_does_not_know_and_does_nothin
 
 @pytest.mark.parametrize("route", OUTSIDE, ids=lambda route: route.operation.id)
 @pytest.mark.parametrize("query", ["x=1", "x=1&x=2", "%zz=%ff", "&" * 1000])
-def test_paths_outside_of_the_api_take_any_query(api: Api, route: Route, query: str) -> None:
+def test_paths_outside_the_api_ignore_the_query(api: Api, route: Route, query: str) -> None:
     assert request(route.method, f"{api.server.origin}{route.path}?{query}")[0] == 200
 
 
-def test_without_a_key_or_a_route_the_query_does_not_matter(api: Api) -> None:
+def test_key_route_and_method_are_checked_before_the_query(api: Api) -> None:
     assert api.send("GET", "/session?x=1", headers={"Authorization": ""}).status == 401
     assert api.send("GET", "/nope?x=1").status == 404
     assert api.send("PATCH", "/session?x=1").status == 405

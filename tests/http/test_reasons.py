@@ -1,4 +1,4 @@
-"""`reason`, the word by which programs tell errors apart: on every error (`tests.support.http`), and in the description."""
+"""`reason`, the word by which programs distinguish errors: on every error (`tests.support.http`), and in the description."""
 
 import inspect
 from typing import Any
@@ -29,7 +29,7 @@ LARGE = b'{"configs":{"a":"%b"}}' % (b"x" * 300_000)
 KEYS = b'{"configs":{%b}}' % b",".join(b'"k%d":1' % number for number in range(1025))
 TERMS = b'{"configs":{%b}}' % b",".join(b'"k%d":[%b]' % (key, b",".join(b"%d" % n for n in range(64))) for key in range(65))
 
-#: What the contract names; classes for those that are missing in `errors` come with what raises them.
+#: The reasons that the contract names.
 CONTRACT = {
     "bad_request", "unauthorized", "session_not_found", "user_not_found", "route_not_found", "method_not_allowed",
     "request_timeout", "stored_configs_corrupt", "precondition_failed", "configs_too_large", "body_too_large", "uri_too_long",
@@ -62,27 +62,27 @@ CONTRACT = {
     ("POST", "/session", b"{}", {"Expect": "more"}, 417, "expectation_failed"),
     ("GET", f"/session/{ID}/messages", None, {}, 501, "not_implemented"),
 ])  # fmt: skip
-def test_an_error_gives_its_reason(
+def test_an_error_has_its_reason(
     api: Api, method: str, path: str, body: bytes | None, headers: dict[str, str], status: int, reason: str
 ) -> None:
-    answer = api.send(method, path, body, headers)
-    assert (answer.status, answer.reason) == (status, reason)
-    assert list(answer.body)[:3] == ["code", "msg", "reason"]
+    response = api.send(method, path, body, headers)
+    assert (response.status, response.reason) == (status, reason)
+    assert list(response.body)[:3] == ["code", "msg", "reason"]
 
 
 def all_errors() -> list[type[ServiceError]]:
     classes = (each for _, each in inspect.getmembers(errors, inspect.isclass) if issubclass(each, ServiceError))
-    return [each for each in classes if each not in (NotFound, TooLarge)]  # which only have subclasses
+    return [each for each in classes if each not in (NotFound, TooLarge)]  # never raised themselves
 
 
-def test_every_error_that_a_client_can_get_has_a_reason_of_its_own() -> None:
+def test_every_error_that_a_client_can_get_has_a_distinct_reason() -> None:
     words = [each.reason for each in all_errors() if "reason" in vars(each)]
     assert len(words) == len(set(words))
     assert sorted(word for of_status in reasons().values() for word in of_status) == sorted(words)
     assert set(words) <= CONTRACT
     inheriting = {each for each in all_errors() if "reason" not in vars(each)}
     assert inheriting == {
-        ProjectNotFound, StartupError, OutputError,  # of commands only
+        ProjectNotFound, StartupError, OutputError,  # only in commands
         StoreDamaged, StateIncomplete, LayoutChanged, ProjectFull,  # an unavailable and a full store
         ClientGone,  # nobody reads it
     }  # fmt: skip
@@ -93,7 +93,7 @@ def test_the_description_lists_every_reason_and_those_of_each_status(api: Api) -
     error: Any = document["components"]["schemas"]["Error"]
     assert set(error["properties"]["reason"]["enum"]) == {word for words in reasons().values() for word in words}
     assert "reason" in error["required"]
-    for status, answer in document["components"]["responses"].items():
-        properties = answer["content"]["application/json"]["schema"]["properties"]
+    for status, response in document["components"]["responses"].items():
+        properties = response["content"]["application/json"]["schema"]["properties"]
         assert properties["code"]["const"] == int(status)
         assert tuple(properties["reason"]["enum"]) == reasons()[int(status)]

@@ -1,4 +1,4 @@
-"""What is logged: neither keys nor configs, with the access log on and with everything gone wrong that can go wrong."""
+"""Neither API keys nor configs are logged, with the access log on and every kind of failure."""
 
 import json
 import re
@@ -15,12 +15,12 @@ from tests.support.http import Api, api_on
 from tests.support.raw_http import conversation, exchange, head
 from tests.support.server import Serving, request
 
-#: Stands in values, keys, filters and broken bodies.
+#: Part of values, keys, filters and invalid bodies.
 VALUE = "value-that-nobody-may-read"
 
 
-#: `session-configs` with two defects: what counts a user's sessions fails, and says of which user; and so does a filter that
-#: asks for the key "defect".
+#: `session-configs` with two bugs: counting a user's sessions fails with the user in the message, and a filter with the key
+#: "defect" cannot be parsed.
 PROGRAM = """
 import sys
 from service import cli
@@ -60,7 +60,7 @@ def test_no_key_and_no_config_is_ever_logged(logging: tuple[Serving, Api]) -> No
     path = f"/session/{session_id}/configs"
     filtered = json.dumps({VALUE: VALUE})
 
-    def everything() -> set[int]:
+    def send_everything() -> set[int]:
         text = VALUE.encode()
         sent: list[tuple[str, str, bytes | None, dict[str, str]]] = [
             ("GET", path, None, {}), ("GET", path, None, {"If-None-Match": VALUE}),
@@ -74,7 +74,7 @@ def test_no_key_and_no_config_is_ever_logged(logging: tuple[Serving, Api]) -> No
             ("PATCH", "/project/configs", b'{"%b":"%b"}' % (text, text), {}), ("GET", "/nope", text, {}),
             ("GET", "/ping", None, {"Authorization": f"Bearer {api.key}x"}), ("GET", "/ping", None, {"Authorization": api.key}),
         ]  # fmt: skip
-        statuses = {api.send(*one).status for one in sent}
+        statuses = {api.send(*request).status for request in sent}
         statuses.add(api.send("GET", "/session", query={"filter_by_configs": filtered}).status)
         statuses.add(api.send("GET", "/session", query={"filter_by_configs": filtered[:-1]}).status)
         for raw in (
@@ -85,31 +85,31 @@ def test_no_key_and_no_config_is_ever_logged(logging: tuple[Serving, Api]) -> No
             head(api, "POST /api/v1/session HTTP/1.1", "Transfer-Encoding: chunked") + b"zz\r\n" + filtered.encode(),
             head(api, "POST /api/v1/session HTTP/1.1", "Content-Length: 0", "Transfer-Encoding: chunked") + filtered.encode(),
         ):
-            statuses |= {answer.status for answer in conversation(api, raw)}
+            statuses |= {response.status for response in conversation(api, raw)}
         return statuses
 
-    assert everything() >= {200, 400, 401, 404, 413, 415}
+    assert send_everything() >= {200, 400, 401, 404, 413, 415}
     kill(redis_pid, signal.SIGSTOP)
     try:
-        assert 503 in everything()
+        assert 503 in send_everything()
     finally:
         kill(redis_pid, signal.SIGCONT)
-    # A key of another kind in the place of the session, and what nobody expects: a defect, with all that is known of it.
+    # A key of the wrong type in place of the session; and a bug, whose traceback has everything about the request.
     with Redis.from_url(api.server.redis_url) as redis:
         redis.set(f"scc:{{default.0}}:session:{session_id}", VALUE)
     for method, body in (("GET", None), ("PATCH", {"configs": {VALUE: VALUE}})):
         assert request(method, f"{serving.base_url}{path}", api.key, body)[0] == 503
-        status, answer = request("GET", f"{serving.base_url}/user/alice/resources", api.key)
-        assert (status, answer["reason"]) == (500, "internal")
+        status, response = request("GET", f"{serving.base_url}/user/alice/resources", api.key)
+        assert (status, response["reason"]) == (500, "internal")
     assert serving.stop() == 0
-    told = serving.output + serving.errors
+    logged = serving.output + serving.errors
     assert serving.errors.count("Traceback") == 2
-    # A line a request, and one only.
+    # Exactly one line per request.
     assert serving.errors.count(f"GET /api/v1{path} 200 ") == 1
-    assert [word for word in (api.key, "root-of-the-tests", VALUE) if word in told] == []
+    assert [word for word in (api.key, "root-of-the-tests", VALUE) if word in logged] == []
 
 
-def test_the_traceback_of_a_defect_stands_behind_the_path_without_its_query(logging: tuple[Serving, Api]) -> None:
+def test_the_log_line_of_a_bug_has_the_path_without_the_query(logging: tuple[Serving, Api]) -> None:
     serving, api = logging
     wanted = quote(json.dumps({"defect": VALUE}))
     assert request("GET", f"{serving.base_url}/session?filter_by_configs={wanted}", api.key)[0] == 500
@@ -119,7 +119,7 @@ def test_the_traceback_of_a_defect_stands_behind_the_path_without_its_query(logg
     assert VALUE not in serving.errors
 
 
-def test_a_key_in_a_path_is_masked_in_the_access_log_and_beside_a_traceback(logging: tuple[Serving, Api]) -> None:
+def test_a_key_in_a_path_is_masked_in_the_access_log_and_in_tracebacks(logging: tuple[Serving, Api]) -> None:
     serving, api = logging
     encoded = "".join(f"%{byte:02x}" for byte in api.key.encode())
     for key in (api.key, encoded, encoded.replace("%", "%25"), api.key.replace("-", "%2D")):
@@ -134,7 +134,7 @@ def test_a_key_in_a_path_is_masked_in_the_access_log_and_beside_a_traceback(logg
     assert [word for word in ("root-of-the-tests", "root%2Dof", encoded[-30:]) if word in serving.errors] == []
 
 
-def test_what_is_refused_before_it_is_a_request_is_logged_with_its_sender_and_without_its_bytes(
+def test_refused_input_is_logged_with_its_peer_and_without_its_bytes(
     logging: tuple[Serving, Api],
 ) -> None:
     serving, api = logging

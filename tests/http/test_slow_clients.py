@@ -1,4 +1,4 @@
-"""Clients that stop half way, end their side early, take nothing, or only hold connections: nobody else waits for them."""
+"""Clients that stop midway, close their sending side early, read nothing, or stay idle: no other client waits for them."""
 
 import contextlib
 import resource
@@ -15,13 +15,13 @@ from tests.support.server import PATIENCE, Serving, until
 
 POST = "POST /api/v1/session HTTP/1.1"
 PING = "GET /api/v1/ping HTTP/1.1"
-#: Seconds of patience of the hasty server; connections and requests in hand of the small one.
+#: The client timeout of the hasty server, in seconds; the limits on connections and requests in flight of the small one.
 TIMEOUT, CONNECTIONS, IN_FLIGHT = 0.5, 20, 4
 
 
 @pytest.fixture(scope="module")
 def hasty(serve: Callable[..., Serving]) -> Iterator[Api]:
-    """A server that does not wait for its clients for long."""
+    """A server with a short client timeout."""
     api = api_on(serve("--workers", "1", "--client-timeout", str(TIMEOUT)))
     yield api
     api.close()
@@ -29,19 +29,19 @@ def hasty(serve: Callable[..., Serving]) -> Iterator[Api]:
 
 @pytest.fixture(scope="module")
 def small(serve: Callable[..., Serving]) -> Iterator[Api]:
-    """A server that has room for few."""
+    """A server with few connections and requests in flight."""
     api = api_on(serve("--workers", "1", "--max-connections", str(CONNECTIONS), "--max-in-flight", str(IN_FLIGHT)))
     yield api
     api.close()
 
 
 def served(api: Api) -> bool:
-    """Whether a request on a new connection is answered."""
-    return [answer.status for answer in conversation(api, head(api, PING))] == [200]
+    """Whether a request on a new connection is served."""
+    return [response.status for response in conversation(api, head(api, PING))] == [200]
 
 
 def rest_of(connection: socket.socket) -> bytes:
-    """All that comes until the server closes the connection."""
+    """All bytes until the server closes the connection."""
     received = bytearray()
     with contextlib.suppress(ConnectionError):
         while part := connection.recv(65536):
@@ -61,19 +61,19 @@ def waiting(api: Api, *headers: str) -> socket.socket:
     "POST", "\r\n", "POST /api/v1/session HTTP/1.1\r\nHost: x\r\nX-A", "{head}", '{head}{{"configs":', "{chunked}5",
     "{chunked}2\r\n{{}}\r\n",
 ])  # fmt: skip
-def test_a_request_that_stops_half_way_is_408_and_ends_the_connection(hasty: Api, part: str) -> None:
-    length, chunked = (head(hasty, POST, way).decode() for way in ("Content-Length: 200", "Transfer-Encoding: chunked"))
+def test_an_incomplete_request_gets_408_and_closes_the_connection(hasty: Api, part: str) -> None:
+    length, chunked = (head(hasty, POST, framing).decode() for framing in ("Content-Length: 200", "Transfer-Encoding: chunked"))
     with connect(hasty) as connection:
         connection.sendall(part.format(head=length, chunked=chunked).encode())
-        (answer,) = answers_in(rest_of(connection))
-    assert (answer.status, answer.headers["Connection"]) == (408, "close")
-    assert answer.reason == "request_timeout"
+        (response,) = answers_in(rest_of(connection))
+    assert (response.status, response.headers["Connection"]) == (408, "close")
+    assert response.reason == "request_timeout"
     assert served(hasty)
     assert hasty.ids() == []
 
 
 @pytest.mark.parametrize("start", ["GET /", "{head}"])
-def test_a_request_that_trickles_in_is_408_as_well(hasty: Api, start: str) -> None:
+def test_a_request_that_trickles_in_gets_408_too(hasty: Api, start: str) -> None:
     with connect(hasty) as connection:
         connection.sendall(start.format(head=head(hasty, POST, "Content-Length: 100000").decode()).encode())
         connection.settimeout(TIMEOUT / 10)
@@ -82,18 +82,18 @@ def test_a_request_that_trickles_in_is_408_as_well(hasty: Api, start: str) -> No
             with contextlib.suppress(TimeoutError):
                 connection.sendall(b"a")
                 received = connection.recv(65536)
-    assert [answer.status for answer in answers_in(received)] == [408]
+    assert [response.status for response in answers_in(received)] == [408]
 
 
-def test_a_part_of_a_second_request_is_408_behind_the_first_answer(hasty: Api) -> None:
+def test_an_incomplete_second_request_gets_408_after_the_first_response(hasty: Api) -> None:
     with connect(hasty) as connection:
         connection.sendall(head(hasty, PING))
         assert answer_on(connection).status == 200
         connection.sendall(b"GET /api")
-        assert [answer.status for answer in answers_in(rest_of(connection))] == [408]
+        assert [response.status for response in answers_in(rest_of(connection))] == [408]
 
 
-def test_a_connection_that_has_been_answered_may_be_silent_for_longer(hasty: Api) -> None:
+def test_a_connection_may_be_idle_for_longer_than_the_client_timeout(hasty: Api) -> None:
     with connect(hasty) as connection, connect(hasty) as fresh:
         for _ in range(3):
             connection.sendall(head(hasty, PING))
@@ -103,7 +103,7 @@ def test_a_connection_that_has_been_answered_may_be_silent_for_longer(hasty: Api
         assert answer_on(fresh).status == 200
 
 
-def test_a_body_that_comes_in_time_is_taken_in_parts(api: Api) -> None:
+def test_a_body_may_arrive_in_parts(api: Api) -> None:
     with waiting(api, "Content-Length: 22") as connection:
         for part in (b'{"configs":', b'{"kind":', b"1}", b"}"):
             connection.sendall(part)
@@ -111,14 +111,14 @@ def test_a_body_that_comes_in_time_is_taken_in_parts(api: Api) -> None:
     assert len(api.ids()) == 1
 
 
-def test_those_who_wait_for_their_bodies_take_no_place_of_others(small: Api) -> None:
+def test_requests_that_wait_for_their_bodies_do_not_count_against_the_limit(small: Api) -> None:
     with contextlib.ExitStack() as stack:
         for _ in range(3 * IN_FLIGHT):
             stack.enter_context(waiting(small))
         assert served(small)
 
 
-def test_a_client_that_does_not_take_its_answer_is_cut_off(hasty: Api) -> None:
+def test_a_client_that_does_not_read_its_response_is_disconnected(hasty: Api) -> None:
     session_ids = [hasty.new({"k": "x" * 250_000}) for _ in range(40)]
     with socket.socket() as connection:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
@@ -133,17 +133,17 @@ def test_a_client_that_does_not_take_its_answer_is_cut_off(hasty: Api) -> None:
         hasty.call("DELETE", f"/session/{session_id}")
 
 
-def test_beyond_the_most_connections_the_one_that_was_silent_longest_goes(small: Api) -> None:
+def test_over_the_connection_limit_the_longest_idle_connection_is_closed(small: Api) -> None:
     small.close()
     with contextlib.ExitStack() as stack:
-        silent = [stack.enter_context(connect(small)) for _ in range(CONNECTIONS)]
-        # The first has been heard of last.
-        for connection in [*silent[1:], silent[0]]:
+        idle = [stack.enter_context(connect(small)) for _ in range(CONNECTIONS)]
+        # The first one sends the last request.
+        for connection in [*idle[1:], idle[0]]:
             connection.sendall(head(small, PING))
             assert answer_on(connection).status == 200
         assert served(small)
-        assert silent[1].recv(1) == b""
-        for connection in (*silent[2:], silent[0]):
+        assert idle[1].recv(1) == b""
+        for connection in (*idle[2:], idle[0]):
             connection.sendall(head(small, PING))
             assert answer_on(connection).status == 200
 
@@ -169,7 +169,7 @@ def test_of_several_connections_that_go_the_one_that_was_silent_longest_goes_fir
 
 @contextlib.contextmanager
 def all_busy(small: Api) -> Iterator[None]:
-    """A server whose connections all wait for the rest of a body; each is answered at the end."""
+    """All connections of the server wait for the rest of a body; each gets its response at the end."""
     small.close()
     with contextlib.ExitStack() as stack:
         busy = [stack.enter_context(waiting(small, "Content-Length: 2")) for _ in range(CONNECTIONS)]
@@ -182,37 +182,37 @@ def all_busy(small: Api) -> Iterator[None]:
         small.call("DELETE", f"/session/{session_id}")
 
 
-def test_where_all_connections_are_busy_health_is_answered_and_any_other_request_is_503(small: Api) -> None:
+def test_with_all_connections_busy_health_is_served_and_any_other_request_gets_503(small: Api) -> None:
     requests = {"GET /health": 200, "GET /ready": 503, "GET /api/v1/ping": 503, "POST /api/v1/session": 503, "bad": 400}
     with all_busy(small):
         for start, status in requests.items():
-            (answer,) = conversation(small, head(small, f"{start} HTTP/1.1"))
-            assert (start, answer.status, answer.headers["Connection"]) == (start, status, "close")
+            (response,) = conversation(small, head(small, f"{start} HTTP/1.1"))
+            assert (start, response.status, response.headers["Connection"]) == (start, status, "close")
             if status == 503:
-                assert answer.headers["Retry-After"] == "1"
-        # Only the first request of such a connection is answered.
-        assert [answer.status for answer in conversation(small, head(small, "GET /health HTTP/1.1") * 2)] == [200]
+                assert response.headers["Retry-After"] == "1"
+        # Only the first request of such a connection is served.
+        assert [response.status for response in conversation(small, head(small, "GET /health HTTP/1.1") * 2)] == [200]
 
 
 @pytest.mark.parametrize("sent", [b"", b"GET /hea"])
-def test_where_all_connections_are_busy_those_that_send_no_request_get_503(small: Api, sent: bytes) -> None:
+def test_with_all_connections_busy_a_client_that_sends_no_request_gets_503(small: Api, sent: bytes) -> None:
     with all_busy(small), contextlib.ExitStack() as stack:
         extra = [stack.enter_context(connect(small)) for _ in range(2 * EXTRA_CONNECTIONS)]
         for connection in extra:
             with contextlib.suppress(ConnectionError):
                 connection.sendall(sent)
         for connection in extra[:EXTRA_CONNECTIONS] if sent else extra:
-            assert [answer.status for answer in answers_in(rest_of(connection))] == [503]
-        assert [answer.status for answer in conversation(small, head(small, "GET /health HTTP/1.1"))] == [200]
+            assert [response.status for response in answers_in(rest_of(connection))] == [503]
+        assert [response.status for response in conversation(small, head(small, "GET /health HTTP/1.1"))] == [200]
 
 
-def test_where_no_connection_is_silent_a_new_one_is_503(small: Api) -> None:
+def test_with_no_idle_connection_a_new_one_gets_503(small: Api) -> None:
     small.close()
     with contextlib.ExitStack() as stack:
         busy = [stack.enter_context(waiting(small, "Content-Length: 2")) for _ in range(CONNECTIONS)]
         with connect(small) as connection:
-            (answer,) = answers_in(rest_of(connection))
-        assert (answer.status, answer.headers["Retry-After"], answer.headers["Connection"]) == (503, "1", "close")
+            (response,) = answers_in(rest_of(connection))
+        assert (response.status, response.headers["Retry-After"], response.headers["Connection"]) == (503, "1", "close")
         for connection in busy:
             connection.sendall(b"{}")
             assert answer_on(connection).status == 201
@@ -221,32 +221,34 @@ def test_where_no_connection_is_silent_a_new_one_is_503(small: Api) -> None:
         small.call("DELETE", f"/session/{session_id}")
 
 
-def test_a_client_that_ends_its_side_is_still_answered(api: Api) -> None:
+def test_a_client_that_closes_its_sending_side_gets_its_responses(api: Api) -> None:
     create = head(api, POST, "Content-Length: 2") + b"{}"
-    assert [answer.status for answer in conversation(api, create)] == [201]
-    assert [answer.status for answer in conversation(api, create * 40)] == [201] * 40
+    assert [response.status for response in conversation(api, create)] == [201]
+    assert [response.status for response in conversation(api, create * 40)] == [201] * 40
     large = b'{"configs":{"k":"%b"}}' % (b"x" * 200_000)
-    assert [answer.status for answer in conversation(api, head(api, POST, f"Content-Length: {len(large)}") + large)] == [201]
+    assert [response.status for response in conversation(api, head(api, POST, f"Content-Length: {len(large)}") + large)] == [
+        201
+    ]
     assert len(api.ids()) == 42
 
 
 @pytest.mark.parametrize("body", ["Content-Length: 9\r\n\r\n{}", "Transfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n"])
-def test_a_client_that_ends_its_side_in_its_body_is_400_and_writes_nothing(api: Api, body: str) -> None:
+def test_a_client_that_closes_its_sending_side_within_a_body_gets_400_and_writes_nothing(api: Api, body: str) -> None:
     sent = head(api, POST).removesuffix(b"\r\n") + body.encode()
-    (answer,) = conversation(api, sent)
-    assert (answer.status, answer.msg) == (400, "the body is incomplete, or its encoding does not match the headers")
+    (response,) = conversation(api, sent)
+    assert (response.status, response.msg) == (400, "the body is incomplete, or its encoding does not match the headers")
     with waiting(api) as connection:
         connection.shutdown(socket.SHUT_WR)
-        assert [answer.status for answer in answers_in(rest_of(connection))] == [400]
+        assert [response.status for response in answers_in(rest_of(connection))] == [400]
     assert api.ids() == []
 
 
 @pytest.mark.parametrize("sent", [b"", b"G", b"GET /health HTTP/1.1\r\n", b"\r\n\r\n"])
-def test_a_client_that_ends_its_side_before_it_has_asked_gets_no_answer(api: Api, sent: bytes) -> None:
+def test_a_client_that_closes_its_sending_side_before_a_request_gets_no_response(api: Api, sent: bytes) -> None:
     assert conversation(api, sent) == []
 
 
-def test_a_thousand_idle_connections_disturb_nobody(api: Api) -> None:
+def test_a_thousand_idle_connections_do_not_affect_others(api: Api) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, max(soft, 4096)), hard))
     parts = [b"", b"GET /api", head(api, PING), head(api, POST, "Content-Length: 100") + b'{"configs":']
@@ -259,7 +261,7 @@ def test_a_thousand_idle_connections_disturb_nobody(api: Api) -> None:
         for _ in range(10):
             assert served(api)
             api.patch(session_id, {"a": 2})
-        # Those that were answered are as good as new.
+        # Connections with earlier responses still work.
         for connection in idle[2 :: len(parts)]:
             connection.sendall(head(api, PING))
             assert answer_on(connection).status == 200

@@ -29,18 +29,18 @@ def sessions_count(api: Api, identifier: str) -> int:
     return int(counts["sessions_count"])
 
 
-def test_every_identifier_works_percent_encoded_and_hits_only_itself(api: Api) -> None:
+def test_every_identifier_works_percent_encoded_and_means_only_itself(api: Api) -> None:
     ids = {name: [api.new({"n": 1}, user=name), api.new(user=name)] for name in NAMES}
     assert names(api) == NAMES
     for name in NAMES:
         assert sessions_count(api, name) == 2
         assert api.ids(user=name) == api.ids(user=name, filter_by_configs="{}") == ids[name]
         assert api.matching({"n": 1}, user=name) == ids[name][:1]
-    left = list(NAMES)
-    while left:
-        name = left.pop()
+    remaining = list(NAMES)
+    while remaining:
+        name = remaining.pop()
         assert api.call("DELETE", user_path(name)).raw == b'{"code":0,"msg":""}'
-        assert names(api) == left
+        assert names(api) == remaining
         api.call("GET", user_path(name) + "/resources", status=404)
         for session_id in ids[name]:
             api.get(session_id, 404)
@@ -61,26 +61,26 @@ def test_all_spellings_of_a_path_mean_the_same_user(api: Api, path: str, name: s
 
 
 @pytest.mark.parametrize("path", ["%FF", "%C3", "%ED%A0%80", "a%80b", "%F0%9F%98"])
-def test_a_path_that_is_not_utf_8_is_400_and_deletes_nobody(api: Api, path: str) -> None:
+def test_a_path_that_is_not_utf_8_gets_400_and_deletes_nobody(api: Api, path: str) -> None:
     api.new(user=path)
     for method, rest in (("DELETE", ""), ("GET", "/resources")):
-        assert api.call(method, f"/user/{path}{rest}", status=400).msg == "the user in the path is not UTF-8"
+        assert api.call(method, f"/user/{path}{rest}", status=400).msg == "the user in the path is not valid UTF-8"
     assert names(api) == [path]
 
 
 @pytest.mark.parametrize("name", ["x" * 257, "é" * 128 + "x", "😀" * 64 + "x", "x" * 100_000])
-def test_an_identifier_of_more_than_256_bytes_is_400(api: Api, name: str) -> None:
+def test_an_identifier_of_more_than_256_bytes_gets_400(api: Api, name: str) -> None:
     assert api.call("POST", "/session", {"user": name}, 400).msg == "user is longer than 256 bytes"
     assert (api.ids(), names(api)) == ([], [])
 
 
 @pytest.mark.parametrize("name", ["\0", "a\0", "\n", "a\nb", "\t", "\r", "\x1b[31m", "\x7f", "\x80", "\x9f", "a\x85"])
-def test_control_characters_in_an_identifier_are_400(api: Api, name: str) -> None:
+def test_control_characters_in_an_identifier_get_400(api: Api, name: str) -> None:
     assert api.call("POST", "/session", {"user": name}, 400).msg == "user has control characters"
     assert (api.ids(), names(api)) == ([], [])
 
 
-def test_users_have_every_field_and_come_in_the_order_of_creation(api: Api) -> None:
+def test_users_have_every_field_and_are_listed_in_order_of_creation(api: Api) -> None:
     for name in ("b", "a", "c", "a", "b"):
         api.new(user=name)
     page = api.call("GET", "/user/ls").data
@@ -95,12 +95,12 @@ def test_users_have_every_field_and_come_in_the_order_of_creation(api: Api) -> N
     assert times == sorted(set(times))
 
 
-def test_a_session_names_its_user_by_the_users_id(api: Api) -> None:
+def test_the_user_id_of_a_session_is_that_of_its_user(api: Api) -> None:
     session = api.create(user="alice")
     assert [user["id"] for user in api.call("GET", "/user/ls").data["items"]] == [session["user_id"]]
 
 
-def test_no_page_of_users_has_more_than_200_and_the_pages_are_all_of_them(api: Api) -> None:
+def test_a_page_has_at_most_200_users_and_the_pages_together_list_all(api: Api) -> None:
     everyone = [f"u{number}" for number in range(205)]
     for name in everyone:
         api.new(user=name)
@@ -110,8 +110,8 @@ def test_no_page_of_users_has_more_than_200_and_the_pages_are_all_of_them(api: A
         assert ([user["identifier"] for user in page["items"]], page["has_more"]) == (everyone[:200], True)
         assert names(api, cursor=page["next_cursor"], **query) == everyone[200:]
     for limit in (50, 0):
-        for time_desc, wanted in (("false", everyone), ("true", everyone[::-1])):
-            assert pages(api, limit=limit, time_desc=time_desc) == wanted
+        for time_desc, expected in (("false", everyone), ("true", everyone[::-1])):
+            assert pages(api, limit=limit, time_desc=time_desc) == expected
 
 
 def pages(api: Api, **query: object) -> list[str]:
@@ -125,7 +125,7 @@ def pages(api: Api, **query: object) -> list[str]:
         query["cursor"] = page["next_cursor"]
 
 
-def test_paging_through_users_goes_on_after_one_that_is_deleted(api: Api) -> None:
+def test_paging_through_users_continues_after_a_deletion(api: Api) -> None:
     for name in "abcdef":
         api.new(user=name)
     cursor = api.call("GET", "/user/ls", query={"limit": 2}).data["next_cursor"]
@@ -135,16 +135,16 @@ def test_paging_through_users_goes_on_after_one_that_is_deleted(api: Api) -> Non
     assert names(api, cursor=cursor) == ["c", "e", "f", "g"]
 
 
-@pytest.mark.parametrize(("query", "sentence"), [
+@pytest.mark.parametrize(("query", "message"), [
     *(({"limit": limit}, "limit must be a whole number from 0 to 200") for limit in (-1, 201, "abc", "1.5", "+1")),
     *(({"time_desc": text}, "time_desc must be true or false") for text in ("yes", "2")),
     *(({"cursor": text}, "cursor is not one that this list gave") for text in ("x", "!", "dQ", "dXg", "dTEu", "czE", LONG)),
 ])  # fmt: skip
-def test_bad_parameters_of_the_user_list_are_400(api: Api, query: dict[str, object], sentence: str) -> None:
-    assert api.call("GET", "/user/ls", status=400, query=query).msg == sentence
+def test_invalid_parameters_of_the_user_list_get_400(api: Api, query: dict[str, object], message: str) -> None:
+    assert api.call("GET", "/user/ls", status=400, query=query).msg == message
 
 
-def test_deleting_a_user_takes_all_their_sessions_and_nobody_elses(api: Api) -> None:
+def test_deleting_a_user_deletes_all_their_sessions_and_no_others(api: Api) -> None:
     for number in range(230):
         api.new({"n": number}, user="alice")
     kept = [api.new({"n": 1}, user="bob"), api.new({"n": 1})]
@@ -154,18 +154,18 @@ def test_deleting_a_user_takes_all_their_sessions_and_nobody_elses(api: Api) -> 
     assert names(api) == ["bob"]
 
 
-def test_an_unknown_user_is_200_to_delete_and_404_to_look_at(api: Api) -> None:
+def test_deleting_an_unknown_user_gets_200_and_reading_its_resources_404(api: Api) -> None:
     for name in ("nobody", "Alice", "x" * 300, "a\nb"):
         assert api.call("DELETE", user_path(name)).raw == b'{"code":0,"msg":""}'
         assert api.call("GET", user_path(name) + "/resources", status=404).reason == "user_not_found"
 
 
-def test_a_user_stays_known_when_their_last_session_goes(api: Api) -> None:
+def test_a_user_stays_registered_when_their_last_session_is_deleted(api: Api) -> None:
     api.delete(api.new(user="alice"))
     assert sessions_count(api, "alice") == 0
 
 
-def test_creates_that_race_for_one_id_leave_no_user_without_a_session(api: Api) -> None:
+def test_concurrent_creates_of_one_id_leave_no_user_without_a_session(api: Api) -> None:
     rivals = [Api(api.server, api.key, api.project) for _ in range(4)]
     ids = [str(uuid4()) for _ in range(40)]
 
@@ -184,7 +184,7 @@ def test_creates_that_race_for_one_id_leave_no_user_without_a_session(api: Api) 
     assert [sessions_count(api, name) for name in everyone] == [1] * len(ids)
 
 
-def test_a_copy_counts_for_its_user_and_brings_back_a_deleted_one(api: Api) -> None:
+def test_a_copy_counts_for_its_user_who_can_be_created_again_after_deletion(api: Api) -> None:
     session_id = api.new(user="alice")
     api.call("POST", f"/session/{session_id}/copy")
     assert sessions_count(api, "alice") == 2

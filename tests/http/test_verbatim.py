@@ -1,4 +1,4 @@
-"""Configs come back as they were sent: the same digits, the same order, whatever the keys."""
+"""Configs are returned as they were sent: the same digits, the same order, whatever the keys."""
 
 import pytest
 
@@ -20,9 +20,9 @@ DOCUMENTS = [
 
 
 @pytest.mark.parametrize("configs", DOCUMENTS)
-def test_every_way_of_writing_and_reading_keeps_the_bytes(api: Api, configs: bytes) -> None:
+def test_every_write_and_read_keeps_the_bytes_of_configs(api: Api, configs: bytes) -> None:
     def line_form(raw: bytes) -> bytes:
-        """The stored form without its line breaks, which lie between members only."""
+        """The stored form without its line breaks, which are only between members."""
         assert raw.startswith(b"{\n")
         assert raw.endswith(b"\n}")
         return raw.replace(b"\n", b"")
@@ -32,26 +32,26 @@ def test_every_way_of_writing_and_reading_keeps_the_bytes(api: Api, configs: byt
     copy = api.call("POST", f"/session/{session_id}/copy").data["new_session_id"]
     put, patched = api.new({"before": 1}), api.new()
     api.call("PUT", f"/session/{put}/configs", b'{"configs":%b}' % configs)
-    answers = [created, api.get(session_id), api.get(copy), api.get(put)]
+    responses = [created, api.get(session_id), api.get(copy), api.get(put)]
     if b":null" not in configs:
-        answers.append(api.call("PATCH", f"/session/{patched}/configs", b'{"configs":%b}' % configs))
-        answers.append(api.get(patched))
-    assert {line_form(answer.raw_configs) for answer in answers} == {configs}
+        responses.append(api.call("PATCH", f"/session/{patched}/configs", b'{"configs":%b}' % configs))
+        responses.append(api.get(patched))
+    assert {line_form(response.raw_configs) for response in responses} == {configs}
     assert api.call("GET", "/session", query={"user": "u"}).raw.replace(b"\n", b"").count(configs) == 2
 
 
-def test_white_space_that_could_break_a_line_goes_and_nothing_else(api: Api) -> None:
+def test_only_white_space_that_could_break_a_line_is_removed(api: Api) -> None:
     sent = b'{\r\n\t"a" :\n[1,\r\n 2.0 ],\t"b":{"x"\t:\n"\\n y"}\n}'
     session = api.call("POST", "/session", b'{"configs":%b}' % sent, 201)
     assert session.raw_configs == b'{\n"a":[1, 2.0 ],\n"b":{"x":"\\n y"}\n}'
 
 
-def test_a_patch_leaves_what_it_does_not_name_byte_for_byte(api: Api) -> None:
+def test_a_patch_leaves_other_members_unchanged_byte_for_byte(api: Api) -> None:
     session_id = api.call("POST", "/session", b'{"configs":%b}' % NUMBERS, 201).data["id"]
-    answer = api.call("PATCH", f"/session/{session_id}/configs", b'{"configs":{"e":1.00,"zero":null,"new":-1E-7}}')
+    response = api.call("PATCH", f"/session/{session_id}/configs", b'{"configs":{"e":1.00,"zero":null,"new":-1E-7}}')
     expected = NUMBERS.replace(b'"e":1e2', b'"e":1.00').replace(b'"zero":0.0,', b"").replace(b"}]]}", b'}]],"new":-1E-7}')
-    assert answer.raw_configs.replace(b"\n", b"") == expected
-    assert api.get(session_id).raw_configs == answer.raw_configs
+    assert response.raw_configs.replace(b"\n", b"") == expected
+    assert api.get(session_id).raw_configs == response.raw_configs
 
 
 @pytest.mark.parametrize("number", [b"0." + b"1" * 5000, b"9" * 308, b"-" + b"9" * 10_000 + b".5e-9999", b"1" * 400 + b"E-200"])
@@ -60,5 +60,5 @@ def test_numbers_of_hundreds_of_digits_are_kept(api: Api, number: bytes) -> None
 
 
 @pytest.mark.parametrize("number", [b"9" * 309, b"1" * 5000, b"1" * 400 + b".0"])
-def test_numbers_beyond_a_double_are_400(api: Api, number: bytes) -> None:
+def test_numbers_beyond_a_double_get_400(api: Api, number: bytes) -> None:
     api.call("POST", "/session", b'{"configs":{"n":%b}}' % number, 400)

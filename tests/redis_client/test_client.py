@@ -1,4 +1,4 @@
-"""The way to Redis when it is away, slow, or refuses: which error it is, and that nothing is lost or done twice."""
+"""The client when Redis is down, slow, or refuses: which error callers get, and that no write is lost or executed twice."""
 
 import asyncio
 import contextlib
@@ -12,34 +12,31 @@ from redis.exceptions import ResponseError
 from service.errors import StartupError, StoreFull, StoreUnavailable, WriteUncertain
 from service.process.embedded_redis import EmbeddedRedis
 from service.redis_client.client import RedisClient
-from service.store.sessions import Sessions
-from service.store.users import Users
-from tests.support.filling import add, document_of, keyspace, on_every_redis, session_id
 from tests.support.redis_servers import BUNDLED
 
-#: Seconds. Short where a test waits for it to pass; nothing else in those tests is held to a time.
+#: Seconds. The timeout in tests that wait until it expires; nothing else in them depends on time.
 SHORT = 0.3
 
 Response = Callable[[bytes], bytes | None]
 
 
 @asynccontextmanager
-async def pretended(directory: Path, answer: Response) -> AsyncIterator[str]:
-    """A server that answers commands as it is told to: None hangs up."""
-    held = []
+async def fake_redis(directory: Path, answer: Response) -> AsyncIterator[str]:
+    """A server that replies to each command with `answer(name of the command)`; None closes the connection. Yields its URL."""
+    writers = []
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        held.append(writer)
+        writers.append(writer)
         while line := await reader.readline():
             words = []
             for _ in range(int(line[1:])):
                 size = int((await reader.readline())[1:])
                 words.append((await reader.readexactly(size + 2))[:-2])
-            # What redis-py says when it connects.
-            said = b"+OK\r\n" if words[0] in (b"CLIENT", b"HELLO", b"SELECT") else answer(words[0])
-            if said is None:
+            # The greeting of redis-py.
+            reply = b"+OK\r\n" if words[0] in (b"CLIENT", b"HELLO", b"SELECT") else answer(words[0])
+            if reply is None:
                 break
-            writer.write(said)
+            writer.write(reply)
         writer.close()
 
     path = directory / "s"
@@ -48,7 +45,7 @@ async def pretended(directory: Path, answer: Response) -> AsyncIterator[str]:
         yield f"unix://{path}"
     finally:
         server.close()
-        for writer in held:
+        for writer in writers:
             writer.close()
             with contextlib.suppress(ConnectionError):
                 await writer.wait_closed()
@@ -56,7 +53,7 @@ async def pretended(directory: Path, answer: Response) -> AsyncIterator[str]:
 
 
 @asynccontextmanager
-async def linked(url: str, timeout: float = SHORT) -> AsyncIterator[RedisClient]:  # noqa: ASYNC109 - the link's own
+async def client_for(url: str, timeout: float = SHORT) -> AsyncIterator[RedisClient]:  # noqa: ASYNC109 - the client's timeout
     redis = RedisClient.open(url, timeout=timeout)
     try:
         yield redis
@@ -65,42 +62,42 @@ async def linked(url: str, timeout: float = SHORT) -> AsyncIterator[RedisClient]
 
 
 async def error_of(redis: RedisClient, *, writes: bool) -> type[Exception]:
-    with pytest.raises(StoreUnavailable) as caught:
+    with pytest.raises(StoreUnavailable) as raised:
         await redis.call("SET", "a", "1", writes=writes)
-    with pytest.raises(type(caught.value)):
+    with pytest.raises(type(raised.value)):
         await redis.batch([("SET", "a", "1"), ("SET", "b", "1")], writes=writes)
-    return caught.type
+    return raised.type
 
 
 @pytest.mark.parametrize("url", ["unix:///nowhere/redis.sock", "redis://127.0.0.1:1"])
 @pytest.mark.parametrize("writes", [False, True])
-async def test_where_nobody_listens_nothing_was_written(url: str, writes: bool) -> None:
-    async with linked(url) as redis:
+async def test_if_nothing_is_listening_nothing_was_written(url: str, writes: bool) -> None:
+    async with client_for(url) as redis:
         assert await error_of(redis, writes=writes) is StoreUnavailable
 
 
-async def test_a_server_that_never_answers_leaves_a_write_uncertain_and_a_read_unavailable(tmp_path: Path) -> None:
-    async with pretended(tmp_path, lambda _: b"") as url, linked(url) as redis:
+async def test_without_a_reply_a_write_is_uncertain_and_a_read_unavailable(tmp_path: Path) -> None:
+    async with fake_redis(tmp_path, lambda _: b"") as url, client_for(url) as redis:
         assert await error_of(redis, writes=False) is StoreUnavailable
         assert await error_of(redis, writes=True) is WriteUncertain
 
 
-async def test_a_server_that_hangs_up_leaves_a_write_uncertain_and_a_read_unavailable(tmp_path: Path) -> None:
-    async with pretended(tmp_path, lambda _: None) as url, linked(url) as redis:
+async def test_if_the_server_closes_the_connection_a_write_is_uncertain_and_a_read_unavailable(tmp_path: Path) -> None:
+    async with fake_redis(tmp_path, lambda _: None) as url, client_for(url) as redis:
         assert await error_of(redis, writes=False) is StoreUnavailable
         assert await error_of(redis, writes=True) is WriteUncertain
 
 
-async def test_a_write_that_may_have_happened_is_not_sent_again(tmp_path: Path) -> None:
-    seen = []
+async def test_a_write_that_may_have_been_executed_is_not_sent_again(tmp_path: Path) -> None:
+    commands = []
 
     def answer(name: bytes) -> None:
-        seen.append(name)
+        commands.append(name)
 
-    async with pretended(tmp_path, answer) as url, linked(url) as redis:
+    async with fake_redis(tmp_path, answer) as url, client_for(url) as redis:
         with pytest.raises(WriteUncertain):
             await redis.call("INCR", "a", writes=True)
-    assert seen == [b"INCR"]
+    assert commands == [b"INCR"]
 
 
 @pytest.mark.parametrize(
@@ -116,7 +113,7 @@ async def test_a_write_that_may_have_happened_is_not_sent_again(tmp_path: Path) 
         "NOREPLICAS Not enough good replicas to write.",
         "CLUSTERDOWN The cluster is down",
         "TRYAGAIN Multiple keys request during rehashing of slot",
-        # As Redis 6.2 wraps what a script's own command was refused with.
+        # As Redis 6.2 wraps the refusal of a script's own command.
         "ERR Error running script (call to f_58fc): @user_script:1: -OOM command not allowed when used memory > 'maxmemory'.",
         "ERR Error running script (call to f_58fc): @user_script:1: @user_script: 1: -READONLY You can't write against a read "
         "only replica.",
@@ -124,100 +121,30 @@ async def test_a_write_that_may_have_happened_is_not_sent_again(tmp_path: Path) 
 )
 @pytest.mark.parametrize("writes", [False, True])
 async def test_a_refusal_says_that_nothing_was_written(tmp_path: Path, text: str, writes: bool) -> None:
-    async with pretended(tmp_path, lambda _: f"-{text}\r\n".encode()) as url, linked(url) as redis:
-        with pytest.raises(StoreUnavailable) as caught:
+    async with fake_redis(tmp_path, lambda _: f"-{text}\r\n".encode()) as url, client_for(url) as redis:
+        with pytest.raises(StoreUnavailable) as raised:
             await redis.call("SET", "a", "1", writes=writes)
         expected = StoreFull if "OOM" in text else StoreUnavailable
-        assert caught.type is expected
+        assert raised.type is expected
         replies = await redis.batch([("SET", "a", "1"), ("SET", "b", "2")], writes=writes)
         assert [type(reply) for reply in replies] == [expected, expected]
 
 
 @pytest.mark.parametrize("text", ["ERR no such key", "WRONGTYPE Operation against a key", "ERR value: -OOMPH, OOM "])
-async def test_an_error_that_is_ours_is_told_as_it_is(tmp_path: Path, text: str) -> None:
-    async with pretended(tmp_path, lambda _: f"-{text}\r\n".encode()) as url, linked(url) as redis:
+async def test_an_error_that_is_no_refusal_is_raised_as_a_response_error(tmp_path: Path, text: str) -> None:
+    async with fake_redis(tmp_path, lambda _: f"-{text}\r\n".encode()) as url, client_for(url) as redis:
         with pytest.raises(ResponseError):
             await redis.call("SET", "a", "1", writes=True)
         (reply,) = await redis.batch([("SET", "a", "1")], writes=True)
         assert isinstance(reply, ResponseError)
 
 
-@on_every_redis
-async def test_a_full_redis_refuses_every_write_whole_and_lets_deletes_through(sessions: Sessions, redis: RedisClient) -> None:
-    await add(sessions, 1, {"a": 1}, "alice")
-    await add(sessions, 2, {"a": 2}, "alice")
-    before = await keyspace(redis)
-    await redis.call("CONFIG", "SET", "maxmemory", 1)
-    try:
-        for write in (
-            sessions.create(session_id(3), document_of({"a": 1}), user=None, disable_task_tracking=False),
-            sessions.replace(session_id(1), document_of({"b": 1})),
-            sessions.patch(session_id(1), document_of({"b": 1})),
-            sessions.copy(session_id(1), session_id(4)),
-            Users(sessions).register("bob"),
-        ):
-            with pytest.raises(StoreUnavailable) as caught:
-                await write
-            assert caught.type is StoreFull
-        assert (await sessions.get(session_id(1))).configs == b'{\n"a":1\n}'
-        assert await keyspace(redis) == before
-        await sessions.delete(session_id(1))
-        await sessions.delete_many([session_id(2)])
-    finally:
-        await redis.call("CONFIG", "SET", "maxmemory", 0)
-    assert [name for name in await keyspace(redis) if ":session:" in name or ":index:" in name] == []
-
-
-@on_every_redis
-async def test_a_replica_refuses_every_write_and_answers_reads(sessions: Sessions, redis: RedisClient) -> None:
-    await add(sessions, 1, {"a": 1})
-    before = await keyspace(redis)
-    await redis.call("REPLICAOF", "127.0.0.1", 1)
-    try:
-        for write in (
-            sessions.create(session_id(3), document_of({"a": 1}), user=None, disable_task_tracking=False),
-            sessions.patch(session_id(1), document_of({"b": 1})),
-            sessions.delete(session_id(1)),
-            sessions.delete_many([session_id(1)]),
-            Users(sessions).register("bob"),
-        ):
-            with pytest.raises(StoreUnavailable) as caught:
-                await write
-            assert caught.type is StoreUnavailable
-        assert await keyspace(redis) == before
-    finally:
-        await redis.call("REPLICAOF", "NO", "ONE")
-
-
-@on_every_redis
-async def test_scripts_that_redis_has_forgotten_are_loaded_again(sessions: Sessions, redis: RedisClient) -> None:
-    await add(sessions, 1, {"a": 1})
-    for _ in range(2):
-        await redis.call("SCRIPT", "FLUSH")
-        await sessions.patch(session_id(1), document_of({"b": 1}))
-        await redis.call("SCRIPT", "FLUSH")
-        await sessions.delete_many([session_id(5)])
-        await redis.call("SCRIPT", "FLUSH")
-        # Many at once meet it too.
-        await asyncio.gather(*(sessions.patch(session_id(1), document_of({f"k{each}": each})) for each in range(20)))
-    held = await sessions.get(session_id(1))
-    assert held.revision == 1 + 2 * 21
-    assert held.configs.count(b"\n") == 23
-
-
-@on_every_redis
-async def test_hundreds_at_once_are_served_over_one_link(sessions: Sessions) -> None:
-    await add(sessions, 1, {"a": 1})
-    done = await asyncio.gather(*(sessions.patch(session_id(1), document_of({f"k{each}": each})) for each in range(400)))
-    assert sorted(written.revision for written in done) == list(range(2, 402))
-
-
-async def test_after_a_restart_of_redis_the_same_link_goes_on(tmp_path: Path) -> None:
+async def test_a_client_still_works_after_a_restart_of_redis(tmp_path: Path) -> None:
     server = EmbeddedRedis(tmp_path, fsync="no", server=BUNDLED.path)
     server.launch()
     server.wait()
     try:
-        async with linked(server.url, 3) as redis:
+        async with client_for(server.url, 3) as redis:
             await redis.call("SET", "a", "1", writes=True)
             server.stop()
             with pytest.raises(StoreUnavailable):
@@ -230,7 +157,7 @@ async def test_after_a_restart_of_redis_the_same_link_goes_on(tmp_path: Path) ->
         server.stop()
 
 
-async def test_a_caller_that_gives_up_takes_no_reply_of_another(redis: RedisClient) -> None:
+async def test_a_cancelled_caller_does_not_shift_the_replies_of_others(redis: RedisClient) -> None:
     await redis.batch([("SET", f"k{each}", each) for each in range(50)])
     for turn in range(20):
         calls = [asyncio.create_task(redis.call("GET", f"k{each}")) for each in range(50)]
@@ -241,6 +168,6 @@ async def test_a_caller_that_gives_up_takes_no_reply_of_another(redis: RedisClie
             assert isinstance(reply, asyncio.CancelledError) or reply == b"%d" % each
 
 
-async def test_a_link_of_no_redis_url_is_refused() -> None:
+async def test_a_url_that_is_not_one_of_redis_is_refused() -> None:
     with pytest.raises(StartupError, match="setting redis_url must begin with"):
         RedisClient.open("nowhere", timeout=SHORT)

@@ -1,6 +1,7 @@
-"""The lane: replies in order, time-outs, cancelled callers, broken connections; each call answered once, and rightly."""
+"""The multiplexed connection: order of replies, timeouts, cancelled callers, lost connections. Each call is resolved once."""
 
 import asyncio
+from asyncio.trsock import TransportSocket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,9 +14,11 @@ from redis.asyncio.connection import AbstractConnection, UnixDomainSocketConnect
 from service.errors import StoreUnavailable, WriteUncertain
 from service.redis_client import multiplexer
 from service.redis_client.client import RedisClient
-from service.redis_client.multiplexer import Command, ConnectionLost, MultiplexedConnection, RequestFailed, Unreachable
+from service.redis_client.errors import ConnectionLost, RequestFailed, Unreachable
+from service.redis_client.multiplexer import Command, MultiplexedConnection
 from service.redis_client.node import Node
-from service.redis_client.topology import Standalone, Target
+from service.redis_client.standalone import Standalone
+from service.redis_client.topology import Target
 from service.redis_client.url import parse
 
 TIMEOUT = 1.0  # seconds
@@ -24,7 +27,7 @@ Reply = Callable[[list[bytes], asyncio.StreamWriter], Awaitable[None]]
 
 
 class Peer:
-    """A server that speaks RESP and answers what a test wants; `commands` are those after the client's greeting."""
+    """A server that speaks RESP and replies as `reply` says; `commands` are those after the client's greeting."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -66,33 +69,47 @@ class Peer:
         writer.write(b"$%d\r\n%b\r\n" % (len(command[-1]), command[-1]))
 
 
+def recorded_sockets(monkeypatch: pytest.MonkeyPatch, opener: str) -> list[TransportSocket]:
+    """A list that collects the sockets that `asyncio.<opener>` opens from now on; `fileno()` of a closed one is -1."""
+    sockets = []
+    connect = getattr(asyncio, opener)
+
+    async def record(*args: object, **options: object) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        reader, writer = await connect(*args, **options)
+        sockets.append(writer.get_extra_info("socket"))
+        return reader, writer
+
+    monkeypatch.setattr(asyncio, opener, record)
+    return sockets
+
+
 @pytest.fixture
 async def peer(tmp_path: Path) -> AsyncIterator[Peer]:
-    started = Peer(tmp_path / "peer.sock")
-    await started.start()
-    yield started
-    await started.stop()
+    peer = Peer(tmp_path / "peer.sock")
+    await peer.start()
+    yield peer
+    await peer.stop()
 
 
 @pytest.fixture
 async def redis(peer: Peer) -> AsyncIterator[RedisClient]:
-    opened = RedisClient.open(peer.url, timeout=TIMEOUT)
-    yield opened
-    await opened.close()
+    redis = RedisClient.open(peer.url, timeout=TIMEOUT)
+    yield redis
+    await redis.close()
     await asyncio.sleep(0)
 
 
-async def test_each_of_many_callers_gets_its_own_reply(redis_url: str) -> None:
+async def test_each_of_5000_concurrent_callers_gets_its_own_reply(redis_url: str) -> None:
     redis = RedisClient.open(redis_url, timeout=5)
     replies = await asyncio.gather(*(redis.call("ECHO", number) for number in range(5000)))
     assert replies == [b"%d" % number for number in range(5000)]
     first, error, last = await redis.batch([("ECHO", "a"), ("NOSUCH",), ("ECHO", "b")])
     assert (first, last) == (b"a", b"b")
-    assert str(error) == "Redis does not know, or does not allow, a command that is needed: NOSUCH"
+    assert str(error) == "Redis does not know or does not allow a required command: NOSUCH"
     await redis.close()
 
 
-async def test_a_late_reply_goes_to_nobody_else(peer: Peer, redis: RedisClient) -> None:
+async def test_a_late_reply_is_dropped(peer: Peer, redis: RedisClient) -> None:
     release = asyncio.Event()
 
     async def hold_the_first(command: list[bytes], writer: asyncio.StreamWriter) -> None:
@@ -101,9 +118,9 @@ async def test_a_late_reply_goes_to_nobody_else(peer: Peer, redis: RedisClient) 
         await Peer.echo(command, writer)
 
     peer.reply = hold_the_first
-    with pytest.raises(StoreUnavailable) as failed:
+    with pytest.raises(StoreUnavailable) as raised:
         await redis.call("ECHO", "first")
-    assert not isinstance(failed.value, WriteUncertain)
+    assert not isinstance(raised.value, WriteUncertain)
     second = asyncio.create_task(redis.call("ECHO", "second"))
     await asyncio.sleep(0)
     release.set()
@@ -121,7 +138,7 @@ async def test_a_write_that_timed_out_is_reported_as_uncertain(peer: Peer, redis
     assert peer.commands == [[b"SET", b"key", b"value"]]
 
 
-async def test_a_cancelled_caller_takes_no_reply_from_another(redis: RedisClient) -> None:
+async def test_a_cancelled_caller_does_not_shift_the_replies_of_others(redis: RedisClient) -> None:
     assert await redis.call("ECHO", "warm") == b"warm"
     callers = [asyncio.create_task(redis.call("ECHO", number)) for number in range(10)]
     await asyncio.sleep(0)
@@ -132,19 +149,19 @@ async def test_a_cancelled_caller_takes_no_reply_from_another(redis: RedisClient
     assert all(isinstance(result, asyncio.CancelledError) for result in rest[::2])
 
 
-async def test_a_connection_that_breaks_answers_each_call_once(peer: Peer, redis: RedisClient) -> None:
-    broken = False
+async def test_a_lost_connection_resolves_each_call_once(peer: Peer, redis: RedisClient) -> None:
+    is_closed = False
 
-    async def break_once(command: list[bytes], writer: asyncio.StreamWriter) -> None:
-        nonlocal broken
-        if not broken and command[-1] == b"3":
-            broken = True
+    async def close_once(command: list[bytes], writer: asyncio.StreamWriter) -> None:
+        nonlocal is_closed
+        if not is_closed and command[-1] == b"3":
+            is_closed = True
             writer.write(b"$1")  # in the middle of a reply
             writer.close()
         elif not writer.is_closing():
             await Peer.echo(command, writer)
 
-    peer.reply = break_once
+    peer.reply = close_once
     reads = [redis.call("ECHO", number) for number in range(6)]
     writes = [redis.call("SET", "key", number, writes=True) for number in range(10, 16)]
     results = await asyncio.gather(*reads, *writes, return_exceptions=True)
@@ -157,7 +174,7 @@ async def test_a_connection_that_breaks_answers_each_call_once(peer: Peer, redis
 
 
 class RecordingTransport:
-    """A transport that keeps what is written to it, and whose peer never replies."""
+    """A transport that keeps what is written to it. Its peer never replies."""
 
     def __init__(self) -> None:
         self.written: list[bytes] = []
@@ -175,8 +192,8 @@ class RecordingTransport:
         pass
 
 
-class Opened:
-    """A connection of redis-py, as far as it is used, over a transport that records."""
+class FakeConnection:
+    """What the service uses of a redis-py connection, with a transport that records."""
 
     def __init__(self, transport: RecordingTransport) -> None:
         self._writer: object = SimpleNamespace(transport=transport)
@@ -185,54 +202,56 @@ class Opened:
     async def connect(self) -> None:
         pass
 
+    async def disconnect(self) -> None:
+        pass
+
 
 @pytest.mark.parametrize("calls", range(1, 11))
-async def test_a_call_that_was_not_written_yet_when_the_connection_was_lost_was_not_sent(calls: int) -> None:
+async def test_calls_not_yet_written_when_the_connection_is_lost_were_not_sent(calls: int) -> None:
     transport = RecordingTransport()
-    connection = MultiplexedConnection(lambda: cast("AbstractConnection", Opened(transport)), timeout=TIMEOUT)
+    connection = MultiplexedConnection(lambda: cast("AbstractConnection", FakeConnection(transport)), timeout=TIMEOUT)
     first = asyncio.create_task(connection.send(b"<0>"))
     for _ in range(10):
         await asyncio.sleep(0)
     assert transport.written == [b"<0>"]
     rest = [asyncio.create_task(connection.send(b"<%d>" % number)) for number in range(1, calls)]
-    await asyncio.sleep(0)  # each has begun; what fills no write of its own waits for the end of the turn
+    await asyncio.sleep(0)  # each call has started; a batch that is not full is written at the end of the turn
     connection.connection_lost(None)
     written = b"".join(transport.written)
-    ends = await asyncio.gather(first, *rest, return_exceptions=True)
-    assert all(isinstance(end, ConnectionLost) for end in ends)
-    assert [end.sent for end in ends if isinstance(end, ConnectionLost)] == [
+    errors = await asyncio.gather(first, *rest, return_exceptions=True)
+    assert [error.sent for error in errors if isinstance(error, ConnectionLost)] == [
         b"<%d>" % number in written for number in range(calls)
     ]
     assert written.count(b"<") == 1 + (calls - 1) // multiplexer.WRITE_COMMANDS * multiplexer.WRITE_COMMANDS
 
 
 class Scripted(Standalone):
-    """One server whose connection ends each call as the test says; `calls` counts them."""
+    """A server whose calls have the given results, in order; `calls` counts them."""
 
-    def __init__(self, *ends: RequestFailed | list[bytes]) -> None:
+    def __init__(self, *results: RequestFailed | list[bytes]) -> None:
         super().__init__(parse("unix:///nowhere"), timeout=TIMEOUT, min_replicas=0)
-        self._ends = list(ends)
+        self._results = list(results)
         self.calls = 0
 
-    def way(self, command: Command, near: Target | None) -> Node:  # noqa: ARG002 - every command
+    def route(self, command: Command, near: Target | None) -> Node:  # noqa: ARG002 - the same for every command
         return cast("Node", SimpleNamespace(reads=self, writes=self))
 
     async def send(self, packed: bytes, commands: int = 1, seconds: float | None = None) -> list[bytes]:  # noqa: ARG002
         self.calls += 1
-        end = self._ends.pop(0)
-        if isinstance(end, RequestFailed):
-            raise end
-        return end
+        result = self._results.pop(0)
+        if isinstance(result, RequestFailed):
+            raise result
+        return result
 
 
 @pytest.mark.parametrize("failure", [ConnectionLost, Unreachable])
-async def test_a_write_that_was_never_sent_is_tried_again(failure: type[RequestFailed]) -> None:
+async def test_a_write_that_was_never_sent_is_retried(failure: type[RequestFailed]) -> None:
     server = Scripted(failure(sent=False), failure(sent=False), [b"OK"])
     assert await RedisClient(server, timeout=TIMEOUT).call("SET", "key", "value", writes=True) == b"OK"
     assert server.calls == 3
 
 
-async def test_a_write_that_may_have_been_seen_is_not_tried_again_and_a_read_is() -> None:
+async def test_a_write_that_may_have_been_received_is_not_retried_and_a_read_is() -> None:
     server = Scripted(ConnectionLost(sent=True), ConnectionLost(sent=True), [b"value"])
     redis = RedisClient(server, timeout=TIMEOUT)
     with pytest.raises(WriteUncertain):
@@ -242,20 +261,20 @@ async def test_a_write_that_may_have_been_seen_is_not_tried_again_and_a_read_is(
     assert server.calls == 3
 
 
-async def test_a_peer_that_came_back_is_used_again(peer: Peer, redis: RedisClient) -> None:
+async def test_a_server_that_is_back_is_used_again(peer: Peer, redis: RedisClient) -> None:
     assert await redis.call("ECHO", "one") == b"one"
     await peer.stop()
     peer.path.unlink(missing_ok=True)
     with pytest.raises(StoreUnavailable):
         await redis.call("ECHO", "gone")
-    with pytest.raises(StoreUnavailable) as failed:
+    with pytest.raises(StoreUnavailable) as raised:
         await redis.call("SET", "key", "value", writes=True)
-    assert not isinstance(failed.value, WriteUncertain), "nothing was sent"
+    assert not isinstance(raised.value, WriteUncertain), "nothing was sent"
     await peer.start()
     assert await redis.call("SET", "key", "two", writes=True) == b"two"
 
 
-async def test_what_is_no_reply_ends_the_connection_and_the_next_call_works(peer: Peer, redis: RedisClient) -> None:
+async def test_data_that_is_not_resp_closes_the_connection_and_the_call_is_retried(peer: Peer, redis: RedisClient) -> None:
     async def nonsense(_: list[bytes], writer: asyncio.StreamWriter) -> None:
         writer.write(b"HTTP/1.1 200 OK\r\n\r\n" if peer.connections == 1 else b"+fine\r\n")
 
@@ -264,7 +283,7 @@ async def test_what_is_no_reply_ends_the_connection_and_the_next_call_works(peer
     assert peer.connections == 2
 
 
-async def test_a_reply_that_nobody_asked_for_ends_the_connection(peer: Peer, redis: RedisClient) -> None:
+async def test_a_reply_without_a_command_closes_the_connection(peer: Peer, redis: RedisClient) -> None:
     async def two(_: list[bytes], writer: asyncio.StreamWriter) -> None:
         writer.write(b"+mine\r\n+whose\r\n" if peer.connections == 1 else b"+mine\r\n")
 
@@ -275,7 +294,7 @@ async def test_a_reply_that_nobody_asked_for_ends_the_connection(peer: Peer, red
     assert peer.connections == 2
 
 
-async def test_a_connection_that_says_nothing_is_given_up(peer: Peer, redis: RedisClient) -> None:
+async def test_a_silent_connection_is_closed(peer: Peer, redis: RedisClient) -> None:
     async def first_is_silent(command: list[bytes], writer: asyncio.StreamWriter) -> None:
         if peer.connections > 1:
             await Peer.echo(command, writer)
@@ -293,7 +312,7 @@ async def test_a_connection_that_says_nothing_is_given_up(peer: Peer, redis: Red
 
 
 @pytest.mark.parametrize("when", ["in the greeting", "after it"])
-async def test_a_connection_that_is_lost_at_once_is_replaced(
+async def test_a_connection_that_is_lost_while_it_is_opened_is_replaced(
     peer: Peer, redis: RedisClient, monkeypatch: pytest.MonkeyPatch, when: str
 ) -> None:
     connect = UnixDomainSocketConnection.connect
@@ -303,7 +322,7 @@ async def test_a_connection_that_is_lost_at_once_is_replaced(
         if peer.connections == 1:
             assert self._writer is not None
             self._writer.transport.abort()
-            # The protocol that redis-py gave the connection is told of its end, and no other will be.
+            # Only the protocol that redis-py set on the connection gets `connection_lost`.
             for _ in range(3):
                 await asyncio.sleep(0)
             if when == "in the greeting":
@@ -314,23 +333,23 @@ async def test_a_connection_that_is_lost_at_once_is_replaced(
     assert peer.connections == 2
 
 
-async def test_a_greeting_that_is_not_answered_is_waited_for_no_longer_than_a_call(peer: Peer, redis: RedisClient) -> None:
+async def test_an_unanswered_greeting_takes_no_longer_than_a_call(peer: Peer, redis: RedisClient) -> None:
     peer.greets = False
     for writes in (False, True):
-        with pytest.raises(StoreUnavailable) as failed:
+        with pytest.raises(StoreUnavailable) as raised:
             await asyncio.wait_for(redis.call("ECHO", "lost", writes=writes), TIMEOUT * 8)
-        assert not isinstance(failed.value, WriteUncertain), "nothing was sent"
+        assert not isinstance(raised.value, WriteUncertain), "nothing was sent"
     peer.greets = True
-    until_greeted = asyncio.get_running_loop().time() + TIMEOUT * 30
+    give_up_at = asyncio.get_running_loop().time() + TIMEOUT * 30
     while True:
         try:
             assert await redis.call("ECHO", "again") == b"again"
             break
         except StoreUnavailable:
-            assert asyncio.get_running_loop().time() < until_greeted
+            assert asyncio.get_running_loop().time() < give_up_at
 
 
-async def test_calls_wait_for_a_peer_that_is_soon_there(peer: Peer) -> None:
+async def test_calls_wait_for_a_server_that_starts_soon(peer: Peer) -> None:
     await peer.stop()
     peer.path.unlink(missing_ok=True)
     redis = RedisClient.open(peer.url, timeout=30)
@@ -342,7 +361,7 @@ async def test_calls_wait_for_a_peer_that_is_soon_there(peer: Peer) -> None:
     await redis.close()
 
 
-async def test_what_is_in_flight_is_bounded(redis: RedisClient, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_commands_in_flight_are_bounded(redis: RedisClient, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(multiplexer, "MAX_COMMANDS", 8)
     assert await redis.call("ECHO", "warm") == b"warm"
     results = await asyncio.gather(*(redis.call("ECHO", number) for number in range(20)), return_exceptions=True)
@@ -351,7 +370,7 @@ async def test_what_is_in_flight_is_bounded(redis: RedisClient, monkeypatch: pyt
     assert await redis.call("ECHO", "after") == b"after"
 
 
-async def test_a_bound_on_bytes_holds_too(redis: RedisClient, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_bytes_in_flight_are_bounded(redis: RedisClient, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(multiplexer, "MAX_BYTES", 1000)
     assert await redis.call("ECHO", "warm") == b"warm"
     calls = [redis.call("ECHO", "x" * 2000), redis.call("ECHO", "refused")]
@@ -360,10 +379,39 @@ async def test_a_bound_on_bytes_holds_too(redis: RedisClient, monkeypatch: pytes
     assert isinstance(results[1], StoreUnavailable)
 
 
-async def test_callers_share_one_attempt_to_connect(peer: Peer, redis: RedisClient) -> None:
+async def test_concurrent_callers_share_one_attempt_to_connect(peer: Peer, redis: RedisClient) -> None:
     first = asyncio.create_task(redis.call("ECHO", 0))
     others = [asyncio.create_task(redis.call("ECHO", number)) for number in range(1, 20)]
     await asyncio.sleep(0)
     first.cancel()
     assert await asyncio.gather(*others) == [b"%d" % number for number in range(1, 20)]
+    assert peer.connections == 1
+
+
+async def test_closing_during_a_greeting_leaves_no_socket_open(
+    peer: Peer, redis: RedisClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sockets = recorded_sockets(monkeypatch, "open_unix_connection")
+    peer.greets = False
+    call = asyncio.create_task(redis.call("ECHO", "lost"))
+    while peer.connections == 0:  # noqa: ASYNC110 - the peer has no event to wait for
+        await asyncio.sleep(0)
+    await redis.close()
+    assert [socket.fileno() for socket in sockets] == [-1]
+    with pytest.raises(StoreUnavailable):
+        await call
+
+
+async def test_a_closed_client_does_not_connect_again(peer: Peer, redis: RedisClient) -> None:
+    async def silence(command: list[bytes], writer: asyncio.StreamWriter) -> None:
+        pass
+
+    peer.reply = silence
+    in_flight = asyncio.create_task(redis.call("ECHO", "in flight"))
+    while not peer.commands:  # noqa: ASYNC110 - the peer has no event to wait for
+        await asyncio.sleep(0)
+    await redis.close()
+    for call in (in_flight, redis.call("ECHO", "later")):
+        with pytest.raises(StoreUnavailable):
+            await call
     assert peer.connections == 1

@@ -1,4 +1,4 @@
-"""The connection of writes that wait for replicas, over a connection that fails in a way that nobody has foreseen."""
+"""The connection for replicated writes, on a connection that fails with an unexpected exception."""
 
 import asyncio
 from typing import Any, cast
@@ -6,11 +6,11 @@ from typing import Any, cast
 import pytest
 
 from service.redis_client.multiplexer import MultiplexedConnection, pack
-from service.redis_client.node import ReplicatedConnection
+from service.redis_client.replication import ReplicatedConnection
 
 
 class Faulty:
-    """A connection that fails once, and then answers with OK and one replica."""
+    """A connection that fails once, then replies OK to writes and 1 to WAIT."""
 
     def __init__(self) -> None:
         self.failed = asyncio.Event()
@@ -23,13 +23,13 @@ class Faulty:
         return [b"OK"] * (commands - 1) + [1]
 
 
-async def test_a_defect_is_told_to_its_callers_and_keeps_no_later_write_waiting() -> None:
+async def test_an_unexpected_exception_is_raised_to_its_callers_and_blocks_no_later_write() -> None:
     connection = ReplicatedConnection(cast("MultiplexedConnection", Faulty()), 1, timeout=5.0)
     command = pack(("SET", "a", "b"))
     first = [asyncio.create_task(connection.send(command)) for _ in range(2)]
     await asyncio.sleep(0)
-    behind = [asyncio.create_task(connection.send(command)) for _ in range(2)]
+    later = [asyncio.create_task(connection.send(command)) for _ in range(2)]
     for write in first:
         with pytest.raises(UnicodeError):
             await write
-    assert await asyncio.gather(*behind, connection.send(command)) == [[b"OK"]] * 3
+    assert await asyncio.gather(*later, connection.send(command)) == [[b"OK"]] * 3

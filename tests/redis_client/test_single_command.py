@@ -1,4 +1,4 @@
-"""`redis-cli` without a redis-cli on PATH: what a real Redis, and one in trouble, have it print."""
+"""`redis-cli` without a redis-cli on PATH: what it prints on a real Redis, and on one that refuses, hangs or hangs up."""
 
 import asyncio
 import io
@@ -14,10 +14,10 @@ import pytest
 from service import cli
 from service.process.embedded_redis import EmbeddedRedis
 from service.process.redis_binaries import find_cli
-from tests.redis_client.test_client import SHORT, pretended
+from tests.redis_client.test_client import SHORT, fake_redis
 from tests.redis_client.test_tls import CERTIFICATE, URLS, Server
 
-#: Runs `redis-cli` without one on PATH: a URL and arguments in; exit status, standard output and standard error out.
+#: Runs `redis-cli` without one on PATH: takes a URL and arguments; returns exit status, standard output and standard error.
 Run = Callable[..., tuple[int, bytes, bytes]]
 
 PATH_AT_START = os.environ["PATH"]
@@ -67,7 +67,7 @@ def run(monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFixture[byte
     return run
 
 
-def test_a_command_prints_what_redis_cli_prints(empty_redis: str, run: Run) -> None:
+def test_a_command_prints_what_redis_cli_would_print(empty_redis: str, run: Run) -> None:
     for words, stdin, expected in SCRIPT:
         assert (words, *run(empty_redis, *words, stdin=stdin)) == (words, 0, expected, b"")
 
@@ -80,21 +80,23 @@ def test_a_redis_cli_on_path_prints_the_same(empty_redis: str) -> None:
         assert (words, actual) == (words, expected)
 
 
-def test_with_e_an_error_is_on_standard_error_and_status_1(empty_redis: str, run: Run) -> None:
+def test_with_e_an_error_goes_to_standard_error_and_the_status_is_1(empty_redis: str, run: Run) -> None:
     run(empty_redis, b"SET", b"a", b"1")
     assert run(empty_redis, b"-e", b"HGET", b"a", b"b") == (1, b"", WRONG_TYPE)
     assert run(empty_redis, b"-e", b"GET", b"a") == (0, b"1\n", b"")
 
 
 @pytest.mark.parametrize("words", [[], [b"--raw"], [b"--no-raw", b"PING"], [b"SUBSCRIBE", b"a"], [b"-n", b"1", b"PING"]])
-def test_what_needs_redis_cli_is_one_sentence_that_says_what_to_install(empty_redis: str, run: Run, words: list[bytes]) -> None:
+def test_what_needs_redis_cli_fails_with_one_sentence_that_says_what_to_install(
+    empty_redis: str, run: Run, words: list[bytes]
+) -> None:
     status, output, errors = run(empty_redis, *words)
     assert (status, output) == (1, b"")
     assert errors.count(b"\n") == 1
     assert b"install redis-tools or valkey-tools" in errors
 
 
-# What Redis refuses to do for now is an error of this service for a request. An operator has to see why.
+# In a request these refusals become errors of this service. Here the operator sees the text of Redis.
 REFUSALS = ["OOM command not allowed when used memory > 'maxmemory'.", "MISCONF Redis is configured to save RDB snapshots",
             "LOADING Redis is loading the dataset in memory", "READONLY You can't write against a read only replica.",
             "NOREPLICAS Not enough good replicas to write.", "BUSY Redis is busy running a script.",
@@ -102,8 +104,8 @@ REFUSALS = ["OOM command not allowed when used memory > 'maxmemory'.", "MISCONF 
 
 
 @pytest.mark.parametrize("refusal", REFUSALS)
-async def test_a_refusal_of_redis_is_printed_as_it_is(tmp_path: Path, run: Run, refusal: str) -> None:
-    async with pretended(tmp_path, lambda _: f"-{refusal}\r\n".encode()) as url:
+async def test_a_refusal_of_redis_is_printed_verbatim(tmp_path: Path, run: Run, refusal: str) -> None:
+    async with fake_redis(tmp_path, lambda _: f"-{refusal}\r\n".encode()) as url:
         expected = f"{refusal}\n\n".encode()
         assert await asyncio.to_thread(run, url, b"SET", b"a", b"1", timeout=SHORT) == (0, expected, b"")
 
@@ -111,14 +113,14 @@ async def test_a_refusal_of_redis_is_printed_as_it_is(tmp_path: Path, run: Run, 
 @pytest.mark.parametrize(
     ("reply", "sentence"),
     [
-        (b"", b"Redis sent no complete reply in 0.3 s (--command-timeout); the command may have been executed\n"),
-        (b"$9\r\nhalf", b"Redis sent no complete reply in 0.3 s (--command-timeout); the command may have been executed\n"),
+        (b"", b"Redis sent no complete reply within 0.3 s (--command-timeout); the command may have been executed\n"),
+        (b"$9\r\nhalf", b"Redis sent no complete reply within 0.3 s (--command-timeout); the command may have been executed\n"),
         (None, b"the connection to Redis was lost before the reply; the command may have been executed\n"),
         (b"no RESP\r\n", b"the connection to Redis was lost before the reply; the command may have been executed\n"),
     ],
     ids=["none", "half", "hung up", "garbled"],
 )
-async def test_a_command_without_a_reply_is_sent_once_and_said_in_one_sentence(
+async def test_a_command_without_a_reply_is_sent_once_and_reported_in_one_sentence(
     tmp_path: Path, run: Run, reply: bytes | None, sentence: bytes
 ) -> None:
     commands: list[bytes] = []
@@ -127,7 +129,7 @@ async def test_a_command_without_a_reply_is_sent_once_and_said_in_one_sentence(
         commands.append(name)
         return reply
 
-    async with pretended(tmp_path, answer) as url:
+    async with fake_redis(tmp_path, answer) as url:
         assert await asyncio.to_thread(run, url, b"INCR", b"a", timeout=SHORT) == (1, b"", sentence)
     assert commands == [b"INCR"]
 
@@ -136,13 +138,13 @@ async def test_a_command_without_a_reply_is_sent_once_and_said_in_one_sentence(
     "url",
     ["unix:///nowhere/redis.sock", "redis://127.0.0.1:1", "redis+cluster://127.0.0.1:1", "redis+sentinel://127.0.0.1:1/a"],
 )
-def test_a_redis_that_cannot_be_reached_is_one_sentence(run: Run, url: str) -> None:
+def test_an_unreachable_redis_is_reported_in_one_sentence(run: Run, url: str) -> None:
     status, output, errors = run(url, b"PING", timeout=SHORT)
     assert (status, output, errors.count(b"\n")) == (1, b"", 1)
     assert b"127.0.0.1" not in errors
 
 
-def test_a_command_that_ends_redis_may_have_been_executed(tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_after_shutdown_the_command_may_have_been_executed(tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
         patch.setenv("PATH", PATH_AT_START)
         redis = EmbeddedRedis(tmp_path, fsync="no")
@@ -155,21 +157,21 @@ def test_a_command_that_ends_redis_may_have_been_executed(tmp_path: Path, run: R
 
 
 @pytest.mark.parametrize("url", URLS)
-async def test_tls_is_used_as_the_url_asks(run: Run, url: str) -> None:
+async def test_tls_is_used_as_the_url_says(run: Run, url: str) -> None:
     server = Server()
     await server.start()
     url = url.format(port=server.port)
-    known = f"{url}{'&' if '?' in url else '?'}ssl_ca_certs={quote(str(CERTIFICATE))}"
-    assert await asyncio.to_thread(run, known, b"ECHO", b"\xff") == (0, b"\xff\n", b"")
+    trusting = f"{url}{'&' if '?' in url else '?'}ssl_ca_certs={quote(str(CERTIFICATE))}"
+    assert await asyncio.to_thread(run, trusting, b"ECHO", b"\xff") == (0, b"\xff\n", b"")
     status, output, errors = await asyncio.to_thread(run, url, b"ECHO", b"a", timeout=SHORT)
     assert (status, output, errors.count(b"\n")) == (1, b"", 1)
-    # The server's loop must see that the clients have closed their connections: their loops ran in other threads.
+    # Let the server's loop see that the clients, whose loops ran in other threads, have closed their connections.
     await asyncio.sleep(0.2)
     await server.stop()
 
 
 @pytest.mark.parametrize("name", ["redis-cli", "valkey-cli"])
-def test_the_one_on_path_gets_all_arguments_as_they_are(tmp_path: Path, name: str) -> None:
+def test_redis_cli_on_path_gets_all_arguments_unchanged(tmp_path: Path, name: str) -> None:
     program = tmp_path / name
     program.write_text('#!/bin/sh\nprintf "%s\\n" "$REDISCLI_AUTH" "$@"\n', encoding="utf-8")
     program.chmod(0o755)

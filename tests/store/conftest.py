@@ -31,7 +31,7 @@ def users(sessions: Sessions) -> Users:
 def impatient_move(monkeypatch: pytest.MonkeyPatch) -> None:
     """A move to another number of partitions waits for nobody, and gives up soon."""
     monkeypatch.setattr(repartition, "SETTLE", 0.0)
-    monkeypatch.setattr(repartition, "LOOKS", 3)
+    monkeypatch.setattr(repartition, "CLIENT_CHECKS", 3)
 
 
 @pytest.fixture

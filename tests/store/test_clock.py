@@ -170,18 +170,18 @@ async def test_users_are_in_the_order_of_their_creation_after_a_step_back(users:
 
 #: Every place where a clock that can step is read, or Redis is given a time: what it decides there, and the test that steps it.
 CLOCKS = {
-    "http/answer.py": "the Date header: the time of now, whatever it was before",
-    "store/aof_tail.py": "the name of a file, which nothing is compared with",
+    "http/server/response.py": "the Date header: the time of now, whatever it was before",
+    "process/aof_tail.py": "the name of a file, which nothing is compared with",
     "store/lua/find.lua": "which sessions of a page are expired: test_an_expired_session_is_there_again…",
     "store/lua/include/commit.lua": "all times of a write: the tests above",
     "store/lua/include/user.lua": "the order of users: test_users_are_in_the_order_of_their_creation…",
     "store/lua/preflight.lua": "whether TIME is allowed, not what it says",
     "store/lua/take_rate.lua": "tests/store/test_rate_limit.py: …_stops_a_key_for_one_interval_at_most",
-    "store/preflight.py": "as above",
+    "store/upkeep/preflight.py": "as above",
     "store/projects.py": "a project's created_at, which nothing is compared with",
     "store/sessions.py": "whether a session is expired: test_an_expired_session_is_there_again…",
     "store/upkeep/records.py": "the created_at that a damaged project record gets, as above",
-    "store/sweep.py": "what is due, and the lease: tests/store/test_sweeper.py: test_a_clock_that_stepped_back_stops_no_sweep",
+    "store/upkeep/sweeper.py": "which sessions are expired, and the lease: test_a_clock_that_stepped_back_stops_no_sweep",
 }
 
 _CLOCK = re.compile(r'"(?:TIME|PX|EX|P?EXPIRE(?:AT)?|P?TTL|PXAT|EXAT|GETEX|P?SETEX)"|time\.time\(|datetime\.now\(')

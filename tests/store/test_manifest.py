@@ -134,7 +134,7 @@ async def test_the_sweep_writes_nothing_where_its_server_may_not_work(
         await sweeper.run()
     assert leases == []
     assert [record.getMessage() for record in caplog.records] == [
-        "the sweep of expired sessions failed and is tried again: "
-        "Redis holds no store any more: it was emptied, or restarted without its file; "
-        "restore its data, or restart the servers to begin a new store"
+        "the sweep of expired sessions failed and will be retried: "
+        "Redis no longer has a store: it was emptied, or restarted without its file; "
+        "restore its data, or restart the servers to create a new store"
     ]

@@ -230,7 +230,7 @@ async def test_of_two_first_servers_with_different_root_tokens_one_starts(regist
     ("other", "message"),
     [
         ({"partitions": 3}, "this store was made with partitions 1, not 3"),
-        ({"key_secret": "other"}, "setting key_secret is not the secret that the keys in this store were hashed with"),
+        ({"key_secret": "other"}, "key_secret is not the secret with which the keys in this store were hashed"),
     ],
 )
 async def test_a_store_made_with_other_settings_is_refused_and_left_alone(

@@ -1,12 +1,11 @@
 """A move to another number of partitions: what is there afterwards, from anywhere and through any interruption."""
 
-import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from random import Random
 
 import pytest
-from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
+from hypothesis.stateful import rule
 
 from service.configs.containment import Filter
 from service.errors import BadRequest
@@ -18,11 +17,9 @@ from service.store.projects import ProjectConfigs
 from service.store.sessions import Project, Session, Sessions
 from service.store.upkeep import repartition
 from service.store.upkeep.partition_check import Check
-from service.store.users import Users
-from tests.support.filling import PROJECT, TIMEOUT, add, document_of, keyspace, lapse, on_every_redis, own, session_id
-from tests.support.machine import LIMITS, WEIGHTS, Configs, Machine
+from tests.support.filling import PROJECT, TIMEOUT, add, document_of, keyspace, lapse, on_every_redis, session_id
 from tests.support.moves import BLOCK_SIZE, FragileClient, Interrupted, Keyspace, after_move, record, restore
-from tests.support.strategies import any_configs
+from tests.support.state_machine import LIMITS, StoreMachine, run_random_operations
 
 OTHER = Project("other", "id of other")
 USERS = (None, "alice", 'b"ob')
@@ -104,55 +101,49 @@ async def test_from_any_number_to_any_other_nothing_is_lost_and_lists_stay_as_th
         assert await keyspace(redis) == held
 
 
+class MovingStore(StoreMachine):
+    """Random operations, and moves to other numbers of partitions between them."""
+
+    @rule(partitions=st.sampled_from((1, 2, 3, 16)))
+    def move(self, partitions: int) -> None:
+        if partitions != self.sessions.partitions:
+            self.do(self._move(partitions))
+
+    async def finish(self) -> None:
+        for partitions in (1, 16, 2):
+            if partitions != self.sessions.partitions:
+                await self._move(partitions)
+                await self.verify()
+        await super().finish()
+
+    async def _move(self, partitions: int) -> None:
+        listed = await everything(self.sessions)
+        await record(self.redis, self.sessions.partitions, BLOCK_SIZE, (PROJECT.slug,))
+        expected = after_move(await keyspace(self.redis), partitions)
+        await move(self.redis, partitions)
+        assert await keyspace(self.redis) == expected
+        await self.redis.call("DEL", STORE, PROJECTS)
+        self.adopt(partitions, BLOCK_SIZE)
+        self._take_serials(expected)
+        assert await everything(self.sessions) == listed
+
+    def _take_serials(self, moved: Keyspace) -> None:
+        """Take over the serials that a move has assigned."""
+        self.model.sessions = self.sessions
+        for name, held in self.model.held.items():
+            held.serial = int(moved[self.sessions.partition(name).session(name)][b"serial"])
+        states = {partition.number: moved.get(partition.state, {}) for partition in self.sessions.all_partitions}
+        self.model.state = {
+            number: (int(state[b"serial"]), int(state[b"created_at"])) for number, state in states.items() if b"serial" in state
+        }
+
+
 @on_every_redis
-def test_a_store_goes_on_after_a_move_as_if_it_had_always_been_so(redis_url: str) -> None:
-    async def live(kinds: list[Configs], seed: int) -> None:
-        redis = RedisClient.open(redis_url, timeout=TIMEOUT)
-        try:
-            await redis.call("FLUSHALL")
-            await live_through_moves(Machine(redis, 3, BLOCK_SIZE, kinds, seed), (1, 16, 2))
-        finally:
-            await redis.close()
+def test_after_moves_any_operations_leave_what_the_model_says(redis_url: str) -> None:
+    def machine() -> MovingStore:
+        return MovingStore(lambda: RedisClient.open(redis_url, timeout=TIMEOUT), 3, BLOCK_SIZE)
 
-    # As `tests.support.machine.try_out`.
-    @settings(max_examples=4, deadline=None, phases=(Phase.explicit, Phase.reuse, Phase.generate))
-    @given(st.lists(any_configs(), min_size=1, max_size=4), st.integers(0, 2**32))
-    def run(kinds: list[Configs], seed: int) -> None:
-        asyncio.run(live(kinds, seed))
-
-    run()
-
-
-async def live_through_moves(machine: Machine, targets: Sequence[int]) -> None:
-    """Random operations, then a move, and again."""
-    redis = machine.redis
-    await own(machine.sessions)
-    for target in targets:
-        for name in machine.random.choices(list(WEIGHTS), list(WEIGHTS.values()), k=25):
-            await getattr(machine, name)()
-        await machine.hold()
-        listed = await everything(machine.sessions)
-        await record(redis, machine.sessions.partitions, BLOCK_SIZE, (PROJECT.slug,))
-        expected = after_move(await keyspace(redis), target)
-        await move(redis, target)
-        assert await keyspace(redis) == expected
-        await redis.call("DEL", STORE, PROJECTS)
-        adopt(machine, target, expected)
-        await machine.hold()
-        assert await everything(machine.sessions) == listed
-
-
-def adopt(machine: Machine, partitions: int, held: Keyspace) -> None:
-    """Let the machine and its model go on in other partitions, with the serials that a move has given."""
-    sessions = Sessions(machine.redis, PROJECT, LIMITS, partitions, BLOCK_SIZE)
-    machine.sessions = machine.model.sessions = sessions
-    machine.users = Users(sessions)
-    for name, one in machine.model.held.items():
-        one.serial = int(held[sessions.partition(name).session(name)][b"serial"])
-    states = {partition.number: held.get(partition.state, {}) for partition in sessions.all_partitions}
-    machine.model.state = {
-        number: (int(state[b"serial"]), int(state[b"created_at"])) for number, state in states.items() if b"serial" in state
-    }
+    run_random_operations(machine, examples=4, steps=75)
 
 
 async def test_sessions_of_one_moment_are_numbered_by_their_ids(redis: RedisClient) -> None:

@@ -39,11 +39,11 @@ async def test_where_somebody_is_connected_a_move_does_not_begin(
 ) -> None:
     server = RedisClient.open(redis_url, timeout=TIMEOUT)
     await server.call("PING")
-    with pytest.raises(StartupError, match=r"a server or command of this service is connected to Redis from .+; end it first"):
+    with pytest.raises(StartupError, match=r"a server or command of this service is connected to Redis from .+; stop it first"):
         await move(redis, 2)
     assert await keyspace(redis) == held
     await server.close()
-    monkeypatch.setattr(repartition, "LOOKS", 1000)
+    monkeypatch.setattr(repartition, "CLIENT_CHECKS", 1000)
     await move(redis, 2)
     assert await keyspace(redis) == after_move(held, 2)
 
@@ -103,7 +103,7 @@ async def test_a_redis_that_does_not_tell_who_is_connected_is_told(redis: RedisC
     rules = ("reset", "on", ">pass", "~*", "+@all", "-client", "+client|setname")
     await redis.call("ACL", "SETUSER", "blind", *rules)
     blind = RedisClient.open(redis_url.replace("unix://", "unix://blind:pass@"), timeout=TIMEOUT)
-    with pytest.raises(StartupError, match="Redis does not tell who is connected: the user of redis_url lacks rights in Redis"):
+    with pytest.raises(StartupError, match="cannot check for other connected clients: the user in redis_url lacks permissions"):
         await move(blind, 2)
     await blind.close()
     await redis.call("ACL", "DELUSER", "blind")
@@ -122,15 +122,15 @@ async def test_while_a_store_is_moved_no_server_starts_and_none_that_runs_works(
     assert (await ring.authenticate("Bearer sk-ac-root")).slug == "default"
     refusals = []
     # The connection of the start that was refused goes away a moment later.
-    monkeypatch.setattr(repartition, "LOOKS", 100_000)
+    monkeypatch.setattr(repartition, "CLIENT_CHECKS", 100_000)
 
     async def look() -> None:
         nonlocal now
         assert (await ring.authenticate("Bearer sk-ac-root")).slug == "default"
         now += KEY_TTL + 0.1
-        with pytest.raises(StoreUnavailable, match="the sessions are being moved to another number of partitions"):
+        with pytest.raises(StoreUnavailable, match="a repartition is running"):
             await ring.authenticate("Bearer sk-ac-root")
-        with pytest.raises(StartupError, match="this store is being moved to 2 partitions; `repartition 2` finishes that"):
+        with pytest.raises(StartupError, match="a repartition to 2 is unfinished; run `repartition 2` to complete it"):
             await bootstrap._prepare(settings)
         refusals.append(now)
 
@@ -138,7 +138,7 @@ async def test_while_a_store_is_moved_no_server_starts_and_none_that_runs_works(
     await move(redis, 2, wait=7.0)
     assert len(refusals) == 1
     # Afterwards it is the number of partitions that is held against a server: one that slept through the move is no exception.
-    with pytest.raises(StoreUnavailable, match="the store has 2 partitions now, this server was started with 1"):
+    with pytest.raises(StoreUnavailable, match="the store has 2 partitions; this server was started with 1"):
         await ring.authenticate("Bearer sk-ac-root")
     with pytest.raises(StartupError, match="this store was made with partitions 2, not 1"):
         await bootstrap._prepare(settings)

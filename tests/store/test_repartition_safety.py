@@ -22,7 +22,7 @@ async def test_a_move_to_another_number_than_the_one_that_is_under_way_is_refuse
         await manifest.record_move(redis, Move(3, phase))
         before = await keyspace(redis)
         for partitions in (1, 2):
-            with pytest.raises(StartupError, match="this store is being moved to 3 partitions; finish that first"):
+            with pytest.raises(StartupError, match="a repartition to 3 is unfinished; run `repartition 3` first"):
                 await move(redis, partitions)
         assert await keyspace(redis) == before
         assert {name: before[name] for name in held if name != STORE} == {name: held[name] for name in held if name != STORE}
@@ -46,7 +46,7 @@ async def test_two_states_of_one_session_are_for_the_operator_to_decide(redis: R
     await redis.call("HSET", new, "configs", "{}", "created_at", 1)
     with pytest.raises(StartupError) as caught:
         await move(redis, 2)
-    assert str(caught.value) == f"{old} and {new} differ; delete the wrong one, and run this again"
+    assert str(caught.value) == f"{old} and {new} differ; delete the wrong one, and run this command again"
     assert await redis.call("HGETALL", old) != []
     assert await redis.call("HGETALL", new) != []
     await redis.call("DEL", new)

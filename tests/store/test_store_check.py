@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from service.configs.containment import Filter
 from service.configs.limits import Limits
 from service.redis_client.client import RedisClient
+from service.redis_client.errors import WrongType
 from service.redis_client.multiplexer import Command
-from service.redis_client.replies import WrongType
 from service.store import manifest
 from service.store.keys import PROJECTS, STORE
 from service.store.listing import Query, page

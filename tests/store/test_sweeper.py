@@ -91,7 +91,7 @@ async def test_a_round_removes_all_that_is_over_in_every_project_and_nothing_els
 
 async def test_a_round_is_bounded_and_projects_take_turns(counting: CountingClient, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sweeping, "BATCH", 4)
-    monkeypatch.setattr(sweeping, "ROUND", 10)
+    monkeypatch.setattr(sweeping, "ROUND_SESSIONS", 10)
     await project(counting, "big", 0, 50)
     await project(counting, "small", 0, 5)
     sweeper = Sweeper(counting, 1, BLOCK)
@@ -116,8 +116,8 @@ async def test_a_round_is_bounded_and_projects_take_turns(counting: CountingClie
 async def test_every_project_has_its_turn_where_they_are_too_many_for_one_round(
     counting: CountingClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sweeping, "LOOKS", 60)
-    monkeypatch.setattr(sweeping, "LOOKS_BATCH", 25)
+    monkeypatch.setattr(sweeping, "ROUND_PARTITIONS", 60)
+    monkeypatch.setattr(sweeping, "PARTITIONS_BATCH", 25)
     names = [f"p{number}" for number in range(700)]
     await counting.call("HSET", keys.PROJECTS, *(part for name in names for part in (name, "id")))
     far = [await project(counting, name, 0, 2) for name in names[::140]]
@@ -257,7 +257,7 @@ async def test_sweepers_of_several_workers_sweep_on_until_they_are_cancelled(
     redis: RedisClient, empty_redis: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sweeping, "BATCH", 4)
-    monkeypatch.setattr(sweeping, "ROUND", 8)
+    monkeypatch.setattr(sweeping, "ROUND_SESSIONS", 8)
     links = [RedisClient.open(empty_redis, timeout=TIMEOUT) for _ in range(3)]
     sessions = await project(redis, "one", 5, 40)
     running = [asyncio.create_task(Sweeper(each, 1, BLOCK).run()) for each in links]
@@ -349,7 +349,7 @@ async def test_no_failure_ends_the_sweep_and_the_first_of_several_is_told_withou
 
     await until(swept)
     assert [record.getMessage() for record in caplog.records] == [
-        "the sweep of expired sessions failed and is tried again: the store is not available; try again shortly"
+        "the sweep of expired sessions failed and will be retried: the store is not available; try again shortly"
     ]
     # After a round that went well the next failure is news again.
     before = rounds

@@ -1,8 +1,9 @@
-"""The real server in a process of its own, and small ways to talk to it."""
+"""The real server in a process of its own, what its processes take, and one-line requests to it."""
 
 import asyncio
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -11,14 +12,14 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 from service.process.redis_binaries import SERVER_NAMES
 from tests.support.redis_servers import BUNDLED
 
-#: Seconds; far beyond what anything here takes, so that a slow machine changes no verdict.
+#: Seconds after which a test gives up waiting. Far longer than anything here takes, so that a slow machine changes no result.
 PATIENCE = 60.0
 
 
@@ -98,6 +99,13 @@ class Serving:
         with self._output.open("w", encoding="utf-8") as output, self._errors.open("w", encoding="utf-8") as errors:
             self.process = subprocess.Popen(command, env=environment, stdout=output, stderr=errors, start_new_session=True)
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.process.poll() is None:
+            self.stop()
+
     @property
     def output(self) -> str:
         """What it printed."""
@@ -130,9 +138,18 @@ class Serving:
         return Server(self.origin, self.base_url, key, self.data_dir, redis_url, self.process.pid)
 
     def stop(self) -> int:
-        """SIGTERM, and the exit status; harmless after the end."""
+        """Send SIGTERM, and return the exit status. Does nothing to a process that has ended.
+
+        Raises:
+            subprocess.TimeoutExpired: it did not end, and was killed.
+        """
         self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(PATIENCE)
+        try:
+            return self.process.wait(PATIENCE)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+            raise
 
     @property
     def redis_url(self) -> str:
@@ -157,16 +174,29 @@ Start = Callable[..., Serving]
 
 
 def children_of(parent: int) -> list[int]:
-    """Process ids of the living children of process `parent`."""
-    found = []
+    """Process ids of the living children of process `parent`, in the order of their start."""
+    children = []
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:
-            state, owner = stat.read_text(encoding="utf-8").rpartition(")")[2].split()[:2]
+            # man 5 proc_pid_stat: after the name in parentheses come state and ppid, and as 20th the start time.
+            fields = stat.read_text(encoding="utf-8").rpartition(")")[2].split()
         except OSError:
             continue
-        if int(owner) == parent and state != "Z":
-            found.append(int(stat.parent.name))
-    return sorted(found)
+        if int(fields[1]) == parent and fields[0] not in "ZX":
+            children.append((int(fields[19]), int(stat.parent.name)))
+    return [pid for _, pid in sorted(children)]
+
+
+def memory_of(pid: int) -> tuple[float, float] | None:
+    """RSS and USS (what it shares with no other process) of process `pid`, in MB of 1,000,000 bytes; None if it is gone."""
+    try:
+        rollup = Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="utf-8")
+    except OSError:
+        return None
+    kilobytes = {name: int(number) for name, number in re.findall(r"^(\w+): +(\d+) kB", rollup, re.MULTILINE)}
+    if "Rss" not in kilobytes:
+        return None
+    return kilobytes["Rss"] * 0.001024, (kilobytes["Private_Clean"] + kilobytes["Private_Dirty"]) * 0.001024
 
 
 def program_of(pid: int) -> str:
@@ -178,7 +208,7 @@ def program_of(pid: int) -> str:
 
 
 def alive(pid: int) -> bool:
-    """Whether process `pid` is there and no zombie."""
+    """Whether process `pid` exists and is no zombie."""
     try:
         return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0] != "Z"
     except OSError:

@@ -1,4 +1,4 @@
-"""A cluster and a group of Sentinels for the tests beside, started once; all of these tests run in one process, in turn."""
+"""A cluster and a group of Sentinels that the tests of this directory share; all of them run in one process, one by one."""
 
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -21,20 +21,20 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.xdist_group("topology"))
 
 
-#: What servers of a cluster answer while slots move differs between versions. Failovers are tested on the bundled one alone.
-on_every_cluster = pytest.mark.parametrize("whole_cluster", NEWEST_AND_OLDEST, indirect=True)
+#: What cluster nodes reply while slots migrate differs between versions. Failovers are only tested on the bundled server.
+on_every_cluster = pytest.mark.parametrize("shared_cluster", NEWEST_AND_OLDEST, indirect=True)
 
 
 @pytest.fixture(scope="session", params=BUNDLED_ONLY)
-def whole_cluster(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    """A cluster of bundled servers, unless a test asks for it `on_every_cluster`."""
+def shared_cluster(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """A cluster of bundled servers, or of every version in tests that are marked `on_every_cluster`."""
     cluster = Cluster(tmp_path_factory.mktemp("cluster"), request.param)
     yield cluster
     cluster.stop()
 
 
 @pytest.fixture(scope="session")
-def whole_sentinels(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sentinels]:
+def shared_sentinels(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sentinels]:
     """A master, two replicas and three Sentinels."""
     sentinels = Sentinels(tmp_path_factory.mktemp("sentinels"), BUNDLED.path)
     yield sentinels
@@ -42,25 +42,25 @@ def whole_sentinels(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sentin
 
 
 @pytest.fixture
-def cluster(whole_cluster: Cluster) -> Cluster:
-    """The cluster, whole and empty."""
-    whole_cluster.wait_whole()
-    for master in whole_cluster.masters():
+def cluster(shared_cluster: Cluster) -> Cluster:
+    """The shared cluster, with all nodes up and no keys."""
+    shared_cluster.wait_whole()
+    for master in shared_cluster.masters():
         master.ask("FLUSHALL")
-    return whole_cluster
+    return shared_cluster
 
 
 @pytest.fixture
-def sentinels(whole_sentinels: Sentinels) -> Sentinels:
-    """The master and its Sentinels, whole and empty."""
-    whole_sentinels.wait_whole()
-    whole_sentinels.master().ask("FLUSHALL")
-    return whole_sentinels
+def sentinels(shared_sentinels: Sentinels) -> Sentinels:
+    """The shared master and its Sentinels, with all servers up and no keys."""
+    shared_sentinels.wait_whole()
+    shared_sentinels.master().ask("FLUSHALL")
+    return shared_sentinels
 
 
 @pytest.fixture
 def breakable_cluster(tmp_path: Path) -> Iterator[Cluster]:
-    """A cluster that soon misses a server."""
+    """A cluster of this test alone that detects a dead server quickly."""
     cluster = Cluster(tmp_path, BUNDLED.path, QUICK_DEATH)
     yield cluster
     cluster.stop()
@@ -68,7 +68,7 @@ def breakable_cluster(tmp_path: Path) -> Iterator[Cluster]:
 
 @pytest.fixture
 def breakable_sentinels(tmp_path: Path) -> Iterator[Sentinels]:
-    """Sentinels that soon miss a server."""
+    """Sentinels of this test alone that detect a dead server quickly."""
     sentinels = Sentinels(tmp_path, BUNDLED.path, QUICK_DEATH)
     yield sentinels
     sentinels.stop()
@@ -76,7 +76,7 @@ def breakable_sentinels(tmp_path: Path) -> Iterator[Sentinels]:
 
 @pytest.fixture
 async def redis(cluster: Cluster) -> AsyncIterator[RedisClient]:
-    """A link to the cluster."""
+    """A client of the cluster."""
     redis = RedisClient.open(cluster.url, timeout=TIMEOUT)
     yield redis
     await redis.close()

@@ -1,4 +1,4 @@
-"""Servers that die, freeze or hand over under load: what was acknowledged is there, nobody gets a wrong answer, all go on."""
+"""Servers that die, freeze or fail over under load: no acknowledged write is lost, no answer is wrong, clients recover."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -15,31 +15,31 @@ from tests.support.filling import PROJECT, opened
 from tests.support.server import until
 from tests.support.topology_load import Load
 from tests.support.topology_servers import Cluster, Sentinels
-from tests.topology.test_moving_slots import findings
+from tests.topology.test_slot_migration import findings
 
-#: As the service has it unless told otherwise; and longer than it takes to replace a master.
-TIMEOUT, LONG = 1.0, 5.0
-#: What a client may meet while a server is away.
-MAY_FAIL = {"StoreUnavailable", "WriteUncertain", "NotReplicated"}
+#: Seconds: the default of the service, and longer than a failover takes.
+TIMEOUT, LONG_TIMEOUT = 1.0, 5.0
+#: The errors that clients may get while a server is down.
+EXPECTED_ERRORS = {"StoreUnavailable", "WriteUncertain", "NotReplicated"}
 
 
 @asynccontextmanager
 async def load_on(url: str, *, partitions: int, min_replicas: int, seconds: float = TIMEOUT) -> AsyncIterator[Load]:
-    """Clients at work on a store; after them, all that was acknowledged is there, and the index is right."""
+    """Clients that read and write the store. At the end, all acknowledged writes are in it, and its index is consistent."""
     redis = RedisClient.open(url, timeout=seconds, min_replicas=min_replicas)
     try:
-        async with Load(await replicated(redis, partitions), clients=24) as load:
+        async with Load(await sessions_once_replicated(redis, partitions), clients=24) as load:
             await load.undisturbed()
             yield load
-        assert set(load.failures) <= MAY_FAIL
+        assert set(load.failures) <= EXPECTED_ERRORS
         assert await load.wrong() == []
         assert await findings(load.sessions) == []
     finally:
         await redis.close()
 
 
-async def replicated(redis: RedisClient, partitions: int) -> Sessions:
-    """The sessions of the project, once as many replicas as are needed are connected."""
+async def sessions_once_replicated(redis: RedisClient, partitions: int) -> Sessions:
+    """The sessions of the project, as soon as enough replicas are connected for the first write."""
     async with asyncio.timeout(TIMEOUT):
         while True:
             try:
@@ -49,61 +49,59 @@ async def replicated(redis: RedisClient, partitions: int) -> Sessions:
 
 
 @pytest.fixture(params=["killed", "frozen"])
-def away(request: pytest.FixtureRequest) -> str:
-    """How a server goes away."""
+def outage(request: pytest.FixtureRequest) -> str:
+    """How a server goes down."""
     return str(request.param)
 
 
-async def test_a_cluster_that_loses_a_master_loses_no_write_that_a_replica_has(breakable_cluster: Cluster, away: str) -> None:
+async def test_a_cluster_that_loses_a_master_loses_no_acknowledged_write(breakable_cluster: Cluster, outage: str) -> None:
     cluster = breakable_cluster
     async with load_on(cluster.url, partitions=16, min_replicas=1) as load:
-        lost = cluster.masters()[0]
-        heir = cluster.replica_of(lost)
-        lost.kill() if away == "killed" else lost.freeze()
-        await asyncio.to_thread(until, heir.is_master, "a replica that takes over")
-        # Its writes are refused now: it has no replica itself. What others have goes on.
+        old = cluster.masters()[0]
+        successor = cluster.replica_of(old)
+        old.kill() if outage == "killed" else old.freeze()
+        await asyncio.to_thread(until, successor.is_master, "a replica that is promoted")
+        # Writes to the new master fail, because it has no replica. Those to the other masters succeed.
         await load.some_more(2)
-        if away == "frozen":
-            lost.wake()
+        if outage == "frozen":
+            old.wake()
             await load.undisturbed()
 
 
-async def test_sentinels_that_lose_their_master_lose_no_write_that_a_replica_has(
-    breakable_sentinels: Sentinels, away: str
-) -> None:
+async def test_a_master_that_sentinels_replace_loses_no_acknowledged_write(breakable_sentinels: Sentinels, outage: str) -> None:
     sentinels = breakable_sentinels
-    seconds = LONG if away == "killed" else TIMEOUT
+    seconds = LONG_TIMEOUT if outage == "killed" else TIMEOUT
     async with load_on(sentinels.url, partitions=1, min_replicas=1, seconds=seconds) as load:
-        lost = sentinels.master()
-        lost.kill() if away == "killed" else lost.freeze()
-        await asyncio.to_thread(until, lambda: sentinels.master() is not lost, "a replica that takes over")
+        old = sentinels.master()
+        old.kill() if outage == "killed" else old.freeze()
+        await asyncio.to_thread(until, lambda: sentinels.master() is not old, "a replica that is promoted")
         await load.undisturbed()
-        if away == "frozen":
-            # It takes itself for the master until the Sentinels tell it.
-            lost.wake()
+        if outage == "frozen":
+            # It considers itself the master until a Sentinel makes it a replica.
+            old.wake()
             await load.some_more()
 
 
-async def test_a_planned_failover_of_a_cluster_is_not_noticed(cluster: Cluster) -> None:
+async def test_no_client_sees_a_planned_failover_of_a_cluster(cluster: Cluster) -> None:
     async with load_on(cluster.url, partitions=16, min_replicas=0) as load:
-        heir = cluster.replica_of(cluster.masters()[0])
-        heir.ask("CLUSTER", "FAILOVER")
-        await asyncio.to_thread(until, heir.is_master, "a replica that takes over")
+        successor = cluster.replica_of(cluster.masters()[0])
+        successor.ask("CLUSTER", "FAILOVER")
+        await asyncio.to_thread(until, successor.is_master, "a replica that is promoted")
         await load.some_more()
     assert load.failures == []
 
 
-async def test_a_planned_failover_by_sentinels_loses_no_write_that_all_replicas_have(breakable_sentinels: Sentinels) -> None:
+async def test_a_planned_failover_by_sentinels_loses_no_acknowledged_write(breakable_sentinels: Sentinels) -> None:
     sentinels = breakable_sentinels
     async with load_on(sentinels.url, partitions=1, min_replicas=2) as load:
         old = sentinels.master()
         sentinels.sentinels[0].ask("SENTINEL", "FAILOVER", sentinels.NAME)
-        await asyncio.to_thread(until, lambda: sentinels.master() is not old, "a replica that takes over")
-        # The Sentinels give the old one some seconds until they make it a replica; so long the promise cannot be kept.
+        await asyncio.to_thread(until, lambda: sentinels.master() is not old, "a replica that is promoted")
+        # It takes the Sentinels some seconds to make the old master a replica. Until then too few replicas acknowledge.
         await load.some_more(1)
 
 
-async def test_nodes_come_and_go_and_are_not_noticed(cluster: Cluster) -> None:
+async def test_no_client_sees_that_nodes_are_added_and_removed(cluster: Cluster) -> None:
     async with load_on(cluster.url, partitions=16, min_replicas=0) as load:
         slots = [slot_of((), partition.prefix) for partition in load.sessions.all_partitions]
         owners = {slot: cluster.owner(slot) for slot in slots}
@@ -120,7 +118,7 @@ async def test_nodes_come_and_go_and_are_not_noticed(cluster: Cluster) -> None:
     assert load.failures == []
 
 
-async def test_scripts_that_a_node_has_forgotten_are_not_missed(cluster: Cluster) -> None:
+async def test_no_client_sees_a_script_flush(cluster: Cluster) -> None:
     async with load_on(cluster.url, partitions=16, min_replicas=1) as load:
         for _ in range(3):
             for master in cluster.masters():

@@ -1,4 +1,4 @@
-"""Writes that are answered once replicas have them: a promise is kept or told, reads do not wait, writes go in groups."""
+"""min_replicas: a write returns once replicas have it or fails as not replicated; reads do not wait; writes share a WAIT."""
 
 import asyncio
 import re
@@ -11,7 +11,7 @@ from redis.exceptions import ResponseError
 
 from service.configs.limits import Limits
 from service.errors import NotFound, NotReplicated, StartupError, StoreFull, StoreUnavailable, WriteUncertain
-from service.redis_client import node
+from service.redis_client import replication
 from service.redis_client.client import RedisClient
 from service.settings import Settings
 from service.store.sessions import Sessions
@@ -30,7 +30,7 @@ def master(sentinels: Sentinels) -> Server:
 
 @pytest.fixture
 async def redis(master: Server) -> AsyncIterator[RedisClient]:
-    """A link whose writes both replicas must have."""
+    """A client whose writes both replicas must acknowledge."""
     redis = RedisClient.open(f"redis://{HOST}:{master.port}", timeout=1.0, min_replicas=2)
     yield redis
     await redis.close()
@@ -54,21 +54,21 @@ def replica(sentinels: Sentinels) -> Server:
     return next(server for server in sentinels.servers if server is not sentinels.master())
 
 
-async def test_a_write_that_a_replica_lacks_is_told_as_made_and_not_replicated(
+async def test_a_write_that_a_replica_lacks_was_executed_but_not_replicated(
     sentinels: Sentinels, redis: RedisClient, sessions: Sessions
 ) -> None:
     await add(sessions, 1, {"a": 1})
     await sessions.patch(ONE, document_of({"b": None}))
     with frozen(replica(sentinels)):
         started = asyncio.get_running_loop().time()
-        with pytest.raises(NotReplicated) as told:
+        with pytest.raises(NotReplicated) as raised:
             await sessions.patch(ONE, document_of({"a": 2}))
         assert asyncio.get_running_loop().time() - started < 1.0
-        assert (told.value.status, told.value.retry_after) == (503, 1)
-        assert told.value.detail == "the write was made, but not replicated as promised: it may be lost yet"
-        # It was made, and once.
-        held = await sessions.get(ONE)
-        assert (held.configs, held.revision) == (b'{\n"a":2\n}', 3)
+        assert (raised.value.status, raised.value.retry_after) == (503, 1)
+        assert raised.value.detail == "the write succeeded but too few replicas acknowledged it; a failover may lose it"
+        # It was executed exactly once.
+        session = await sessions.get(ONE)
+        assert (session.configs, session.revision) == (b'{\n"a":2\n}', 3)
         assert await redis.batch([("SET", "b", "1")]) == [b"OK"]
         with pytest.raises(NotReplicated):
             await redis.batch([("SET", "a", "1"), ("SET", "b", "1")], writes=True)
@@ -89,19 +89,19 @@ async def test_reads_do_not_wait_for_the_replicas_of_writes(sentinels: Sentinels
             await write
 
 
-async def test_writes_that_come_while_others_wait_share_one_wait(master: Server, sessions: Sessions) -> None:
+async def test_writes_that_arrive_while_a_group_waits_share_one_wait(master: Server, sessions: Sessions) -> None:
     def waits() -> int:
         calls = re.search(r"cmdstat_wait:calls=(\d+)", master.ask("INFO", "commandstats"))
         return int(calls[1]) if calls else 0
 
     await add(sessions, 1, {"a": 1})
     before = waits()
-    done = await asyncio.gather(*(sessions.patch(ONE, document_of({f"k{number}": number})) for number in range(300)))
-    assert sorted(written.revision for written in done) == list(range(2, 302))
+    results = await asyncio.gather(*(sessions.patch(ONE, document_of({f"k{number}": number})) for number in range(300)))
+    assert sorted(written.revision for written in results) == list(range(2, 302))
     assert waits() - before <= 3
 
 
-async def test_of_writes_in_a_group_each_gets_its_own_answer(redis: RedisClient, sessions: Sessions) -> None:
+async def test_each_write_of_a_group_gets_its_own_replies(redis: RedisClient, sessions: Sessions) -> None:
     await add(sessions, 1, {"a": 1})
     calls = [
         redis.call("SET", "text", "x", writes=True),
@@ -120,35 +120,37 @@ async def test_of_writes_in_a_group_each_gets_its_own_answer(redis: RedisClient,
     assert isinstance(fifth[1], ResponseError)
 
 
-async def test_what_redis_refuses_is_refused_whoever_has_it(sentinels: Sentinels, master: Server, redis: RedisClient) -> None:
+async def test_a_refusal_is_reported_as_such_even_if_a_replica_is_down(
+    sentinels: Sentinels, master: Server, redis: RedisClient
+) -> None:
     master.ask("CONFIG", "SET", "maxmemory", 1)
     try:
-        with frozen(replica(sentinels)), pytest.raises(StoreUnavailable) as told:
+        with frozen(replica(sentinels)), pytest.raises(StoreUnavailable) as raised:
             await redis.call("SET", "a", "1", writes=True)
-        assert told.type is StoreFull
+        assert raised.type is StoreFull
     finally:
         master.ask("CONFIG", "SET", "maxmemory", 0)
 
 
-async def test_a_write_whose_time_goes_by_behind_others_is_not_made(sentinels: Sentinels, sessions: Sessions) -> None:
+async def test_a_write_that_waits_too_long_behind_a_group_is_not_sent(sentinels: Sentinels, sessions: Sessions) -> None:
     await add(sessions, 1, {"a": 1})
     with frozen(replica(sentinels)):
         first = asyncio.create_task(sessions.patch(ONE, document_of({"first": 1})))
         while (await sessions.get(ONE)).revision == 1:
             pass
-        # It comes while the first holds the lane, and its time is half over when the lane is free.
+        # It arrives while the first blocks the connection, and half of its time is over when WAIT returns.
         started = asyncio.get_running_loop().time()
         second = await asyncio.gather(sessions.patch(ONE, document_of({"second": 1})), return_exceptions=True)
         assert asyncio.get_running_loop().time() - started < 1.1
         with pytest.raises(NotReplicated):
             await first
         assert isinstance(second[0], StoreUnavailable)
-        held = await sessions.get(ONE)
-        # Told as not made, it is not; else it is.
-        assert (b"second" in held.configs) is isinstance(second[0], NotReplicated)
+        session = await sessions.get(ONE)
+        # It was executed if and only if the error says so.
+        assert (b"second" in session.configs) is isinstance(second[0], NotReplicated)
 
 
-async def test_a_connection_that_breaks_while_a_group_waits_leaves_it_uncertain(
+async def test_writes_are_uncertain_if_the_connection_is_lost_while_they_wait(
     sentinels: Sentinels, master: Server, sessions: Sessions
 ) -> None:
     await add(sessions, 1, {"a": 1})
@@ -162,15 +164,15 @@ async def test_a_connection_that_breaks_while_a_group_waits_leaves_it_uncertain(
         assert (await sessions.get(ONE)).revision == 2
 
 
-async def test_what_waits_for_its_group_is_bounded(redis: RedisClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(node, "MAX_COMMANDS", 8)
+async def test_the_queue_of_the_next_group_is_bounded(redis: RedisClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(replication, "MAX_COMMANDS", 8)
     results = await asyncio.gather(*(redis.call("INCR", "n", writes=True) for _ in range(20)), return_exceptions=True)
     assert results[:8] == list(range(1, 9))
     assert [type(result) for result in results[8:]] == [StoreUnavailable] * 12
     assert await redis.call("INCR", "n", writes=True) == 9
 
 
-async def test_a_server_whose_promise_cannot_be_kept_does_not_start(master: Server) -> None:
+async def test_a_server_does_not_start_with_too_few_replicas(master: Server) -> None:
     settings = Settings(
         redis_url=f"redis://{HOST}:{master.port}",
         root_token="x",
@@ -179,6 +181,6 @@ async def test_a_server_whose_promise_cannot_be_kept_does_not_start(master: Serv
         command_timeout=2.0,
         start_timeout=0.0,
     )
-    with pytest.raises(StartupError, match="fewer replicas than min_replicas acknowledge a write"):
+    with pytest.raises(StartupError, match="fewer than min_replicas replicas acknowledged a write"):
         await asyncio.to_thread(bootstrap.prepare, settings)
     await asyncio.to_thread(bootstrap.prepare, replace(settings, min_replicas=2))

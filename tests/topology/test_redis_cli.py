@@ -8,14 +8,14 @@ from tests.topology.conftest import on_every_cluster
 
 
 def redis_cli(url: str, *words: str) -> str:
-    """What one command prints."""
-    done = run_command("redis-cli", "--command-timeout", "30", *words, SCC_REDIS_URL=url, PATH="")
-    assert (done.returncode, done.stderr) == (0, "")
-    return done.stdout
+    """What the command prints on standard output; it must succeed."""
+    process = run_command("redis-cli", "--command-timeout", "30", *words, SCC_REDIS_URL=url, PATH="")
+    assert (process.returncode, process.stderr) == (0, "")
+    return process.stdout
 
 
 @on_every_cluster
-def test_a_command_goes_to_the_node_of_its_key_wherever_the_key_stands(cluster: Cluster) -> None:
+def test_a_command_goes_to_the_node_of_its_key_whichever_argument_the_key_is(cluster: Cluster) -> None:
     key_of = {cluster.owner(slot_of((), key)): key for key in map(str, range(20))}
     assert len(key_of) == 3
     for owner, key in key_of.items():
@@ -31,7 +31,7 @@ def test_keys_of_several_slots_are_refused_by_redis(cluster: Cluster) -> None:
     assert redis_cli(cluster.url, "MSET", "a", "1", "b", "2").startswith("CROSSSLOT ")
 
 
-def test_a_command_without_a_key_goes_to_the_node_of_the_stores_own_record(cluster: Cluster) -> None:
+def test_a_command_without_a_key_goes_to_the_node_of_the_manifest(cluster: Cluster) -> None:
     node = cluster.owner(slot_of((), keys.STORE))
     assert redis_cli(cluster.url, "PING") == "PONG\n"
     assert redis_cli(cluster.url, "CONFIG", "GET", "port") == f"port\n{node.port}\n"
@@ -42,15 +42,15 @@ def test_a_command_without_a_key_goes_to_the_node_of_the_stores_own_record(clust
 
 
 @on_every_cluster
-def test_while_a_slot_moves_a_command_follows_its_key(cluster: Cluster) -> None:
+def test_while_a_slot_migrates_a_command_follows_its_key(cluster: Cluster) -> None:
     stays, moves, new = "{a}:stays", "{a}:moves", "{a}:new"
     slot = slot_of((), stays)
-    home = cluster.owner(slot)
-    target = next(master for master in cluster.masters() if master is not home)
+    source = cluster.owner(slot)
+    target = next(master for master in cluster.masters() if master is not source)
     for key in (stays, moves):
         redis_cli(cluster.url, "SET", key, key)
     cluster.begin_move(slot, target)
-    cluster.move_keys(home, target, [moves])
+    cluster.move_keys(source, target, [moves])
     try:
         for key in (stays, moves):
             assert redis_cli(cluster.url, "GET", key) == f"{key}\n"
@@ -58,7 +58,7 @@ def test_while_a_slot_moves_a_command_follows_its_key(cluster: Cluster) -> None:
         assert redis_cli(cluster.url, "INCR", new) == "1\n"
         assert sorted(cluster.keys_of(slot, target)) == sorted([moves, new])
     finally:
-        cluster.move_keys(home, target, cluster.keys_of(slot, home))
+        cluster.move_keys(source, target, cluster.keys_of(slot, source))
         cluster.end_move(slot, target)
     assert redis_cli(cluster.url, "INCR", new) == "2\n"
 

@@ -1,4 +1,4 @@
-"""A store that is moved to other numbers of partitions on a cluster, where every partition may be on another node."""
+"""`repartition` on a cluster, where each partition may be on another node."""
 
 import pytest
 
@@ -15,7 +15,7 @@ from tests.topology.conftest import on_every_cluster
 
 @on_every_cluster
 @pytest.mark.parametrize("min_replicas", [0, 1])
-async def test_a_store_moves_between_the_nodes_of_a_cluster(
+async def test_a_repartitioned_store_has_the_expected_keys_on_a_cluster(
     cluster: Cluster, min_replicas: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(repartition, "SETTLE", 0.0)
@@ -24,15 +24,15 @@ async def test_a_store_moves_between_the_nodes_of_a_cluster(
         await record(redis, 1, BLOCK_SIZE, (PROJECT.slug,))
         sessions = await opened(redis, PROJECT, Limits(), 1, BLOCK_SIZE)
         for number in range(60):
-            await add(sessions, number, {"a": number % 3, "own": number}, "alice")
-        held = await keyspace(redis)
+            await add(sessions, number, {"a": number % 3, "n": number}, "alice")
+        stored = await keyspace(redis)
         for target in (16, 3, 64, 1):
-            expected = after_move(held, target)
+            expected = after_move(stored, target)
             await repartition.repartition(redis, target, wait=0)
-            held = await keyspace(redis)
-            assert held == expected
-            moved = Sessions(redis, PROJECT, Limits(), target, BLOCK_SIZE)
-            checks = [Check(redis, partition) for partition in moved.all_partitions]
+            stored = await keyspace(redis)
+            assert stored == expected
+            sessions_after = Sessions(redis, PROJECT, Limits(), target, BLOCK_SIZE)
+            checks = [Check(redis, partition) for partition in sessions_after.all_partitions]
             assert [finding for check in checks async for finding in check.findings()] == []
     finally:
         await redis.close()

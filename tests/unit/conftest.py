@@ -6,8 +6,7 @@ import psycopg
 import pytest
 from hypothesis import HealthCheck, settings
 
-from tests.support.postgres import Postgres
-from tests.support.postgres_server import postgres_server
+from tests.support.postgres import Postgres, postgres_server
 from tests.support.used_servers import USED
 
 # A loaded machine must not change a verdict.

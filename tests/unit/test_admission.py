@@ -1,4 +1,4 @@
-"""Admission control as a model: projects take turns, no place is lost, and nobody waits while one is free."""
+"""Admission control as a state machine: projects take turns, no slot is lost, and no request waits while one is free."""
 
 import asyncio
 from argparse import Namespace
@@ -14,7 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from service.errors import Overloaded
 from service.http.server.admission import CONCURRENCY, AdmissionControl, Ticket
-from service.http.server.connections import LONGEST_PAUSE, REFUSALS, Server
+from service.http.server.connections import LONGEST_DELAY, REFUSALS, Server
 from service.http.server.protocol import Protocol
 from service.settings import Settings
 
@@ -22,7 +22,7 @@ PROJECTS = ("acme", "bolt", "core", "")
 
 
 class Request:
-    """One request as the dispatch handles it: `finish` ends its work, `body` its body."""
+    """One request as the dispatch handles it, until `finish` is set."""
 
     def __init__(self, control: AdmissionControl, project: str) -> None:
         self.ticket = Ticket(project)
@@ -44,13 +44,13 @@ class Request:
 
 
 async def settle() -> None:
-    """Let every task go on until it waits."""
+    """Run every task until it waits."""
     for _ in range(5):
         await asyncio.sleep(0)
 
 
 async def arrive(control: AdmissionControl, project: str, count: int = 1) -> list[Request]:
-    """So many requests of a project that come in; those that are refused at the door are none."""
+    """Send `count` requests of a project; returns those that were not refused immediately."""
     requests = []
     for _ in range(count):
         if control.make_room(project):
@@ -66,7 +66,7 @@ async def end(*requests: Request) -> None:
 
 
 async def settled(request: Request) -> bool:
-    """Whether a request has a place once all have gone on."""
+    """Whether a request has a slot once all tasks wait."""
     await settle()
     return request.ticket.is_active
 
@@ -76,16 +76,16 @@ def states(requests: list[Request]) -> Counter[str]:
 
 
 class Model(RuleBasedStateMachine):
-    """Any order of arrivals, ends and cancellations, also several before the event loop has run."""
+    """Any order of arrivals, completions and cancellations, also several before the event loop has run."""
 
     def __init__(self) -> None:
         super().__init__()
         self.runner = asyncio.Runner()
         self.max_in_flight = 16
         self.control = AdmissionControl(self.max_in_flight)
-        self.places = self.control._free
+        self.slots = self.control._free
         self.requests: list[Request] = []
-        #: Places that went to others since each project, with less than its half, has waited.
+        #: Slots granted to others while each project, with less than half of the slots, waited.
         self.passed_over: Counter[str] = Counter()
         self.most_waiting: Counter[str] = Counter()
 
@@ -93,7 +93,7 @@ class Model(RuleBasedStateMachine):
         return [request for request in self.requests if request.state == state and not request.task.done()]
 
     def act(self, action: Callable[[], object]) -> None:
-        """Run `action` and the event loop, and look at who got a place."""
+        """Run `action` and the event loop, and record which requests got a slot."""
         waiting = self.those("waiting")
         before = {request.ticket.project: request for request in waiting}
         share = {project: sum(each.ticket.project == project for each in self.those("working")) for project in PROJECTS}
@@ -103,17 +103,17 @@ class Model(RuleBasedStateMachine):
             self.most_waiting[project] = max(self.most_waiting[project], len(before))
             if any(request.ticket.project == project for request in granted):
                 self.passed_over[project] = self.most_waiting[project] = 0
-            elif share[project] < self.places // 2:
+            elif share[project] < self.slots // 2:
                 self.passed_over[project] += len(granted)
         others = {request.ticket.project for request in self.those("waiting")}
         for project in {request.ticket.project for request in granted}:
             if others - {project}:
-                assert sum(each.ticket.project == project for each in self.those("working")) <= (self.places + 1) // 2
+                assert sum(each.ticket.project == project for each in self.those("working")) <= (self.slots + 1) // 2
         for project in set(PROJECTS) - {request.ticket.project for request in self.those("waiting")}:
             self.passed_over[project] = self.most_waiting[project] = 0
 
     @rule(project=st.sampled_from(PROJECTS), count=st.integers(1, 4))
-    def come(self, project: str, count: int) -> None:
+    def arrive(self, project: str, count: int) -> None:
         for _ in range(count):
             counts = Counter(request.ticket.project for request in self.those("waiting") + self.those("working"))
             made_room = False
@@ -146,43 +146,43 @@ class Model(RuleBasedStateMachine):
     @precondition(lambda self: self.those("waiting") and self.those("working"))
     @rule(data=st.data(), first=st.booleans())
     def cancel_at_the_grant(self, data: st.DataObject, first: bool) -> None:
-        """A place becomes free and a request that waits is cancelled before the event loop has run in between."""
+        """A slot becomes free and a waiting request is cancelled before the event loop runs again."""
         steps: list[Callable[[], object]] = [
             data.draw(st.sampled_from(self.those("waiting"))).task.cancel,
-            partial(self.leave, data.draw(st.sampled_from(self.those("working")))),
+            partial(self.complete, data.draw(st.sampled_from(self.those("working")))),
         ]
         self.act(lambda: [step() for step in (steps if first else reversed(steps))])
 
-    def leave(self, request: Request) -> None:
+    def complete(self, request: Request) -> None:
         request.state = "done"
         self.control.release(request.ticket)
 
     @invariant()
-    def no_place_is_lost_and_nobody_waits_for_a_free_one(self) -> None:
+    def no_slot_is_lost_and_no_request_waits_for_a_free_one(self) -> None:
         active = Counter(request.ticket.project for request in self.requests if request.ticket.is_active)
         waiting = Counter(request.ticket.project for request in self.those("waiting"))
         control = self.control
         assert control._active == active
-        assert control._free == self.places - active.total() >= 0
+        assert control._free == self.slots - active.total() >= 0
         assert {project: len(queue) for project, queue in control._waiting.items()} == waiting
         assert control._admitted == active.total() + waiting.total()
         assert not (waiting and control._free)
 
     @invariant()
-    def nobody_is_passed_over_by_more_than_the_projects_that_wait(self) -> None:
+    def no_project_is_passed_over_more_often_than_there_are_waiting_projects(self) -> None:
         for project, count in self.passed_over.items():
             assert count <= max(1, self.most_waiting[project])
 
     def teardown(self) -> None:
-        async def all_end() -> None:
+        async def cancel_all() -> None:
             for request in self.requests:
                 request.task.cancel()
             await asyncio.gather(*(request.task for request in self.requests), return_exceptions=True)
 
-        self.runner.run(all_end())
+        self.runner.run(cancel_all())
         self.runner.close()
         assert (self.control._active, self.control._waiting, self.control._admitted) == ({}, {}, 0)
-        assert self.control._free == self.places
+        assert self.control._free == self.slots
 
 
 async def settle_after(action: Callable[[], object]) -> None:
@@ -194,7 +194,7 @@ TestModel = Model.TestCase
 TestModel.settings = settings(max_examples=40, stateful_step_count=30, deadline=None)
 
 
-async def test_one_project_takes_all_places_and_its_requests_go_in_order() -> None:
+async def test_one_project_alone_takes_all_slots_in_order() -> None:
     control = AdmissionControl(1000)
     requests = await arrive(control, "acme", CONCURRENCY + 5)
     assert states(requests) == {"working": CONCURRENCY, "waiting": 5}
@@ -205,17 +205,17 @@ async def test_one_project_takes_all_places_and_its_requests_go_in_order() -> No
     assert control.acquire(Ticket("acme"))
 
 
-async def test_a_request_of_another_project_passes_all_that_one_project_has_waiting() -> None:
+async def test_a_request_of_another_project_overtakes_all_waiting_ones_of_a_project() -> None:
     control = AdmissionControl(1000)
     many = await arrive(control, "acme", 400)
     (other,) = await arrive(control, "bolt")
     await end(many[0])
-    # The turn of acme came first, but it has more than its half.
+    # It was the turn of acme, but acme has more than half of the slots.
     assert other.state == "working"
     await end(other, *many)
 
 
-async def test_while_others_wait_a_project_has_at_most_half_of_the_places() -> None:
+async def test_while_others_wait_a_project_has_at_most_half_of_the_slots() -> None:
     control = AdmissionControl(1000)
     first, second = await arrive(control, "acme", 100), await arrive(control, "bolt", 100)
     for request in first[:CONCURRENCY]:
@@ -227,21 +227,21 @@ async def test_while_others_wait_a_project_has_at_most_half_of_the_places() -> N
     await end(*first, *second)
 
 
-async def test_keys_that_are_not_known_share_one_turn() -> None:
+async def test_keys_that_are_not_cached_share_one_turn() -> None:
     control = AdmissionControl(1000)
-    full, unknown = await arrive(control, "acme", CONCURRENCY), await arrive(control, "", 100)
-    (known,) = await arrive(control, "bolt")
+    full, uncached = await arrive(control, "acme", CONCURRENCY), await arrive(control, "", 100)
+    (cached,) = await arrive(control, "bolt")
     await end(full[0], full[1])
-    assert (states(unknown)["working"], known.state) == (1, "working")
-    await end(known, *full, *unknown)
+    assert (states(uncached)["working"], cached.state) == (1, "working")
+    await end(cached, *full, *uncached)
 
 
-async def test_a_project_with_more_than_half_of_what_is_in_flight_makes_room_for_another() -> None:
+async def test_a_project_with_more_than_half_of_the_requests_makes_room_for_another() -> None:
     control = AdmissionControl(200)
     many = await arrive(control, "acme", 300)
     assert len(many) == 200
     others = await arrive(control, "bolt", 120)
-    # The newest of those that waited were refused; the others keep their turns.
+    # The newest waiting requests were refused; the others keep their turns.
     assert [request.state for request in many] == ["working"] * CONCURRENCY + ["waiting"] * 36 + ["refused"] * 100
     assert len(others) == 100
     assert not control.make_room("acme")
@@ -250,19 +250,19 @@ async def test_a_project_with_more_than_half_of_what_is_in_flight_makes_room_for
     await end(*many, *others)
 
 
-async def test_nobody_makes_room_for_keys_that_are_not_known_and_those_make_room_for_everybody() -> None:
+async def test_no_request_is_refused_for_a_key_that_is_not_cached_and_such_keys_make_room_for_all() -> None:
     control = AdmissionControl(200)
-    known = await arrive(control, "acme", 200)
+    cached = await arrive(control, "acme", 200)
     assert not control.make_room("")
-    await end(*known)
-    unknown = await arrive(control, "", 200)
+    await end(*cached)
+    uncached = await arrive(control, "", 200)
     assert control.make_room("acme")
     await settle()
-    assert unknown[-1].state == "refused"
-    await end(*unknown)
+    assert uncached[-1].state == "refused"
+    await end(*uncached)
 
 
-async def test_what_waits_for_its_body_takes_no_place_and_does_not_count() -> None:
+async def test_a_request_that_waits_for_its_body_has_no_slot_and_does_not_count() -> None:
     control = AdmissionControl(100)
     (first,) = await arrive(control, "acme")
     others = await arrive(control, "acme", 99)
@@ -278,7 +278,7 @@ async def test_what_waits_for_its_body_takes_no_place_and_does_not_count() -> No
 
 
 @pytest.mark.parametrize("max_in_flight", [1, 2, 3, 10, 64, 100])
-async def test_however_few_requests_there_may_be_one_is_worked_at(max_in_flight: int) -> None:
+async def test_even_the_lowest_limit_has_a_slot(max_in_flight: int) -> None:
     control = AdmissionControl(max_in_flight)
     requests = await arrive(control, "acme", max_in_flight + 1)
     assert len(requests) == max_in_flight
@@ -288,16 +288,16 @@ async def test_however_few_requests_there_may_be_one_is_worked_at(max_in_flight:
     await end(*requests)
 
 
-async def test_a_request_that_was_cancelled_after_its_body_leaves_no_place_twice() -> None:
+async def test_a_request_that_is_cancelled_after_its_body_releases_its_slot_once() -> None:
     control = AdmissionControl(1000)
-    come = asyncio.Event()
+    received = asyncio.Event()
     ticket = Ticket("acme")
 
     async def work() -> None:
         try:
             assert control.acquire(ticket)
             async with control.receiving(ticket):
-                await come.wait()
+                await received.wait()
         finally:
             control.release(ticket)
 
@@ -305,7 +305,7 @@ async def test_a_request_that_was_cancelled_after_its_body_leaves_no_place_twice
     task = asyncio.create_task(work())
     await settle()
     full = await arrive(control, "acme", CONCURRENCY)
-    come.set()
+    received.set()
     await settle()
     task.cancel()
     await settle()
@@ -313,22 +313,22 @@ async def test_a_request_that_was_cancelled_after_its_body_leaves_no_place_twice
     assert (control._free, control._admitted) == (free, 0)
 
 
-async def test_refusals_have_a_rate_of_their_own_however_many_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
-    pauses: list[float] = []
-    over = asyncio.Event()
+async def test_the_rate_of_refusals_is_limited_however_many_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    delays: list[float] = []
+    elapsed = asyncio.Event()
 
     async def sleep(seconds: float) -> None:
-        pauses.append(seconds)
-        await over.wait()
+        delays.append(seconds)
+        await elapsed.wait()
 
     server = Server(cast("Any", Namespace()), Settings(), Protocol)
     monkeypatch.setattr("service.http.server.connections.asyncio.sleep", sleep)
-    count = int(REFUSALS * LONGEST_PAUSE) + 10
-    tasks = [asyncio.create_task(server.pause()) for _ in range(count)]
-    while len(pauses) < count:
+    count = int(REFUSALS * LONGEST_DELAY) + 10
+    tasks = [asyncio.create_task(server.throttle()) for _ in range(count)]
+    while len(delays) < count:
         await asyncio.wait(tasks, timeout=0)
-    over.set()
+    elapsed.set()
     await asyncio.gather(*tasks)
-    assert pauses == [min(number / REFUSALS, LONGEST_PAUSE) for number in range(1, count + 1)]
-    await server.pause()
-    assert pauses[-1] == 1 / REFUSALS
+    assert delays == [min(number / REFUSALS, LONGEST_DELAY) for number in range(1, count + 1)]
+    await server.throttle()
+    assert delays[-1] == 1 / REFUSALS

@@ -79,7 +79,7 @@ def test_an_argument_that_is_not_utf_8_is_one_line_and_status_1(words: list[str]
 )
 def test_flags_stand_before_or_after_an_action(words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main([word.format(tmp_path) for word in words]) == 1
-    assert f"no server runs on data directory {tmp_path};" in capsys.readouterr().err
+    assert f"no server is running on data directory {tmp_path};" in capsys.readouterr().err
 
 
 def test_an_error_of_ours_is_one_line_and_status_1(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -87,4 +87,4 @@ def test_an_error_of_ours_is_one_line_and_status_1(tmp_path: Path, capsys: pytes
     out, err = capsys.readouterr()
     assert out == ""
     assert err.count("\n") == 1
-    assert err.startswith(f"no server runs on data directory {tmp_path}; ")
+    assert err.startswith(f"no server is running on data directory {tmp_path}; ")

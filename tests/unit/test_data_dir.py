@@ -59,7 +59,7 @@ def test_what_others_can_write_is_refused(directory: Path, name: str, bit: int) 
     path.chmod(mode(path) | bit)
     with pytest.raises(StartupError) as caught:
         data_dir.create(directory)
-    assert str(caught.value) == f"{path} can be written by other users; close it with `chmod go-w {path}`"
+    assert str(caught.value) == f"other users can write to {path}; forbid that with `chmod go-w {path}`"
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -93,7 +93,7 @@ def test_a_group_may_write_to_the_volume_that_root_has_given_to_it(
     if owner == 0:
         data_dir.require_private(directory)
     else:
-        with pytest.raises(StartupError, match="can be written by other users"):
+        with pytest.raises(StartupError, match="other users can write to"):
             data_dir.require_private(directory)
 
 
@@ -101,13 +101,13 @@ def test_a_data_directory_may_be_a_link(directory: Path, tmp_path: Path) -> None
     (tmp_path / "link").symlink_to(directory)
     assert data_dir.create(tmp_path / "link") == tmp_path / "link"
     (directory / data_dir.KEY_SECRET).chmod(0o666)
-    with pytest.raises(StartupError, match=f"^{tmp_path}/link/key-secret can be written by other users"):
+    with pytest.raises(StartupError, match=f"^other users can write to {tmp_path}/link/key-secret;"):
         data_dir.create(tmp_path / "link")
 
 
 def test_a_path_that_is_a_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "data").touch()
-    with pytest.raises(StartupError, match=f"data directory {tmp_path / 'data'} cannot be made"):
+    with pytest.raises(StartupError, match=f"cannot create data directory {tmp_path / 'data'}: "):
         data_dir.create(tmp_path / "data")
 
 
@@ -115,7 +115,7 @@ def test_two_servers_cannot_take_one_directory(tmp_path: Path) -> None:
     with data_dir.lock(tmp_path) as lock:
         assert mode(tmp_path / data_dir.LOCK) == 0o600
         with pytest.raises(StartupError, match=f"{tmp_path} is in use by another server"):
-            data_dir.lock(tmp_path, patience=0.1)
+            data_dir.lock(tmp_path, timeout=0.1)
         assert not lock.closed
     data_dir.lock(tmp_path).close()
 
@@ -155,16 +155,16 @@ def test_an_empty_secret_file_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_command_without_a_server_says_so(tmp_path: Path) -> None:
-    with pytest.raises(StartupError, match=f"no server runs on data directory {tmp_path}"):
-        data_dir.running(Settings(data_dir=tmp_path))
+    with pytest.raises(StartupError, match=f"no server is running on data directory {tmp_path}"):
+        data_dir.with_running_redis(Settings(data_dir=tmp_path))
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_command_on_another_redis_takes_the_secret_where_it_finds_it(tmp_path: Path) -> None:
     settings = Settings(data_dir=tmp_path, redis_url="redis://elsewhere")
-    assert data_dir.running(settings).key_secret == ""
+    assert data_dir.with_running_redis(settings).key_secret == ""
     with pytest.raises(StartupError, match="set SCC_KEY_SECRET"):
-        data_dir.running(settings, needs_key_secret=True)
+        data_dir.with_running_redis(settings, needs_key_secret=True)
     secret = data_dir.with_secrets(settings).key_secret
-    found = data_dir.running(settings, needs_key_secret=True)
+    found = data_dir.with_running_redis(settings, needs_key_secret=True)
     assert (found.redis_url, found.key_secret) == ("redis://elsewhere", secret)

@@ -15,7 +15,7 @@ def looks(watchdog: Watchdog, count: int, first: int, last: int) -> dict[Verdict
     """At which of the seconds from `first` to `last`, with the counter at `count`, each verdict but ALIVE was given."""
     given: dict[Verdict, list[int]] = {}
     for second in range(first, last + 1):
-        verdict = watchdog.look(count, float(second))
+        verdict = watchdog.check(count, float(second))
         if verdict is not ALIVE:
             given.setdefault(verdict, []).append(second)
     return given
@@ -23,7 +23,7 @@ def looks(watchdog: Watchdog, count: int, first: int, last: int) -> dict[Verdict
 
 def test_a_worker_that_misses_its_heartbeat_is_aborted_and_then_killed() -> None:
     watchdog = Watchdog(LIMITS, 0.0)
-    assert watchdog.look(1, 1.0) is ALIVE
+    assert watchdog.check(1, 1.0) is ALIVE
     assert looks(watchdog, 1, 2, 14) == {ABORT: [11], KILL: [13]}
 
 
@@ -32,7 +32,7 @@ def test_a_worker_that_beats_is_left_alone_however_long_it_lives() -> None:
     for second in range(1, 2000):
         if second % 9 == 0:
             heartbeat.beat()
-        assert watchdog.look(heartbeat.count, float(second)) is ALIVE
+        assert watchdog.check(heartbeat.count, float(second)) is ALIVE
     heartbeat.close()
 
 
@@ -43,18 +43,18 @@ def test_a_worker_that_starts_has_longer() -> None:
 @pytest.mark.parametrize("slept", [11.0, 3600.0, 1e9])
 def test_a_suspended_machine_gives_its_workers_all_of_their_time(slept: float) -> None:
     watchdog = Watchdog(LIMITS, 0.0)
-    watchdog.look(1, 1.0)
+    watchdog.check(1, 1.0)
     # The supervisor slept as long as they did: what passes in one of its looks counts as two intervals at most.
-    assert watchdog.look(1, 1.0 + slept) is ALIVE
-    assert [watchdog.look(1, 1.0 + slept + second) for second in range(1, 8)] == [ALIVE] * 7
-    assert watchdog.look(1, 1.0 + slept + 8) is ABORT
+    assert watchdog.check(1, 1.0 + slept) is ALIVE
+    assert [watchdog.check(1, 1.0 + slept + second) for second in range(1, 8)] == [ALIVE] * 7
+    assert watchdog.check(1, 1.0 + slept + 8) is ABORT
     assert LIMITS.abort == 2 * INTERVAL + 8
 
 
 def test_a_beat_after_sigabrt_saves_nobody() -> None:
     """The handler of SIGABRT ends the process; where something keeps it from that, SIGKILL does."""
     watchdog = Watchdog(LIMITS, 0.0)
-    watchdog.look(1, 1.0)
+    watchdog.check(1, 1.0)
     assert looks(watchdog, 1, 2, 11) == {ABORT: [11]}
     assert looks(watchdog, 2, 12, 13) == {KILL: [13]}
 

@@ -24,12 +24,14 @@ def sent_by_python() -> set[str]:
     """The first word of every command that is written out: `("HGET", …)`, `redis.call("HGET", …)`."""
     found: set[str] = set()
     for path in Path(service.__file__).parent.rglob("*.py"):
-        if path.stem in ("preflight", "embedded"):
+        if path.stem in ("preflight", "embedded_redis"):
             continue
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             words = node.elts if isinstance(node, ast.Tuple) else node.args if isinstance(node, ast.Call) else []
             is_command = isinstance(node, ast.Tuple) or (
-                isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in ("call", "everywhere")
+                isinstance(node, ast.Call)
+                and isinstance(node.func, ast.Attribute)
+                and node.func.attr in ("call", "call_on_masters")
             )
             if is_command and words and isinstance(words[0], ast.Constant) and isinstance(words[0].value, str):
                 name = words[0].value

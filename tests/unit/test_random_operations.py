@@ -1,16 +1,30 @@
-"""The machine of `tests/support/machine.py` on fakeredis: fast, and no claim about Redis."""
+"""Random operations on fakeredis: a fast run of the state machine, which proves nothing about Redis."""
 
 import fakeredis
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from tests.support.fake_client import FakeClient
-from tests.support.machine import try_out
+from tests.support.state_machine import IDS, StoreMachine, run_random_operations
 
 
 @pytest.mark.parametrize(("partitions", "block_size"), [(1, 4), (3, 16)])
 def test_after_any_operations_a_fake_store_is_what_the_model_says(partitions: int, block_size: int) -> None:
     server = fakeredis.FakeServer()
-    try_out(
-        lambda: FakeClient(server),
-        partitions=partitions, block_size=block_size, examples=10, steps=20,
-    )  # fmt: skip
+    run_random_operations(lambda: StoreMachine(lambda: FakeClient(server), partitions, block_size), examples=10, steps=20)
+
+
+@settings(max_examples=1, database=None)
+@given(st.none())
+def test_a_session_that_changes_behind_the_model_is_found(_: None) -> None:
+    server = fakeredis.FakeServer()
+    machine = StoreMachine(lambda: FakeClient(server), 1, 4)
+    machine.start([{"a": 1}])
+    machine.create_small(index=0, user=None, tracking=False, ttl=None, configs={"a": 1}, seed=0)
+    machine.store_is_what_the_model_says()
+    key = machine.sessions.partition(IDS[0]).session(IDS[0])
+    machine.do(machine.redis.call("HSET", key, "configs", '{\n"a":2\n}', writes=True))
+    with pytest.raises(AssertionError, match="actual and expected"):
+        machine.store_is_what_the_model_says()
+    machine.teardown()

@@ -150,12 +150,12 @@ def test_the_port_of_a_kubernetes_service_is_ignored_with_a_warning(text: str) -
     [
         ({}, []),
         ({"PORT": "1", "scc_port": "1", "SCC_PORT": "1", "SCC_HOST": ""}, []),
-        ({"SCC_PROT": "hidden"}, ["SCC_PROT is not a setting and is ignored"]),
-        ({"SCC_A\nB": "hidden", "SCC_\udcff": ""}, [r"SCC_A\nB is not", r"SCC_\udcff is not"]),
+        ({"SCC_PROT": "hidden"}, ["SCC_PROT is ignored: it is not a setting"]),
+        ({"SCC_A\nB": "hidden", "SCC_\udcff": ""}, [r"SCC_A\nB is ignored", r"SCC_\udcff is ignored"]),
         ({"SCC_ROOT_TOKEN": "hidden"}, ["SCC_ROOT_TOKEN is shorter than 16 characters"]),
         ({"SCC_ROOT_TOKEN": "hidden-" + "x" * 9}, []),
         ({"SCC_KEY_SECRET": "hidden"}, ["SCC_KEY_SECRET is shorter"]),
-        ({"SCC_KEY_SECRET": "hidden-" + "x" * 9 + "\n"}, ["SCC_KEY_SECRET begins or ends with white space"]),
+        ({"SCC_KEY_SECRET": "hidden-" + "x" * 9 + "\n"}, ["SCC_KEY_SECRET starts or ends with white space"]),
     ],
 )
 def test_each_variable_that_is_ignored_or_unwise_gets_one_warning_without_its_value(

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from service.process import workers
-from service.process.workers import SAME_STOP, Signals
+from service.process.workers import STOP_DEBOUNCE, Signals
 
 
 class Clock:
@@ -40,23 +40,23 @@ TERM, INT, HUP = signal.SIGTERM, signal.SIGINT, signal.SIGHUP
 
 
 @pytest.mark.parametrize(
-    ("series", "stops"),
+    ("series", "stop_requests"),
     [
         ([(0.0, TERM)], 1),
         ([(0.0, TERM), (0.0, TERM)], 1),
         ([(0.0, TERM), (0.9, TERM)], 1),
         ([(0.0, HUP), (0.1, TERM)], 1),
         ([(0.0, INT), (0.1, TERM), (0.2, INT)], 1),
-        ([(0.0, TERM), (SAME_STOP, TERM)], 2),
+        ([(0.0, TERM), (STOP_DEBOUNCE, TERM)], 2),
         ([(0.0, TERM), (0.9, TERM), (1.1, TERM)], 2),
         ([(0.0, TERM), (30.0, INT), (30.5, INT)], 2),
         ([(0.0, TERM), (2.0, TERM), (4.0, TERM)], 3),
     ],
 )
 def test_signals_within_a_second_are_one_and_later_ones_count(
-    signals: Signals, clock: Clock, series: list[tuple[float, signal.Signals]], stops: int
+    signals: Signals, clock: Clock, series: list[tuple[float, signal.Signals]], stop_requests: int
 ) -> None:
     for seconds, number in series:
         clock.now = 100.0 + seconds
         os.kill(os.getpid(), number)
-    assert signals.stops == stops
+    assert signals.stop_requests == stop_requests

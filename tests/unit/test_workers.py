@@ -5,7 +5,7 @@ import math
 import pytest
 
 from service.errors import StartupError
-from service.process.workers import FIRST_DELAY, LONGEST_DELAY, STEADY, Watched
+from service.process.workers import MAX_DELAY, MIN_DELAY, STABLE_AFTER, Watched
 
 
 class Child:
@@ -20,17 +20,17 @@ class Child:
         self.starts += 1
         self.end = None
 
-    def ended(self) -> str | None:
+    def exit_reason(self) -> str | None:
         return self.end
 
 
 def watched(child: Child) -> Watched:
-    return Watched("child", child.start, child.ended, 0.0)
+    return Watched("child", child.start, child.exit_reason, 0.0)
 
 
 def test_a_living_child_is_left_alone() -> None:
     child = Child()
-    assert watched(child).look(5.0) == math.inf
+    assert watched(child).poll(5.0) == math.inf
     assert child.starts == 0
 
 
@@ -38,11 +38,11 @@ def test_a_dead_child_is_replaced_after_the_wait() -> None:
     child = Child()
     watch = watched(child)
     child.end = "signal 9"
-    assert watch.look(100.0) == pytest.approx(FIRST_DELAY)
+    assert watch.poll(100.0) == pytest.approx(MIN_DELAY)
     assert child.starts == 0
-    watch.look(100.1 + FIRST_DELAY)
+    watch.poll(100.1 + MIN_DELAY)
     assert child.starts == 1
-    assert watch.look(101.0) == math.inf
+    assert watch.poll(101.0) == math.inf
 
 
 def test_a_crash_loop_waits_longer_and_longer_up_to_a_limit() -> None:
@@ -51,21 +51,21 @@ def test_a_crash_loop_waits_longer_and_longer_up_to_a_limit() -> None:
     now, waits = 0.0, []
     for _ in range(12):
         child.end = "exit status 1"
-        waits.append(watch.look(now))
+        waits.append(watch.poll(now))
         now += waits[-1] + 0.001
-        watch.look(now)
-    assert waits[:4] == pytest.approx([FIRST_DELAY, FIRST_DELAY * 2, FIRST_DELAY * 4, FIRST_DELAY * 8])
-    assert waits[-1] == pytest.approx(LONGEST_DELAY)
+        watch.poll(now)
+    assert waits[:4] == pytest.approx([MIN_DELAY, MIN_DELAY * 2, MIN_DELAY * 4, MIN_DELAY * 8])
+    assert waits[-1] == pytest.approx(MAX_DELAY)
     child.end = "exit status 1"
-    assert watch.look(now + STEADY) == pytest.approx(FIRST_DELAY)
+    assert watch.poll(now + STABLE_AFTER) == pytest.approx(MIN_DELAY)
 
 
 def test_a_start_that_fails_is_tried_again_later() -> None:
     child = Child()
     watch = watched(child)
     child.end, child.refuses = "signal 9", True
-    watch.look(0.0)
-    assert watch.look(1.0) > 0.0
+    watch.poll(0.0)
+    assert watch.poll(1.0) > 0.0
     child.refuses = False
-    watch.look(60.0)
+    watch.poll(60.0)
     assert child.starts == 1

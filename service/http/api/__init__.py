@@ -1,1 +1,1 @@
-"""What the API does: the table of routes, a module for each group of routes, and what goes over the wire."""
+"""The API: the table of routes, a module of handlers for each group of routes, and the JSON of requests and responses."""

@@ -1,4 +1,4 @@
-"""The condition headers of a request (RFC 9110, 13.1), read and checked. A condition is never ignored."""
+"""The condition headers of a request (RFC 9110, 13.1), parsed and checked. A condition is never ignored."""
 
 import re
 from collections.abc import Collection
@@ -11,18 +11,18 @@ from service.store.conditions import UNCONDITIONAL, Conditions, ETags
 
 _ETAG = re.compile(r'[ \t]*(W/)?"([^\x00-\x20"\x7f]*)"[ \t]*(?:,|$)')
 _EMPTY_ELEMENTS = re.compile(r"[ \t]*,[ \t,]*")
-#: An ETag that could name a state of a session.
-_OWN_ETAG = re.compile(r"[0-9]+-[0-9]+", re.ASCII)
+#: The form of a session's ETag. Any other names no state.
+_SESSION_ETAG = re.compile(r"[0-9]+-[0-9]+", re.ASCII)
 _READS = ("GET", "HEAD")
 
 
 def parse(method: str, headers: CIMultiDictProxy[str], accepted: Collection[str]) -> Conditions:
-    """The conditions of a request for a route that takes the headers `accepted`: If-Match, If-None-Match, both or none.
+    """The conditions of a request for a route that accepts the headers `accepted`: If-Match, If-None-Match, both or none.
 
-    If-Modified-Since and, on a read, If-Unmodified-Since are ignored: no session has a Last-Modified.
+    If-Modified-Since and, on a read, If-Unmodified-Since are ignored: no session has Last-Modified (RFC 9110, 13.1.3).
 
     Raises:
-        BadRequest: a condition is malformed, or cannot be checked here.
+        BadRequest: a condition is malformed, or not supported on the route.
     """
     if method not in _READS and hdrs.IF_UNMODIFIED_SINCE in headers:
         raise BadRequest("If-Unmodified-Since is not supported; send If-Match with an ETag")
@@ -35,33 +35,33 @@ def parse(method: str, headers: CIMultiDictProxy[str], accepted: Collection[str]
 
 
 def _etags(headers: CIMultiDictProxy[str], name: istr, accepted: Collection[str], *, weak: bool) -> ETags | None:
-    """The value of one condition header, None where it is absent; `weak` is whether weak ETags match (RFC 9110, 8.8.3.2)."""
+    """The value of one condition header, None if it is absent; `weak` is whether weak ETags match (RFC 9110, 8.8.3.2)."""
     lines = headers.getall(name, None)
     if lines is None:
         return None
     if name not in accepted:
-        raise BadRequest(f"{name} is not supported on this path with this method")
+        raise BadRequest(f"this path does not support {name} with this method")
     # Several lines are one list (RFC 9110, 5.3).
     value = ",".join(lines).strip(" \t")
     if value == "*":
         return ETags(any=True)
     tags = [tag for is_weak, tag in _elements(value, name) if weak or not is_weak]
-    return ETags(frozenset(filter(_OWN_ETAG.fullmatch, tags)))
+    return ETags(frozenset(filter(_SESSION_ETAG.fullmatch, tags)))
 
 
 def _elements(value: str, name: str) -> list[tuple[bool, str]]:
     """Weakness and opaque part of each ETag in a list. Empty elements are skipped (RFC 9110, 5.6.1.2)."""
     elements: list[tuple[bool, str]] = []
-    at = 0
-    while at < len(value):
-        if empty := _EMPTY_ELEMENTS.match(value, at):
-            at = empty.end()
+    position = 0
+    while position < len(value):
+        if empty := _EMPTY_ELEMENTS.match(value, position):
+            position = empty.end()
             continue
-        match = _ETAG.match(value, at)
+        match = _ETAG.match(value, position)
         if match is None:
             break
         elements.append((match[1] is not None, match[2]))
-        at = match.end()
-    if at < len(value) or not elements:
-        raise BadRequest(f"{name} must be * or ETags in double quotes")
+        position = match.end()
+    if position < len(value) or not elements:
+        raise BadRequest(f"{name} must be * or a list of ETags in double quotes")
     return elements

@@ -1,4 +1,4 @@
-"""Whether the service runs, whether it can work, whether a key opens it."""
+"""Liveness, readiness, and a check of the API key."""
 
 from service.http.api import representations
 from service.http.server.context import Call
@@ -7,13 +7,13 @@ from service.store import keys, manifest
 
 
 async def health(_: Call) -> Response:
-    """GET /health: the process serves."""
+    """GET /health: the process is alive."""
     return representations.message("ok")
 
 
 async def ready(call: Call) -> Response:
-    """GET /ready: Redis can be reached, takes writes, evicts nothing, and holds the store; 503 while that is not so."""
-    # A replica, say of a name that has moved, answers PING and every read; it refuses to delete even what is not there.
+    """GET /ready: Redis can be reached, accepts writes, evicts nothing, and contains the store; else 503."""
+    # A replica (a DNS name may point to one after a failover) answers PING and reads, but refuses any DEL.
     await call.worker.redis.call("DEL", keys.READY)
     await manifest.confirm(call.worker.redis, call.settings.partitions)
     call.worker.config_watch.require_no_eviction()
@@ -21,5 +21,5 @@ async def ready(call: Call) -> Response:
 
 
 async def ping(_: Call) -> Response:
-    """GET /api/v1/ping: the key is good."""
+    """GET /api/v1/ping: the API key is valid."""
     return representations.message("pong")

@@ -40,7 +40,7 @@ from service.http.api.schemas import Schema
 
 Errors = tuple[type[ServiceError], ...]
 
-#: Errors that any path can be answered with; beside them any path that needs a key, and any that takes a body.
+#: Errors of any path, of those that need an API key, and of those that take a body.
 _ALWAYS: Errors = (BadRequest, RequestTimeout, UriTooLong, HeadTooLarge, Overloaded)
 _WITH_KEY: Errors = (
     Unauthorized,
@@ -59,7 +59,7 @@ _WITH_BODY: Errors = (
     UnsupportedContentCoding,
     ExpectationFailed,
 )
-#: All errors that a described path can be answered with.
+#: All errors of the described paths.
 _ALL: Errors = (
     *_ALWAYS,
     *_WITH_KEY,
@@ -75,7 +75,7 @@ _JSON = "application/json"
 _TEXT: Schema = {"schema": {"type": "string"}}
 _ETAG: Schema = {"schema": {"type": "string", "pattern": '^"[0-9]+-[0-9]+"$'}, "required": True}
 _SECONDS: Schema = {"schema": {"type": "integer", "minimum": 1}, "required": True}
-#: Headers of every answer, and those that errors have beside, by status.
+#: Headers of every response, and more of errors, by status.
 _COMMON: dict[str, Schema] = {"X-Request-Id": {**_TEXT, "required": True}, "RateLimit": _TEXT, "RateLimit-Policy": _TEXT}
 _HEADERS: dict[int, dict[str, Schema]] = {
     401: {"WWW-Authenticate": {**_TEXT, "required": True}},
@@ -84,76 +84,79 @@ _HEADERS: dict[int, dict[str, Schema]] = {
     503: {"Retry-After": _SECONDS},
 }
 
-_ABOUT = """\
-The sessions of your agents and their configs. Every answer is the envelope {code, msg, data}; code is 0, or the status of an
-error, and then reason is a word for programs. A path that takes GET takes HEAD too. Paths and methods that are not here are
-answered with 404 and 405, and Acontext's other calls with 501. Below /api/v1, query parameters and conditions (If-Match,
-If-None-Match) that are not here, and repeated parameters, are answered with 400.
+_INTRODUCTION = """\
+The sessions of your agents and their configs. Every response is the envelope {code, msg, data}. On success, code is 0. On an
+error, code is the HTTP status, and reason is a stable word for programs. Every path with GET supports HEAD too. Unknown paths
+get 404, unsupported methods 405, and Acontext's other calls 501. Below /api/v1, undescribed query parameters and conditions
+(If-Match, If-None-Match) and repeated parameters get 400.
 """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Operation:
-    """What one route takes and gives.
+    """What one route accepts and returns.
 
-    `answers` has a schema of the whole body for each status of success; `errors` are those of its own, beside the ones that
-    follow from what it takes. A route with `etag` answers with one; `body` is the JSON that it takes.
+    `responses` has a schema of the whole body for each status of success; `errors` are those in addition to the ones
+    that follow from key, body and conditions. The responses of a route with `etag` have an ETag. `body` is the schema of the
+    request body.
     """
 
     id: str
     summary: str
-    answers: Mapping[int, Schema]
+    responses: Mapping[int, Schema]
     errors: Errors = ()
     parameters: tuple[Schema, ...] = ()
     body: Schema | None = None
     body_required: bool = True
     etag: bool = False
-    key: bool = True
+    requires_key: bool = True
 
-    def names_in(self, place: str) -> frozenset[str]:
-        """The names of its parameters in `place`, query or header."""
-        return frozenset(str(parameter["name"]) for parameter in self.parameters if parameter["in"] == place)
+    def names_in(self, location: str) -> frozenset[str]:
+        """The names of its parameters in `location`: query or header."""
+        return frozenset(str(parameter["name"]) for parameter in self.parameters if parameter["in"] == location)
 
 
 def document(routes: Iterable[tuple[str, str, Operation]], limits: Limits, version: str) -> bytes:
-    """The description as JSON; `routes` are method, path and operation, `limits` those in force."""
+    """The OpenAPI document as JSON; `routes` are method, path and operation, `limits` those in force."""
     paths: dict[str, dict[str, Schema]] = {}
     for method, path, operation in routes:
         paths.setdefault(path, {})[method.lower()] = _operation(method, path, operation)
     return orjson.dumps(
         {
             "openapi": "3.1.0",
-            "info": {"title": "Session Config Cache", "version": version, "description": _ABOUT},
+            "info": {"title": "Session Config Cache", "version": version, "description": _INTRODUCTION},
             "servers": [{"url": "/"}],
             "paths": paths,
             "components": {
                 "schemas": schemas.components(limits),
-                "responses": _refusals(),
-                "securitySchemes": {"key": {"type": "http", "scheme": "bearer", "description": "a key opens one project"}},
+                "responses": _error_responses(),
+                "securitySchemes": {
+                    "key": {"type": "http", "scheme": "bearer", "description": "an API key gives access to one project"}
+                },
             },
         }
     )
 
 
 def _operation(method: str, path: str, operation: Operation) -> Schema:
-    described: Schema = {
+    description: Schema = {
         "operationId": operation.id,
         "summary": operation.summary,
         "parameters": [*(schemas.IN_PATH[name] for name in re.findall(r"{(\w+)}", path)), *operation.parameters],
-        "responses": {str(status): answer for status, answer in sorted(_answers(method, operation))},
-        "security": [{"key": []}] if operation.key else [],
+        "responses": {str(status): response for status, response in sorted(_responses(method, operation))},
+        "security": [{"key": []}] if operation.requires_key else [],
     }
     if operation.body is not None:
-        described["requestBody"] = {"required": operation.body_required, "content": {_JSON: {"schema": operation.body}}}
-    return described
+        description["requestBody"] = {"required": operation.body_required, "content": {_JSON: {"schema": operation.body}}}
+    return description
 
 
-def _answers(method: str, operation: Operation) -> Iterator[tuple[int, Schema]]:
+def _responses(method: str, operation: Operation) -> Iterator[tuple[int, Schema]]:
     headers = _COMMON | ({"ETag": _ETAG} if operation.etag else {})
-    for status, schema in operation.answers.items():
-        yield status, _answer(HTTPStatus(status).phrase, headers, schema)
+    for status, schema in operation.responses.items():
+        yield status, _response(HTTPStatus(status).phrase, headers, schema)
     if method == "GET" and operation.names_in("header"):
-        yield 304, _answer(HTTPStatus(304).phrase, headers)
+        yield 304, _response(HTTPStatus(304).phrase, headers)
     for status in {error.status for error in _errors(operation)}:
         yield status, {"$ref": f"#/components/responses/{status}"}
 
@@ -162,25 +165,27 @@ def _errors(operation: Operation) -> Errors:
     return (
         *_ALWAYS,
         *operation.errors,
-        *(_WITH_KEY if operation.key else ()),
+        *(_WITH_KEY if operation.requires_key else ()),
         *(_WITH_BODY if operation.body is not None else ()),
         *((PreconditionFailed,) if operation.names_in("header") else ()),
     )
 
 
-def _refusals() -> dict[str, Schema]:
-    """The answers that errors are, by status; what is said of each are the sentences that its errors begin with."""
-    # A dict, because some errors of one status share a sentence.
-    sentences: dict[int, dict[str, None]] = {}
+def _error_responses() -> dict[str, Schema]:
+    """The error responses by status, each described by the messages of its errors."""
+    # A dict in place of an ordered set: some errors of one status share a message.
+    messages: dict[int, dict[str, None]] = {}
     for error in _ALL:
-        sentences.setdefault(error.status, {})[error.message] = None
-    words = reasons()
+        messages.setdefault(error.status, {})[error.message] = None
+    by_status = reasons()
     return {
-        str(status): _answer("; or ".join(messages), _COMMON | _HEADERS.get(status, {}), schemas.error(status, words[status]))
-        for status, messages in sentences.items()
+        str(status): _response(
+            "; or ".join(texts), _COMMON | _HEADERS.get(status, {}), schemas.error(status, by_status[status])
+        )
+        for status, texts in messages.items()
     }
 
 
-def _answer(description: str, headers: Mapping[str, Schema], schema: Schema | None = None) -> Schema:
+def _response(description: str, headers: Mapping[str, Schema], schema: Schema | None = None) -> Schema:
     content = {} if schema is None else {"content": {_JSON: {"schema": schema}}}
     return {"description": description, "headers": headers, **content}

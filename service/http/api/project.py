@@ -1,4 +1,4 @@
-"""The project's own configs."""
+"""The configs of the project itself."""
 
 from service.configs.criteria import check_criteria
 from service.configs.document import document, parse

@@ -1,7 +1,6 @@
-"""What goes over the wire, as JSON Schema (2020-12): the parts of which `routes` says what each route takes and gives.
+"""Requests and responses as JSON Schema (2020-12); `routes` combines these parts to describe each route.
 
-Objects that answers hold are closed: a member that is not named here is not sent. Those that requests hold are open: what is
-not named here is ignored.
+Objects in responses are closed: they have no other members. Objects in requests are open: other members are ignored.
 """
 
 from service.configs.criteria import CRITERIA, MAX_CRITERIA_BYTES
@@ -9,12 +8,12 @@ from service.configs.limits import Limits
 from service.configs.ttl import TTL_MAX
 from service.errors import reasons
 
-#: A JSON Schema, or an object of OpenAPI that holds some.
+#: A JSON Schema, or an OpenAPI object with schemas in it.
 Schema = dict[str, object]
 
 _CANONICAL_UUID = "[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 _HYPHENED, _PLAIN = "[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}", "[0-9A-Fa-f]{32}"
-#: The spellings of a UUID that are understood.
+#: The accepted spellings of a UUID.
 _ANY_UUID = rf"(urn:uuid:)?{_HYPHENED}|{_PLAIN}|\{{{_HYPHENED}\}}"
 
 _UUID: Schema = {"type": "string", "format": "uuid", "pattern": f"^{_CANONICAL_UUID}$"}
@@ -27,7 +26,7 @@ _TIME: Schema = {
 
 
 def ref(name: str) -> Schema:
-    """The schema `name` of `components`."""
+    """A reference to the schema `name` of `components`."""
     return {"$ref": f"#/components/schemas/{name}"}
 
 
@@ -43,19 +42,20 @@ def _page(item: str) -> Schema:
 
 def _page_limits(limits: Limits) -> str:
     return (
-        "follow next_cursor while has_more is true: a page may have fewer items than limit, even none. It has at most "
-        f"{limits.max_page_bytes} bytes of configs, or one session, and ends early after {limits.max_list_candidates} "
-        f"sessions, {limits.max_list_bytes} bytes of configs or {limits.max_list_comparisons} comparisons in arrays"
+        "Follow next_cursor while has_more is true: a page may have fewer items than limit, even none. A page has at most "
+        f"{limits.max_page_bytes} bytes of configs, or one session. It ends early after examining "
+        f"{limits.max_list_candidates} sessions, {limits.max_list_bytes} bytes of configs or "
+        f"{limits.max_list_comparisons} comparisons in arrays."
     )
 
 
 def components(limits: Limits) -> dict[str, Schema]:
-    """Every schema that `ref` can name."""
+    """Every schema that `ref` can reference."""
     user: Schema = {
         "type": "string",
         "maxLength": limits.max_user_bytes,
         "pattern": "^[^\\u0000-\\u001f\\u007f-\\u009f]*$",
-        "description": f"a user's identifier, at most {limits.max_user_bytes} bytes of UTF-8; empty: none",
+        "description": f"the identifier of a user, at most {limits.max_user_bytes} bytes of UTF-8; empty means no user",
     }
     configs: Schema = {
         "type": "object",
@@ -66,7 +66,7 @@ def components(limits: Limits) -> dict[str, Schema]:
         "type": ["integer", "null"],
         "minimum": 1,
         "maximum": TTL_MAX,
-        "description": "seconds that the session lives from now on, without fraction or exponent; null: without end",
+        "description": "seconds from now until the session expires, without fraction or exponent; null means never",
     }
     criteria: Schema = {
         "type": ["string", "null"],
@@ -86,7 +86,7 @@ def components(limits: Limits) -> dict[str, Schema]:
                 "use_uuid": {
                     "type": ["string", "null"],
                     "pattern": f"^({_ANY_UUID})?$",
-                    "description": "the id to give the session; of one that has it already the answer is that session",
+                    "description": "the id of the new session; if a session has this id already, the response is that session",
                 },
                 "ttl": ttl,
             },
@@ -100,7 +100,7 @@ def components(limits: Limits) -> dict[str, Schema]:
             **configs,
             "minProperties": 1,
             "properties": {
-                "session_ttl": {**ttl, "description": "the ttl of sessions that are created without one"},
+                "session_ttl": {**ttl, "description": "the ttl of sessions that are created without a ttl"},
                 **dict.fromkeys(CRITERIA, criteria),
             },
         },
@@ -145,10 +145,10 @@ def components(limits: Limits) -> dict[str, Schema]:
         "Error": _closed(
             {
                 "code": {"type": "integer", "minimum": 400, "description": "the HTTP status"},
-                "msg": {"type": "string", "minLength": 1, "description": "one sentence for people; it may change"},
+                "msg": {"type": "string", "minLength": 1, "description": "one sentence for humans; it may change"},
                 "reason": {
-                    "enum": [word for words in reasons().values() for word in words],
-                    "description": "a word for programs; it never changes",
+                    "enum": [reason for of_status in reasons().values() for reason in of_status],
+                    "description": "a stable word for programs",
                 },
             },
             {"error": {"type": "string", "minLength": 1, "description": "more detail"}},
@@ -156,9 +156,9 @@ def components(limits: Limits) -> dict[str, Schema]:
     }
 
 
-def error(status: int, words: tuple[str, ...]) -> Schema:
-    """The envelope of an error with `status`, whose reason is one of `words`."""
-    return {**ref("Error"), "properties": {"code": {"const": status}, "reason": {"enum": list(words)}}}
+def error(status: int, allowed_reasons: tuple[str, ...]) -> Schema:
+    """The envelope of an error with `status` and one of `allowed_reasons`."""
+    return {**ref("Error"), "properties": {"code": {"const": status}, "reason": {"enum": list(allowed_reasons)}}}
 
 
 def data(schema: Schema) -> Schema:
@@ -166,15 +166,15 @@ def data(schema: Schema) -> Schema:
     return _closed({"code": {"const": 0}, "msg": {"const": ""}, "data": schema})
 
 
-def said(text: str) -> Schema:
-    """The envelope of a success without data."""
+def message_envelope(text: str) -> Schema:
+    """The envelope of a success without data, whose msg is `text`."""
     return _closed({"code": {"const": 0}, "msg": {"const": text}})
 
 
-#: The envelope of a write that has nothing to tell.
-DONE = said("")
+#: The envelope of a success without data or message.
+EMPTY_ENVELOPE = message_envelope("")
 
-#: The envelope of /ready: what an operator should know of Redis's configuration.
+#: The envelope of /ready, with warnings about Redis's configuration.
 READY = _closed(
     {
         "code": {"const": 0},
@@ -186,32 +186,32 @@ READY = _closed(
 # Parameters
 
 
-def limit(default: int, least: int, most: int) -> Schema:
-    """How many items a page has."""
-    return _parameter("limit", {"type": "integer", "minimum": least, "maximum": most, "default": default})
+def limit(default: int, minimum: int, maximum: int) -> Schema:
+    """The parameter `limit` of a list: the most items of a page."""
+    return _parameter("limit", {"type": "integer", "minimum": minimum, "maximum": maximum, "default": default})
 
 
-def _parameter(name: str, schema: Schema, where: str = "query", *, required: bool = False) -> Schema:
-    return {"name": name, "in": where, "schema": schema} | ({"required": True} if required else {})
+def _parameter(name: str, schema: Schema, location: str = "query", *, required: bool = False) -> Schema:
+    return {"name": name, "in": location, "schema": schema} | ({"required": True} if required else {})
 
 
-CURSOR = _parameter("cursor", {"type": "string", "description": "next_cursor of the page before"})
+CURSOR = _parameter("cursor", {"type": "string", "description": "next_cursor of the previous page"})
 TIME_DESC = _parameter("time_desc", {"type": "boolean", "default": False, "description": "newest first"})
 USER = _parameter("user", {"type": "string", "description": "the identifier of a user"})
 FILTER: Schema = {
     "name": "filter_by_configs",
     "in": "query",
-    "description": "a JSON object that the configs of a session must contain, as jsonb @> of Postgres defines it",
+    "description": "a JSON object that the configs of a session must contain, in the sense of jsonb @> in Postgres",
     "content": {"application/json": {"schema": {"type": ["object", "null"]}}},
 }
 _ETAG = '(W/)?"[!#-~]*"'
 _ETAGS: Schema = {"type": "string", "pattern": rf"^(\*|{_ETAG}(, ?{_ETAG})*)$"}
 #: The conditions (RFC 9110, 13.1) of a request for one session.
 CONDITIONS = (_parameter("If-Match", _ETAGS, "header"), _parameter("If-None-Match", _ETAGS, "header"))
-IF_NONE_IN_USE = _parameter(
-    "If-None-Match", {"const": "*", "type": "string", "description": "412 where use_uuid is in use"}, "header"
+IF_ID_IS_FREE = _parameter(
+    "If-None-Match", {"const": "*", "type": "string", "description": "412 if a session has the id use_uuid already"}, "header"
 )
-#: What stands in braces in a path.
+#: The parameters in braces in paths.
 IN_PATH = {
     "session_id": _parameter("session_id", ref("SessionId"), "path", required=True),
     "identifier": _parameter("identifier", {"type": "string", "minLength": 1}, "path", required=True),

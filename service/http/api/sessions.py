@@ -28,27 +28,28 @@ async def create(call: Call) -> Response:
     user = body.text("user") or None
     if user is not None:
         check_identifier(user, limits)
-    wanted = body.text("use_uuid") or ""
-    new_id = parsing.canonical_uuid(wanted) if wanted else str(uuid4())
+    given_id = body.text("use_uuid") or ""
+    new_id = parsing.canonical_uuid(given_id) if given_id else str(uuid4())
     if new_id is None:
         raise BadRequest("invalid UUID format for use_uuid")
-    document, flag, ttl = body.configs(limits, required=False), body.flag("disable_task_tracking"), body.ttl()
-    del body  # The parsed values take many times the memory of their bytes, and the store may keep this waiting.
+    document, ttl = body.configs(limits, required=False), body.ttl()
+    disable_task_tracking = body.boolean("disable_task_tracking")
+    del body  # The parsed values take many times the memory of their bytes, and the store may take long.
     session, created = await creation.create_session(
         call.store.users,
         new_id,
         document,
         user=user,
-        disable_task_tracking=flag,
+        disable_task_tracking=disable_task_tracking,
         ttl=ttl,
-        may_exist=bool(wanted),
+        may_exist=bool(given_id),
         conditions=call.conditions,
     )
-    return _answer(call, session, status=201 if created else 200)
+    return _session_response(call, session, status=201 if created else 200)
 
 
 def _check_create_condition(conditions: Conditions) -> None:
-    """If-None-Match may only ask that no session has the id yet: which state one has is no matter of POST /session."""
+    """If-None-Match may only be *: no session may have the id yet. A list of states makes no sense for POST /session."""
     if conditions.if_none_match is not None and not conditions.if_none_match.any:
         raise BadRequest("If-None-Match must be * on POST /session")
 
@@ -58,13 +59,13 @@ async def get(call: Call) -> Response:
     session = await call.store.sessions.get(parsing.session_id(call.parameter), call.conditions)
     if call.conditions.excludes(session.etag):
         return representations.not_modified(session.etag)
-    return _answer(call, session)
+    return _session_response(call, session)
 
 
 async def list_page(call: Call) -> Response:
     """GET /session."""
     limits, parameters = call.settings, call.query
-    limit = parsing.integer(parameters, "limit", default=DEFAULT_LIMIT, least=1, most=MAX_LIMIT)
+    limit = parsing.integer(parameters, "limit", default=DEFAULT_LIMIT, minimum=1, maximum=MAX_LIMIT)
     store = call.store.sessions
     cursor = parameters.get("cursor")
     user = parameters.get("user") or None
@@ -79,7 +80,7 @@ async def list_page(call: Call) -> Response:
         max_bytes=limits.max_list_bytes,
         comparisons=limits.max_list_comparisons,
     )
-    time_slice = TimeSlice(call.worker.scans, client_check(call.request))
+    time_slice = TimeSlice(call.worker.scan_scheduler, client_check(call.request))
     page = await listing.page(
         store,
         query,
@@ -89,20 +90,20 @@ async def list_page(call: Call) -> Response:
         time_slice=time_slice,
         large_lists=call.worker.large_lists,
     )
-    items = [_item(session, store.project.id, limits) for session in page.sessions]
+    items = [_list_item(session, store.project.id, limits) for session in page.sessions]
     return representations.ok(representations.list_json(items, page.cursor))
 
 
 async def replace(call: Call) -> Response:
     """PUT /session/{session_id}/configs."""
-    session_id, document, ttl = await _write(call)
+    session_id, document, ttl = await _read_configs(call)
     written = await call.store.sessions.replace(session_id, document, conditions=call.conditions, ttl=ttl)
     return representations.ok(etag=written.etag)
 
 
 async def patch(call: Call) -> Response:
     """PATCH /session/{session_id}/configs."""
-    session_id, document, ttl = await _write(call)
+    session_id, document, ttl = await _read_configs(call)
     written = await call.store.sessions.patch(session_id, document, conditions=call.conditions, ttl=ttl)
     return representations.ok(b'{"configs":%b}' % written.configs, etag=written.etag)
 
@@ -121,7 +122,8 @@ async def copy(call: Call) -> Response:
     return representations.ok(data, etag=new.etag)
 
 
-async def _write(call: Call) -> tuple[str, Document, int | None]:
+async def _read_configs(call: Call) -> tuple[str, Document, int | None]:
+    """Session id, configs and TTL of a PUT or PATCH."""
     session_id = parsing.session_id(call.parameter)
     limits = call.settings
     body = await parsing.json_body(call)
@@ -130,20 +132,20 @@ async def _write(call: Call) -> tuple[str, Document, int | None]:
     return session_id, document, body.ttl()
 
 
-def _answer(call: Call, session: Session, *, status: int = 200) -> Response:
-    if not _readable(session, call.settings):
+def _session_response(call: Call, session: Session, *, status: int = 200) -> Response:
+    if not _is_readable(session, call.settings):
         raise Unreadable
     return representations.ok(representations.session_json(session, call.store.project.id), status=status, etag=session.etag)
 
 
-def _item(session: Session, project_id: str, limits: Limits) -> bytes:
-    # One damaged session must not take the list with it.
-    shown = session if _readable(session, limits) else session._replace(configs=NULL)
-    return representations.session_json(shown, project_id)
+def _list_item(session: Session, project_id: str, limits: Limits) -> bytes:
+    # One session with corrupt configs must not fail the whole list.
+    readable = session if _is_readable(session, limits) else session._replace(configs=NULL)
+    return representations.session_json(readable, project_id)
 
 
-def _readable(session: Session, limits: Limits) -> bool:
-    """Whether the configs can go into an answer as they are; only a hand can have made them otherwise."""
+def _is_readable(session: Session, limits: Limits) -> bool:
+    """Whether the stored configs are JSON and can be copied into a response. A manual edit may have broken them."""
     if is_stored_form(session.configs):
         return True
     try:

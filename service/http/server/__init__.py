@@ -1,1 +1,1 @@
-"""How requests come in and responses go out, whatever the API: protocol, limits, admission, dispatch."""
+"""The HTTP server under the API: protocol, limits, admission control, dispatch. It imports nothing of the API."""

@@ -1,17 +1,17 @@
-"""Admission control: which requests a worker works at, which wait for a place, and which it refuses.
+"""Admission control: which requests a worker processes, which wait for a slot, and which it refuses.
 
-Work at too many requests at a time takes as long for each, and Redis's replies wait behind it until they count as late: what
-was done is lost, and under load the worker would do nothing else. So beyond `CONCURRENCY` requests wait before they have cost
-anything, and beyond `max_in_flight` the worker refuses.
+More concurrent requests make each of them slower. Replies of Redis then wait in the socket until they count as timed out, and
+an overloaded worker would throw away all of its work. So beyond `CONCURRENCY` requests wait before they have cost anything, and
+beyond `max_in_flight` the worker refuses them.
 
-No project can keep the others out. Requests wait by project, and projects take turns: round robin over them, first in first out
-within each. Invariants:
+No project can starve the others. Requests are queued by project, and projects take turns: round robin over projects, first in
+first out within each. Invariants:
 
-- A place is free only while nobody waits.
-- While others wait, a project gets no place beyond half of them. On its own it may have all.
-- Where `max_in_flight` is reached, a project that has more than half of it makes room for the other projects: the newest of its
-  requests that wait is refused.
-- Every step takes constant time, and only what is in flight is remembered.
+- A slot is free only while no request waits.
+- While others wait, a project gets no slot beyond half of them. Alone it may have all.
+- At `max_in_flight`, a project with more than half of the requests makes room for the other projects: the newest of its waiting
+  requests is refused.
+- Every step takes constant time, and only requests in flight take memory.
 """
 
 import asyncio
@@ -21,52 +21,52 @@ from contextlib import asynccontextmanager
 
 from service.errors import Overloaded
 
-#: Requests that a worker works at.
+#: Requests that a worker processes concurrently.
 CONCURRENCY = 64
 
 
 class Ticket:
-    """One request. `project` names whose it is; all whose key the worker does not know yet count as one project, ""."""
+    """One request of `project`. Requests whose API key the worker has not cached yet share the project ""."""
 
     __slots__ = ("is_active", "project")
 
     def __init__(self, project: str) -> None:
         self.project = project
-        #: Whether it has a place.
+        #: Whether the request has a slot.
         self.is_active = False
 
 
 class AdmissionControl:
-    """The places of one worker. Requests that wait for the rest of their bodies do no work, and count for nothing here."""
+    """The slots of one worker. A request that waits for the rest of its body has no slot and does not count."""
 
     __slots__ = ("_active", "_admitted", "_free", "_fullest", "_half", "_max_in_flight", "_waiting", "in_flight")
 
     def __init__(self, max_in_flight: int) -> None:
-        #: Requests without an answer as yet, whatever they wait for; the dispatch counts them.
+        #: Requests without a response yet, whatever they wait for; the dispatch counts them.
         self.in_flight = 0
         self._max_in_flight = max_in_flight
-        # At least a quarter of the requests wait: only those can make room for another project.
+        # At least a quarter of the requests must wait: only waiting requests can make room for another project.
         self._free = max(1, min(CONCURRENCY, max_in_flight * 3 // 4))
         self._half = (self._free + 1) // 2
         self._active: dict[str, int] = {}
-        #: What each project waits for, the oldest first; the projects in the order of their turns. True grants a place.
+        #: The waiting requests of each project, oldest first; projects in the order of their turns. True grants a slot.
         self._waiting: OrderedDict[str, OrderedDict[asyncio.Future[bool], None]] = OrderedDict()
         self._admitted = 0  # active and waiting
-        #: The only project that can have more than half of `max_in_flight`, and requests that wait.
+        #: The only project that can have more than half of `max_in_flight`, and waiting requests.
         self._fullest = ""
 
     @property
     def is_overloaded(self) -> bool:
-        """Whether there are as many requests as there may be."""
+        """Whether the number of requests has reached its limit."""
         return self._admitted >= self._max_in_flight
 
     def make_room(self, project: str) -> bool:
-        """Whether a request of `project` may come in; where it is others' turn to make room, one of theirs is refused."""
+        """Whether a request of `project` may enter; a waiting request of a project that has too many is refused for it."""
         if not self.is_overloaded:
             return True
         other = self._fullest
         queue = self._waiting.get(other)
-        # Nobody makes room for a key that may be anybody's.
+        # A key that is not in the cache may be invalid: no request is refused for it.
         if project in ("", other) or queue is None or self._count(other) <= self._max_in_flight // 2:
             return False
         newest = next(reversed(queue))
@@ -76,7 +76,7 @@ class AdmissionControl:
         return True
 
     def acquire(self, ticket: Ticket) -> bool:
-        """Take a place; False where there is none, and the request has to `wait`."""
+        """Take a slot; False where none is free, and the request has to `wait`."""
         if not self._free:
             return False
         self._admitted += 1
@@ -84,10 +84,10 @@ class AdmissionControl:
         return True
 
     async def wait(self, ticket: Ticket) -> None:
-        """Wait until the request has a place.
+        """Wait until the request has a slot.
 
         Raises:
-            Overloaded: it has to make room for another project.
+            Overloaded: the request was refused to make room for another project.
         """
         turn = asyncio.get_running_loop().create_future()
         self._waiting.setdefault(ticket.project, OrderedDict())[turn] = None
@@ -97,21 +97,21 @@ class AdmissionControl:
         try:
             granted = await turn
         except asyncio.CancelledError:
-            self._give_up(ticket, turn)
+            self._cancel(ticket, turn)
             raise
         if not granted:
             raise Overloaded
         ticket.is_active = True
 
     def release(self, ticket: Ticket) -> None:
-        """Leave the place, if the request has one, to those who wait."""
+        """Release the request's slot, if it has one, to the next waiting request."""
         if ticket.is_active:
             ticket.is_active = False
-            self._leave(ticket.project)
+            self._vacate(ticket.project)
 
     @asynccontextmanager
     async def receiving(self, ticket: Ticket) -> AsyncIterator[None]:
-        """While a body comes: the place is left to others.
+        """Release the slot while a body is received, and take one again afterwards.
 
         Raises:
             Overloaded: as `wait`.
@@ -134,7 +134,7 @@ class AdmissionControl:
         self._free -= 1
         self._active[project] = self._active.get(project, 0) + 1
 
-    def _leave(self, project: str) -> None:
+    def _vacate(self, project: str) -> None:
         self._free += 1
         self._admitted -= 1
         active = self._active.pop(project) - 1
@@ -156,20 +156,20 @@ class AdmissionControl:
             turn.set_result(True)
 
     def _next_project(self) -> str:
-        """The project whose turn it is; one that has its half of the places only where no other waits.
+        """The project whose turn it is. One that has half of the slots is skipped while another project waits.
 
-        No two projects have their half while a place is free, so the second is good where the first is not.
+        No two projects have half of the slots while one is free: if the first is skipped, the second need not be.
         """
         turns = iter(self._waiting)
         first = next(turns)
         return first if self._active.get(first, 0) < self._half else next(turns, first)
 
-    def _give_up(self, ticket: Ticket, turn: asyncio.Future[bool]) -> None:
-        """The request was cancelled while it waited, or just when it had got its place."""
+    def _cancel(self, ticket: Ticket, turn: asyncio.Future[bool]) -> None:
+        """The request was cancelled while it waited, or after it was granted a slot and before it ran."""
         if turn in self._waiting.get(ticket.project, ()):
             self._remove(ticket.project, turn)
         elif not turn.cancelled() and turn.result():
-            self._leave(ticket.project)
+            self._vacate(ticket.project)
 
     def _remove(self, project: str, turn: asyncio.Future[bool]) -> None:
         queue = self._waiting[project]

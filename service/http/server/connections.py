@@ -1,4 +1,4 @@
-"""All connections of a worker: how many there may be, what they hold, and who makes room for others."""
+"""All connections of a worker: how many may be open, which idle one is closed for a new one, how refusals are throttled."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -14,16 +14,16 @@ from service.http.server.memory import Memory
 from service.http.server.response import Response
 from service.settings import Settings
 
-#: Refusals a second to clients that do not wait, and the longest that a connection pauses after one, in seconds.
-REFUSALS, LONGEST_PAUSE = 1000, 1.0
-#: How long the rest of a body that nobody wants is read, so that its sender sees the answer, in seconds.
+#: Refusals a second to clients that retry immediately, and the longest delay of a connection after one, in seconds.
+REFUSALS, LONGEST_DELAY = 1000, 1.0
+#: How long the rest of an unwanted body is read, so that its sender can read the response, in seconds.
 LINGERING = 10.0
-#: In how many batches all connections would be closed.
+#: Idle connections to close are looked for in batches of this fraction of the connection limit.
 BATCHES = 100
-#: The longest line of a header, and the most headers of a request.
+#: The longest header line, and the most headers of a request.
 MAX_FIELD_BYTES, MAX_FIELDS = 8190, 128
 
-Dispatch = Callable[[web.BaseRequest], Awaitable[Response]]
+RequestCallback = Callable[[web.BaseRequest], Awaitable[Response]]
 
 
 class Connection(RequestHandler):
@@ -34,26 +34,26 @@ class Connection(RequestHandler):
     def __init__(self, server: "Server", **kwargs: Any) -> None:  # noqa: ANN401 - aiohttp's signature
         super().__init__(server, **kwargs)
         self._server = server
-        self.is_extra = False  # there was no room: every request but that for the health check gets a 503
+        self.is_extra = False  # over the connection limit: any request but the health check gets a 503
 
     @property
-    def silent(self) -> bool:
-        """Whether the connection is open and no request on it is being answered."""
+    def is_idle(self) -> bool:
+        """Whether the connection is open and waits for a request."""
         return not self.is_extra and self.transport is not None and self._waiter is not None and not self._waiter.done()
 
     @property
-    def silent_since(self) -> float:
-        """When it became silent, by a clock of aiohttp's."""
+    def idle_since(self) -> float:
+        """When it became idle, by a clock of aiohttp's."""
         return self._next_keepalive_close_time
 
 
 class Server(web.Server):
     """Makes a `connection` for each client; requests go to `dispatch`."""
 
-    def __init__(self, dispatch: Dispatch, settings: Settings, connection: Callable[..., Connection]) -> None:
-        """Bodies over the limit are refused when they are read. None is inflated, whatever its Content-Encoding."""
+    def __init__(self, dispatch: RequestCallback, settings: Settings, connection: Callable[..., Connection]) -> None:
+        """A body over the limit is refused while it is read. No body is decompressed, whatever its Content-Encoding."""
         super().__init__(
-            dispatch,  # type: ignore[arg-type]  # an Answer
+            dispatch,  # type: ignore[arg-type]  # returns a Response of ours
             request_factory=self._request,
             access_log=None,
             lingering_time=min(LINGERING, settings.client_timeout),
@@ -70,10 +70,10 @@ class Server(web.Server):
         self.memory = Memory(settings.max_buffered_bytes)
         self.logs = settings.access_log
         self.extra_connections = 0  # of the open ones
-        self.open_connections = 0  # aiohttp's own list keeps those that are gone for a while
-        #: Connections that are to go next, the first of them last; looked for when there are none, a batch at a time.
-        self._next_to_go: list[Connection] = []
-        self._pausing = 0
+        self.open_connections = 0  # aiohttp's own list keeps closed connections for a while
+        #: Idle connections to close for new ones, the first to close last; filled a batch at a time.
+        self._to_close: list[Connection] = []
+        self._throttled = 0
 
     def _request(
         self,
@@ -86,36 +86,36 @@ class Server(web.Server):
         return web.BaseRequest(message, payload, protocol, writer, task, self._loop, client_max_size=self._max_body_bytes)
 
     def awaits_first_request(self) -> bool:
-        """Whether a connection has brought no request yet."""
+        """Whether a connection has sent no request yet."""
         return any(connection._request_count == 0 for connection in self.connections)
 
     def __call__(self) -> RequestHandler:
-        """Make one."""
+        """A new connection: asyncio's protocol factory."""
         return self._connection(self, loop=self._loop, **self._kwargs)
 
     def make_room(self) -> bool:
-        """Where there are too many connections, close the one that was silent longest; False where none is silent."""
+        """If there are too many connections, close the one that has been idle for longest; False if none is idle."""
         if self.open_connections <= self._max_connections:
             return True
-        if not self._next_to_go:
-            silent = (one for one in self._connections if isinstance(one, Connection) and one.silent)
+        if not self._to_close:
+            idle = (each for each in self._connections if isinstance(each, Connection) and each.is_idle)
             batch = max(1, self._max_connections // BATCHES)
-            self._next_to_go = nsmallest(batch, silent, key=lambda one: one.silent_since)[::-1]
-        while self._next_to_go:
-            one = self._next_to_go.pop()
-            if one.silent:
-                one.force_close()
+            self._to_close = nsmallest(batch, idle, key=lambda each: each.idle_since)[::-1]
+        while self._to_close:
+            connection = self._to_close.pop()
+            if connection.is_idle:
+                connection.force_close()
                 return True
         return False
 
-    async def pause(self) -> None:
-        """Keep a connection that was refused a request from its next one for a moment.
+    async def throttle(self) -> None:
+        """Delay the next request of a connection whose last one was refused.
 
-        Clients that know no patience would otherwise turn all of the worker's time into refusals. However many there are,
-        they get about `REFUSALS` a second.
+        Clients that retry immediately would otherwise spend all of the worker's time on refusals. However many they are, they
+        get about `REFUSALS` a second.
         """
-        self._pausing += 1
+        self._throttled += 1
         try:
-            await asyncio.sleep(min(self._pausing / REFUSALS, LONGEST_PAUSE))
+            await asyncio.sleep(min(self._throttled / REFUSALS, LONGEST_DELAY))
         finally:
-            self._pausing -= 1
+            self._throttled -= 1

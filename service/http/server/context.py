@@ -1,7 +1,7 @@
-"""What a handler gets: the request, what it asks for, and the store of the project that its key opened."""
+"""What a handler gets: the request with its parsed query and conditions, and the store of the project that its key opens."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from math import ceil
 from typing import NamedTuple
@@ -10,6 +10,7 @@ from aiohttp import web
 
 from service.errors import Unauthorized
 from service.http.server.admission import AdmissionControl, Ticket
+from service.http.server.response import Response
 from service.redis_client.client import RedisClient
 from service.settings import Settings
 from service.store.conditions import Conditions
@@ -23,8 +24,8 @@ from service.store.users import Users
 
 
 @dataclass(frozen=True, slots=True)
-class Store:
-    """All that belongs to one project."""
+class ProjectStore:
+    """The data of one project."""
 
     project: Project
     sessions: Sessions
@@ -32,42 +33,42 @@ class Store:
     configs: ProjectConfigs
 
 
-class Worker:
-    """One worker process: its settings, its way to Redis, and the keys that it knows."""
+class WorkerContext:
+    """What the requests of one worker process share: settings, Redis client, admission control, cached API keys, schedulers."""
 
     def __init__(self, settings: Settings, redis: RedisClient) -> None:
         self.settings = settings
         self.redis = redis
         self.admission = AdmissionControl(settings.max_in_flight)
         self.config_watch = ConfigWatch(redis)
-        self.rates = _rates(settings, redis)
-        self.scans = Scheduler()
+        self.rate_limiter = _rate_limiter(settings, redis)
+        self.scan_scheduler = Scheduler()
         self.large_lists = asyncio.Semaphore(LARGE_LISTS)
-        self.keys = KeyRing(Registry(redis, settings.key_secret), self._store, settings.partitions)
+        self.api_keys = KeyRing(Registry(redis, settings.key_secret), self._project_store, settings.partitions)
 
-    def _store(self, project: Project) -> Store:
+    def _project_store(self, project: Project) -> ProjectStore:
         sessions = Sessions(self.redis, project, self.settings, self.settings.partitions)
-        return Store(project, sessions, Users(sessions), ProjectConfigs(sessions))
+        return ProjectStore(project, sessions, Users(sessions), ProjectConfigs(sessions))
 
 
-def _rates(settings: Settings, redis: RedisClient) -> RateLimiter | None:
+def _rate_limiter(settings: Settings, redis: RedisClient) -> RateLimiter | None:
     if not settings.rate_limit:
         return None
     return RateLimiter(redis, settings.key_secret, settings.rate_limit, settings.rate_burst or ceil(settings.rate_limit))
 
 
 class Call(NamedTuple):
-    """One request as a handler sees it.
+    """One request as its handler sees it.
 
-    `parameter` is the path's `{name}`; `query` and `conditions` hold only parameters and conditions that the route takes. Only
-    paths of the API have a `store`.
+    `parameter` is the value of the path's `{name}`; `query` and `conditions` have only what the route accepts. Only requests
+    below the API's prefix have a `project_store`.
     """
 
     request: web.BaseRequest
     parameter: str
-    worker: Worker
+    worker: WorkerContext
     ticket: Ticket
-    opened: Store | None
+    project_store: ProjectStore | None
     query: Mapping[str, str]
     conditions: Conditions
 
@@ -76,19 +77,22 @@ class Call(NamedTuple):
         """The settings, limits included."""
         return self.worker.settings
 
+    @property
+    def store(self) -> ProjectStore:
+        """The store of the project that the API key opens."""
+        assert self.project_store is not None  # noqa: S101 - the dispatch authenticates every request below the prefix
+        return self.project_store
+
     async def confirm_key(self) -> None:
-        """Look the key up again if its look-up is too old for a write; called when a body has arrived, which takes its time.
+        """Authenticate again once a body has arrived, which may take long: the cached key may be too old for a write.
 
         Raises:
-            Unauthorized: the key was revoked meanwhile, or opens another project.
-            LayoutChanged: the store has another number of partitions.
+            Unauthorized: the key was revoked, or opens another project now.
+            LayoutChanged: the store has another number of partitions now.
         """
-        opened = await self.worker.keys.authenticate(self.request.headers.get("Authorization", ""))
-        if opened.project != self.store.project:
+        project_store = await self.worker.api_keys.authenticate(self.request.headers.get("Authorization", ""))
+        if project_store.project != self.store.project:
             raise Unauthorized
 
-    @property
-    def store(self) -> Store:
-        """The store of the project that the key opened."""
-        assert self.opened is not None  # noqa: S101 - the dispatch has opened it for every path of the API
-        return self.opened
+
+Handler = Callable[[Call], Awaitable[Response]]

@@ -1,154 +1,185 @@
-"""What every request passes: a request id, the route, the key check, the handler, and errors turned into answers."""
+"""What happens to every request: admission, authentication, rate limit, route, handler, errors turned into responses."""
 
 import asyncio
 import logging
 import time
 import traceback
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable, Collection
+from typing import NamedTuple
 from urllib.parse import unquote
 
 from aiohttp import web
 
 from service.errors import Overloaded, ServiceError, StateIncomplete, TooManyRequests
-from service.http.api import conditions, parsing, representations
-from service.http.api.routes import API, HEALTH, NOT_SERVED, ROUTES
-from service.http.server import query
+from service.http.server import headers, query
 from service.http.server.admission import Ticket
-from service.http.server.context import Call, Store, Worker
+from service.http.server.context import Call, Handler, ProjectStore, WorkerContext
+from service.http.server.failure import error_response
+from service.http.server.headers import Headers
 from service.http.server.protocol import client_is_gone, is_extra
 from service.http.server.response import Response
 from service.http.server.router import Router
-from service.store.conditions import UNCONDITIONAL
+from service.store.conditions import UNCONDITIONAL, Conditions
 from service.store.rate_limit import RateLimiter
 
 log = logging.getLogger("service")
 access_log = logging.getLogger("service.access")
 
+#: Parses the condition headers of a request with a method, for a route that accepts some of them.
+ParseConditions = Callable[[str, Headers, Collection[str]], Conditions]
+
+
+class Endpoint(NamedTuple):
+    """What the dispatch needs of a route: its handler, and the names of the query parameters and conditions it accepts."""
+
+    handler: Handler
+    query: frozenset[str]
+    conditions: frozenset[str]
+
 
 class Dispatch:
     """Answers every request of one worker; called with each."""
 
-    def __init__(self, worker: Worker) -> None:
+    def __init__(
+        self,
+        worker: WorkerContext,
+        router: Router[Endpoint],
+        parse_conditions: ParseConditions,
+        *,
+        api_prefix: str,
+        health_path: str,
+    ) -> None:
+        """Paths that start with `api_prefix` need an API key; `health_path` is served however busy the worker is."""
         self._worker = worker
-        self._router = Router(((route.method, route.path, route.endpoint) for route in ROUTES), NOT_SERVED)
+        self._router = router
+        self._parse_conditions = parse_conditions
+        self._api_prefix = api_prefix
+        self._health_path = health_path
         self._logs = worker.settings.access_log
         self._admission = worker.admission
-        self._rates = worker.rates
-        self._ending = False
+        self._rate_limiter = worker.rate_limiter
+        self._draining = False
         self._drained: asyncio.Future[None] | None = None
 
     async def __call__(self, request: web.BaseRequest) -> Response:
-        """Answer in the envelope, whatever happens."""
+        """The response in the envelope, whatever happens."""
         self._admission.in_flight += 1
         started = time.monotonic() if self._logs else 0.0
         path, _, raw_query = request.path_qs.partition("?")
-        request_id = parsing.request_id(request.headers)
-        ticket = Ticket(self._worker.keys.project_of(request.headers.get("Authorization", "")))
+        request_id = headers.request_id(request.headers)
+        ticket = Ticket(self._worker.api_keys.project_of(request.headers.get("Authorization", "")))
         try:
-            if path == HEALTH:
-                answer = await self._served(request, path, raw_query, ticket)
-            # Before anything is done for it: a refusal must cost next to nothing, or refusing would be the overload.
+            if path == self._health_path:
+                response = await self._serve(request, path, raw_query, ticket)
+            # Before any work: refusing must cost next to nothing, or the refusals would be the overload.
             elif is_extra(request) or not self._admission.make_room(ticket.project):
                 raise Overloaded
             else:
                 if not self._admission.acquire(ticket):
                     await self._admission.wait(ticket)
-                    # Do no work that nobody will read.
+                    # The client has disconnected; do no work nobody will read.
                     if client_is_gone(request):
                         raise Overloaded
-                answer = await self._served(request, path, raw_query, ticket)
+                response = await self._serve(request, path, raw_query, ticket)
         except ServiceError as error:
-            answer = representations.failure(error)
-            _free(error)
+            response = error_response(error)
+            _clear_frames(error)
         except Exception:
-            # Neither the query nor the body goes to the log: both may hold configs.
+            # Neither query nor body goes to the log: both may contain configs.
             log.exception("request %s: %s %s failed", request_id, request.method, path)
-            answer = representations.failure(ServiceError())
+            response = error_response(ServiceError())
         finally:
             self._admission.release(ticket)
             self._admission.in_flight -= 1
             if self._drained is not None and self._admission.in_flight == 0 and not self._drained.done():
                 self._drained.set_result(None)
-        answer.headers += b"X-Request-Id: %b\r\n" % request_id.encode()
+        response.headers += b"X-Request-Id: %b\r\n" % request_id.encode()
         if self._logs:
             milliseconds = (time.monotonic() - started) * 1000
-            access_log.info("%s %s %s %d %.1f ms", request_id, request.method, path, answer.status, milliseconds)
-        if self._ending:
-            answer.keep_alive = False
-        return answer
+            access_log.info("%s %s %s %d %.1f ms", request_id, request.method, path, response.status, milliseconds)
+        if self._draining:
+            response.keep_alive = False
+        return response
 
-    async def _served(self, request: web.BaseRequest, path: str, raw_query: str, ticket: Ticket) -> Response:
-        opened = None
-        # By the decoded path, as routes are found: /%61pi/v1 leads to the API too. Unknown paths of the API need a key as well.
-        # An escaped character takes three, so that more than this need not be decoded.
-        if (unquote(path[: 3 * len(API)]) if "%" in path else path).startswith(API):
-            opened = await self._worker.keys.authenticate(parsing.authorization(request.headers))
-            if self._rates is not None:
-                return await self._rated(request, path, raw_query, ticket, opened, self._rates)
-        return await self._handled(request, path, raw_query, ticket, opened)
+    async def _serve(self, request: web.BaseRequest, path: str, raw_query: str, ticket: Ticket) -> Response:
+        """Authenticate a request below the API's prefix, and handle it."""
+        project_store = None
+        # By the decoded path, like the router: /%61pi/v1 is the API too. Unknown paths of the API need a key as well.
+        # A percent-encoded character takes three, so no more than this needs to be decoded.
+        if (unquote(path[: 3 * len(self._api_prefix)]) if "%" in path else path).startswith(self._api_prefix):
+            project_store = await self._worker.api_keys.authenticate(headers.authorization(request.headers))
+            if self._rate_limiter is not None:
+                return await self._handle_within_rate(request, path, raw_query, ticket, project_store, self._rate_limiter)
+        return await self._handle(request, path, raw_query, ticket, project_store)
 
-    async def _handled(
-        self, request: web.BaseRequest, path: str, raw_query: str, ticket: Ticket, opened: Store | None
+    async def _handle(
+        self, request: web.BaseRequest, path: str, raw_query: str, ticket: Ticket, project_store: ProjectStore | None
     ) -> Response:
-        """As `_routed`. Where a write finds nobody's keys, a new look-up of the API key says whether its project is gone.
+        """As `_route`. If a write finds no owner of its partition, a fresh look-up of the API key tells why.
 
         Raises:
-            Unauthorized: it is.
-            LayoutChanged: its partition is, for the store was moved to another number of them.
-            StateIncomplete: neither; somebody damaged the store.
+            Unauthorized: the project was deleted.
+            LayoutChanged: the store was moved to another number of partitions.
+            StateIncomplete: neither; the store is damaged.
         """
         try:
-            return await self._routed(request, path, raw_query, ticket, opened)
+            return await self._route(request, path, raw_query, ticket, project_store)
         except StateIncomplete:
-            await self._worker.keys.authenticate(request.headers.get("Authorization", ""), anew=True)
+            await self._worker.api_keys.authenticate(request.headers.get("Authorization", ""), anew=True)
             raise
 
-    def _routed(
-        self, request: web.BaseRequest, path: str, raw_query: str, ticket: Ticket, opened: Store | None
+    def _route(
+        self, request: web.BaseRequest, path: str, raw_query: str, ticket: Ticket, project_store: ProjectStore | None
     ) -> Awaitable[Response]:
-        """The handler's answer, once all that the request asks for is known to be something that its route takes."""
+        """Check that the route accepts the query and the conditions, and call its handler."""
         method = request.method
         endpoint, parameter = self._router.find(method, path)
-        if opened is None:
-            # Not a path of the API: whatever else a health check sends is no reason to fail it.
+        if project_store is None:
+            # Not the API: whatever else a health check sends is no reason to fail it.
             return endpoint.handler(Call(request, parameter, self._worker, ticket, None, query.NONE, UNCONDITIONAL))
         parameters = query.parse(raw_query, endpoint.query) if raw_query else query.NONE
-        preconditions = conditions.parse(method, request.headers, endpoint.conditions)
-        return endpoint.handler(Call(request, parameter, self._worker, ticket, opened, parameters, preconditions))
+        conditions = self._parse_conditions(method, request.headers, endpoint.conditions)
+        return endpoint.handler(Call(request, parameter, self._worker, ticket, project_store, parameters, conditions))
 
-    async def _rated(
-        self, request: web.BaseRequest, path: str, raw_query: str, ticket: Ticket, opened: Store, rates: RateLimiter
+    async def _handle_within_rate(
+        self,
+        request: web.BaseRequest,
+        path: str,
+        raw_query: str,
+        ticket: Ticket,
+        project_store: ProjectStore,
+        limiter: RateLimiter,
     ) -> Response:
-        """As `_served`, within the rate of the key; every answer tells what is left of it."""
-        allowance = await rates.acquire(parsing.key(request.headers))
+        """As `_handle`, within the rate limit of the API key; every response has the headers of the quota left."""
+        quota = await limiter.acquire(headers.api_key(request.headers))
         try:
-            if allowance.wait:
-                raise TooManyRequests(allowance.wait)
-            answer = await self._handled(request, path, raw_query, ticket, opened)
+            if quota.wait:
+                raise TooManyRequests(quota.wait)
+            response = await self._handle(request, path, raw_query, ticket, project_store)
         except ServiceError as error:
-            answer = representations.failure(error)
-            _free(error)
-        answer.headers += representations.rate_headers(rates, allowance)
-        return answer
+            response = error_response(error)
+            _clear_frames(error)
+        response.headers += headers.rate_limit(limiter, quota)
+        return response
 
     def start_draining(self) -> None:
-        """Let every answer from here on close its connection."""
-        self._ending = True
+        """Close each connection after its next response."""
+        self._draining = True
 
     async def drain(self, seconds: float) -> None:
-        """Wait until every request in hand has its answer, its body still on the way included; `seconds` at most.
+        """Wait until every request in flight has its response, requests still being received included; `seconds` at most.
 
-        aiohttp's own end would drop what arrives of a body after it began.
+        aiohttp's own shutdown would drop the rest of a body that arrives after it started.
         """
         self._drained = asyncio.get_running_loop().create_future()
         if self._admission.in_flight:
             await asyncio.wait([self._drained], timeout=seconds)
 
 
-def _free(error: BaseException | None) -> None:
-    """Free what the frames hold that an error and its causes came through: a body, say.
+def _clear_frames(error: BaseException | None) -> None:
+    """Clear the frames of an error's traceback and of its causes: they may reference a whole body.
 
-    An exception is often part of a cycle (a stream keeps the one that broke it off), and the collector of cycles runs rarely.
+    An exception is often part of a cycle (a stream keeps the one that ended it), and the cycle collector runs rarely.
     """
     errors = [error]
     while errors:

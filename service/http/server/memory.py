@@ -1,7 +1,7 @@
-"""The bytes that the clients of a worker make it keep: requests that are not answered yet, and answers that are not taken yet.
+"""The memory that a worker's clients occupy: requests without a response yet, and responses that the client has not read yet.
 
-They are counted in one sum over all connections, and the sum has a bound. Beyond the bound the slowest client is cut off, not
-the newest: clients that send or take nothing must not keep others out. What is in work waits for no client, so it stays.
+One sum over all connections has a limit. Beyond it the slowest clients are disconnected, not the newest: clients that send or
+read nothing must not keep others out. A request that is being processed depends on no client, so it continues.
 """
 
 from abc import ABC, abstractmethod
@@ -9,88 +9,92 @@ from collections import deque
 
 from aiohttp import web
 
-#: Bytes that a received byte takes: one in the parser or the stream, one where it is put together and decoded.
+#: Copies of each received byte in memory: one in the parser or the stream, one where the body is joined and decoded.
 COPIES = 2
-#: Bytes that one header takes beyond its text: four strings, two tuples, a place in a map.
+#: Bytes of memory that one header takes beyond its text: four strings, two tuples, an entry of a map.
 HEADER_BYTES = 320
-#: Bytes a second from which on a client is never cut off to make room.
-SLOW = 256 * 1024
-#: Seconds that a client has before it can count as slow.
+#: A client with at least so many bytes a second is never disconnected to free memory.
+MIN_THROUGHPUT = 256 * 1024
+#: Seconds before a client can count as slow.
 GRACE = 1.0
-#: The largest request that is not counted, if it came in one piece and is alone on its connection: its bytes, and its headers.
-#: So much is part of what a connection costs.
+#: The largest request, in bytes and in headers, that is not counted if it arrives in one piece and alone on its connection.
+#: The memory of a connection includes that much.
 UNCOUNTED_BYTES, UNCOUNTED_HEADERS = 2048, 32
 
 
 class BodyDropped(web.RequestPayloadError):
-    """The rest of a body is not received, for the worker has no memory for it; the request is answered 503."""
+    """The rest of a body is not received, because the worker has no memory for it; the response is 503."""
 
 
-class Holder(ABC):
+class BufferingConnection(ABC):
     """A connection as `Memory` sees it."""
 
     __slots__ = ()
 
     @abstractmethod
-    def holding(self) -> int:
-        """Bytes that the connection makes the worker keep now."""
+    def buffered_bytes(self) -> int:
+        """Bytes of memory that the worker keeps for the connection now."""
 
     @abstractmethod
-    def pace(self) -> float | None:
-        """Bytes a second that the client sends, or takes of its answer; None where nothing waits for it, or not for long."""
+    def throughput(self) -> float | None:
+        """Bytes a second that the client sends, or reads of its response; None where the worker does not wait for it."""
 
     @abstractmethod
     def cut_off(self) -> None:
-        """Make room: the client is too slow."""
+        """Free the memory: the client is too slow."""
 
 
 class Memory:
-    """The sum, in bytes. It is 0 when no connection holds anything."""
+    """The sum of buffered bytes. Invariant: it is 0 when no connection buffers anything."""
 
-    __slots__ = ("_limit", "held", "total")
+    __slots__ = ("_limit", "buffered", "total")
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        #: Bytes by connection, of those that hold some, in the order in which they began.
-        self.held: dict[Holder, int] = {}
+        #: Bytes by connection, of those that buffer some, in the order in which they began to.
+        self.buffered: dict[BufferingConnection, int] = {}
         self.total = 0
 
-    def count(self, holder: Holder) -> bool:
-        """Count what a connection holds now. False where that is too much, and no slow client is left to be cut off."""
-        self._set(holder, holder.holding())
+    def update(self, connection: BufferingConnection) -> bool:
+        """Count what a connection buffers now. False if that is too much and no slow client is left to disconnect."""
+        self._set(connection, connection.buffered_bytes())
         return self.has_room()
 
     def has_room(self, size: int = 0) -> bool:
-        """Whether `size` more bytes are within the limit; where they are not, slow clients are cut off first."""
+        """Whether `size` more bytes fit the limit; if not, slow clients are disconnected first."""
         return self.total + size <= self._limit or self._make_room(self._limit - size)
 
-    def forget(self, holder: Holder) -> None:
-        """A connection is closed."""
-        self._set(holder, 0)
+    def forget(self, connection: BufferingConnection) -> None:
+        """Remove a connection that is closed."""
+        self._set(connection, 0)
 
-    def _set(self, holder: Holder, size: int) -> None:
-        self.total += size - self.held.get(holder, 0)
+    def _set(self, connection: BufferingConnection, size: int) -> None:
+        self.total += size - self.buffered.get(connection, 0)
         if size:
-            self.held[holder] = size
+            self.buffered[connection] = size
         else:
-            self.held.pop(holder, None)
+            self.buffered.pop(connection, None)
 
-    def _make_room(self, wanted: int) -> bool:
-        """Cut off the slowest clients until the sum is `wanted`. Only this takes longer the more connections hold something."""
-        for holder in list(self.held):
-            self._set(holder, holder.holding())
-        paces = {holder: pace for holder in self.held if (pace := holder.pace()) is not None and pace < SLOW}
-        # Of those that are equally slow, the one that has waited longest goes first.
-        for holder in sorted(paces, key=paces.__getitem__):
-            if self.total <= wanted:
+    def _make_room(self, target: int) -> bool:
+        """Cut off the slowest clients until the sum is at most `target`. The only step that takes time by connection."""
+        for connection in list(self.buffered):
+            self._set(connection, connection.buffered_bytes())
+        slow = {
+            connection: throughput
+            for connection in self.buffered
+            if (throughput := connection.throughput()) is not None and throughput < MIN_THROUGHPUT
+        }
+        # Of equally slow clients the one that has been slow for longest goes first.
+        for connection in sorted(slow, key=slow.__getitem__):
+            if self.total <= target:
                 break
-            holder.cut_off()
-            self._set(holder, holder.holding())
-        return self.total <= wanted
+            connection.cut_off()
+            self._set(connection, connection.buffered_bytes())
+        return self.total <= target
 
 
-class Unanswered:
-    """What one connection received of requests that have no answer yet: bytes by the number of the request, from 1."""
+class UnansweredBytes:
+    """The bytes that one connection received of requests without a response yet, by the number of the request, from 1."""
 
     __slots__ = ("_parts", "total")
 
@@ -99,14 +103,14 @@ class Unanswered:
         self.total = 0
 
     def add(self, request: int, size: int) -> None:
-        """`size` more bytes belong to `request` or those before it. They may be negative: not all that came was of them."""
+        """Add bytes of `request` and those before it. A negative `size` corrects an earlier one that was too large."""
         self.total += size
         if self._parts and self._parts[-1][0] == request:
             self._parts[-1][1] += size
         else:
             self._parts.append([request, size])
 
-    def answered(self, request: int) -> None:
-        """`request` and those before it have their answers."""
+    def release(self, request: int) -> None:
+        """Subtract the bytes of `request` and those before it: they have their responses."""
         while self._parts and self._parts[0][0] <= request:
             self.total -= self._parts.popleft()[1]

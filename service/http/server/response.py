@@ -1,40 +1,40 @@
-"""An answer as a handler makes it: status, JSON body, extra header lines. `protocol` writes it out."""
+"""A response as a handler returns it: status, JSON body, extra header lines. `protocol` writes it."""
 
 import time
 from email.utils import formatdate
 from http import HTTPStatus
 
-_REASONS = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}
-#: Statuses whose answers have no body and no length of one (RFC 9110, 15.4.5).
+_STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}
+#: Statuses of responses without a body and without Content-Length (RFC 9110, 15.4.5).
 _BODILESS = frozenset({204, 304})
 
 
 class Response:
-    """One answer; `headers` are whole lines, each ended by CRLF.
+    """One response; `headers` are whole lines, each ending with CRLF.
 
-    After one that `pauses`, its connection is left alone for a moment.
+    After a response that `throttles`, the server waits a moment before it reads the connection's next request.
     """
 
-    __slots__ = ("body", "headers", "keep_alive", "pauses", "status")
+    __slots__ = ("body", "headers", "keep_alive", "status", "throttles")
 
     def __init__(self, body: bytes = b"", *, status: int = 200, headers: bytes = b"") -> None:
         self.body = body
         self.status = status
         self.headers = headers
         self.keep_alive = True
-        self.pauses = False
+        self.throttles = False
 
-    def render(self, *, with_body: bool, http_1_0: bool) -> bytes:
-        """The bytes on the wire."""
+    def encode(self, *, with_body: bool, http_1_0: bool) -> bytes:
+        """The bytes on the wire. `with_body` is false for a HEAD request."""
         connection = b""
         if not self.keep_alive:
             connection = b"Connection: close\r\n"
         elif http_1_0:
             connection = b"Connection: keep-alive\r\n"
         if self.status in _BODILESS:
-            return b"%b%b%bDate: %b\r\n\r\n" % (_REASONS[self.status], self.headers, connection, _date())
+            return b"%b%b%bDate: %b\r\n\r\n" % (_STATUS_LINES[self.status], self.headers, connection, _date())
         return b"%bContent-Type: application/json\r\nContent-Length: %d\r\n%b%bDate: %b\r\n\r\n%b" % (
-            _REASONS[self.status],
+            _STATUS_LINES[self.status],
             len(self.body),
             self.headers,
             connection,
@@ -47,7 +47,7 @@ _now: tuple[int, bytes] = (0, b"")
 
 
 def _date() -> bytes:
-    """The Date header's value, made once a second."""
+    """The value of the Date header, formatted once a second."""
     global _now
     second = int(time.time())
     if _now[0] != second:

@@ -1,4 +1,4 @@
-"""What the index sets of one block of serials should hold, and what is suspicious about them."""
+"""The expected index sets of one block of serials, and the differences to verify."""
 
 from collections import defaultdict
 from collections.abc import Iterable
@@ -9,7 +9,7 @@ from service.store.verify import Finding
 
 @dataclass(slots=True)
 class Block:
-    """What one block's sets should hold."""
+    """The expected sets of one block."""
 
     number: int
     expected: dict[str, set[bytes]] = field(default_factory=lambda: defaultdict(set))
@@ -20,13 +20,13 @@ class Block:
     orphans: dict[str, list[bytes]] = field(default_factory=lambda: defaultdict(list))
     #: Users, each with a session of theirs: its id and serial.
     users: dict[bytes, tuple[str, bytes]] = field(default_factory=dict)
-    #: Confirmed while the sessions were read.
+    #: Differences that are confirmed already.
     findings: list[Finding] = field(default_factory=list)
     #: Ids that are not UTF-8.
     broken_ids: list[bytes] = field(default_factory=list)
 
     def compare(self, term: str, members: Iterable[bytes] | None, is_listed: int | None) -> None:
-        """Compare the set of `term` with what it should hold; `is_listed`: the block is among the blocks of the term."""
+        """Compare the set of `term` with the expected one; `is_listed`: the block is in `blocks:<term>`."""
         actual, expected = set(members or ()), self.expected[term]
         for serial in actual ^ expected if is_listed else actual | expected:
             if serial in self.ids:

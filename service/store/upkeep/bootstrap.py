@@ -1,4 +1,4 @@
-"""What must be in the store before the first request: its own record, the default project, and the root key."""
+"""Prepares the store before the first request: its manifest, the default project, and the root key."""
 
 import asyncio
 import logging
@@ -19,15 +19,13 @@ from service.store.upkeep.preflight import preflight
 DEFAULT_PROJECT = "default"
 ROOT_KEY = "root"
 
-#: Characters of a keyed hash that the store's record has: enough to compare, too few to find a key by.
+#: Characters of a keyed hash in the manifest: enough to compare, too few to guess a key from.
 CHECK_LENGTH = 16
 
-_OTHER_ROOT_KEY = (
-    "this store has another root key; set root_token to that one, or revoke it and use this one with --replace-root-key"
-)
+_OTHER_ROOT_KEY = "this store has another root key; set root_token to that key, or revoke it with --replace-root-key"
 
-#: Seconds between two attempts at the start, between two lines that say why it waits, and between two looks at `give_up`.
-RETRY_INTERVAL, LINE_INTERVAL, POLL = 0.5, 5.0, 0.1
+#: Seconds between two attempts, between two log lines, and between two calls of `give_up`.
+RETRY_INTERVAL, LOG_INTERVAL, POLL_INTERVAL = 0.5, 5.0, 0.1
 
 logger = logging.getLogger(__name__)
 
@@ -35,12 +33,12 @@ logger = logging.getLogger(__name__)
 def prepare(settings: Settings, give_up: Callable[[], bool] = lambda: False) -> None:
     """Make the store ready for `settings`, whose redis_url, root_token and key_secret are set.
 
-    A Redis that cannot be reached or is not ready yet is waited for, `start_timeout` seconds at most; a refusal that waiting
-    does not change (password, rights, TLS …) ends the wait. `give_up` is called about ten times a second; once it returns
-    true, this returns without having done its work.
+    Waits up to `start_timeout` seconds for a Redis that cannot be reached or is not ready yet. A refusal that waiting does not
+    change (password, rights, TLS …) ends the wait. `give_up` is called about ten times a second; once it returns true, this
+    returns with the work undone.
 
     Raises:
-        StartupError: Redis cannot be used, and the message tells why; or the store was made with other settings.
+        StartupError: Redis cannot be used (the message says why), or the store was made with other settings.
     """
     asyncio.run(_prepare_or_give_up(settings, give_up))
 
@@ -48,7 +46,7 @@ def prepare(settings: Settings, give_up: Callable[[], bool] = lambda: False) -> 
 async def _prepare_or_give_up(settings: Settings, give_up: Callable[[], bool]) -> None:
     work = asyncio.create_task(_wait_and_prepare(settings))
     while not work.done() and not give_up():
-        await asyncio.wait([work], timeout=POLL)
+        await asyncio.wait([work], timeout=POLL_INTERVAL)
     if not work.done():
         work.cancel()
         await asyncio.wait([work])
@@ -58,7 +56,7 @@ async def _prepare_or_give_up(settings: Settings, give_up: Callable[[], bool]) -
 
 async def _wait_and_prepare(settings: Settings) -> None:
     deadline = monotonic() + settings.start_timeout
-    next_line = 0.0
+    next_log = 0.0
     while True:
         try:
             await _prepare(settings)
@@ -67,9 +65,9 @@ async def _wait_and_prepare(settings: Settings) -> None:
             now = monotonic()
             if not error.may_pass or now >= deadline:
                 raise StartupError(sentence) from error
-            if now >= next_line:
-                logger.warning("waiting for Redis, %.0f s at most: %s", deadline - now, sentence)
-                next_line = now + LINE_INTERVAL
+            if now >= next_log:
+                logger.warning("waiting up to %.0f s for Redis: %s", deadline - now, sentence)
+                next_log = now + LOG_INTERVAL
             await asyncio.sleep(min(RETRY_INTERVAL, deadline - now))
         else:
             return
@@ -79,10 +77,10 @@ def _sentence(error: StoreUnavailable, settings: Settings) -> str:
     """Why Redis cannot be used, with what the URL adds to it."""
     address = url.parse(settings.redis_url)
     if address.tls and error.diagnosis == diagnosis.NO_CONNECTION.sentence:
-        # A server without TLS takes the greeting for the beginning of a command, and waits for the rest.
-        return f"{error.diagnosis}; if the server does not speak TLS, write redis:// in place of rediss://"
-    if address.kind == "one" and error.diagnosis == replies.CLUSTER_DOWN.sentence:
-        return f"{error.diagnosis}; redis_url leads to one of its nodes, write redis+cluster:// in place of redis://"
+        # A server without TLS takes the ClientHello for the beginning of a command, and waits for the rest.
+        return f"{error.diagnosis}; if the server does not speak TLS, write redis:// instead of rediss://"
+    if address.kind == "standalone" and error.diagnosis == replies.CLUSTER_DOWN.sentence:
+        return f"{error.diagnosis}; redis_url points to one of its nodes; write redis+cluster:// instead of redis://"
     return str(error)
 
 
@@ -100,17 +98,17 @@ async def _prepare(settings: Settings) -> None:
         await check_store(redis, settings)
         registry = Registry(redis, settings.key_secret)
         project = await registry.ensure(DEFAULT_PROJECT)
-        # States of earlier releases do not name their owner, nor do those of projects that one creates meanwhile.
+        # Earlier releases write states without an owner, also while this one starts.
         await registry.complete_states()
         await set_root_key(registry, project, KEY_PREFIX + settings.root_token, replace=settings.replace_root_key)
     except RedisError as error:
-        raise StartupError(f"Redis refused: {error}") from error
+        raise StartupError(f"Redis refused a command: {error}") from error
     finally:
         await redis.close()
 
 
 async def check_configuration(redis: RedisClient) -> None:
-    """Log what is unwise in the configuration of Redis.
+    """Log warnings about the configuration of Redis.
 
     Raises:
         StartupError: it may evict any key.
@@ -123,18 +121,18 @@ async def check_configuration(redis: RedisClient) -> None:
 
 
 async def set_root_key(registry: Registry, project: Project, key: str, *, replace: bool) -> None:
-    """Let the root key `key` open `project`; with `replace`, any other root key is revoked.
+    """Make `key` the root key of `project`; with `replace`, revoke any other root key.
 
     Raises:
-        StartupError: the store has another root key, and it is not to be replaced.
+        StartupError: the store has another root key, and `replace` is false.
     """
-    known = digest(key, registry.secret)
-    check = known[:CHECK_LENGTH].encode()
-    if not replace and await registry.hashes(project, ROOT_KEY) - {known}:
+    hashed = digest(key, registry.secret)
+    check = hashed[:CHECK_LENGTH].encode()
+    if not replace and await registry.hashes(project, ROOT_KEY) - {hashed}:
         raise StartupError(_OTHER_ROOT_KEY)
     stored = await registry.redis.call("HGET", keys.STORE, "root_key_check")
     if stored != check and (replace or stored is None):
-        # Of servers that start on a new store together, the first decides. A store that is full takes no write.
+        # If several servers start on a new store together, the first decides. A full store takes no write.
         await registry.redis.call("HSET" if replace else "HSETNX", keys.STORE, "root_key_check", check, writes=True)
         stored = await registry.redis.call("HGET", keys.STORE, "root_key_check")
     if stored != check:
@@ -144,11 +142,11 @@ async def set_root_key(registry: Registry, project: Project, key: str, *, replac
 
 
 async def check_store(redis: RedisClient, settings: Settings) -> None:
-    """Record in a new store how it is laid out; hold an old one to it.
+    """Write the manifest of a new store, or compare that of an existing one with the settings.
 
     Raises:
-        StartupError: it was made with another layout, number of partitions, block size or key secret, or is being moved; or
-            servers with another number of partitions still run on a store that was emptied.
+        StartupError: it was made with another layout, number of partitions, block size or key secret, or a repartition is
+            unfinished; or servers with another number of partitions still run on a store that was emptied.
     """
     is_new = not await manifest.exists(redis)
     if not is_new:
@@ -158,36 +156,36 @@ async def check_store(redis: RedisClient, settings: Settings) -> None:
     expected = {
         "partitions": str(settings.partitions),
         "block_size": str(keys.BLOCK_SIZE),
-        # Not a key's hash: it tells a wrong secret at the start, where it would else be a 401 for every key.
+        # Not a key's hash. It shows a wrong secret at the start; otherwise every key would get 401.
         "key_secret_check": digest("key secret check", settings.key_secret)[:CHECK_LENGTH],
     }
     fields = manifest.VERSIONS | expected
     replies = await redis.batch([("HSETNX", keys.STORE, name, value) for name, value in fields.items()], writes=True)
     if is_new:
-        checked(replies)  # an old store may be full, and has these fields
-    # What another server wrote meanwhile counts as well.
+        checked(replies)  # an existing store may be full, and has these fields
+    # Another server may have written it meanwhile.
     await manifest.settled_partitions(redis)
     stored = await redis.call("HMGET", keys.STORE, *expected)
     for (name, value), actual in zip(expected.items(), stored, strict=True):
         if actual is None or actual.decode() == value:
             continue
         if name == "key_secret_check":
-            raise StartupError("setting key_secret is not the secret that the keys in this store were hashed with")
+            raise StartupError("key_secret is not the secret with which the keys in this store were hashed")
         raise StartupError(f"this store was made with {name} {actual.decode()}, not {value}")
 
 
 async def _refuse_other_servers(redis: RedisClient, partitions: int) -> None:
-    """Leave an emptied store to the servers that still run on it, if their number of partitions is another one.
+    """Refuse to start on an emptied store while servers with another number of partitions run on it.
 
     Raises:
         StartupError: there are such servers.
     """
     try:
-        others = await admin.partitions_of_servers(redis) - {partitions}
+        others = await admin.partition_counts_of_servers(redis) - {partitions}
     except (ResponseError, StoreUnavailable) as error:
         if isinstance(error, StoreUnavailable) and error.may_pass:
             raise
-        # CLIENT LIST may be forbidden. Those servers then find the new record, and refuse to work on it.
+        # CLIENT LIST may be forbidden. Those servers then read the new manifest and answer 503.
         return
     if others:
         option = f"{flag('partitions')} {min(others)}"

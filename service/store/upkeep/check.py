@@ -1,7 +1,7 @@
-"""The check of a whole store, or of one project: every partition, every record, and every key that has a name of ours.
+"""The check of a whole store, or of one project: every partition, every record, and every key that begins with `scc:`.
 
-The keys of Redis are scanned once, whatever the number of projects. Each page is verified as it comes: a key is handed to the
-check of its partition, compared with its project's record, or reported, since nothing would ever read it.
+The keys of Redis are scanned once, whatever the number of projects. Each page of the scan is verified as it comes: a key goes
+to the check of its partition, is compared with its project's record, or is reported because nothing reads it.
 """
 
 import asyncio
@@ -33,8 +33,8 @@ from service.store.verify import Finding, readable, verify_type
 _PARTITION = re.compile(r"scc:\{([^{}.]+)\.(0|[1-9][0-9]{0,8})\}:([a-z]+)(?::(.*))?", re.DOTALL)
 _PROJECT = re.compile(r"scc:\{([^{}.]+)\}:([a-z_]+)")
 _STORE = re.compile(r"scc:(store|projects|sweep)|scc:(token|rate):([0-9a-f]+)")
-#: Kinds of a partition's keys whose names go on.
-_LONG = frozenset({"session", "index", "blocks"})
+#: Kinds of a partition's keys whose names have a rest after the kind.
+_WITH_REST = frozenset({"session", "index", "blocks"})
 
 #: A finding and the slug of its project, "" for the store.
 Located = tuple[str, Finding]
@@ -42,7 +42,7 @@ Located = tuple[str, Finding]
 
 @dataclass
 class StoreCheck:
-    """A check of `projects`. With `whole`, they are all of the store's, and every other key of ours is looked at, too."""
+    """A check of `projects`. With `whole`, they are all projects of the store, and all other `scc:` keys are checked, too."""
 
     redis: RedisClient
     projects: Sequence[Project]
@@ -52,44 +52,44 @@ class StoreCheck:
     #: Called with the number of sessions or keys just read.
     progress: Callable[[int], object] = lambda _: None
     _checks: dict[str, Check] = field(default_factory=dict)
-    #: Slugs that are not listed, each with a key that has it. Projects may come and go during a check.
+    #: Slugs that are not listed, each with one of its keys. Projects may be created and deleted during a check.
     _unlisted: dict[str, str] = field(default_factory=dict)
     _relisted: list[Project] = field(default_factory=list)
 
     async def findings(self) -> AsyncIterator[Located]:
-        """Every difference there is, confirmed."""
-        misplaced: dict[Located, None] = {}  # a session that is listed, too, is met twice
+        """Every difference, confirmed."""
+        misplaced: dict[Located, None] = {}  # a session that is listed as well comes twice
         async for slug, finding in self._all_findings():
             if finding.kind == "misplaced":
                 misplaced[slug, finding] = None
             else:
                 yield slug, finding
-        moved, stuck = set(), set()
+        moved_slugs, unmovable = set(), set()
         for slug, finding in misplaced:
             is_moved = self.repair and await self._relocate(slug, finding)
             located = slug, replace(finding, repairable=is_moved)
-            moved |= {slug} if is_moved else set()
-            stuck |= set() if is_moved else {located}
+            moved_slugs |= {slug} if is_moved else set()
+            unmovable |= set() if is_moved else {located}
             yield located
-        again = self._relisted + [project for project in self.projects if project.slug in moved]
-        if again:
-            # What was moved is in no list and no index yet, and has left its members in those of its old partition.
-            async for located in StoreCheck(self.redis, again, self.layout, whole=False, repair=self.repair).findings():
-                if located not in stuck:
+        incomplete = self._relisted + [project for project in self.projects if project.slug in moved_slugs]
+        if incomplete:
+            # A relocated session is not listed or indexed yet, and its old partition still has its members.
+            async for located in StoreCheck(self.redis, incomplete, self.layout, whole=False, repair=self.repair).findings():
+                if located not in unmovable:
                     yield located
 
     async def _relocate(self, slug: str, finding: Finding) -> bool:
         number = int(finding.term.removeprefix(f"scc:{{{slug}.").removesuffix("}:"))
-        found_in = Partition(slug, number, self.layout.block_size)
+        source = Partition(slug, number, self.layout.block_size)
         target = Partition(slug, partition_number(finding.id, self.layout.partitions))
-        return await relocate(self.redis, found_in, self._checks[target.prefix].partition, finding.id)
+        return await relocate(self.redis, source, self._checks[target.prefix].partition, finding.id)
 
     async def _all_findings(self) -> AsyncIterator[Located]:
-        """Every difference but those of projects that are listed again, or got a session back."""
+        """Every difference except those of projects that were listed again or got a session back."""
         async for located in self._check_projects():
             yield located
         async for names in admin.scan(self.redis, self._pattern(), self.progress):
-            async for located in self._claim(names):
+            async for located in self._check_names(names):
                 yield located
         async for located in self._check_unlisted():
             yield located
@@ -98,10 +98,10 @@ class StoreCheck:
                 yield check.partition.slug, finding
 
     def _pattern(self) -> str:
-        """What SCAN is asked to match; of several projects the rest is sorted out later."""
+        """The MATCH of SCAN; with several projects `_check_other` ignores the others."""
         if self.whole or len(self.projects) != 1:
             return "scc:*"
-        return f"scc:{{{admin.escaped(self.projects[0].slug)}[.}}]*"
+        return f"scc:{{{admin.escape_glob(self.projects[0].slug)}[.}}]*"
 
     async def _check_projects(self) -> AsyncIterator[Located]:
         for project in self.projects:
@@ -116,9 +116,9 @@ class StoreCheck:
                 async for finding in self._checks[Partition(project.slug, number).prefix].walk():
                     yield project.slug, finding
 
-    async def _claim(self, names: Iterable[bytes]) -> AsyncIterator[Located]:
-        """Let each key be looked at by whatever it belongs to."""
-        parts: dict[str, list[tuple[str, str]]] = defaultdict(list)
+    async def _check_names(self, names: Iterable[bytes]) -> AsyncIterator[Located]:
+        """Hand each key to the check that it belongs to."""
+        by_prefix: dict[str, list[tuple[str, str]]] = defaultdict(list)
         digests = []
         for raw in names:
             name = raw.decode(errors="surrogateescape")
@@ -127,9 +127,9 @@ class StoreCheck:
             if check is not None and match is not None and self._is_misplaced(raw, match):
                 yield check.partition.slug, Finding("misplaced", match[4], check.partition.prefix)
             elif check is not None and match is not None and self._is_of_partition(raw, match):
-                parts[check.partition.prefix].append((match[3], match[4] or ""))
+                by_prefix[check.partition.prefix].append((match[3], match[4] or ""))
             elif name.startswith(PREFLIGHT):
-                continue  # of a start that is just being made, or was killed
+                continue  # of a server that is starting, or was killed
             elif (token := _STORE.fullmatch(name)) is not None:
                 digests += [token[3]] if token[2] == "token" else []
                 for finding in await self._check_kind(name, token[1] or token[2]):
@@ -137,9 +137,9 @@ class StoreCheck:
             else:
                 async for located in self._check_other(raw, name):
                     yield located
-        for prefix, members in parts.items():
+        for prefix, members in by_prefix.items():
             check = self._checks[prefix]
-            async for finding in check.look_at(members):
+            async for finding in check.verify_keys(members):
                 yield check.partition.slug, finding
         async for finding in records.check_tokens(self.redis, digests, repair=self.repair):
             yield "", finding
@@ -147,7 +147,12 @@ class StoreCheck:
     def _is_of_partition(self, raw: bytes, match: re.Match[str]) -> bool:
         """Whether a name with the form of a partition's is the name of one of its keys."""
         is_text = raw == match[0].encode(errors="replace")
-        return is_text and match[3] in PARTITION_KINDS and match[3] != "order" and (match[4] is not None) == (match[3] in _LONG)
+        return (
+            is_text
+            and match[3] in PARTITION_KINDS
+            and match[3] != "order"
+            and (match[4] is not None) == (match[3] in _WITH_REST)
+        )
 
     def _is_misplaced(self, raw: bytes, match: re.Match[str]) -> bool:
         """Whether a name is that of a session in a partition to which its id does not lead."""
@@ -157,11 +162,11 @@ class StoreCheck:
 
     async def _check_kind(self, name: str, kind: str) -> list[Finding]:
         if kind in ("store", "projects", "token"):
-            return []  # The records are checked by what they say.
+            return []  # `records` checks their fields.
         return await verify_type(self.redis, name, STORE_KINDS[kind], derived=True, repair=self.repair)
 
     async def _check_other(self, raw: bytes, name: str) -> AsyncIterator[Located]:
-        """A key that no partition in use has."""
+        """A key outside the partitions that are checked."""
         match = _PARTITION.fullmatch(name) or _PROJECT.fullmatch(name)
         slug = match[1] if match else ""
         if match is None or not await self._is_checked(slug, name):
@@ -181,7 +186,7 @@ class StoreCheck:
             yield slug, Finding("unknown" if _is_utf8(raw) else "name", readable(raw), repairable=False)
 
     async def _is_checked(self, slug: str, name: str) -> bool:
-        """Whether the project `slug` is one that is checked; one that is not listed is looked at again later."""
+        """Whether the project `slug` is checked; an unlisted one is remembered for `_check_unlisted`."""
         if Partition(slug, 0).prefix in self._checks:
             return True
         if self.whole and slug not in self._unlisted:
@@ -189,9 +194,9 @@ class StoreCheck:
         return False
 
     async def _check_unlisted(self) -> AsyncIterator[Located]:
-        """Projects that have keys and are not listed."""
+        """Projects with keys that are not listed."""
         if self._unlisted:
-            # A project that is created is listed first; one that is deleted loses its listing before, or after, its keys.
+            # A project is listed before it has keys; when it is deleted, its listing may go before its last keys.
             await asyncio.sleep(partition_check.UNDER_WAY)
         for slug, name in self._unlisted.items():
             finding, project = await records.check_listing(self.redis, slug, name, repair=self.repair)

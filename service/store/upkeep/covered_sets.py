@@ -1,4 +1,4 @@
-"""The index sets that a check has compared already, at 8 bytes a set."""
+"""The index sets that a check has compared, at 8 bytes a set."""
 
 from array import array
 from bisect import bisect_left
@@ -12,7 +12,7 @@ def _hash(term: str) -> int:
 
 
 class CoveredSets:
-    """Sets of the index, by block and term. Two terms of a block with the same hash are taken for one.
+    """Sets of the index, by block and term. Two terms of a block with the same hash count as one.
 
     Invariant: `_hashes` has, by block, the sorted hashes of the terms whose sets were compared.
     """
@@ -21,14 +21,14 @@ class CoveredSets:
         self._hashes: dict[int, array[int]] = {}
 
     def add(self, block: int, terms: Iterable[str]) -> None:
-        """The sets of `terms` in `block` are compared."""
+        """Record that the sets of `terms` in `block` were compared."""
         self._hashes[block] = array("Q", sorted([*self._hashes.get(block, ()), *map(_hash, terms)]))
 
     def __contains__(self, name: str) -> bool:
-        """Whether the set of `name`, a block's number and a term with a colon between, was compared."""
+        """Whether the set `name` (`<block>:<term>`) was compared."""
         number, _, term = name.partition(":")
         if not (number.isascii() and number.isdigit() and str(int(number)) == number):
             return False
-        hashes, wanted = self._hashes.get(int(number), array("Q")), _hash(term)
-        place = bisect_left(hashes, wanted)
-        return place < len(hashes) and hashes[place] == wanted
+        hashes, target = self._hashes.get(int(number), array("Q")), _hash(term)
+        index = bisect_left(hashes, target)
+        return index < len(hashes) and hashes[index] == target

@@ -1,4 +1,4 @@
-"""The serials of a partition: one session each, in the order of creation.
+"""The serials of a partition: each has one session, in the order of creation.
 
 A lost `state` makes serials begin at 1 again, so that two sessions have one serial and share their index members. Then the
 sessions from the first offender on, by created_at, get new serials beyond all others. In a store that nobody damaged, any two
@@ -12,16 +12,16 @@ from typing import NamedTuple
 
 from service.configs.ttl import LAST_MOMENT
 from service.redis_client.client import RedisClient
-from service.redis_client.replies import WrongType
+from service.redis_client.errors import WrongType
 from service.store import scripts
 from service.store.keys import Partition
 from service.store.verify import MAX_INTEGER, Finding, is_number, verify_types
 
 RENUMBER = scripts.load("renumber")
 
-#: Sessions read a round trip.
+#: Sessions read in one round trip.
 SESSIONS_BATCH = 100
-#: How often sessions that are created meanwhile are taken in.
+#: How often sessions that were created meanwhile are included.
 ATTEMPTS = 10
 
 
@@ -35,12 +35,12 @@ class Numbered(NamedTuple):
 
 @dataclass(slots=True)
 class Numbering:
-    """Watches sessions in the order of their serials."""
+    """Compares the sessions that it is given in the order of their serials."""
 
     _last: Numbered | None = None
 
     def observe(self, session: Numbered) -> Finding | None:
-        """The difference that the next session shows."""
+        """The difference between the next session and the one before it."""
         last, self._last = self._last, session
         if last is None or session.serial < last.serial:
             return None  # A session was created again under its id while it was listed.
@@ -61,12 +61,12 @@ async def listed_sessions(
             return
         last, is_last = page[-1][1], len(page) < SESSIONS_BATCH
         if not is_last:
-            # Those that share the last serial may be on this page in part only.
+            # Only some of the sessions that share the last serial may be on this page.
             page = [pair for pair in page if pair[1] != last] + await _listed(redis, partition, last, last)
         for first in range(0, len(page), SESSIONS_BATCH):
             yield page[first : first + SESSIONS_BATCH]
         if is_last:
-            return  # What is created from here on was not there when the check began.
+            return  # Sessions created from here on are newer than the check.
         start = b"(" + last
 
 
@@ -96,7 +96,7 @@ def _hash_key(partition: Partition, name: bytes) -> bytes:
 
 
 async def renumber(redis: RedisClient, partition: Partition) -> AsyncIterator[Finding]:
-    """Give new serials to the sessions whose serials are not in the order of creation, or not theirs alone."""
+    """Give new serials to sessions whose serials are shared or not in the order of creation."""
     numbering, is_right = Numbering(), True
     async for session in numbered_sessions(redis, partition):
         finding = numbering.observe(session)
@@ -115,9 +115,9 @@ async def renumber(redis: RedisClient, partition: Partition) -> AsyncIterator[Fi
 def misnumbered(sessions: Sequence[Numbered]) -> list[Numbered]:
     """Those that need a new serial, in the order of creation: all from the first whose serial is not above those before it."""
     ordered, last = sorted(sessions), -1
-    for place, session in enumerate(ordered):
+    for index, session in enumerate(ordered):
         if session.serial <= last:
-            return ordered[place:]
+            return ordered[index:]
         last = session.serial
     return []
 
@@ -144,7 +144,7 @@ async def _renumber(redis: RedisClient, partition: Partition, session: Numbered,
         blocks = {partition.block_of(number) for number in (session.serial, serial)}
         async for finding in verify_types(redis, partition, session.id, blocks, repair=True):
             yield finding
-        with suppress(WrongType):  # Its terms field is damaged too; the next check goes on from here.
+        with suppress(WrongType):  # Its terms field is damaged as well; the next check continues from here.
             await _run_renumber(redis, partition, session, serial)
 
 

@@ -1,8 +1,8 @@
 """The check of one partition: its sessions, their serials, and its index.
 
 `Check` reads the sessions, a block at a time, and compares the block's index sets with the terms computed from the documents;
-then it is given the names of the partition's keys, and verifies the sets and sessions that the first pass could not reach. The
-store is live meanwhile, so what looks wrong is only a suspicion until one script has confirmed it, and repaired it where asked.
+then it gets the names of the partition's keys, and verifies the sets and sessions that the first pass could not reach. The
+store is live meanwhile, so a difference is only a suspicion until one script has confirmed it (and repaired it, with `repair`).
 """
 
 import asyncio
@@ -17,8 +17,8 @@ import orjson
 from service.errors import StateIncomplete, Unauthorized
 from service.redis_client import admin
 from service.redis_client.client import RedisClient, checked
+from service.redis_client.errors import WrongType
 from service.redis_client.multiplexer import Command
-from service.redis_client.replies import WrongType
 from service.store import default_ttl, keys, scripts
 from service.store.keys import Partition, is_text, partition_number
 from service.store.upkeep.block import Block
@@ -41,7 +41,7 @@ from service.store.verify import (
 REGISTER_USER = scripts.load("register_user")
 VERIFY_STATE = scripts.load("verify_state")
 
-#: Sets read a round trip: what a check may ask of a live Redis in one go.
+#: Sets read in one round trip: a check must not block a live Redis.
 SETS_BATCH = 50
 #: Seconds. A session is written before its user is registered, and a user's record goes before their sessions.
 UNDER_WAY = 2.0
@@ -61,13 +61,13 @@ class Check:
     _covered: CoveredSets = field(default_factory=CoveredSets)
     _unknown_users: dict[bytes, tuple[str, bytes]] = field(default_factory=dict)
     _numbering: Numbering = field(default_factory=Numbering)
-    #: Sessions to verify once more, when all keys of the wrong type are gone.
+    #: Sessions to verify again, when all keys of the wrong type are deleted.
     _postponed: dict[str, tuple[str, ...]] = field(default_factory=dict)
-    #: Findings of kinds that more than one step can meet.
+    #: Findings of kinds that several steps can report.
     _reported: set[Finding] = field(default_factory=set)
-    #: A key that everything else goes by has the wrong type: nothing more can be said of the partition.
+    #: A key that the whole check depends on has the wrong type: it stops here.
     _is_blocked: bool = False
-    #: A session has got a new serial, out of the order of creation.
+    #: A session got a new serial, out of the order of creation.
     _is_renumbered: bool = False
 
     async def findings(self) -> AsyncIterator[Finding]:
@@ -76,13 +76,13 @@ class Check:
             yield finding
         async for names in admin.scan(self.redis, f"{self.partition.prefix}*", self.progress):
             parsed = [keys.split(name.decode(errors="surrogateescape")) for name in names]
-            async for finding in self.look_at([(kind, rest) for _, kind, rest in parsed]):
+            async for finding in self.verify_keys([(kind, rest) for _, kind, rest in parsed]):
                 yield finding
         async for finding in self.finish():
             yield finding
 
     async def walk(self) -> AsyncIterator[Finding]:
-        """The differences that the sessions lead to."""
+        """The differences that the listed sessions show."""
         async for finding in self._check_head():
             yield finding
         if self._is_blocked:
@@ -101,8 +101,8 @@ class Check:
         async for finding in self._check_default():
             yield finding
 
-    async def look_at(self, names: Sequence[tuple[str, str]]) -> AsyncIterator[Finding]:
-        """Verify what the sessions have not led to: unlisted sessions, unexpected sets, listed blocks without a set.
+    async def verify_keys(self, names: Sequence[tuple[str, str]]) -> AsyncIterator[Finding]:
+        """Verify keys that the listed sessions do not lead to: unlisted sessions, unexpected sets, listed blocks without a set.
 
         `names` are keys of the partition, each as its kind and the rest of its name, which is UTF-8.
         """
@@ -119,7 +119,7 @@ class Check:
             yield finding
 
     async def finish(self) -> AsyncIterator[Finding]:
-        """What can only be repaired when every session is listed again."""
+        """The differences that can only be repaired when every session is listed."""
         if self.repair and not self._is_blocked:
             postponed, self._postponed = self._postponed, {}
             for session_id, terms in postponed.items():
@@ -133,7 +133,7 @@ class Check:
                 yield finding
 
     def _is_new(self, finding: Finding) -> bool:
-        """Whether a finding of a kind that more than one step can meet was not reported yet."""
+        """Whether the finding was not reported yet; only some kinds can come twice."""
         if finding.kind not in ("type", "shared", "order"):
             return True
         is_new = finding not in self._reported
@@ -141,7 +141,7 @@ class Check:
         return is_new
 
     async def _check_head(self) -> AsyncIterator[Finding]:
-        """The keys that everything else goes by."""
+        """The keys that the whole check depends on."""
         for key in (self.partition.sessions, self.partition.expiring):
             for finding in await verify_type(self.redis, key, "zset", derived=True, repair=self.repair):
                 self._is_blocked = not self.repair
@@ -186,31 +186,31 @@ class Check:
             self.progress(len(page))
         yield block
 
-    def _block_number(self, score: bytes, otherwise: int) -> int:
+    def _block_number(self, score: bytes, default: int) -> int:
         number = float(score)
-        return self.partition.block_of(int(number)) if abs(number) < float("inf") else otherwise
+        return self.partition.block_of(int(number)) if abs(number) < float("inf") else default
 
-    def _expect(self, block: Block, session_id: str, own: bytes, fields: Any, expiring: bytes | None) -> None:  # noqa: ANN401 - a reply
+    def _expect(self, block: Block, session_id: str, listed_serial: bytes, fields: Any, expiring: bytes | None) -> None:  # noqa: ANN401 - a reply
         configs, terms, user, expires_at, *numbers = fields or [None] * len(_FIELDS)
-        if configs is None or numbers[0] != own or not is_complete(user, expires_at, numbers):
-            # Whatever has this serial is an orphan until the session is found right.
+        if configs is None or numbers[0] != listed_serial or not is_complete(user, expires_at, numbers):
+            # Members with this serial are orphans until the session is verified.
             block.suspects[session_id].update()
             return
         self._observe(block, session_id, numbers)
         if (expires_at and float(expires_at)) != (expiring and float(expiring)):
             block.suspects[session_id].update()
-        block.ids[own] = session_id
+        block.ids[listed_serial] = session_id
         expected = expected_index(configs)
         if expected.problem or (expected.configs, expected.terms) != (configs, terms):
             block.suspects[session_id].update()
         for term in expected.index_terms:
-            block.expected[term].add(own)
+            block.expected[term].add(listed_serial)
         if user is not None:
-            block.expected[f"@user={user.decode()}"].add(own)
-            block.users.setdefault(user, (session_id, own))
+            block.expected[f"@user={user.decode()}"].add(listed_serial)
+            block.users.setdefault(user, (session_id, listed_serial))
 
     def _observe(self, block: Block, session_id: str, numbers: Sequence[bytes]) -> None:
-        """What the place and the serial of a session say; neither is ever in flux."""
+        """Check the partition and the serial of a session; neither ever changes."""
         serial, _, created_at, _ = map(int, numbers)
         finding = self._numbering.observe(Numbered(created_at, session_id, serial))
         if finding is not None:
@@ -283,17 +283,17 @@ class Check:
         for key in (self.partition.index(block, term), self.partition.blocks(term)):
             async for finding in self._verify_type(key):
                 yield finding
-        with suppress(WrongType):  # reported just now
+        with suppress(WrongType):  # reported above
             for finding in await verify_set(self.redis, self.partition, block, term, serials, repair=self.repair):
                 yield finding
 
     async def _gather_unknown_users(self, users: dict[bytes, tuple[str, bytes]]) -> None:
-        for user, known in zip(users, await self._are_known(list(users)), strict=True):
-            if not known:
+        for user, is_registered in zip(users, await self._are_registered(list(users)), strict=True):
+            if not is_registered:
                 self._unknown_users.setdefault(user, users[user])
 
-    async def _are_known(self, users: Sequence[bytes]) -> list[bool]:
-        """Whether each of some users, a JSON string, is registered; all of them where the users cannot be read."""
+    async def _are_registered(self, users: Sequence[bytes]) -> list[bool]:
+        """Whether each of `users` (JSON strings) is registered; True for all if the set of users has the wrong type."""
         replies = await self.redis.batch(
             [("ZSCORE", keys.users_key(self.partition.slug), orjson.loads(user)) for user in users]
         )
@@ -304,7 +304,7 @@ class Check:
             await asyncio.sleep(UNDER_WAY)
         for user, (session_id, serial) in self._unknown_users.items():
             fields = await self.redis.call("HMGET", self.partition.session(session_id), "user", "serial")
-            if fields == [user, serial] and not (await self._are_known([user]))[0]:
+            if fields == [user, serial] and not (await self._are_registered([user]))[0]:
                 yield Finding("user", session_id)
                 if self.repair:
                     slug = self.partition.slug
@@ -313,7 +313,7 @@ class Check:
                         await REGISTER_USER.run(self.redis, users, (self.partition.owner.project_id, orjson.loads(user)))
 
     async def _check_expiring(self) -> AsyncIterator[Finding]:
-        """Sessions that should expire and that the walk cannot meet."""
+        """Sessions in `expiring` that are not listed."""
         cursor = b"0"
         while True:
             cursor, flat = await self.redis.call("ZSCAN", self.partition.expiring, cursor, "COUNT", admin.SCAN_BATCH)
@@ -333,7 +333,7 @@ class Check:
         try:
             if await default_ttl.is_current(self.redis, self.partition):
                 return
-            # A change is told to the partitions after it was made.
+            # A change is published to the partitions after it was made.
             await asyncio.sleep(UNDER_WAY)
             if not await default_ttl.is_current(self.redis, self.partition):
                 yield Finding("default", str(self.partition.number))
@@ -377,12 +377,12 @@ class Check:
             if self.repair:
                 await self.redis.call("SREM", self.partition.blocks(term), block, writes=True)
         names = [block.decode() for block in blocks if is_text(block)]
-        there = checked(await self.redis.batch([("EXISTS", self.partition.index(name, term)) for name in names]))
-        for name in [name for name, exists in zip(names, there, strict=True) if not exists]:
+        existing = checked(await self.redis.batch([("EXISTS", self.partition.index(name, term)) for name in names]))
+        for name in [name for name, exists in zip(names, existing, strict=True) if not exists]:
             async for finding in self._verify_set(name, term, ()):
                 yield finding
 
 
 def _readable(replies: Sequence[Any]) -> list[Any]:
-    """Replies, with None for what has the wrong type."""
+    """Replies, with None for keys of the wrong type."""
     return [None if isinstance(reply, WrongType) else checked([reply])[0] for reply in replies]

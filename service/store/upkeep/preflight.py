@@ -1,6 +1,6 @@
-"""What the start tries: every command that the service needs while it serves, as it sends it, on keys that are removed again.
+"""The preflight: runs every command that the service sends, on keys that it then removes.
 
-A right that is missing, or a command that was renamed or is too new for the server, must not be met in the middle of a write.
+A missing right, or a command that was renamed or is too new for the server, must show at the start, not during a write.
 """
 
 import re
@@ -18,12 +18,12 @@ PREFLIGHT = scripts.load("preflight")
 
 #: The oldest Redis that has every command which the scripts use.
 OLDEST = (6, 2)
-OTHER_REFUSAL = Cause("Redis refuses commands that are needed", may_pass=False)
+OTHER_REFUSAL = Cause("Redis refuses commands that the service needs", may_pass=False)
 _VERSION = re.compile(rb"^redis_version:(\d+)\.(\d+)", re.MULTILINE)
 
 
 def _commands(prefix: str) -> list[Command]:
-    """Every command that a worker sends without a script, in an order in which each finds a key of its type, or none."""
+    """Every command that a worker sends outside of scripts, in an order in which each key has the right type or none."""
     hash_, set_, zset, text = (prefix + kind for kind in ("hash", "set", "zset", "string"))
     return [
         ("TIME",), ("HSET", hash_, "field", "1"),
@@ -39,13 +39,13 @@ def _commands(prefix: str) -> list[Command]:
 
 
 async def preflight(redis: RedisClient) -> None:
-    """Try all of it on every master.
+    """Run every command and every script on every master.
 
     Raises:
-        StartupError: a server is too old, or a right or a command is missing; the message names it.
+        StartupError: a server is too old, or a right or a command is missing; which the message names.
         StoreUnavailable: Redis cannot be used for another reason.
     """
-    for prefix in await redis.key_on_every_master(keys.preflight_prefix):
+    for prefix in await redis.one_key_per_master(keys.preflight_prefix):
         await _check_version(redis, prefix)
         await _try_scripts(redis, prefix)
         await _try_commands(redis, prefix)
@@ -57,7 +57,7 @@ async def _check_version(redis: RedisClient, prefix: str) -> None:
     except (ResponseError, StoreUnavailable) as error:
         if isinstance(error, StoreUnavailable) and error.may_pass:
             raise
-        return  # INFO may be forbidden; a command that is missing is found all the same
+        return  # INFO may be forbidden; the commands below show what is missing
     if version is not None and (int(version[1]), int(version[2])) < OLDEST:
         raise StartupError(f"Redis is {version[1].decode()}.{version[2].decode()}; 6.2 or newer is needed")
 
@@ -78,17 +78,17 @@ async def _try_commands(redis: RedisClient, prefix: str) -> None:
     commands = _commands(prefix)
     refused: dict[str, Cause] = {}
     for command, outcome in zip(commands, await redis.batch(commands, near=prefix), strict=True):
-        # A store that is full works, but for writes that need memory; the scripts have shown whether it may write.
+        # A full store refuses only writes that need memory; the scripts have shown whether it accepts writes.
         if isinstance(outcome, StoreUnavailable) and not isinstance(outcome, StoreFull):
             refused[str(command[0])] = Cause(outcome.diagnosis, outcome.may_pass)
     _raise_for(refused)
 
 
-def _raise_for(refused: dict[str, Cause], where: str = "") -> None:
-    """Raise the error for the commands that were refused, by their names."""
+def _raise_for(refused: dict[str, Cause], suffix: str = "") -> None:
+    """Raise the error for the refused commands, by their names."""
     for cause in refused.values():
         if cause.may_pass:
             raise StoreUnavailable(diagnosis=cause.sentence)
     if refused:
         reason = next(iter(refused.values())).sentence.partition(": ")[0]  # without the name of a command
-        raise StartupError(f"{reason}: {', '.join(refused)}{where}")
+        raise StartupError(f"{reason}: {', '.join(refused)}{suffix}")

@@ -1,4 +1,4 @@
-"""The check of what is not in a partition: projects, their records and their API keys."""
+"""The check of projects, their records and their API keys."""
 
 import asyncio
 import time
@@ -10,8 +10,8 @@ import orjson
 from service.configs.document import is_stored_form
 from service.configs.ttl import LAST_MOMENT
 from service.redis_client.client import RedisClient, checked
+from service.redis_client.errors import WrongType
 from service.redis_client.multiplexer import Command
-from service.redis_client.replies import WrongType
 from service.store import keys
 from service.store.keys import is_text
 from service.store.sessions import Project
@@ -19,7 +19,7 @@ from service.store.upkeep import partition_check
 from service.store.verify import MAX_INTEGER, Finding, is_number, readable, verify_type
 
 _FIELDS = ("id", "created_at", "configs", "configs_revision")
-#: Keys read a round trip.
+#: Keys read in one round trip.
 BATCH = 500
 
 
@@ -54,7 +54,7 @@ async def check_project(redis: RedisClient, project: Project, *, repair: bool) -
 
 
 def _problems(project: Project, fields: Sequence[bytes | None]) -> list[tuple[str, str | None]]:
-    """What is wrong with the fields of a project's record, each with the value that repairs it, None where none does."""
+    """What is wrong with the fields of a project's record, each with the value that repairs it, or None."""
     name, created_at, configs, revision = fields
     problems: list[tuple[str, str | None]] = []
     if not is_id(project.id):
@@ -73,7 +73,7 @@ def _problems(project: Project, fields: Sequence[bytes | None]) -> list[tuple[st
 
 
 def is_id(text: str) -> bool:
-    """Whether a project's id is one."""
+    """Whether `text` can be a project's id."""
     try:
         UUID(text)
     except ValueError:
@@ -96,11 +96,11 @@ async def _check_members(redis: RedisClient, project: Project, *, repair: bool) 
             cursor, members = await redis.call("SSCAN", key, cursor, "COUNT", BATCH)
         except WrongType:
             return
-        doubtful = await _without_record(redis, project, members)
-        if doubtful:
+        suspects = await _without_record(redis, project, members)
+        if suspects:
             # A new key joins the set before it has a record; a revoked one leaves the set after that.
             await asyncio.sleep(partition_check.UNDER_WAY)
-            for member in await _without_record(redis, project, doubtful):
+            for member in await _without_record(redis, project, suspects):
                 if await redis.call("SISMEMBER", key, member):
                     yield Finding("token", readable(member))
                     if repair:
@@ -130,7 +130,7 @@ async def check_tokens(redis: RedisClient, digests: Sequence[str], *, repair: bo
             continue
         slug, project_id = checked([reply])[0]
         if slug is None and project_id is None and not await redis.call("EXISTS", keys.token_key(digest)):
-            continue  # revoked since
+            continue  # revoked meanwhile
         if slug is None or not is_text(slug) or project_id is None or not await _leads_to_project(redis, slug, project_id):
             if await redis.call("EXISTS", keys.token_key(digest)):
                 yield Finding("orphaned token", digest)
@@ -149,7 +149,7 @@ async def _leads_to_project(redis: RedisClient, slug: bytes, project_id: bytes) 
 
 
 async def _is_member(redis: RedisClient, slug: str, digest: str) -> bool:
-    """Whether a key's record and its project's set go together; so they do where the key is just being revoked."""
+    """Whether a project's set has the key; also True if the key is being revoked."""
     try:
         if await redis.call("SISMEMBER", keys.tokens_key(slug), digest):
             return True

@@ -1,15 +1,15 @@
-"""Moving a store to another number of partitions, while no server runs.
+"""Moves a store to another number of partitions, while no server runs.
 
-A session's hash is what is true; all else in a partition follows from its hashes and is made anew. The store's own record says
-how far a move is, so that it can be interrupted anywhere and begun again:
+A session's hash is the truth; everything else in a partition follows from its hashes and is built again. The manifest records
+the phase of the move, so that it can be interrupted anywhere and resumed:
 
-    close    the states are marked, so that no write of a server that still runs is done; servers refuse to start
-    move     one pass over all keys: what follows from the hashes is dropped, a hash that belongs elsewhere is copied there and
-             then deleted, and the ids of every new partition are gathered in its `order`, by created_at
+    close    the states are marked, so that no server that still runs can write; servers refuse to start
+    move     one pass over all keys: what follows from the hashes is dropped, a hash whose partition changes is copied and
+             then deleted, and the ids of every new partition are collected in its `order`, by created_at
     number   each new partition gives its sessions serials from 1, in the order of (created_at, id), and indexes them
 
-A phase is recorded before it begins, and can be done again from its beginning. `order` shrinks as sessions are numbered. Every
-command and script stays in one partition. Revision, times and configs stay what they are, so an ETag does too.
+A phase is recorded before it begins, and can be repeated from its beginning. `order` shrinks as sessions are numbered. Every
+command and script stays in one partition. Revision, times and configs do not change, so ETags do not either.
 """
 
 import asyncio
@@ -37,14 +37,14 @@ CLOSE, MOVE, NUMBERING = "close", "move", "number"
 
 #: Sessions read, calls of `number.lua`, and other commands, all of them short, a round trip.
 SESSIONS_BATCH, CALLS_BATCH, COMMANDS_BATCH = 100, 16, 500
-#: Seconds until what was written is on the disk (`everysec`) and at the replicas of its node. A copy and what it was made from
-#: may be on two nodes, of which each may lose the last moment on its own.
+#: Seconds until a write is on disk (`everysec`) and on the replicas of its node. A copy and its original may be on two nodes,
+#: and each may lose its last writes on its own.
 SETTLE = 2.0
 
-#: How often, and after how many seconds each, it is looked whether all others have gone.
-LOOKS, LOOK_AGAIN = 20, 0.05
+#: How often, and how many seconds apart, CLIENT LIST is read until no other client is connected.
+CLIENT_CHECKS, CLIENT_CHECK_INTERVAL = 20, 0.05
 
-#: Shows progress: called with a phase and how many keys or sessions it has, it gives what is called with how many are done.
+#: Shows progress: called with a phase and its number of keys or sessions, it yields a function that takes how many are done.
 Bar = Callable[[str, int], AbstractContextManager[Callable[[int], object]]]
 
 
@@ -55,35 +55,35 @@ def no_bar(phase: str, total: int) -> AbstractContextManager[Callable[[int], obj
 
 @dataclass(frozen=True, slots=True)
 class Moved:
-    """What a move has done: how many sessions were listed before, and are now."""
+    """The result of a move: how many sessions were listed before, and are now."""
 
     sessions_before: int
     sessions: int
 
 
 async def repartition(redis: RedisClient, target: int, *, wait: float, bar: Bar = no_bar) -> Moved | None:
-    """Move the store to `target` partitions, or finish a move to them; None where it has as many.
+    """Move the store to `target` partitions, or resume a move to them; None if it has that many.
 
-    `wait` is the seconds after which no worker works on a store that is being moved, 0 where there can be none.
+    `wait`: seconds after which no worker writes to a store that is being moved, 0 if no server can run.
 
     Raises:
-        StartupError: the store cannot be moved as it is; what must be done first is told.
-        StoreUnavailable: Redis was lost; begin again when it is back.
+        StartupError: the store cannot be moved as it is; the message says what to do first.
+        StoreUnavailable: the connection to Redis was lost; run it again.
     """
-    held = await manifest.read(redis)
-    if held.move is None and held.partitions == target:
+    layout = await manifest.read(redis)
+    if layout.move is None and layout.partitions == target:
         return None
-    if held.move is not None and held.move.target != target:
-        raise StartupError(f"this store is being moved to {held.move.target} partitions; finish that first")
+    if layout.move is not None and layout.move.target != target:
+        raise StartupError(f"a repartition to {layout.move.target} is unfinished; run `repartition {layout.move.target}` first")
     await _refuse_others(redis)
-    move = held.move or Move(target, CLOSE)
+    move = layout.move or Move(target, CLOSE)
     flat = await redis.call("HGETALL", keys.PROJECTS)
     ids = {slug.decode(): project_id.decode() for slug, project_id in zip(flat[::2], flat[1::2], strict=True)}
-    work = _Work(redis, ids, held.partitions, target, held.block_size)
+    work = _Work(redis, ids, layout.partitions, target, layout.block_size)
     if move.phase == CLOSE:
         await _close(work, move, wait)
-    # All of them, so that a move which an earlier version began is finished as well.
-    await work.mark(max(held.partitions, target))
+    # All of them, so that this also completes a move which an earlier version began.
+    await work.mark(max(layout.partitions, target))
     if move.phase == CLOSE:
         move = Move(target, MOVE, await work.count(work.before))
         await manifest.record_move(redis, move)
@@ -94,21 +94,21 @@ async def repartition(redis: RedisClient, target: int, *, wait: float, bar: Bar 
         await manifest.record_move(redis, move)
     await work.number(bar)
     await work.open_states(target)
-    await work.tell()
+    await work.publish_default_ttls()
     sessions = await work.count(target)
     await manifest.finish_move(redis, target)
     return Moved(move.sessions, sessions)
 
 
 async def _close(work: "_Work", move: Move, wait: float) -> None:
-    """Let nobody write any more, and wait until nobody works on the store."""
+    """Mark the states so that nobody else can write, and wait until no other client is connected."""
     await manifest.record_move(work.redis, move)
     try:
         await work.mark(work.before)
         await asyncio.sleep(wait)
         await _refuse_others(work.redis)
     except BaseException:
-        # No session is moved as yet, so there is nothing to finish either.
+        # No session has moved yet, so the move can be cancelled.
         await work.open_states(work.before)
         await manifest.finish_move(work.redis, work.before)
         raise
@@ -116,36 +116,36 @@ async def _close(work: "_Work", move: Move, wait: float) -> None:
 
 async def _refuse_others(redis: RedisClient) -> None:
     others: list[str] = []
-    for look in range(LOOKS):
-        # Who has just ended may still be listed.
-        await asyncio.sleep(LOOK_AGAIN if look else 0)
+    for attempt in range(CLIENT_CHECKS):
+        # A client that has just disconnected may still be listed.
+        await asyncio.sleep(CLIENT_CHECK_INTERVAL if attempt else 0)
         try:
-            others = await admin.others_connected(redis)
+            others = await admin.addresses_of_other_clients(redis)
         except (ResponseError, StoreUnavailable) as error:
             if isinstance(error, StoreUnavailable) and error.may_pass:
                 raise
-            raise StartupError(f"Redis does not tell who is connected: {error}") from error
+            raise StartupError(f"cannot check for other connected clients: {error}") from error
         if not others:
             return
-    raise StartupError(f"a server or command of this service is connected to Redis from {others[0]}; end it first")
+    raise StartupError(f"a server or command of this service is connected to Redis from {others[0]}; stop it first")
 
 
-class _Found(NamedTuple):
-    """A session that a scan has found: the partition that its hash is in, and the one that it belongs to."""
+class _ScannedSession(NamedTuple):
+    """A session from the scan: the partition that its hash is in, and the one that its id belongs to."""
 
-    here: Partition
-    home: Partition
+    source: Partition
+    target: Partition
     id: str
 
     @property
-    def old(self) -> str:
+    def source_key(self) -> str:
         """Key of the hash."""
-        return self.here.session(self.id)
+        return self.source.session(self.id)
 
     @property
-    def new(self) -> str:
+    def target_key(self) -> str:
         """Key that the hash should have."""
-        return self.home.session(self.id)
+        return self.target.session(self.id)
 
 
 @dataclass(frozen=True)
@@ -158,11 +158,11 @@ class _Work:
     before: int
     after: int
     block_size: int
-    #: What was copied, each batch with the time (seconds, monotonic) from which the originals may go.
-    _copied: deque[tuple[float, list[_Found]]] = field(default_factory=deque)
+    #: Batches of copied sessions, each with the time (seconds, monotonic) from which the originals may be deleted.
+    _copied: deque[tuple[float, list[_ScannedSession]]] = field(default_factory=deque)
 
     def partitions(self, first: int, last: int) -> list[Partition]:
-        """Partitions `first` up to `last` of every project, as they are while they are moved."""
+        """Partitions `first` up to `last` of every project, with the owner that they have during a move."""
         return [partition for slug in self.ids for partition in self._of_project(slug, last)[first:]]
 
     def _of_project(self, slug: str, count: int, stored: int = ownership.MOVING) -> tuple[Partition, ...]:
@@ -170,43 +170,43 @@ class _Work:
         return all_partitions(slug, Owner(self.ids[slug], stored), count, self.block_size)
 
     async def mark(self, count: int) -> None:
-        """Let nobody but this move write to the first `count` partitions."""
+        """Mark the first `count` partitions, so that only this move can write to them."""
         await ownership.record(self.redis, self.partitions(0, count))
 
     async def open_states(self, partitions: int) -> None:
-        """Let servers that are started with so many partitions write."""
-        every = [each for slug in self.ids for each in self._of_project(slug, partitions, partitions)]
-        await ownership.record(self.redis, every)
+        """Unmark the states, so that servers with that many partitions can write."""
+        of_all_projects = [partition for slug in self.ids for partition in self._of_project(slug, partitions, partitions)]
+        await ownership.record(self.redis, of_all_projects)
 
     async def count(self, partitions: int) -> int:
-        """How many sessions are listed in as many partitions."""
+        """How many sessions the first `partitions` partitions of every project list."""
         return await self._total([partition.sessions for partition in self.partitions(0, partitions)])
 
     async def move(self, listed: int, progress: Callable[[int], object]) -> None:
-        """Leave nothing of the old partitions but their states; bring every hash where it belongs, and gather the ids.
+        """Drop everything of the old partitions but their states, relocate the hashes, and collect the ids.
 
-        `listed` is how many sessions there should be.
+        `listed`: how many sessions there should be.
         """
         await self._advance_states()
-        last, gathered = 0, await self._pass(progress)
-        # From a scan that went on at another server, in place of one that failed, some keys may be missing.
-        while gathered not in (listed, last):
-            last, gathered = gathered, await self._pass(progress)
+        previous, collected = 0, await self._pass(progress)
+        # A scan that continued on another server after a failover may have missed keys.
+        while collected not in (listed, previous):
+            previous, collected = collected, await self._pass(progress)
 
     async def _pass(self, progress: Callable[[int], object]) -> int:
-        """Go through all keys once; returns how many ids are gathered by now."""
-        known = {partition.prefix: partition for partition in self.partitions(0, max(self.before, self.after))}
+        """Scan all keys once; returns how many ids are collected by now."""
+        partitions = {partition.prefix: partition for partition in self.partitions(0, max(self.before, self.after))}
         async for names in admin.scan(self.redis, "scc:{*}:*"):
             derived: list[Command] = []
             sessions = []
             for name in names:
                 if not is_text(name):
-                    raise StartupError(f"{readable(name)} is no key of this service; delete it, and run this again")
+                    raise StartupError(f"{readable(name)} is not a key of this service; delete it, and run this command again")
                 prefix, kind, session_id = split(name.decode())
-                here = known.get(prefix)
-                if here is not None and kind == "session":
-                    sessions.append(_Found(here, self._target(here.slug, session_id), session_id))
-                elif here is not None and kind in DERIVED:
+                partition = partitions.get(prefix)
+                if partition is not None and kind == "session":
+                    sessions.append(_ScannedSession(partition, self._target(partition.slug, session_id), session_id))
+                elif partition is not None and kind in DERIVED:
                     derived.append(("UNLINK", name))
             await self._write(derived)
             for first in range(0, len(sessions), SESSIONS_BATCH):
@@ -218,23 +218,23 @@ class _Work:
         return await self._total([partition.order for partition in self.partitions(0, self.after)])
 
     async def number(self, bar: Bar) -> None:
-        """Number and index the sessions whose ids were gathered, and drop the states of partitions that are no more."""
-        gathered = self.partitions(0, self.after)
-        with bar(NUMBERING, await self._total([partition.order for partition in gathered])) as progress:
-            # Looked at again when all is settled: a node that fell back behind what it had answered goes on from there.
+        """Number and index the sessions whose ids were collected, and drop the states of partitions that no longer exist."""
+        new_partitions = self.partitions(0, self.after)
+        with bar(NUMBERING, await self._total([partition.order for partition in new_partitions])) as progress:
+            # Read again after SETTLE: a node that lost its last writes in a failover continues from what it kept.
             while waiting := await self._not_numbered():
                 while waiting:
                     turns = list(islice(cycle(waiting), CALLS_BATCH))
                     calls = [((one.order, one.sessions, one.state), one.arguments) for one in turns]
                     counts = await NUMBER.run_many(self.redis, calls)
                     progress(sum(counts))
-                    done = {one for one, count in zip(turns, counts, strict=True) if not count}
-                    waiting = [one for one in waiting if one not in done]
+                    finished = {partition for partition, count in zip(turns, counts, strict=True) if not count}
+                    waiting = [partition for partition in waiting if partition not in finished]
                 await asyncio.sleep(SETTLE)
         await self._write([("UNLINK", partition.state) for partition in self.partitions(self.after, self.before)])
 
-    async def tell(self) -> None:
-        """Let every new partition know the default lifetime of its project's sessions."""
+    async def publish_default_ttls(self) -> None:
+        """Write every project's default ttl into its new partitions."""
         for slug in self.ids:
             revision, configs = await self.redis.call("HMGET", keys.project_key(slug), "configs_revision", "configs")
             if revision is not None:
@@ -245,60 +245,64 @@ class _Work:
         return Partition(slug, partition_number(session_id, self.after), self.block_size)
 
     async def _advance_states(self) -> None:
-        """Let no new partition give a session a created_at that any old one has given, and each begin with serial 1."""
+        """Make every new partition begin with serial 1, and with a created_at after any that the old ones have assigned."""
         for slug in self.ids:
             states = [Partition(slug, number).state for number in range(max(self.before, self.after))]
-            given = await self._read([("HGET", state, "created_at") for state in states])
-            newest = max(map(_time, given))
+            assigned = await self._read([("HGET", state, "created_at") for state in states])
+            newest = max(map(_time, assigned))
             if newest:
                 await self._write([("HSET", state, "serial", 0, "created_at", newest) for state in states[: self.after]])
 
-    async def _relocate(self, sessions: Sequence[_Found]) -> None:
-        """Copy those hashes that belong elsewhere there, and put the id of each into `order` where it belongs."""
-        at_home = [session for session in sessions if session.here == session.home]
-        strays = [session for session in sessions if session.here != session.home]
-        times = await self._read([("HGET", session.new, "created_at") for session in at_home])
-        created_at = dict(zip(at_home, times, strict=True)) | await self._copy(strays)
-        gathered: dict[str, list[str | int]] = defaultdict(list)
+    async def _relocate(self, sessions: Sequence[_ScannedSession]) -> None:
+        """Copy the hashes whose partition changes, and add every id to the `order` of its new partition."""
+        in_place = [session for session in sessions if session.source == session.target]
+        misplaced = [session for session in sessions if session.source != session.target]
+        times = await self._read([("HGET", session.target_key, "created_at") for session in in_place])
+        created_at = dict(zip(in_place, times, strict=True)) | await self._copy(misplaced)
+        members_by_order: dict[str, list[str | int]] = defaultdict(list)
         for session, text in created_at.items():
-            gathered[session.home.order] += (_time(text), session.id)
-        await self._write([("ZADD", order, *members) for order, members in gathered.items()])
-        self._copied.append((monotonic() + SETTLE, strays))
+            members_by_order[session.target.order] += (_time(text), session.id)
+        await self._write([("ZADD", order, *members) for order, members in members_by_order.items()])
+        self._copied.append((monotonic() + SETTLE, misplaced))
 
-    async def _copy(self, strays: Sequence[_Found]) -> dict[_Found, bytes | None]:
-        """Copy hashes where they belong, field by field as they are; returns the created_at of each that is there."""
-        replies = await self._read([("HGETALL", key) for session in strays for key in (session.old, session.new)])
+    async def _copy(self, misplaced: Sequence[_ScannedSession]) -> dict[_ScannedSession, bytes | None]:
+        """Copy hashes to their new keys, field by field; returns the created_at of each."""
+        replies = await self._read(
+            [("HGETALL", key) for session in misplaced for key in (session.source_key, session.target_key)]
+        )
         copies: list[Command] = []
         created_at = {}
-        for session, flat, there in zip(strays, replies[::2], replies[1::2], strict=True):
+        for session, flat, existing in zip(misplaced, replies[::2], replies[1::2], strict=True):
             fields = _pairs(flat)
             if not fields:
-                continue  # A scan may name a key twice; it is gone since.
-            if not there:
-                copies.append(("HSET", session.new, *flat))
-            elif _pairs(there) != fields:
-                raise StartupError(f"{session.old} and {session.new} differ; delete the wrong one, and run this again")
+                continue  # A scan may return a key twice; it was moved already.
+            if not existing:
+                copies.append(("HSET", session.target_key, *flat))
+            elif _pairs(existing) != fields:
+                raise StartupError(
+                    f"{session.source_key} and {session.target_key} differ; delete the wrong one, and run this command again"
+                )
             created_at[session] = fields.get(b"created_at")
         await self._write(copies)
         return created_at
 
     async def _delete_settled(self) -> None:
-        """Delete what was copied long enough ago.
+        """Delete the originals that were copied at least `SETTLE` seconds ago.
 
         Raises:
-            StoreUnavailable: a copy is gone again; the original stays.
+            StoreUnavailable: a copy was lost; the original stays.
         """
         while self._copied and self._copied[0][0] <= monotonic():
             _, settled = self._copied.popleft()
-            if not all(await self._read([("EXISTS", session.new) for session in settled])):
+            if not all(await self._read([("EXISTS", session.target_key) for session in settled])):
                 raise StoreUnavailable
-            await self._write([("UNLINK", session.old) for session in settled])
+            await self._write([("UNLINK", session.source_key) for session in settled])
 
     async def _not_numbered(self) -> list[Partition]:
         """The new partitions that have sessions without a serial."""
-        gathered = self.partitions(0, self.after)
-        counts = await self._read([("ZCARD", partition.order) for partition in gathered])
-        return [partition for partition, count in zip(gathered, counts, strict=True) if count]
+        new_partitions = self.partitions(0, self.after)
+        counts = await self._read([("ZCARD", partition.order) for partition in new_partitions])
+        return [partition for partition, count in zip(new_partitions, counts, strict=True) if count]
 
     async def _total(self, sets: Sequence[str]) -> int:
         return sum(await self._read([("ZCARD", key) for key in sets]))
@@ -311,8 +315,8 @@ class _Work:
         """
         replies: list[Any] = []
         for first in range(0, len(commands), COMMANDS_BATCH):
-            some = commands[first : first + COMMANDS_BATCH]
-            for command, reply in zip(some, await self.redis.batch(some, writes=writes), strict=True):
+            batch = commands[first : first + COMMANDS_BATCH]
+            for command, reply in zip(batch, await self.redis.batch(batch, writes=writes), strict=True):
                 if isinstance(reply, ServiceError) and not isinstance(reply, ResponseError):
                     raise reply
                 if isinstance(reply, Exception):
@@ -329,5 +333,5 @@ def _pairs(flat: Sequence[bytes]) -> dict[bytes, bytes]:
 
 
 def _time(text: bytes | None) -> int:
-    """A time as it is stored; what a hand has damaged is none."""
+    """A stored time; 0 if it is damaged."""
     return int(text) if text is not None and text.isdigit() else 0

@@ -1,9 +1,9 @@
-"""Whether Redis is configured to keep what it is given: it must not evict keys, and it should survive a restart.
+"""Whether Redis is configured to keep its data: it must not evict keys, and it should survive a restart.
 
 Sources: https://redis.io/docs/latest/develop/reference/eviction/ (maxmemory-policy), and the sections `memory` and
 `persistence` of https://redis.io/docs/latest/commands/info/. `allkeys-*` evicts any key once maxmemory is reached, and no
-command fails then. `volatile-*` evicts keys that expire: those of this service are rate limits and the lease of the sweep, and
-both may vanish.
+command fails then. `volatile-*` evicts keys that expire; of this service these are rate limits and the lease of the sweep, and
+both may go.
 """
 
 import asyncio
@@ -18,7 +18,7 @@ from service.redis_client.client import RedisClient
 from service.redis_client.errors import ResponseError
 from service.redis_client.topology import Target
 
-#: Seconds between two looks of one worker, more or less.
+#: Seconds between two checks of one worker, and their jitter.
 INTERVAL = 5.0
 SPREAD = 1.0
 
@@ -44,12 +44,12 @@ class ServerConfig(NamedTuple):
 
     @property
     def is_unknown(self) -> bool:
-        """Whether Redis does not answer what is asked."""
+        """Whether Redis does not allow INFO."""
         return UNKNOWN in self.warnings
 
     @property
     def eviction_problem(self) -> str:
-        """What is wrong with the policy, in a sentence."""
+        """A sentence that names the policy and what to do."""
         return f"Redis has maxmemory-policy {self.evicts} and may evict any key, which loses sessions; set it to noeviction"
 
 
@@ -69,21 +69,21 @@ def _merge(configs: Iterable[ServerConfig]) -> ServerConfig:
 
 
 async def _read_master(redis: RedisClient, master: Target) -> ServerConfig:
-    memory = await _ask(redis, master, "INFO", "memory")
-    persistence = await _ask(redis, master, "INFO", "persistence")
+    memory = await _call_or_none(redis, master, "INFO", "memory")
+    persistence = await _call_or_none(redis, master, "INFO", "persistence")
     if memory is None or persistence is None:
         return ServerConfig(warnings=(UNKNOWN,))
     policy = _EVICTS_ANY.search(memory)
     evicts = "" if policy is None else policy[1].decode()
     if _APPENDS.search(persistence):
         return ServerConfig(evicts)
-    save = await _ask(redis, master, "CONFIG", "GET", "save")
+    save = await _call_or_none(redis, master, "CONFIG", "GET", "save")
     if save is None:
         return ServerConfig(evicts, (MAYBE_NOT_PERSISTENT,))
     return ServerConfig(evicts, (NOT_PERSISTENT,) if save == [b"save", b""] else ())
 
 
-async def _ask(redis: RedisClient, master: Target, *command: str) -> Any:  # noqa: ANN401 - Redis replies differ
+async def _call_or_none(redis: RedisClient, master: Target, *command: str) -> Any:  # noqa: ANN401 - Redis replies differ
     """The reply to `command`; None where it is not allowed.
 
     Raises:
@@ -100,7 +100,7 @@ async def _ask(redis: RedisClient, master: Target, *command: str) -> Any:  # noq
 
 
 class ConfigWatch:
-    """What one worker knows of the configuration: it may be changed while the server runs."""
+    """One worker's copy of the configuration, read again and again: it may change while the server runs."""
 
     def __init__(self, redis: RedisClient) -> None:
         self._redis = redis
@@ -117,17 +117,17 @@ class ConfigWatch:
             raise StoreUnavailable(EVICTION, diagnosis=self._config.eviction_problem)
 
     async def run(self) -> None:
-        """Look about once in `INTERVAL`, until cancelled; not again where Redis does not answer what is asked."""
+        """Read the configuration about once in `INTERVAL`, until cancelled or until Redis does not allow INFO."""
         while not self._config.is_unknown:
             try:
-                self._take(await read(self._redis))
+                self._update(await read(self._redis))
             except StoreUnavailable:
-                pass  # requests and /ready meet it as well
+                pass  # requests and /ready report it
             except Exception as error:
                 log.warning("the configuration of Redis cannot be checked: %s", type(error).__name__)
             await asyncio.sleep(INTERVAL + uniform(-SPREAD, SPREAD))  # noqa: S311 - no secret
 
-    def _take(self, config: ServerConfig) -> None:
+    def _update(self, config: ServerConfig) -> None:
         if config.evicts and config.evicts != self._config.evicts:
             log.error("%s", config.eviction_problem)
         self._config = config

@@ -1,9 +1,9 @@
-"""The sweep: sessions whose lifetime is over are removed, with all of their index members.
+"""The sweep: removes expired sessions with all of their index members.
 
-To every operation such a session is gone already; the sweep only gives its memory back. A partition's zset `expiring` names
-those that are due, and `expire.lua` looks at each again before it removes it: so any number of sweeps may run at once, and a
-lifetime that is extended meanwhile counts. A `Sweeper` runs in each worker; a lease in Redis lets one of them work at a time,
-which only saves work.
+Every operation treats an expired session as deleted already; the sweep only frees its memory. A partition's zset `expiring` has
+the times, and `expire.lua` compares each again before it removes a session. So any number of sweeps may run concurrently, and a
+ttl that is extended meanwhile counts. A `Sweeper` runs in each worker. A lease in Redis lets one of them sweep at a time, which
+only saves work.
 """
 
 import asyncio
@@ -24,57 +24,57 @@ from service.store.sessions import microseconds
 
 EXPIRE = scripts.load("expire")
 
-#: Seconds between two looks of one worker, more or less: workers must not look in step.
+#: Seconds between two rounds of one worker, and their jitter: workers must not run in step.
 INTERVAL = 1.0
 SPREAD = 0.2
-#: Milliseconds for which a worker has the sweep to itself; shorter than any pause, so that no look is in vain.
+#: Milliseconds for which a worker has the sweep to itself; shorter than any pause, so that the next round can take it.
 LEASE = 700
-#: Sessions removed in one round, and partitions looked at in one and in one round trip.
-ROUND, LOOKS, LOOKS_BATCH = 1000, 2000, 500
-#: Sessions looked at in one round trip.
+#: Sessions removed in one round; partitions read in one round, and in one round trip.
+ROUND_SESSIONS, ROUND_PARTITIONS, PARTITIONS_BATCH = 1000, 2000, 500
+#: Sessions read in one round trip.
 BATCH = 100
 
 log = logging.getLogger("service")
 
 
 async def partitions_with_expired(redis: RedisClient, partitions: Sequence[Partition]) -> list[Partition]:
-    """Those of `partitions` in which a session's lifetime is over, by the clock of any of the store's servers."""
-    found = []
-    for first in range(0, len(partitions), LOOKS_BATCH):
-        some = partitions[first : first + LOOKS_BATCH]
-        commands = [("ZRANGE", partition.expiring, 0, 0, "WITHSCORES") for partition in some]
+    """Those of `partitions` that have an expired session, by the latest clock of the store's masters."""
+    expired = []
+    for first in range(0, len(partitions), PARTITIONS_BATCH):
+        batch = partitions[first : first + PARTITIONS_BATCH]
+        commands = [("ZRANGE", partition.expiring, 0, 0, "WITHSCORES") for partition in batch]
         clocks, heads = await asyncio.gather(redis.call_on_masters("TIME"), redis.batch(commands))
         now = max(map(microseconds, clocks))
-        found += [partition for partition, head in zip(some, checked(heads), strict=True) if head and float(head[1]) <= now]
-    return found
+        expired += [partition for partition, head in zip(batch, checked(heads), strict=True) if head and float(head[1]) <= now]
+    return expired
 
 
 async def expired_ids(redis: RedisClient, partition: Partition) -> list[str]:
-    """Sessions of `partition` whose lifetime is over, by id, those first whose lifetime was over first; `BATCH` at most."""
+    """The ids of expired sessions of `partition`, those that expired first in front; `BATCH` at most."""
     clock, flat = checked(
         await redis.batch([("TIME",), ("ZRANGE", partition.expiring, 0, BATCH - 1, "WITHSCORES")], near=partition.prefix)
     )
     now = microseconds(clock)
     names = [name for name, expires_at in zip(flat[::2], flat[1::2], strict=True) if float(expires_at) <= now]
-    return [name.decode() for name in names if is_text(name)]  # another one was written by hand; check removes it
+    return [name.decode() for name in names if is_text(name)]  # any other was written by hand; check removes it
 
 
 async def expire(redis: RedisClient, partition: Partition, session_ids: Sequence[str]) -> int:
-    """Remove those of `session_ids` whose lifetime is over; returns how many are no longer due because of it."""
-    done = 0
-    async for some in portions(redis, [(name, partition.session(name)) for name in session_ids]):
+    """Remove those of `session_ids` that have expired; returns how many are no longer listed as expiring."""
+    removed = 0
+    async for batch in portions(redis, [(name, partition.session(name)) for name in session_ids]):
         replies = await EXPIRE.run_many(
             redis,
-            [((partition.session(name), partition.sessions), (*partition.arguments, name)) for name in some],
-            # It looks before it acts, so it may be sent again as reads are.
+            [((partition.session(name), partition.sessions), (*partition.arguments, name)) for name in batch],
+            # It compares before it removes, so it may be sent again as reads are.
             writes=False,
         )
-        done += sum(reply[0] != b"lives" for reply in replies)
-    return done
+        removed += sum(reply[0] != b"lives" for reply in replies)
+    return removed
 
 
 class Sweeper:
-    """What one worker does of the sweep, over all projects and partitions of the store."""
+    """One worker's part in the sweep over all projects and partitions of the store."""
 
     def __init__(self, redis: RedisClient, partitions: int, block_size: int = BLOCK_SIZE) -> None:
         """`partitions` and `block_size` are those with which the store was first used."""
@@ -84,8 +84,8 @@ class Sweeper:
         self._cursor = b"0"
 
     async def run(self) -> None:
-        """Sweep, about once in `INTERVAL`, until cancelled. No error ends it; the first of several in a row is logged."""
-        failed = False
+        """Sweep about once in `INTERVAL`, until cancelled. No error ends it; the first of several in a row is logged."""
+        has_failed = False
         while True:
             await asyncio.sleep(INTERVAL + uniform(-SPREAD, SPREAD))  # noqa: S311 - no secret
             try:
@@ -94,24 +94,24 @@ class Sweeper:
                 if await self._take_lease():
                     while await self.round():
                         await self._renew_lease()
-                failed = False
+                has_failed = False
             except Exception as error:
-                # Of an error that nobody expects its kind alone: its text may quote what is stored.
-                if not failed:
-                    why = str(error) if isinstance(error, StoreUnavailable) else type(error).__name__
-                    log.warning("the sweep of expired sessions failed and is tried again: %s", why)
-                failed = True
+                # The text of an unexpected error may quote stored data, so only its class is logged.
+                if not has_failed:
+                    reason = str(error) if isinstance(error, StoreUnavailable) else type(error).__name__
+                    log.warning("the sweep of expired sessions failed and will be retried: %s", reason)
+                has_failed = True
 
     async def _take_lease(self) -> bool:
         """Take the lease if no other worker has it.
 
-        One that lasts longer than any is given for is from before the clock stepped back; nobody would sweep until it ends.
+        A lease that lasts longer than `LEASE` was taken before the clock stepped back; nobody would sweep until it ends.
         """
         try:
             if await self._redis.call("SET", keys.SWEEP, "", "PX", LEASE, "NX", writes=True) is not None:
                 return True
         except StoreFull:
-            return True  # no memory even for the lease, and a sweep gives some back; several at a time do no harm
+            return True  # no memory even for the lease, and a sweep frees some; concurrent sweeps do no harm
         if await self._redis.call("PTTL", keys.SWEEP) <= LEASE:
             return False
         await self._renew_lease()
@@ -122,28 +122,28 @@ class Sweeper:
             await self._redis.call("SET", keys.SWEEP, "", "PX", LEASE, writes=True)
 
     async def round(self) -> bool:
-        """Sweep the next partitions, in turn and about `ROUND` sessions at most; whether some are left.
+        """Sweep the next partitions in turn, about `ROUND_SESSIONS` sessions at most; whether expired sessions remain.
 
         Raises:
-            redis.ResponseError, StateIncomplete: a partition was damaged by hand; the others were swept all the same.
+            redis.ResponseError, StateIncomplete: a partition is damaged; the others were swept.
             LayoutChanged: the store has another number of partitions now.
         """
         waiting = deque(await partitions_with_expired(self._redis, await self._next_partitions()))
-        left = ROUND
+        remaining = ROUND_SESSIONS
         failure: Exception | None = None
-        while waiting and left > 0:
+        while waiting and remaining > 0:
             partition = waiting.popleft()
             started = time.monotonic()
             try:
                 session_ids = await expired_ids(self._redis, partition)
                 if await expire(self._redis, partition, session_ids):
                     waiting.append(partition)
-                left -= len(session_ids)
+                remaining -= len(session_ids)
             except (ResponseError, StateIncomplete) as error:
                 failure = error
             except Unauthorized:
                 pass  # The project has been deleted since.
-            # As long again: others get their turn, here and at Redis, the more the slower it is.
+            # Pause for as long as the batch took: the slower Redis is, the more time others get.
             await asyncio.sleep(time.monotonic() - started)
         if failure is not None:
             raise failure
@@ -151,7 +151,7 @@ class Sweeper:
 
     async def _next_partitions(self) -> list[Partition]:
         """The partitions of the next projects; those of the first come after those of the last."""
-        count = max(1, LOOKS // self._partitions)
+        count = max(1, ROUND_PARTITIONS // self._partitions)
         self._cursor, flat = await self._redis.call("HSCAN", keys.PROJECTS, self._cursor, "COUNT", count)
         return [
             partition

@@ -1,4 +1,4 @@
-"""A slot on its way from node to node: what is read is right, a write is done whole or not at all, nothing is missing after."""
+"""A migrating slot: reads are right, a write is executed as a whole or not at all, and afterwards no key is missing."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -18,29 +18,29 @@ from tests.support.topology_load import Load
 from tests.support.topology_servers import Cluster, Server
 from tests.topology.conftest import on_every_cluster
 
-#: Seconds for calls that are to fail.
+#: Seconds: the timeout of calls that must fail.
 SHORT = 0.3
 
-ONE, TWO, OVER, NEW, OTHER = map(session_id, (1, 2, 7, 8, 9))
+ONE, TWO, EXPIRED, NEW, OTHER = map(session_id, (1, 2, 7, 8, 9))
 
 WRITES: dict[str, Callable[[Sessions], Awaitable[object]]] = {
     "create": lambda sessions: sessions.create(NEW, document_of({"a": 1, "z": 1}), user=None, disable_task_tracking=False),
     "replace": lambda sessions: sessions.replace(ONE, document_of({"a": 1, "z": 1})),
-    "patch that brings a term": lambda sessions: sessions.patch(ONE, document_of({"z": 1})),
-    "patch that takes the last of a term": lambda sessions: sessions.patch(ONE, document_of({"own": None})),
-    "patch that takes one of many": lambda sessions: sessions.patch(ONE, document_of({"a": None})),
+    "patch that adds a term": lambda sessions: sessions.patch(ONE, document_of({"z": 1})),
+    "patch that removes the last session of a term": lambda sessions: sessions.patch(ONE, document_of({"unique": None})),
+    "patch that removes one of many sessions of a term": lambda sessions: sessions.patch(ONE, document_of({"a": None})),
     "patch that changes no term": lambda sessions: sessions.patch(ONE, document_of({"a": 1})),
     "delete": lambda sessions: sessions.delete(ONE),
     "delete of many": lambda sessions: sessions.delete_many([ONE, TWO]),
     "copy": lambda sessions: sessions.copy(ONE, OTHER),
-    "create in the place of a session that is over": lambda sessions: add(sessions, 7, {"a": 1}),
-    "patch that gives a lifetime": lambda sessions: sessions.patch(TWO, document_of({}), ttl=50),
-    "expire": lambda sessions: sweeper.expire(sessions.redis, sessions.all_partitions[0], [OVER]),
+    "create in place of an expired session": lambda sessions: add(sessions, 7, {"a": 1}),
+    "patch that sets a TTL": lambda sessions: sessions.patch(TWO, document_of({}), ttl=50),
+    "expire": lambda sessions: sweeper.expire(sessions.redis, sessions.all_partitions[0], [EXPIRED]),
 }
 
 
-class Move:
-    """The move of the slot of a partition to another master, step by step."""
+class Migration:
+    """The migration of the slot of a partition to another master, step by step."""
 
     def __init__(self, cluster: Cluster, sessions: Sessions) -> None:
         cluster.agree()
@@ -51,16 +51,16 @@ class Move:
         self.source: Server = cluster.begin_move(self.slot, self.target)
         self.keys = cluster.keys_of(self.slot, source)
 
-    def move(self, keys: list[str]) -> None:
+    def move_keys(self, keys: list[str]) -> None:
         if keys:
             self.cluster.move_keys(self.source, self.target, keys)
 
-    def end(self) -> None:
-        self.move(self.cluster.keys_of(self.slot, self.source))
+    def finish(self) -> None:
+        self.move_keys(self.cluster.keys_of(self.slot, self.source))
         self.cluster.end_move(self.slot, self.target)
 
 
-async def listed(sessions: Sessions) -> list[str]:
+async def list_ids(sessions: Sessions) -> list[str]:
     query = Query(filter=Filter.parse(b'{"a":1}', sessions.limits))
     return [session.id for session in (await page(sessions, query, 20)).sessions]
 
@@ -72,54 +72,54 @@ async def findings(sessions: Sessions) -> list[str]:
 
 
 @on_every_cluster
-async def test_while_a_slot_moves_its_sessions_are_read_and_every_write_is_refused_whole(cluster: Cluster) -> None:
+async def test_while_a_slot_migrates_its_sessions_are_read_and_every_write_is_refused_as_a_whole(cluster: Cluster) -> None:
     redis = RedisClient.open(cluster.url, timeout=SHORT)
     sessions = await opened(redis, PROJECT, Limits(), 1, 4)
     patient = await opened(RedisClient.open(cluster.url, timeout=TIMEOUT), PROJECT, Limits(), 1, 4)
-    held = await fill(patient, [{"a": 1, "own": number} for number in range(6)])
-    await add(patient, 7, {"a": 1, "own": 6})
-    await lapse(patient, OVER)
-    before, right = await keyspace(patient.redis), [session.id for session in held]
+    created = await fill(patient, [{"a": 1, "unique": number} for number in range(6)])
+    await add(patient, 7, {"a": 1, "unique": 6})
+    await lapse(patient, EXPIRED)
+    before, expected = await keyspace(patient.redis), [session.id for session in created]
     for seed in range(4):
-        move = Move(cluster, sessions)
-        # None of its keys are gone, some, most, and all.
-        move.move(Random(seed).sample(move.keys, len(move.keys) * seed // 3))
-        refused = await asyncio.gather(*(write(sessions) for write in WRITES.values()), return_exceptions=True)
-        assert [isinstance(error, StoreUnavailable) for error in refused] == [True] * len(WRITES), (seed, refused)
-        for session in held:
+        migration = Migration(cluster, sessions)
+        # First none of the keys has moved, then a third, then two thirds, then all.
+        migration.move_keys(Random(seed).sample(migration.keys, len(migration.keys) * seed // 3))
+        results = await asyncio.gather(*(write(sessions) for write in WRITES.values()), return_exceptions=True)
+        assert [isinstance(result, StoreUnavailable) for result in results] == [True] * len(WRITES), (seed, results)
+        for session in created:
             assert await patient.get(session.id) == session
         try:
-            assert await listed(sessions) == right
+            assert await list_ids(sessions) == expected
         except StoreUnavailable:
-            assert seed > 0  # a set of the list was gone
-        move.end()
+            assert seed > 0  # an index set of the list has moved
+        migration.finish()
         assert await keyspace(patient.redis) == before
-        assert await listed(patient) == right
+        assert await list_ids(patient) == expected
         assert await findings(patient) == []
     await redis.close()
     await patient.redis.close()
 
 
 @on_every_cluster
-async def test_calls_that_meet_a_moving_slot_wait_for_it_and_then_succeed(cluster: Cluster) -> None:
+async def test_calls_on_a_migrating_slot_wait_for_the_migration_and_then_succeed(cluster: Cluster) -> None:
     redis = RedisClient.open(cluster.url, timeout=TIMEOUT)
     sessions = await opened(redis, PROJECT, Limits(), 1, 4)
-    await fill(sessions, [{"a": 1, "own": number} for number in range(6)])
+    await fill(sessions, [{"a": 1, "unique": number} for number in range(6)])
     for number, keep in enumerate((0, 5, 1000)):
-        move = Move(cluster, sessions)
-        move.move(move.keys[keep:])
+        migration = Migration(cluster, sessions)
+        migration.move_keys(migration.keys[keep:])
         waiting = [asyncio.create_task(sessions.patch(session_id(each), document_of({"n": number}))) for each in range(1, 7)]
-        listing = asyncio.create_task(listed(sessions))
-        # Each has met the slot on its way once at least.
+        listing = asyncio.create_task(list_ids(sessions))
+        # By now each call has been refused at least once.
         assert await sessions.get(ONE)
-        move.end()
+        migration.finish()
         assert {(await each).revision for each in waiting} == {number + 2}
         assert await listing == [session_id(each) for each in range(1, 7)]
     assert await findings(sessions) == []
     await redis.close()
 
 
-async def test_slots_move_under_load_and_no_client_sees_it(cluster: Cluster, sessions: Sessions) -> None:
+async def test_no_client_sees_that_slots_migrate_under_load(cluster: Cluster, sessions: Sessions) -> None:
     load = Load(sessions, clients=24)
     async with load:
         masters = cluster.masters()

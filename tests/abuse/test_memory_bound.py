@@ -1,4 +1,4 @@
-"""What a worker holds for all of its clients together, hostile ones with a good key included, has a bound."""
+"""The memory of a worker for all of its clients together is bounded, hostile ones with a valid key included."""
 
 import socket
 from contextlib import ExitStack, suppress
@@ -7,7 +7,7 @@ from pathlib import Path
 from tests.abuse.worker_memory import MIB, Victim, victim
 from tests.support.raw_http import answer_on, head
 
-#: Bytes that a worker may have in memory with the default limits.
+#: The most memory of a worker with the default limits, in bytes.
 BOUND = 256 * MIB
 HONEST, HOSTILE = 64, 120
 
@@ -16,7 +16,7 @@ POST = "POST /api/v1/session HTTP/1.1"
 
 
 def push(connection: socket.socket, data: bytes) -> None:
-    """Send as much as the server takes without waiting for it; it may have closed the connection."""
+    """Send as much as the server accepts without blocking; it may have closed the connection."""
     connection.setblocking(False)  # noqa: FBT003 - positional only
     with suppress(BlockingIOError, ConnectionError):
         while data:
@@ -24,7 +24,7 @@ def push(connection: socket.socket, data: bytes) -> None:
 
 
 def attack(attacked: Victim, stack: ExitStack) -> None:
-    """Answers that nobody takes, bodies that stop shortly before their end, and heads without one."""
+    """Responses that nobody reads, bodies that stop shortly before their end, and incomplete heads."""
     body = b'{"configs":{"k":"' + b"x" * 1_000_000
     for _ in range(HOSTILE):
         lists, bodies, heads = (stack.enter_context(attacked.connect(4096)) for _ in range(3))
@@ -33,7 +33,7 @@ def attack(attacked: Victim, stack: ExitStack) -> None:
         push(heads, b"GET /" + b"x" * 60_000)
 
 
-def test_hostile_clients_with_a_key_stay_below_the_documented_sum(tmp_path: Path) -> None:
+def test_hostile_clients_with_a_key_stay_within_the_documented_memory(tmp_path: Path) -> None:
     with victim(tmp_path) as attacked, ExitStack() as stack:
         small = attacked.api.new({"agent": "bot1"})
         for number in range(20):
@@ -41,10 +41,10 @@ def test_hostile_clients_with_a_key_stay_below_the_documented_sum(tmp_path: Path
         honest = [stack.enter_context(attacked.connect()) for _ in range(HONEST)]
         request = head(attacked.api, f"GET /api/v1/session/{small} HTTP/1.1")
         attack(attacked, stack)
-        held = []
+        measured = []
         for _ in range(5):
             for connection in honest:
                 connection.sendall(request)
             assert {answer_on(connection).status for connection in honest} == {200}
-            held.append(attacked.memory)
-        assert max(held) < BOUND
+            measured.append(attacked.memory)
+        assert max(measured) < BOUND

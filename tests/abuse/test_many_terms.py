@@ -1,4 +1,4 @@
-"""Small bodies that change as much of the index as a write may: what they make Redis do is bounded, counted in its commands."""
+"""Small bodies that change as many index terms as a write may: their cost in Redis is bounded, counted in commands."""
 
 from collections.abc import Iterator
 
@@ -10,9 +10,9 @@ from tests.support.http import Api, Operator
 from tests.support.server import Serving
 
 MAX_TERMS = Limits().max_terms
-#: Commands of the script that changes every term of a session: two sets a term, and a few that look before it writes.
+#: The most commands of a script that changes every term of a session: two sets per term, and a few reads.
 MOST_COMMANDS = 2 * MAX_TERMS + MAX_TERMS // 8
-#: Bytes of index that one session may hold in Redis.
+#: The most bytes of index of one session in Redis.
 MOST_BYTES = 256 * 1024
 
 
@@ -34,30 +34,30 @@ def redis(operator: Operator) -> Iterator[Redis]:
 
 
 def configs(turn: str, count: int) -> dict[str, list[str]]:
-    """Configs of `count` index terms, none of which those of another turn have."""
+    """Configs of `count` index terms, none of which occur in another turn."""
     return {f"k{key}": [f"{turn}{key}_{place}" for place in range(min(64, count - key))] for key in range(0, count, 64)}
 
 
 def commands(redis: Redis) -> int:
-    """How many commands Redis has run, those of scripts included."""
+    """How many commands Redis has executed, those of scripts included."""
     return sum(entry["calls"] for entry in redis.info("commandstats").values())
 
 
-def test_a_write_of_more_terms_than_a_script_can_change_in_3_ms_is_413(operator: Operator) -> None:
+def test_a_write_of_more_terms_than_a_script_can_change_in_3_ms_gets_413(operator: Operator) -> None:
     api = operator.new_project()
     assert MAX_TERMS <= 1000
     for count in (MAX_TERMS + 1, 4096):
-        answer = api.call("POST", "/session", {"configs": configs("a", count)}, 413)
-        assert (answer.reason, answer.msg) == ("configs_too_large", f"configs have more than {MAX_TERMS} index terms")
+        response = api.call("POST", "/session", {"configs": configs("a", count)}, 413)
+        assert (response.reason, response.msg) == ("configs_too_large", f"configs have more than {MAX_TERMS} index terms")
     api.close()
 
 
 @pytest.mark.parametrize("method", ["put", "patch"])
-def test_changing_every_term_takes_two_commands_a_term(operator: Operator, redis: Redis, method: str) -> None:
+def test_changing_every_term_takes_two_commands_per_term(operator: Operator, redis: Redis, method: str) -> None:
     api = operator.new_project()
     write = api.put if method == "put" else api.patch
     session_id = api.new(configs("a", MAX_TERMS))
-    write(session_id, configs("b", MAX_TERMS))  # the script is known to Redis now
+    write(session_id, configs("b", MAX_TERMS))  # Redis has the script in its cache now
     before = commands(redis)
     write(session_id, configs("a", MAX_TERMS))
     assert MAX_TERMS < commands(redis) - before <= MOST_COMMANDS
@@ -66,7 +66,7 @@ def test_changing_every_term_takes_two_commands_a_term(operator: Operator, redis
     api.close()
 
 
-def test_what_one_session_holds_in_redis_is_bounded(operator: Operator, redis: Redis) -> None:
+def test_the_memory_of_one_session_in_redis_is_bounded(operator: Operator, redis: Redis) -> None:
     api = operator.new_project()
     before = redis.info("memory")["used_memory_dataset"]
     count = 8
@@ -76,13 +76,13 @@ def test_what_one_session_holds_in_redis_is_bounded(operator: Operator, redis: R
     api.close()
 
 
-def test_deleting_a_user_with_such_sessions_lets_others_in_between(operator: Operator, redis: Redis) -> None:
+def test_deleting_a_user_with_large_sessions_does_not_block_other_clients(operator: Operator, redis: Redis) -> None:
     api: Api = operator.new_project()
     for turn in range(20):
         api.new(configs(f"{turn}y", MAX_TERMS), user="alice")
     redis.config_resetstat()
     assert api.call("DELETE", "/user/alice").status == 200
-    # Redis works off all that one connection has sent before it looks at another: one such session is enough at a time.
+    # Redis executes everything it has read from one connection before it reads another: so one session is deleted at a time.
     reads = redis.info("stats")["total_reads_processed"]
     assert reads >= 20
     assert api.ids() == []

@@ -1,4 +1,4 @@
-"""Requests whose body takes its time: what was checked at their head is checked again before they write."""
+"""Requests with slow bodies: their API key is checked with the head, and again before they write."""
 
 import json
 import socket
@@ -12,19 +12,19 @@ from service.store.projects import KEY_TTL
 from tests.support.http import Api, Operator, Response
 from tests.support.raw_http import answer_on, connect, head
 
-#: Every route that takes a body: method, path and body; `{id}` is a session that is there.
+#: Every route that takes a body: method, path and body; `{id}` is an existing session.
 ROUTES = {
     "create": ("POST", "/session", {"configs": {"late": 1}, "user": "late"}),
     "create of an id in use": ("POST", "/session", {"configs": {"late": 1}, "use_uuid": "{id}"}),
     "replace": ("PUT", "/session/{id}/configs", {"configs": {"late": 1}}),
     "patch": ("PATCH", "/session/{id}/configs", {"configs": {"late": 1}}),
     "project": ("PATCH", "/project/configs", {"late": 1}),
-    "default lifetime": ("PATCH", "/project/configs", {"session_ttl": 50}),
+    "default ttl": ("PATCH", "/project/configs", {"session_ttl": 50}),
 }
 
 
-class Slow:
-    """Requests whose heads are sent and whose bodies are not; their keys were looked up."""
+class SlowRequests:
+    """Requests whose heads are sent and whose bodies are not; their keys have been authenticated."""
 
     def __init__(self, api: Api, session_id: str, stack: ExitStack) -> None:
         self._waiting: list[tuple[socket.socket, bytes]] = []
@@ -37,58 +37,58 @@ class Slow:
             self._waiting.append((connection, body))
 
     def finish(self) -> Mapping[str, Response]:
-        """Send the bodies; the answers, by the names of the routes."""
+        """Send the bodies; returns the responses by the names of the routes."""
         for connection, body in self._waiting:
             connection.sendall(body)
         return {name: answer_on(connection) for name, (connection, _) in zip(ROUTES, self._waiting, strict=True)}
 
 
 @pytest.fixture
-def slow(api: Api) -> Iterator[Callable[[], Slow]]:
-    """Begins a request of every route, in a project with one session."""
+def slow(api: Api) -> Iterator[Callable[[], SlowRequests]]:
+    """Starts a request of every route, in a project with one session."""
     with ExitStack() as stack:
         session_id = api.new({"a": 1}, user="alice")
-        yield lambda: Slow(api, session_id, stack)
+        yield lambda: SlowRequests(api, session_id, stack)
 
 
-def statuses(answers: Mapping[str, Response]) -> set[tuple[int, str]]:
-    return {(answer.status, answer.reason) for answer in answers.values()}
+def statuses(responses: Mapping[str, Response]) -> set[tuple[int, str]]:
+    return {(response.status, response.reason) for response in responses.values()}
 
 
 REFUSED = {(401, "unauthorized")}
 
 
-def test_a_body_that_is_sent_later_is_taken_while_the_key_is_good(slow: Callable[[], Slow]) -> None:
+def test_a_slow_body_is_accepted_while_the_key_is_valid(slow: Callable[[], SlowRequests]) -> None:
     requests = slow()
     time.sleep(KEY_TTL + 0.2)
-    answers = requests.finish()
-    assert {name: answer.status for name, answer in answers.items()} == dict.fromkeys(ROUTES, 200) | {"create": 201}
+    responses = requests.finish()
+    assert {name: response.status for name, response in responses.items()} == dict.fromkeys(ROUTES, 200) | {"create": 201}
 
 
-def test_no_write_is_taken_whose_key_was_revoked_while_its_body_was_sent(
-    api: Api, operator: Operator, slow: Callable[[], Slow]
+def test_a_write_is_refused_if_its_key_is_revoked_while_its_body_is_sent(
+    api: Api, operator: Operator, slow: Callable[[], SlowRequests]
 ) -> None:
     requests = slow()
     operator.revoke_keys(api.project)
     time.sleep(KEY_TTL + 0.2)
     assert statuses(requests.finish()) == REFUSED
-    with closing(operator.with_new_key(api)) as again:
-        assert [item["configs"] for item in again.page()["items"]] == [{"a": 1}]
-        assert again.call("GET", "/project/configs").data == {}
-        assert [user["identifier"] for user in again.call("GET", "/user/ls").data["items"]] == ["alice"]
+    with closing(operator.with_new_key(api)) as renewed:
+        assert [item["configs"] for item in renewed.page()["items"]] == [{"a": 1}]
+        assert renewed.call("GET", "/project/configs").data == {}
+        assert [user["identifier"] for user in renewed.call("GET", "/user/ls").data["items"]] == ["alice"]
 
 
-def test_no_write_reaches_a_project_that_was_deleted_while_its_body_was_sent(
-    api: Api, operator: Operator, slow: Callable[[], Slow]
+def test_a_write_is_refused_if_its_project_is_deleted_while_its_body_is_sent(
+    api: Api, operator: Operator, slow: Callable[[], SlowRequests]
 ) -> None:
     requests = slow()
-    operator.delete(api.project)  # The workers trust the key still.
+    operator.delete(api.project)  # The workers have the key in their caches.
     assert statuses(requests.finish()) == REFUSED
     assert operator.keys(api.project) == []
 
 
-def test_no_write_reaches_a_project_that_took_the_name_of_a_deleted_one(
-    api: Api, operator: Operator, slow: Callable[[], Slow]
+def test_no_write_reaches_a_new_project_with_the_name_of_a_deleted_one(
+    api: Api, operator: Operator, slow: Callable[[], SlowRequests]
 ) -> None:
     requests = slow()
     operator.delete(api.project)
@@ -101,9 +101,9 @@ def test_no_write_reaches_a_project_that_took_the_name_of_a_deleted_one(
         assert operator.findings(new.project) == []
 
 
-def test_writes_without_a_body_reach_no_project_that_took_the_name_either(api: Api, operator: Operator) -> None:
+def test_no_write_without_a_body_reaches_a_new_project_with_the_name_of_a_deleted_one(api: Api, operator: Operator) -> None:
     session_id = api.new({"a": 1}, user="alice")
-    # Both workers know the key.
+    # Now both workers have the key in their caches.
     for _ in range(20):
         api.get(session_id)
     operator.delete(api.project)

@@ -1,4 +1,4 @@
-"""One project, or somebody without a key, sends as many requests as the worker may have in hand: the others hardly notice."""
+"""One project, or a client without a key, sends as many requests as a worker may have in flight: others hardly notice."""
 
 import http.client
 import signal
@@ -16,9 +16,9 @@ from tests.support.http import Api, Operator
 from tests.support.raw_http import connect, conversation, head
 from tests.support.server import PATIENCE, Serving, until
 
-#: Requests of the attacker, and what a worker may have in hand.
+#: Requests of the attacker, and the most requests in flight of a worker.
 FLOOD, IN_FLIGHT = 400, 500
-#: Requests that the other project sends meanwhile.
+#: Requests that the quiet project sends meanwhile.
 QUIET = 20
 
 HEALTH = b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -26,7 +26,7 @@ HEALTH = b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n"
 
 @pytest.fixture(scope="module")
 def serving(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
-    """One worker that waits long for Redis and logs its answers in the order in which it gives them."""
+    """One worker with a long command timeout, which logs its responses in order."""
     flags = ["--workers", "1", "--access-log", "true", "--max-in-flight", str(IN_FLIGHT), "--command-timeout", str(PATIENCE)]
     serving = Serving(tmp_path_factory.mktemp("fair") / "data", *flags, SCC_ROOT_TOKEN="a-root-token-of-tests").wait_ready()
     yield serving
@@ -35,7 +35,7 @@ def serving(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
 
 @pytest.fixture(scope="module")
 def projects(serving: Serving) -> Iterator[tuple[Api, Api]]:
-    """Two projects whose keys the worker knows."""
+    """Two projects whose keys are in the worker's cache."""
     operator = Operator(serving.server("sk-ac-a-root-token-of-tests"))
     attacker, victim = operator.new_project(), operator.new_project()
     for api in (attacker, victim):
@@ -48,7 +48,7 @@ def projects(serving: Serving) -> Iterator[tuple[Api, Api]]:
 
 @contextmanager
 def frozen(serving: Serving) -> Iterator[None]:
-    """Redis stands still: every request is in hand for as long."""
+    """Redis is stopped, so that every request stays in flight."""
     (redis,) = serving.redis_processes()
     kill(redis, signal.SIGSTOP)
     try:
@@ -58,7 +58,7 @@ def frozen(serving: Serving) -> Iterator[None]:
 
 
 def status_on(connection: socket.socket) -> int:
-    """The status of the next answer, without a look at the rest: its request id is the test's."""
+    """The status of the next response; the rest is not checked, because the test sets the request id."""
     response = http.client.HTTPResponse(connection)
     response.begin()
     response.read()
@@ -66,39 +66,39 @@ def status_on(connection: socket.socket) -> int:
 
 
 def request_ids() -> str:
-    """What the ids of the requests of one sender begin with."""
+    """The prefix of the request ids of one sender."""
     return uuid4().hex[:28]
 
 
-def last_place(serving: Serving, flood: str, quiet: str) -> int:
-    """The place of the last answer to `quiet` in the order of all `FLOOD` and `QUIET` answers."""
+def last_position(serving: Serving, flood: str, quiet: str) -> int:
+    """The position of the last response to `quiet` among all `FLOOD` and `QUIET` responses, in their order."""
 
     def order() -> list[str]:
         words = [line.split()[0] for line in serving.errors.splitlines()]
         return [word for word in words if word.startswith((flood, quiet))]
 
-    until(lambda: len(order()) == FLOOD + QUIET, "all answers in the log")
-    return max(place for place, name in enumerate(order()) if name.startswith(quiet))
+    until(lambda: len(order()) == FLOOD + QUIET, "all responses in the log")
+    return max(position for position, name in enumerate(order()) if name.startswith(quiet))
 
 
 def send(stack: ExitStack, api: Api, count: int, line: str, ids: str) -> list[socket.socket]:
-    """So many requests, each on a connection of its own; the worker has all of them once this returns."""
+    """Send `count` requests, each on its own connection; the worker has received all of them when this returns."""
     connections = [stack.enter_context(connect(api)) for _ in range(count)]
     for number, connection in enumerate(connections):
         connection.sendall(head(api, line, f"X-Request-Id: {ids}{number:04}"))
-    # A later connection that is answered says that the earlier ones were read.
+    # Once a later connection has a response, the earlier ones have been read.
     for _ in range(3):
-        assert [answer.status for answer in conversation(api, HEALTH)] == [200]
+        assert [response.status for response in conversation(api, HEALTH)] == [200]
     return connections
 
 
-@pytest.mark.parametrize(("keys", "status"), [("of one project", 404), ("that nobody knows", 401)])
-def test_a_flood_of_requests_does_not_come_before_those_of_a_quiet_project(
+@pytest.mark.parametrize(("keys", "status"), [("of one project", 404), ("unknown", 401)])
+def test_a_flood_of_requests_is_not_served_before_those_of_a_quiet_project(
     serving: Serving, projects: tuple[Api, Api], keys: str, status: int
 ) -> None:
     attacker, victim = projects
     session_id = victim.new({"a": 1})
-    if keys == "that nobody knows":
+    if keys == "unknown":
         attacker = Api(attacker.server, "sk-ac-nobody", attacker.project)
     missing = "GET /api/v1/session/00000000-0000-4000-8000-000000000000 HTTP/1.1"
     flood_ids, quiet_ids = request_ids(), request_ids()
@@ -108,11 +108,11 @@ def test_a_flood_of_requests_does_not_come_before_those_of_a_quiet_project(
             quiet = send(stack, victim, QUIET, f"GET /api/v1/session/{session_id} HTTP/1.1", quiet_ids)
         assert [status_on(connection) for connection in quiet] == [200] * QUIET
         assert {status_on(connection) for connection in flood} == {status}
-    # Those that were worked at are answered first; after them the quiet project gets every other place at the least.
-    assert last_place(serving, flood_ids, quiet_ids) < CONCURRENCY + 2 * QUIET
+    # The requests with a slot are answered first; after them the quiet project gets at least every other slot.
+    assert last_position(serving, flood_ids, quiet_ids) < CONCURRENCY + 2 * QUIET
 
 
-def test_the_project_that_fills_a_worker_makes_room_for_the_others(serving: Serving, projects: tuple[Api, Api]) -> None:
+def test_a_project_that_fills_a_worker_makes_room_for_others(serving: Serving, projects: tuple[Api, Api]) -> None:
     attacker, victim = projects
     session_id = victim.new({"a": 1})
     with ExitStack() as stack:
@@ -123,7 +123,7 @@ def test_the_project_that_fills_a_worker_makes_room_for_the_others(serving: Serv
         assert Counter(status_on(connection) for connection in flood) == {200: IN_FLIGHT - QUIET, 503: QUIET}
 
 
-def test_one_project_alone_has_all_of_the_worker(serving: Serving, projects: tuple[Api, Api]) -> None:
+def test_one_project_alone_may_use_the_whole_worker(serving: Serving, projects: tuple[Api, Api]) -> None:
     attacker, _ = projects
     with ExitStack() as stack:
         with frozen(serving):
@@ -131,7 +131,9 @@ def test_one_project_alone_has_all_of_the_worker(serving: Serving, projects: tup
         assert [status_on(connection) for connection in flood] == [200] * IN_FLIGHT
 
 
-def test_a_flood_of_bodies_does_not_come_before_those_of_a_quiet_project(serving: Serving, projects: tuple[Api, Api]) -> None:
+def test_a_flood_of_request_bodies_is_not_served_before_requests_of_a_quiet_project(
+    serving: Serving, projects: tuple[Api, Api]
+) -> None:
     attacker, victim = projects
     session_id = victim.new({"a": 1})
     flood_ids, quiet_ids = request_ids(), request_ids()
@@ -144,10 +146,10 @@ def test_a_flood_of_bodies_does_not_come_before_those_of_a_quiet_project(serving
             flood = [stack.enter_context(connect(attacker)) for _ in range(FLOOD)]
             for connection, request in zip(flood, create, strict=True):
                 connection.sendall(request)
-            assert [answer.status for answer in conversation(attacker, HEALTH)] == [200]
+            assert [response.status for response in conversation(attacker, HEALTH)] == [200]
             for connection in flood:
                 connection.sendall(b"{}")
             quiet = send(stack, victim, QUIET, f"GET /api/v1/session/{session_id} HTTP/1.1", quiet_ids)
         assert [status_on(connection) for connection in quiet] == [200] * QUIET
         assert {status_on(connection) for connection in flood} == {201}
-    assert last_place(serving, flood_ids, quiet_ids) < CONCURRENCY + 2 * QUIET
+    assert last_position(serving, flood_ids, quiet_ids) < CONCURRENCY + 2 * QUIET

@@ -1,4 +1,4 @@
-"""The rate of a key: one for all workers, told in every answer, and nobody else's business."""
+"""The rate limit of an API key: shared by all workers, in the headers of every response, separate from other keys."""
 
 import re
 from collections.abc import Callable, Iterator
@@ -9,13 +9,13 @@ from redis import Redis
 from tests.support.http import Api, Operator, Response
 from tests.support.server import Serving, request
 
-#: At this rate nothing comes back while a test runs: a request every 100 seconds.
+#: One request every 100 seconds: the quota does not refill while a test runs.
 RATE, BURST = 0.01, 12
 
 
 @pytest.fixture(scope="module")
 def limited(serve: Callable[..., Serving]) -> Iterator[Operator]:
-    """A server that lets few requests through."""
+    """A server with a low rate limit."""
     serving = serve("--workers", "2", "--rate-limit", str(RATE), "--rate-burst", str(BURST))
     operator = Operator(serving.server("sk-ac-root-of-the-tests"))
     yield operator
@@ -30,31 +30,31 @@ def project(limited: Operator) -> Iterator[Api]:
     project.close()
 
 
-def told(answer: Response) -> tuple[int, int]:
-    """What an answer tells: requests left, and seconds until all of the burst is there again."""
-    assert answer.headers["RateLimit-Policy"] == f'"key";q={BURST};w={round(BURST / RATE)}'
-    found = re.fullmatch(r'"key";r=(\d+);t=(\d+)', answer.headers["RateLimit"])
-    assert found is not None
-    return int(found[1]), int(found[2])
+def quota(response: Response) -> tuple[int, int]:
+    """From the headers: requests left, and seconds until the whole burst is available again."""
+    assert response.headers["RateLimit-Policy"] == f'"key";q={BURST};w={round(BURST / RATE)}'
+    match = re.fullmatch(r'"key";r=(\d+);t=(\d+)', response.headers["RateLimit"])
+    assert match is not None
+    return int(match[1]), int(match[2])
 
 
-def test_beyond_the_burst_a_key_is_429_on_every_worker(project: Api) -> None:
-    # The requests go over several connections, so to both workers; what fails counts as well.
+def test_a_key_over_its_burst_gets_429_on_every_worker(project: Api) -> None:
+    # The requests use several connections, so both workers; failed requests count too.
     paths = ["/ping", "/session", "/session/nope", "/nope", "/user/x/resources"]
     for number in range(BURST):
-        answer = project.send("GET", paths[number % len(paths)])
-        assert answer.status in (200, 400, 404)
-        left, reset_after = told(answer)
+        response = project.send("GET", paths[number % len(paths)])
+        assert response.status in (200, 400, 404)
+        left, reset_after = quota(response)
         assert left == BURST - 1 - number
         assert 100 * number < reset_after <= 100 * (number + 1)
     for path in paths:
-        answer = project.send("GET", path)
-        assert (answer.status, answer.reason) == (429, "rate_limited")
-        assert told(answer)[0] == 0
-        assert 0 < int(answer.headers["Retry-After"]) <= 100
+        response = project.send("GET", path)
+        assert (response.status, response.reason) == (429, "rate_limited")
+        assert quota(response)[0] == 0
+        assert 0 < int(response.headers["Retry-After"]) <= 100
 
 
-def test_a_request_beyond_the_rate_writes_nothing(project: Api) -> None:
+def test_a_request_over_the_rate_limit_writes_nothing(project: Api) -> None:
     for _ in range(BURST):
         project.new({"a": 1})
     assert project.send("POST", "/session", b"{}").status == 429
@@ -63,12 +63,12 @@ def test_a_request_beyond_the_rate_writes_nothing(project: Api) -> None:
         assert redis.zcard(f"scc:{{{project.project.slug}.0}}:sessions") == BURST
 
 
-def test_other_keys_and_what_needs_none_have_nothing_to_do_with_it(project: Api, limited: Operator) -> None:
+def test_other_keys_and_paths_without_a_key_are_not_limited(project: Api, limited: Operator) -> None:
     for _ in range(BURST + 3):
         last = project.send("GET", "/ping")
     assert last.status == 429
     other = limited.new_project()
-    assert told(other.send("GET", "/ping"))[0] == BURST - 1
+    assert quota(other.send("GET", "/ping"))[0] == BURST - 1
     other.close()
     for _ in range(BURST + 3):
         refused = project.send("GET", "/ping", headers={"Authorization": "Bearer sk-ac-nope"})
@@ -76,9 +76,9 @@ def test_other_keys_and_what_needs_none_have_nothing_to_do_with_it(project: Api,
         assert request("GET", f"{project.server.origin}/health")[0] == 200
 
 
-def test_without_a_rate_nothing_is_told_and_nothing_counted(api: Api) -> None:
+def test_without_a_rate_limit_there_are_no_headers_and_no_counters(api: Api) -> None:
     for _ in range(50):
-        answer = api.send("GET", "/ping")
-        assert (answer.status, answer.headers["RateLimit"], answer.headers["RateLimit-Policy"]) == (200, None, None)
+        response = api.send("GET", "/ping")
+        assert (response.status, response.headers["RateLimit"], response.headers["RateLimit-Policy"]) == (200, None, None)
     with Redis.from_url(api.server.redis_url) as redis:
         assert list(redis.scan_iter("scc:rate:*")) == []
