@@ -14,7 +14,7 @@ from redis.asyncio.connection import AbstractConnection, UnixDomainSocketConnect
 from service.errors import StoreUnavailable, WriteUncertain
 from service.redis_client import multiplexer
 from service.redis_client.client import RedisClient
-from service.redis_client.errors import ConnectionLost, RequestFailed, Unreachable
+from service.redis_client.errors import ConnectionLost, RequestFailed, TooManyInFlight, Unreachable
 from service.redis_client.multiplexer import Command, MultiplexedConnection
 from service.redis_client.node import Node
 from service.redis_client.standalone import Standalone
@@ -223,6 +223,20 @@ async def test_calls_not_yet_written_when_the_connection_is_lost_were_not_sent(c
         b"<%d>" % number in written for number in range(calls)
     ]
     assert written.count(b"<") == 1 + (calls - 1) // multiplexer.WRITE_COMMANDS * multiplexer.WRITE_COMMANDS
+
+
+@pytest.mark.parametrize("limit", ["MAX_COMMANDS", "MAX_BYTES"])
+async def test_calls_that_were_lost_no_longer_count_as_in_flight(monkeypatch: pytest.MonkeyPatch, limit: str) -> None:
+    monkeypatch.setattr(multiplexer, limit, 4)
+    transport = RecordingTransport()
+    connection = MultiplexedConnection(lambda: cast("AbstractConnection", FakeConnection(transport)), timeout=TIMEOUT)
+    for _ in range(3):
+        calls = [asyncio.create_task(connection.send(b"x")) for _ in range(5)]
+        for _ in range(10):
+            await asyncio.sleep(0)
+        connection.connection_lost(None)
+        errors = await asyncio.gather(*calls, return_exceptions=True)
+        assert [type(error) for error in errors] == [ConnectionLost] * 4 + [TooManyInFlight]
 
 
 class Scripted(Standalone):
