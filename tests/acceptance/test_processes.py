@@ -210,7 +210,7 @@ def test_a_second_signal_does_not_wait_for_requests_in_flight(start: Start) -> N
     time.sleep(STOP_DEBOUNCE + 0.1)
     serving.process.terminate()
     assert serving.process.wait(60) == 0
-    assert "requests in flight are cut off" in serving.errors
+    assert "killing the workers; requests in flight are lost" in serving.errors
     assert "bye bye" in (serving.data_dir / "redis.log").read_text(encoding="utf-8")
     connection.close()
 

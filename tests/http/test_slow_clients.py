@@ -148,8 +148,8 @@ def test_over_the_connection_limit_the_longest_idle_connection_is_closed(small: 
             assert answer_on(connection).status == 200
 
 
-def test_of_several_connections_that_go_the_one_that_was_silent_longest_goes_first(serve: Callable[..., Serving]) -> None:
-    # From 200 connections on the server looks for several that may go, and closes them one by one.
+def test_of_several_connections_to_close_the_longest_idle_goes_first(serve: Callable[..., Serving]) -> None:
+    # From 200 connections on the server selects several idle ones at a time, and closes them one by one.
     limit = 300
     api = api_on(serve("--workers", "1", "--max-connections", str(limit)))
     with contextlib.ExitStack() as stack:
@@ -192,6 +192,12 @@ def test_with_all_connections_busy_health_is_served_and_any_other_request_gets_5
                 assert response.headers["Retry-After"] == "1"
         # Only the first request of such a connection is served.
         assert [response.status for response in conversation(small, head(small, "GET /health HTTP/1.1") * 2)] == [200]
+        # The server closes it even though this client keeps its own side open.
+        with connect(small) as connection:
+            connection.settimeout(10)
+            connection.sendall(head(small, "GET /health HTTP/1.1") * 2)
+            (response,) = answers_in(rest_of(connection))
+            assert (response.status, response.headers["Connection"]) == (200, "close")
 
 
 @pytest.mark.parametrize("sent", [b"", b"GET /hea"])

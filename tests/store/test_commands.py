@@ -42,7 +42,7 @@ def run(empty_redis: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytes
     monkeypatch.setenv("SCC_KEY_SECRET", "a secret")
     monkeypatch.setenv("SCC_DATA_DIR", "/nowhere")
     # A busy machine must not change a verdict.
-    monkeypatch.setenv("SCC_COMMAND_TIMEOUT", "10")
+    monkeypatch.setenv("SCC_COMMAND_TIMEOUT", "5")
 
     def run(*words: str) -> tuple[int, str, str]:
         capsys.readouterr()
@@ -315,7 +315,7 @@ def test_a_project_lives_from_create_to_delete(run: Run, empty_redis: str, monke
             await add(sessions, number, {"a": number}, "alice")
 
     on_store(empty_redis, use)
-    monkeypatch.setattr(project_command, "KEY_TTL", -10.0)  # with the time that a command may take: no wait
+    monkeypatch.setattr(project_command, "KEY_TTL", -5.0)  # with the time that a command may take: no wait
     status, out, _ = run("project", "delete", "acme")
     assert (status, out.splitlines()[-1]) == (0, "project acme deleted")
     assert on_store(empty_redis, keyspace) == untouched
@@ -342,7 +342,7 @@ def test_a_mistake_with_a_project_is_told_in_one_line(run: Run, empty_redis: str
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """A move waits for nothing."""
     monkeypatch.setattr(repartition, "SETTLE", 0.0)
-    monkeypatch.setattr(repartition_command, "KEY_TTL", -10.0)  # with the time that a command may take: no wait
+    monkeypatch.setattr(repartition_command, "KEY_TTL", -5.0)  # with the time that a command may take: no wait
 
 
 @pytest.mark.usefixtures("at_once")
