@@ -1,8 +1,8 @@
 """The soak behind `scripts/soak`: random operations by several clients with a model beside them, while faults happen.
 
-wire, answers         HTTP by hand, and answers decoded as far as they are looked at
+wire, responses         HTTP by hand, and responses decoded as far as they are looked at
 values                random configs and filters
-states, sessions      the model of a session: the states in which it may be, and what answers tell of them
+states, sessions      the model of a session: the states in which it may be, and what responses tell of them
 owned                 the model of users, and of a client's part in what all clients write to
 deeds                 each request about a session, and what it does in every state
 client, *_operations, shared, lists, work    what a client does

@@ -1,6 +1,6 @@
-"""Random configs and filters as JSON texts: some awkward, most alike enough that a filter finds several sessions.
+"""Random configs and filters as JSON texts: some awkward, most so alike that a filter matches several sessions.
 
-A value is a Python one, but for numbers: a `Number` is the text that stands in the JSON, so no digit of it is ever touched.
+A number is a `Number`, the text that is in the JSON, so that no digit is lost. Other values are Python's.
 """
 
 import json
@@ -28,7 +28,7 @@ STRINGS = (
 )  # fmt: skip
 KEYS = ("", "a.b", "a[]", "a:b", '"', "\\", "a\nb", "@user", "ключ", "k" * 140, "a~", "__proto__", "#0123456789abcdef")
 
-#: What sessions have in common: each member is there half of the time.
+#: Members that many sessions share: each session has each of them with a probability of one half.
 COMMON: Mapping[str, tuple[Json, ...]] = {
     "agent": ("bot1", "bot1", "bot1", "bot2", "bot3"),
     "env": ("prod", "prod", "dev"),
@@ -38,8 +38,8 @@ COMMON: Mapping[str, tuple[Json, ...]] = {
     "tags": (["a", "b"], ["a"], ["b", "a", "a"], [], [["a"], {"x": Number("1"), "y": Number("2")}]),
 }
 
-#: Values in a filter; the server takes 128 by default.
-MOST_WANTED = 100
+#: Values in a filter; the server accepts 128 by default.
+MAX_FILTER_VALUES = 100
 
 _VALUES = json.JSONDecoder(parse_int=Number, parse_float=Number, strict=False)
 #: White space between tokens; the store drops all of it but the spaces.
@@ -48,29 +48,29 @@ _DROPPED = {ord(character): None for character in "\n\t\r"}
 
 
 def configs(random: Random, marks: int) -> dict[str, Json]:
-    """Members of some session's configs; `marks` is a number that no other call has."""
-    found: dict[str, Json] = {key: random.choice(choices) for key, choices in COMMON.items() if random.random() < 0.5}
+    """Members of a session's configs; `marks` is a number that no other call gets."""
+    members: dict[str, Json] = {key: random.choice(choices) for key, choices in COMMON.items() if random.random() < 0.5}
     if random.random() < 0.5:
-        found["mark"] = Number(str(marks))
+        members["mark"] = Number(str(marks))
     for _ in range(random.choice((0, 0, 1, 3))):
-        found[random.choice(KEYS)] = _awkward(random, 0)
+        members[random.choice(KEYS)] = _awkward(random, 0)
     if random.random() < 0.03:
-        found["wide"] = {f"k{number}": Number(str(number % 7)) for number in range(random.choice((60, 70, 200)))}
+        members["wide"] = {f"k{number}": Number(str(number % 7)) for number in range(random.choice((60, 70, 200)))}
     if random.random() < 0.03:
-        found["long"] = f"{marks} " * random.choice((50, 500))
-    keys = list(found)
+        members["long"] = f"{marks} " * random.choice((50, 500))
+    keys = list(members)
     random.shuffle(keys)
-    return {key: found[key] for key in keys}
+    return {key: members[key] for key in keys}
 
 
-def changes(random: Random, marks: int, there: Values) -> dict[str, Json]:
-    """Members of a PATCH of a session that has the members `there`: some set, some removed."""
-    made = configs(random, marks)
-    found: dict[str, Json] = {key: None for key in there if random.random() < 0.15}
-    for key, value in made.items():
+def changes(random: Random, marks: int, current: Values) -> dict[str, Json]:
+    """Members of a PATCH of a session that has the members `current`: some set, some removed."""
+    new = configs(random, marks)
+    result: dict[str, Json] = {key: None for key in current if random.random() < 0.15}
+    for key, value in new.items():
         if random.random() < 0.6:
-            found[key] = None if random.random() < 0.2 else value
-    return found
+            result[key] = None if random.random() < 0.2 else value
+    return result
 
 
 def _awkward(random: Random, depth: int) -> Json:
@@ -87,7 +87,7 @@ def _awkward(random: Random, depth: int) -> Json:
 
 
 def part(random: Random, value: Json) -> Json:
-    """Something that `value` contains, mostly: some of its members or elements, now and then something else."""
+    """Mostly something that `value` contains: some of its members or elements. Sometimes something else."""
     if random.random() < 0.03:
         return random.choice((Number("1"), "a", None, {}, []))
     if isinstance(value, dict):
@@ -97,17 +97,17 @@ def part(random: Random, value: Json) -> Json:
     return value
 
 
-def wanted(random: Random, members: Values) -> dict[str, Json]:
-    """A filter: a part of `members`, or, where there are none, of what many sessions have."""
+def filter_for(random: Random, members: Values) -> dict[str, Json]:
+    """A filter: a part of `members`, or, if there are none, members that many sessions share."""
     if not members or random.random() < 0.3:
         return {key: random.choice(COMMON[key]) for key in random.sample(sorted(COMMON), random.randint(1, 2))}
     keys = random.sample(sorted(members), min(len(members), random.randint(1, 3)))
-    found = {key: part(random, parsed(members[key])) for key in keys}
-    return found if size(found) <= MOST_WANTED else wanted(random, {})
+    wanted = {key: part(random, parsed(members[key])) for key in keys}
+    return wanted if size(wanted) <= MAX_FILTER_VALUES else filter_for(random, {})
 
 
 def size(value: Json) -> int:
-    """How many values there are in a value, itself included."""
+    """The number of values in a value, itself included."""
     inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
     return 1 + sum(map(size, inner))
 
@@ -135,25 +135,6 @@ def written(value: Mapping[str, Json], random: Random) -> tuple[str, Values]:
     texts = {key: spelled(item, random) for key, item in value.items()}
     body = _joined("{}", [f"{_string(key, random)}:{_gap(random)}{text}" for key, text in texts.items()], random)
     return body, {key: text.translate(_DROPPED) for key, text in texts.items()}
-
-
-def merged(values: Values | None, made: Values) -> Values:
-    """What a PATCH with the members `made` leaves of `values`."""
-    result = dict(values or {})
-    for key, text in made.items():
-        if text == "null":
-            result.pop(key, None)
-        else:
-            result[key] = text
-    return result
-
-
-def lines(values: Values | None) -> bytes:
-    """Configs as answers show them: one member a line."""
-    if values is None:
-        return b"null"
-    body = ",\n".join(f"{json.dumps(key, ensure_ascii=False)}:{text}" for key, text in values.items())
-    return ("{\n" + body + "\n}" if body else "{}").encode()
 
 
 def _string(text: str, random: Random | None) -> str:
