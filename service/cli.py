@@ -16,49 +16,47 @@ PROGRAM = "session-configs"
 
 
 class CommandModule(Protocol):
-    """What a module of `service.commands` offers."""
+    """The functions of a module in `service.commands`."""
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        """Add the command's own arguments."""
+        """Add the arguments and flags that only this command has."""
 
     def run(self, arguments: Namespace, settings: Settings) -> int:
-        """Do it and return the exit status."""
+        """Run the command and return the exit status; raises ServiceError for an error to report."""
 
 
 class Command(NamedTuple):
     """A command of the command line.
 
-    `connects`: it takes the flags of a connection to Redis. `reaches_server`: it works on the Redis of a running server, and
-    gets settings that name it. `needs_key_secret`: and the secret that keys are hashed with.
+    `connects`: it takes the connection flags. `needs_server`: its settings get the URL of a running server's Redis.
+    `needs_key_secret`: and the server's secret for hashing keys.
     """
 
     module: str
     help: str
     connects: bool = True
-    reaches_server: bool = True
+    needs_server: bool = True
     needs_key_secret: bool = False
 
 
 COMMANDS = {
-    "serve": Command("serve", "run the server until SIGTERM or Ctrl-C", connects=False, reaches_server=False),
-    "project": Command("project", "create, list and delete projects, and change their keys", needs_key_secret=True),
+    "serve": Command("serve", "run the server until SIGTERM or Ctrl-C", connects=False, needs_server=False),
+    "project": Command("project", "create, list and delete projects, and rotate their keys", needs_key_secret=True),
     "find": Command("find", "find sessions by what their configs contain"),
     "check": Command("check", "compare the index with the stored configs, and repair it with --repair"),
     "repartition": Command(
-        "repartition", "move a store to another number of partitions, while no server runs", reaches_server=False
+        "repartition", "move the store to another number of partitions; stop all servers first", needs_server=False
     ),
     "repair-aof": Command(
-        "repair_aof", "cut off the damaged end of the embedded Redis's file", connects=False, reaches_server=False
+        "repair_aof", "cut off the damaged end of the embedded Redis's file", connects=False, needs_server=False
     ),
-    "health": Command(
-        "health", "ask the server that these settings describe whether it runs", connects=False, reaches_server=False
-    ),
-    "redis-cli": Command("redis_cli", "redis-cli on the Redis of a running server", reaches_server=False),
+    "health": Command("health", "check that the server with these settings answers", connects=False, needs_server=False),
+    "redis-cli": Command("redis_cli", "run redis-cli on the Redis of a running server", needs_server=False),
 }
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command and return its exit status; an error of ours is one line on standard error and status 1."""
+    """Run one command and return its exit status; a ServiceError is one line on standard error and status 1."""
     words = list(sys.argv[1:] if argv is None else argv)
     name = next((word for word in words if not word.startswith("-")), "")
     own_words, rest = _split(words) if name == "redis-cli" else (words, [])
@@ -80,32 +78,33 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
-        streams.discard_output()  # the reader (`| head`) has enough
+        streams.discard_output()  # the reader (`| head`) has exited
         return 141
 
 
 def _parser(name: str) -> tuple[ArgumentParser, CommandModule | None]:
-    """The whole parser, with the arguments of command `name` only: the other modules need not be imported."""
-    parser = ArgumentParser(prog=PROGRAM, description="Session configs for fleets of agents, kept in Redis.")
+    """The parser, with arguments for command `name` only, so that no other command's module is imported."""
+    parser = ArgumentParser(prog=PROGRAM, description="Session configs for fleets of agents, stored in Redis.")
     parser.add_argument("--version", action="version", version=f"{PROGRAM} {__version__}")
     choices = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
     module: CommandModule | None = None
-    for known, command in COMMANDS.items():
-        chosen = choices.add_parser(known, help=command.help, description=f"{command.help.capitalize()}.")
-        if known != name:
+    for choice, command in COMMANDS.items():
+        description = f"{command.help[:1].upper()}{command.help[1:]}."
+        subparser = choices.add_parser(choice, help=command.help, description=description)
+        if choice != name:
             continue
         module = cast("CommandModule", importlib.import_module(f"service.commands.{command.module}"))
-        module.add_arguments(chosen)
+        module.add_arguments(subparser)
         if command.connects:
-            add_flags(chosen, CONNECTION)
+            add_flags(subparser, CONNECTION)
     return parser, module
 
 
 def _decode(arguments: Namespace) -> None:
-    """Make text of the command's own arguments; the settings among them are read by `load`.
+    """Decode the command's arguments as UTF-8, except settings, which `load` decodes.
 
     Raises:
-        BadRequest: one is not UTF-8.
+        BadRequest: an argument is not UTF-8.
     """
     settings = {item.name for item in fields(Settings)}
     for name, word in vars(arguments).items():
@@ -118,7 +117,7 @@ def _decode(arguments: Namespace) -> None:
 
 def _settings(command: Command, arguments: Namespace) -> Settings:
     settings = load(arguments)
-    if not command.reaches_server:
+    if not command.needs_server:
         return settings
     from service.process import data_dir
 
@@ -126,7 +125,7 @@ def _settings(command: Command, arguments: Namespace) -> Settings:
 
 
 def _split(words: list[str]) -> tuple[list[str], list[str]]:
-    """Our flags that stand first after the command, and what follows for redis-cli, its flags included."""
+    """The command with its connection flags, and the arguments after them, which are for redis-cli."""
     position = words.index("redis-cli") + 1
     while position < len(words):
         word = words[position]

@@ -1,1 +1,1 @@
-"""One module a command, imported when the command is called: `add_arguments(parser)` and `run(arguments, settings)`."""
+"""One module for each command, imported when it is called: `add_arguments(parser)` and `run(arguments, settings)`."""

@@ -1,4 +1,4 @@
-"""Replies printed as `redis-cli --raw` prints them.
+"""Format replies as `redis-cli --raw` does.
 
 Source: `cliFormatReplyRaw`, `cliFormatReply` and `cliSendCommand` in redis-cli.c; the same in Redis 6.2 to 8 and in Valkey.
 """
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from service.commands._raw_command import Reply
 
-#: Commands whose replies are reports, lines already: redis-cli adds no newline. Their first words, and how many they have.
+#: Commands whose replies end with a newline, so that redis-cli adds none: their first words, and their number of words.
 _ANY_NUMBER = range(1, 1_000_000)
 _REPORTS = {
     (b"INFO",): _ANY_NUMBER, (b"LOLWUT",): _ANY_NUMBER,
@@ -21,12 +21,12 @@ _REPORTS = {
 
 
 def printed(command: Sequence[bytes], reply: Reply) -> bytes:
-    """All that redis-cli prints for `reply` to `command`."""
+    """The output of redis-cli for `reply` to `command`."""
     return raw(reply) if _is_report(command) else raw(reply) + b"\n"
 
 
 def raw(reply: Reply) -> bytes:
-    """The text of a reply: nil is empty, an error ends with a newline of its own, elements are separated by newlines."""
+    """The text of a reply: nil is empty, an error ends with a newline, elements are separated by newlines."""
     match reply:
         case None:
             return b""
@@ -37,7 +37,7 @@ def raw(reply: Reply) -> bytes:
         case list():
             return b"\n".join(raw(element) for element in reply)
         case _:
-            # hiredis has replaced the bytes of an error's text that are not UTF-8.
+            # hiredis replaces bytes of an error's text that are not UTF-8.
             return str(reply).encode() + b"\n"
 
 

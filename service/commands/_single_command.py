@@ -1,4 +1,4 @@
-"""What `redis-cli` does where neither redis-cli nor valkey-cli is installed: one command, its reply printed raw."""
+"""`redis-cli` on a machine without redis-cli and valkey-cli: run one command and print its raw reply."""
 
 import asyncio
 import os
@@ -12,24 +12,24 @@ from service.errors import StartupError, StoreUnavailable
 from service.redis_client.client import RedisClient
 from service.settings import Settings
 
-#: The options of redis-cli that are understood. Replies are always printed raw.
+#: The supported options of redis-cli. Replies are always printed raw.
 RAW, EXIT_STATUS, STDIN = "--raw", "-e", "-x"
 
-#: Commands that make sense only on a connection that outlives their reply.
+#: Commands that need a connection that stays open after their reply.
 SESSION_COMMANDS = frozenset({
     "MONITOR", "SUBSCRIBE", "PSUBSCRIBE", "SSUBSCRIBE", "UNSUBSCRIBE", "PUNSUBSCRIBE", "SUNSUBSCRIBE", "SYNC", "PSYNC",
     "MULTI", "EXEC", "DISCARD", "WATCH", "UNWATCH", "HELLO", "CLIENT REPLY",
-    # They wait for others; an element that is popped after --command-timeout would be lost.
+    # They block; an element that is popped after --command-timeout would be lost.
     "BLPOP", "BRPOP", "BRPOPLPUSH", "BLMOVE", "BLMPOP", "BZPOPMIN", "BZPOPMAX", "BZMPOP",
-    # redis-cli answers these itself.
+    # redis-cli handles these itself.
     "HELP", "?",
 })  # fmt: skip
 
 
 class SingleCommand(NamedTuple):
-    """A command and the options of redis-cli that stood before it.
+    """A command and the redis-cli options before it.
 
-    `reads_stdin`: standard input is the last argument. `fails_on_error`: an error reply goes to standard error, with status 1.
+    `reads_stdin`: standard input is the last argument. `fails_on_error`: print an error reply to standard error, with status 1.
     """
 
     words: list[bytes]
@@ -38,10 +38,10 @@ class SingleCommand(NamedTuple):
 
 
 def parse(arguments: Sequence[str]) -> SingleCommand:
-    """Read redis-cli's arguments.
+    """Parse redis-cli's arguments.
 
     Raises:
-        StartupError: redis-cli itself is needed for them.
+        StartupError: only redis-cli itself supports them.
     """
     options = list(takewhile(lambda word: word.startswith("-"), arguments))
     for option in options:
@@ -49,7 +49,7 @@ def parse(arguments: Sequence[str]) -> SingleCommand:
             raise _needs_cli(f"the option {option}")
     words = arguments[len(options) :]
     if not words:
-        raise _needs_cli("the prompt")
+        raise _needs_cli("the interactive prompt")
     name = _session_command(words)
     if name:
         raise _needs_cli(name)
@@ -57,10 +57,10 @@ def parse(arguments: Sequence[str]) -> SingleCommand:
 
 
 def run(command: SingleCommand, settings: Settings) -> int:
-    """Run `command` on the Redis at `settings.redis_url`, print the reply, and return redis-cli's exit status.
+    """Run `command` on the Redis at `settings.redis_url`, print the reply, and return the exit status of redis-cli.
 
     Raises:
-        StartupError: Redis cannot be reached, or there is no reply.
+        StartupError: Redis cannot be reached, or no reply came.
     """
     words = [*command.words, sys.stdin.buffer.read()] if command.reads_stdin else command.words
     reply = asyncio.run(_reply(words, settings))
@@ -83,19 +83,19 @@ async def _reply(words: Sequence[bytes], settings: Settings) -> _raw_command.Rep
 
 
 def _session_command(words: Sequence[str]) -> str:
-    """The name of a command of SESSION_COMMANDS, or of a read of streams that waits; empty for any other command."""
+    """The name of a command of SESSION_COMMANDS, or of a blocking read of streams; empty for any other command."""
     name, *rest = [word.upper() for word in words]
     if name in ("XREAD", "XREADGROUP"):
-        # What follows STREAMS are keys and ids.
+        # Keys and ids follow STREAMS.
         options = takewhile(lambda word: word != "STREAMS", rest)
         waits = any(option == "BLOCK" and value.isdecimal() for option, value in pairwise(options))
         return f"{name} BLOCK" if waits else ""
     names = (name, " ".join([name, *rest[:1]]))
-    return next((known for known in names if known in SESSION_COMMANDS), "")
+    return next((name for name in names if name in SESSION_COMMANDS), "")
 
 
 def _needs_cli(what: str) -> StartupError:
     return StartupError(
-        f"{what} needs redis-cli or valkey-cli, and PATH has neither; "
+        f"{what} needs redis-cli or valkey-cli, and neither is on PATH; "
         "install redis-tools or valkey-tools (Debian, Ubuntu), redis or valkey (elsewhere)"
     )

@@ -1,4 +1,4 @@
-"""A command's way to the store of a running server."""
+"""Access to the store of a running server, for commands."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -12,10 +12,10 @@ from service.store.sessions import Project, Sessions
 
 @asynccontextmanager
 async def registry(settings: Settings, *, writes: bool = True) -> AsyncIterator[Registry]:
-    """All projects of the store, for a command that `writes` to it or only reads it.
+    """The registry of all projects; `writes` tells whether the command writes to the store.
 
     Raises:
-        StartupError: there is none, this release may not use it, or it is being moved to another number of partitions.
+        StartupError: there is no store, this release may not use it, or a repartition is unfinished.
     """
     redis = RedisClient.open(settings.redis_url, timeout=settings.command_timeout, min_replicas=settings.min_replicas)
     try:
@@ -26,5 +26,5 @@ async def registry(settings: Settings, *, writes: bool = True) -> AsyncIterator[
 
 
 async def sessions(redis: RedisClient, project: Project, settings: Settings) -> Sessions:
-    """The sessions of `project`, as the store was laid out."""
+    """The sessions of `project`, in the store's number of partitions."""
     return Sessions(redis, project, settings, await manifest.settled_partitions(redis, writes=False))

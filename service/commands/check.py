@@ -1,4 +1,4 @@
-"""`check`: compare the index of every project with the stored configs, and repair it where asked."""
+"""`check`: compare the index of every project with the stored configs; with --repair, repair it."""
 
 import asyncio
 import sys
@@ -17,20 +17,19 @@ from service.store.sessions import Project
 from service.store.upkeep.check import StoreCheck
 from service.store.verify import Finding
 
-#: Partitions whose sessions are counted a round trip.
+#: Partitions whose sessions are counted in one round trip.
 COUNT_BATCH = 1000
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    """Add what `check` takes."""
-    parser.add_argument("--repair", action="store_true", help="repair what can be repaired")
-    parser.add_argument("--project", metavar="NAME", help="check this project only")
+    parser.add_argument("--repair", action="store_true", help="repair the index from the stored configs where possible")
+    parser.add_argument("--project", metavar="NAME", help="check only this project")
 
 
 def run(arguments: Namespace, settings: Settings) -> int:
-    """Print every difference, a line each, then the counts.
+    """Print one line for each difference, then the counts.
 
-    The exit status is 1 if there is a difference, or with --repair one that could not be repaired.
+    The exit status is 1 if there is a difference; with --repair, if there is one that could not be repaired.
     """
     return asyncio.run(_run(arguments, settings))
 
@@ -43,7 +42,10 @@ async def _run(arguments: Namespace, settings: Settings) -> int:
 
 
 async def check_projects(redis: RedisClient, projects: Sequence[Project], *, whole: bool = True, repair: bool = False) -> int:
-    """Check `projects`, print as `run` says, and return the exit status. With `whole`, they are all of the store's."""
+    """Check `projects`, print the differences and the counts, and return the exit status of `run`.
+
+    With `whole`, they are all projects of the store.
+    """
     stored = await manifest.read(redis, writes=repair)
     findings: list[Finding] = []
     total = await admin.key_count(redis) + await _session_count(redis, projects, stored)
@@ -58,14 +60,14 @@ async def check_projects(redis: RedisClient, projects: Sequence[Project], *, who
 
 
 def summary(projects: int, differences: int, repaired: int | None) -> str:
-    """The last line of a check; `repaired` is None where nothing was to be repaired."""
+    """The last line of a check; `repaired` is None without --repair."""
     text = f"{projects} project{'' if projects == 1 else 's'} checked: "
     text += f"{differences or 'no'} difference{'' if differences == 1 else 's'}"
     return text if repaired is None or not differences else f"{text}, {repaired} repaired"
 
 
 async def _session_count(redis: RedisClient, projects: Sequence[Project], stored: manifest.Layout) -> int:
-    """How many sessions are listed, as far as the lists can be read: what the progress bar has to go through."""
+    """How many sessions the readable lists contain; for the total of the progress bar."""
     partitions = [Partition(project.slug, number) for project in projects for number in range(stored.partitions)]
     total = 0
     for first in range(0, len(partitions), COUNT_BATCH):

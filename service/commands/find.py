@@ -1,4 +1,4 @@
-"""`find`: sessions by what their configs contain, from the command line."""
+"""`find`: find sessions by what their configs contain."""
 
 import asyncio
 import sys
@@ -16,17 +16,16 @@ from service.store.upkeep.bootstrap import DEFAULT_PROJECT
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    """Add what `find` takes."""
-    parser.add_argument("terms", nargs="?", metavar="TERMS", help="""terms, such as 'agent="bot1" env="prod"'""")
-    parser.add_argument("--json", metavar="FILTER", help="""a filter instead, such as '{"agent":"bot1"}'""")
+    parser.add_argument("terms", nargs="?", metavar="TERMS", help="""terms, for example 'agent="bot1" env="prod"'""")
+    parser.add_argument("--json", metavar="FILTER", help="""a JSON filter instead of terms, for example '{"agent":"bot1"}'""")
     parser.add_argument("--project", default=DEFAULT_PROJECT, metavar="NAME", help="the project (default: %(default)s)")
     parser.add_argument("--limit", type=int, default=20, metavar="N", help="print at most N sessions (default: %(default)s)")
-    parser.add_argument("--newest", action="store_true", help="newest first; else oldest first")
-    parser.add_argument("--count", action="store_true", help="print how many sessions there are instead of them")
+    parser.add_argument("--newest", action="store_true", help="print the newest sessions first instead of the oldest")
+    parser.add_argument("--count", action="store_true", help="print the number of sessions instead of the sessions")
 
 
 def run(arguments: Namespace, settings: Settings) -> int:
-    """Print the sessions found, an id and its configs a line; the exit status is 0, or 1 where there are none."""
+    """Print one line for each matching session: its id and configs. The exit status is 0, or 1 if none matches."""
     return asyncio.run(_run(arguments, settings))
 
 
@@ -35,19 +34,19 @@ async def _run(arguments: Namespace, settings: Settings) -> int:
     async with _store.registry(settings) as registry:
         project = await registry.get(arguments.project)
         sessions = await _store.sessions(registry.redis, project, settings)
-        found = await (_count(sessions, query) if arguments.count else _print(sessions, query, arguments.limit))
-    return 0 if found else 1
+        count = await (_count(sessions, query) if arguments.count else _print(sessions, query, arguments.limit))
+    return 0 if count else 1
 
 
 def _query(arguments: Namespace, settings: Settings) -> Query:
     if (arguments.terms is None) == (arguments.json is None):
-        raise BadRequest("find takes terms, or a filter with --json")
+        raise BadRequest("find needs terms, or a filter with --json")
     if arguments.limit < 1:
         raise BadRequest("--limit must be 1 or more")
     if arguments.json is not None:
         return Query(filter=Filter.parse(arguments.json.encode(), settings), descending=arguments.newest)
-    typed = TermQuery(arguments.terms)
-    return Query(user=typed.user, filter=typed if typed.required_terms else None, descending=arguments.newest)
+    terms = TermQuery(arguments.terms)
+    return Query(user=terms.user, filter=terms if terms.required_terms else None, descending=arguments.newest)
 
 
 async def _count(sessions: Sessions, query: Query) -> int:
@@ -68,7 +67,7 @@ async def _print(sessions: Sessions, query: Query, limit: int) -> int:
             max_bytes=sessions.limits.max_page_bytes,
         )
         for session in page.sessions:
-            # The line breaks of the stored form are white space; without them a session is a line.
+            # The newlines in stored configs are insignificant white space; without them, a session is one line.
             sys.stdout.write(f"{session.id} {session.configs.decode().replace(chr(10), '')}\n")
         remaining -= len(page.sessions)
         if page.cursor is None:

@@ -1,4 +1,4 @@
-"""`health`: whether the server of these settings answers, for the health check of a container."""
+"""`health`: check that the server answers, for the health check of a container."""
 
 import http.client
 import sys
@@ -13,18 +13,17 @@ _TIMEOUT = 2.0
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    """Add the settings that say where the server listens."""
     add_flags(parser, ("host", "port"))
 
 
-def run(arguments: Namespace, settings: Settings) -> int:  # noqa: ARG001 - the form of every command
-    """Ask `/health` of the server directly, whatever HTTP_PROXY says; the exit status is 0 if it answers 200.
+def run(arguments: Namespace, settings: Settings) -> int:  # noqa: ARG001 - the signature of CommandModule
+    """Request `/health` from the server, without a proxy; the exit status is 0 if the response is 200.
 
     Raises:
-        StartupError: it does not; the message says what came instead.
+        StartupError: there is no response, or its status is not 200.
     """
     if settings.port == 0:
-        raise StartupError(f"a server that takes a free port cannot be found; set {variable('port')} or {flag('port')}")
+        raise StartupError(f"port is 0, so the server's port is unknown; set {variable('port')} or {flag('port')}")
     host = reachable_address(settings.host)
     connection = http.client.HTTPConnection(host, settings.port, timeout=_TIMEOUT)
     try:
@@ -36,6 +35,6 @@ def run(arguments: Namespace, settings: Settings) -> int:  # noqa: ARG001 - the 
     finally:
         connection.close()
     if status != http.client.OK:
-        raise StartupError(f"{host} port {settings.port} answers {status} to /health")
+        raise StartupError(f"{host} port {settings.port} answers /health with status {status}")
     sys.stdout.write("healthy\n")
     return 0

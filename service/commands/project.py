@@ -1,4 +1,4 @@
-"""`project`: create, list and delete projects, and change their keys."""
+"""`project`: create, list and delete projects, and rotate their keys."""
 
 import asyncio
 import sys
@@ -12,22 +12,21 @@ from service.store.upkeep.bootstrap import DEFAULT_PROJECT
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    """Add what `project` takes."""
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
-    listing = "names and ids of all projects"
+    listing = "print the names and ids of all projects"
     add_flags(actions.add_parser("list", help=listing, description=listing), CONNECTION)
     for action, text in (
-        ("create", "create a project and print its key, which is shown this once"),
-        ("rotate-key", "print a new key, shown this once, and revoke all others of the project within 5 seconds"),
+        ("create", "create a project and print its key, which is shown only once"),
+        ("rotate-key", "print a new key, which is shown only once; the project's other keys stop working within 5 seconds"),
         ("delete", "delete a project with its sessions, users and keys"),
     ):
-        chosen = actions.add_parser(action, help=text, description=text)
-        chosen.add_argument("name", metavar="NAME", help="the project's name: a-z, 0-9 and -")
-        add_flags(chosen, CONNECTION)
+        subparser = actions.add_parser(action, help=text, description=text)
+        subparser.add_argument("name", metavar="NAME", help="the project's name: a-z, 0-9 and -")
+        add_flags(subparser, CONNECTION)
 
 
 def run(arguments: Namespace, settings: Settings) -> int:
-    """Do it; the exit status is 0."""
+    """Run the action; the exit status is 0."""
     asyncio.run(_run(arguments, settings))
     return 0
 
@@ -44,7 +43,7 @@ async def _run(arguments: Namespace, settings: Settings) -> None:
                 await registry.rotate_key(await registry.get(arguments.name), show=lambda key: _say(f"key {key}"))
             case "delete":
                 await _delete(registry, arguments.name, settings)
-                _say(f"project {arguments.name} is deleted")
+                _say(f"project {arguments.name} deleted")
 
 
 async def _create(registry: Registry, name: str, settings: Settings) -> None:
@@ -52,7 +51,7 @@ async def _create(registry: Registry, name: str, settings: Settings) -> None:
     try:
         _say(f"project {project.slug} {project.id}\nkey {key}")
     except (OSError, OutputError):
-        # Nobody has seen the only key: the project goes again, and the command can be repeated.
+        # The key was not printed, so nobody has it: delete the project, so that the command can be repeated.
         await registry.revoke_keys(project)
         await registry.delete(await _store.sessions(registry.redis, project, settings))
         raise
@@ -60,11 +59,11 @@ async def _create(registry: Registry, name: str, settings: Settings) -> None:
 
 async def _delete(registry: Registry, name: str, settings: Settings) -> None:
     if name == DEFAULT_PROJECT:
-        raise BadRequest(f"project {DEFAULT_PROJECT} belongs to the root key and stays")
+        raise BadRequest(f"project {DEFAULT_PROJECT} belongs to the root key and cannot be deleted")
     project = await registry.get(name)
     await registry.revoke_keys(project)
-    # Workers trust a key that they know for so long; nobody must write while the sessions go.
-    _say("keys revoked; waiting until every worker knows")
+    # Workers cache a key for KEY_TTL; no client must write while the sessions are deleted.
+    _say("keys revoked; waiting until no worker accepts them")
     await asyncio.sleep(KEY_TTL + settings.command_timeout)
     await registry.delete(await _store.sessions(registry.redis, project, settings))
 

@@ -1,4 +1,4 @@
-"""`redis-cli`: Redis's own command line on the Redis of a running server; without it on this machine, single commands."""
+"""`redis-cli`: run redis-cli on the Redis of a running server; without it on this machine, run single commands."""
 
 import asyncio
 import os
@@ -14,42 +14,41 @@ from service.redis_client.url import Address
 from service.settings import Settings
 from service.store import keys
 
-#: What redis-cli calls the options of TLS.
+#: The TLS options of redis-cli.
 _TLS = {"ssl_ca_certs": "--cacert", "ssl_ca_path": "--cacertdir", "ssl_certfile": "--cert", "ssl_keyfile": "--key"}
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    """Take what follows the flags as redis-cli's own arguments."""
     parser.add_argument(
         "rest",
         nargs=REMAINDER,
         metavar="ARGUMENT",
-        help="passed on as they are to the redis-cli or valkey-cli on PATH; without any, its prompt opens. Where PATH has "
-        "neither: one command (after any of --raw, -e, -x), whose reply is printed raw",
+        help="arguments for redis-cli or valkey-cli, from PATH; without any, the prompt opens. If neither is on PATH: "
+        "one command (after any of --raw, -e, -x), whose reply is printed raw",
     )
 
 
 def run(arguments: Namespace, settings: Settings) -> int:
-    """Become redis-cli, or run the one command given where there is none. The exit status is redis-cli's.
+    """Replace this process with redis-cli; without it, run a single command. The exit status is that of redis-cli.
 
     Raises:
-        StartupError: no server runs on the data directory, or redis-cli is needed and there is none.
-        StoreUnavailable: no Sentinel tells which server is the master, or no node of the cluster answers.
+        StartupError: no server is running on the data directory, or only redis-cli supports the arguments.
+        StoreUnavailable: no Sentinel names the master, or no node of the cluster answers.
     """
     settings = data_dir.with_running_redis(settings)
     program = find_cli(settings.redis_server)
     if program is not None:
-        _become(program, arguments.rest, settings)
+        _exec(program, arguments.rest, settings)
     return _single_command.run(_single_command.parse(arguments.rest), settings)
 
 
-def _become(program: str, arguments: list[str], settings: Settings) -> NoReturn:
-    """Replace this process by redis-cli."""
+def _exec(program: str, arguments: list[str], settings: Settings) -> NoReturn:
+    """Replace this process with redis-cli."""
     address = url.parse(settings.redis_url)
     command = [program, *_server(address, settings), *_options(address), *arguments]
-    # In the environment, because everybody may read a command line.
+    # In the environment, because other users can read a command line.
     password = {"REDISCLI_AUTH": address.options["password"]} if "password" in address.options else {}
-    os.execve(program, command, os.environ | password)  # noqa: S606 - the program on PATH, or named by the operator
+    os.execve(program, command, os.environ | password)  # noqa: S606 - from the operator's PATH or setting
 
 
 def _server(address: Address, settings: Settings) -> list[str]:
@@ -63,7 +62,7 @@ def _server(address: Address, settings: Settings) -> list[str]:
 
 
 async def _first(settings: Settings) -> url.Endpoint:
-    """The master, or the node of a cluster that has the store's own record."""
+    """The master, or the node of the cluster that has the store's record."""
     redis = RedisClient.open(settings.redis_url, timeout=settings.command_timeout)
     try:
         endpoint = await redis.endpoint_of(keys.STORE)

@@ -1,4 +1,4 @@
-"""`repair-aof`: cut off the damaged end of the embedded Redis's append-only file, with the program of Redis itself."""
+"""`repair-aof`: cut off the damaged end of the embedded Redis's append-only file, with redis-check-aof."""
 
 import sys
 from argparse import ArgumentParser, Namespace
@@ -10,20 +10,19 @@ from service.process.embedded_redis import choose_server
 from service.process.redis_binaries import Server
 from service.settings import Settings, add_flags
 
-#: Lines at the end of the output of the check that say what it could not do.
+#: Lines of redis-check-aof's output that an error message has.
 _TAIL_LINES = 3
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    """Add the settings that name the file and the program."""
     add_flags(parser, ("data_dir", "redis_server"))
 
 
-def run(arguments: Namespace, settings: Settings) -> int:  # noqa: ARG001 - the form of every command
-    """Repair the file after keeping a copy of it; the exit status is 0, also where nothing is damaged.
+def run(arguments: Namespace, settings: Settings) -> int:  # noqa: ARG001 - the signature of CommandModule
+    """Copy the file, then repair it; the exit status is 0, even if it is not damaged.
 
     Raises:
-        StartupError: a server runs on the data directory, there is no such file, or it cannot be repaired.
+        StartupError: a server is running on the data directory, there is no such file, or it cannot be repaired.
     """
     directory = settings.data_dir.absolute()
     path = aof_format.last_file(directory)
@@ -36,9 +35,9 @@ def run(arguments: Namespace, settings: Settings) -> int:  # noqa: ARG001 - the 
 
 
 def _repair(path: Path, server: Server) -> str:
-    """Repair the last part of the append-only file, `path`; returns what was done.
+    """Repair `path`, the last part of the append-only file; returns the sentence to print.
 
-    Damage elsewhere cannot be repaired. The check is not given the manifest, which names all parts: that of Valkey 9 does not
+    Damage in other parts cannot be repaired. The check gets this file, not the manifest: valkey-check-aof of Valkey 9 does not
     recognise the base files that Valkey 9 writes.
     """
     if aof_tail.run_check(path, server).returncode == 0:
@@ -47,10 +46,10 @@ def _repair(path: Path, server: Server) -> str:
     try:
         copy = aof_tail.back_up(path, "before-repair")
     except OSError as error:
-        raise StartupError(f"{path} cannot be copied: {error.strerror}") from None
-    done = aof_tail.run_check(path, server, fix=True)
-    if done.returncode != 0:
-        lines = done.stdout.decode(errors="replace").strip().splitlines()[-_TAIL_LINES:]
-        raise StartupError(f"{path} cannot be repaired: {' | '.join(lines)}")
+        raise StartupError(f"cannot copy {path}: {error.strerror}") from None
+    result = aof_tail.run_check(path, server, fix=True)
+    if result.returncode != 0:
+        lines = result.stdout.decode(errors="replace").strip().splitlines()[-_TAIL_LINES:]
+        raise StartupError(f"cannot repair {path}: {' | '.join(lines)}")
     removed = size - path.stat().st_size
-    return f"{removed:,} bytes were cut off the end of {path}; a copy of it as it was is in {copy}"
+    return f"cut {removed:,} bytes off the end of {path}; {copy} is a copy of the damaged file"

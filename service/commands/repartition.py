@@ -1,4 +1,4 @@
-"""`repartition`: move a store to another number of partitions, while no server runs on it."""
+"""`repartition`: move a store to another number of partitions, while no server is running on it."""
 
 import asyncio
 import sys
@@ -18,32 +18,31 @@ from service.settings import Settings, flag
 from service.store.projects import KEY_TTL, Registry
 from service.store.upkeep.repartition import repartition
 
-#: Seconds that Redis may take: nobody else waits for it.
+#: Seconds; the command timeout is at least this, as no client waits.
 MIN_COMMAND_TIMEOUT = 10.0
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    """Add what `repartition` takes."""
-    parser.add_argument("target", type=int, metavar="PARTITIONS", help="how many partitions the store is to have")
+    parser.add_argument("target", type=int, metavar="PARTITIONS", help="the new number of partitions of each project")
 
 
 def run(arguments: Namespace, settings: Settings) -> int:
-    """Move every project's sessions and check them; a move that was interrupted goes on where it stopped.
+    """Move every project's sessions, or resume an interrupted move; then check all projects.
 
-    The exit status is 1 if the check finds a difference, or not as many sessions as there were.
+    The exit status is 1 if the check finds a difference, or if the number of sessions has changed.
 
     Raises:
-        StartupError: a server runs on the store, or the move cannot be made or finished now; the message tells what to do.
+        StartupError: a server is running on the store, or the move cannot start or finish now; the message tells what to do.
     """
-    # The number is held to what a server takes.
+    # This validates the number as for a server.
     settings = replace(settings, partitions=arguments.target)
-    with _redis(settings) as reached:
-        return asyncio.run(_run(reached, settings))
+    with _redis(settings) as url:
+        return asyncio.run(_run(url, settings))
 
 
 @contextmanager
 def _redis(settings: Settings) -> Iterator[str]:
-    """URL of the store's Redis; the embedded one is started for as long, and locked against servers."""
+    """URL of the store's Redis. An embedded Redis is started for the duration, with its data directory locked."""
     if settings.redis_url:
         yield settings.redis_url
         return
@@ -52,7 +51,7 @@ def _redis(settings: Settings) -> Iterator[str]:
         raise StartupError(f"there is no store in data directory {directory}")
     data_dir.require_private(directory)
     with data_dir.lock(directory) as lock:
-        # Without a limit on memory: a move needs more for a while, and must not stop half done.
+        # Without a memory limit: a move temporarily needs more memory, and must not fail halfway.
         redis = EmbeddedRedis(directory, fsync=settings.fsync, server=settings.redis_server, keep_open=(lock.fileno(),))
         try:
             redis.launch()
@@ -63,28 +62,30 @@ def _redis(settings: Settings) -> Iterator[str]:
 
 
 async def _run(url: str, settings: Settings) -> int:
-    link = RedisClient.open(url, timeout=max(settings.command_timeout, MIN_COMMAND_TIMEOUT), min_replicas=settings.min_replicas)
+    redis = RedisClient.open(
+        url, timeout=max(settings.command_timeout, MIN_COMMAND_TIMEOUT), min_replicas=settings.min_replicas
+    )
     try:
-        return await _move(link, settings)
+        return await _move(redis, settings)
     except StoreUnavailable as error:
-        raise StartupError("the store is not available; run this again to go on where it stopped") from error
+        raise StartupError("the store is not available; run this command again to resume") from error
     finally:
-        await link.close()
+        await redis.close()
 
 
-async def _move(link: RedisClient, settings: Settings) -> int:
+async def _move(redis: RedisClient, settings: Settings) -> int:
     target = settings.partitions
-    # As long as workers trust what they know; where we hold the data directory's lock there are none.
+    # As long as workers cache keys; with the data directory locked, there are no workers.
     wait = KEY_TTL + settings.command_timeout if settings.redis_url else 0.0
-    moved = await repartition(link, target, wait=wait, bar=_bar)
+    moved = await repartition(redis, target, wait=wait, bar=_bar)
     if moved is None:
-        sys.stdout.write(f"the store has {target} partitions already\n")
+        sys.stdout.write(f"the store's number of partitions is already {target}\n")
     else:
         start = f"start servers with {flag('partitions')} {target}"
         sys.stdout.write(f"{moved.sessions} sessions are in {target} partitions; {start}\n")
-    status = await check_projects(link, await Registry(link, settings.key_secret).all())
+    status = await check_projects(redis, await Registry(redis, settings.key_secret).all())
     if moved is not None and moved.sessions != moved.sessions_before:
-        sys.stdout.write(f"before, {moved.sessions_before} sessions were listed\n")
+        sys.stdout.write(f"before the move, {moved.sessions_before} sessions were listed\n")
         return 1
     return status
 

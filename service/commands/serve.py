@@ -11,7 +11,6 @@ logger = logging.getLogger(__name__)
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    """Add a flag for every setting."""
     add_flags(parser)
 
 

@@ -1,12 +1,12 @@
-"""Which server can read the append-only file of a data directory.
+"""Which servers can read the append-only file in a data directory.
 
-Redis before 7.0 keeps one file, `appendonly.aof`. Redis 7.0 and Valkey keep a directory, `appendonlydir`, whose manifest names
-a base file and the files of later writes; they take over a single file at their start. A base file is an RDB file (or plain
-commands, where 6.2 never rewrote its file), and its first nine bytes say which: `REDIS0010`, `VALKEY080`. The files of later
-writes are plain commands, which every server reads.
+Redis before 7.0 has one file, `appendonly.aof`. Redis 7.0 and Valkey have a directory, `appendonlydir`, whose manifest names a
+base file and the files of later writes; at startup they convert a single file. A base file is an RDB file (or plain commands,
+if 6.2 never rewrote its file); its first nine bytes tell the format: `REDIS0010`, `VALKEY080`. The files of later writes are
+plain commands, which every server reads.
 
-Which format a version writes is in `_RDB_VERSIONS` (RDB_VERSION in the sources of Redis and Valkey). Tried in both directions
-with Redis 6.2.14, 7.0.15, 8.2.3 and Valkey 9.1.2:
+`_RDB_VERSIONS` has the format of each version (RDB_VERSION in the sources of Redis and Valkey). Tested in both directions with
+Redis 6.2.14, 7.0.15, 8.2.3 and Valkey 9.1.2:
 
     written by          can be read by
     Redis 6.2           all
@@ -14,9 +14,9 @@ with Redis 6.2.14, 7.0.15, 8.2.3 and Valkey 9.1.2:
     Redis 7.4 and 8     Redis 7.4 and newer only
     Valkey 9            Valkey 9 and newer only
 
-A newer server that opens a directory keeps the older base file until it rewrites it, at a time of its own; so the base file
-decides. The record (`redis-server.json`: kind and version of the server that was last started on the directory) is for the
-messages, and decides where a base file is missing or newer than this table.
+A newer server keeps the older base file until its next rewrite, so the base file decides. The record (`redis-server.json`: kind
+and version of the server that was last started on the directory) is for messages, and decides if the base file is missing or
+newer than this table.
 """
 
 import json
@@ -35,12 +35,12 @@ RECORD = "redis-server.json"
 _FILE, _DIRECTORY = "appendonly.aof", "appendonlydir"
 _MANIFEST = "appendonly.aof.manifest"
 
-#: Version of the RDB format that a server writes, from this version of the server on; the newest first.
+#: The RDB version that servers write, by the first server version that writes it; newest first.
 _RDB_VERSIONS: dict[str, tuple[tuple[Version, int], ...]] = {
     "Redis": (((7, 4), 12), ((7, 2), 11), ((7, 0), 10), ((6, 2), 9)),
     "Valkey": (((9, 0), 80), ((7, 2), 11)),
 }
-#: RDB versions that Redis alone writes and Valkey refuses. From 80 on they are Valkey's, under its own name.
+#: RDB versions that only Redis writes and Valkey refuses. From 80 on they are Valkey's.
 _OF_REDIS_ALONE = range(12, 80)
 
 _HEADER = re.compile(rb"(?:REDIS|VALKEY)(\d{3,4})")
@@ -48,7 +48,7 @@ _HEADER_SIZE = 9
 _BASE = re.compile(r"^file (\S+) .*\btype b\b", re.MULTILINE)
 _INCREMENTAL = re.compile(r"^file (\S+) .*\btype i\b", re.MULTILINE)
 
-#: What a killed server leaves of a file that it was writing; each may be as large as the store.
+#: Unfinished files of killed servers; each may be as large as the store.
 _TEMPORARY = ("temp-*.aof", "temp-*.rdb", "temp-*.manifest")
 
 
@@ -70,13 +70,13 @@ class Record(NamedTuple):
 
 
 class Data(NamedTuple):
-    """What is known of a data directory; `format` is None where no server has written yet."""
+    """The format and the record of a data directory; `format` is None if no server has written yet."""
 
     format: Format | None
     record: Record | None
 
     def is_readable_by(self, server: Server) -> bool:
-        """Whether `server` loads all of it. Where this says yes in error, the server refuses the file and changes nothing."""
+        """Whether `server` can load all of it. If this is wrongly true, the server refuses the file and changes nothing."""
         if self.format is None:
             return True
         if self.format.in_directory and server.version < (7, 0):
@@ -88,7 +88,7 @@ class Data(NamedTuple):
 
     @property
     def needs(self) -> str:
-        """The servers that can read it, in words."""
+        """The servers that can read it, for a message: `Redis 7.4 or Valkey 9.0, or newer`."""
         oldest = [self._oldest_reader(kind) for kind in _RDB_VERSIONS]
         return " or ".join(server.name for server in oldest if server is not None) + ", or newer"
 
@@ -98,22 +98,22 @@ class Data(NamedTuple):
 
     @property
     def _oldest_author(self) -> Version:
-        """The oldest version that may have written an RDB version beyond the table."""
+        """The oldest version that may have written an RDB version newer than the table."""
         assert self.format is not None  # noqa: S101 - for the type checker
         kind = _author(self.format.rdb)
-        newest_known = _RDB_VERSIONS[kind][0][0]
-        return max(newest_known, self.record.version) if self.record and self.record.kind == kind else newest_known
+        newest = _RDB_VERSIONS[kind][0][0]
+        return max(newest, self.record.version) if self.record and self.record.kind == kind else newest
 
     def _oldest_reader(self, kind: str) -> Server | None:
         versions = [version for version, _ in reversed(_RDB_VERSIONS[kind])]
         if self._is_unknown:
             versions = [self._oldest_author]
-        known = (Server("", kind, version) for version in versions)
-        return next((server for server in known if self.is_readable_by(server)), None)
+        candidates = (Server("", kind, version) for version in versions)
+        return next((server for server in candidates if self.is_readable_by(server)), None)
 
 
 def examine(directory: Path) -> Data:
-    """What the files in a data directory say about the servers that can read it."""
+    """Read the format and the record of a data directory."""
     record = _read_record(directory)
     if (directory / _DIRECTORY).exists():
         rdb = _rdb_in(_base_file(directory))
@@ -125,23 +125,23 @@ def examine(directory: Path) -> Data:
 
 
 def last_file(directory: Path) -> Path | None:
-    """The append-only file that a server appends to; None where there is none."""
+    """The append-only file that a server appends to; None if there is none."""
     if not (directory / _DIRECTORY / _MANIFEST).exists():
         path = directory / _FILE
     else:
         names = _INCREMENTAL.findall((directory / _DIRECTORY / _MANIFEST).read_text(encoding="utf-8", errors="replace"))
-        # Without one, a newer server has just taken over the single file of Redis 6.2 as its base file.
+        # Without one, a newer server has just converted the single file of Redis 6.2 to its base file.
         path = directory / _DIRECTORY / names[-1] if names else _base_file(directory)
     return path if path.is_file() else None
 
 
 def files(directory: Path) -> list[Path]:
-    """The files of a server, and the directory of some of them."""
+    """The files of a server in `directory`, with the directory `appendonlydir` and its files."""
     return [directory / RECORD, directory / _FILE, directory / _DIRECTORY, *(directory / _DIRECTORY).glob("*")]
 
 
 def write_record(directory: Path, server: Server) -> None:
-    """Record that `server` is started on the directory; it may rewrite the file in its own format from now on."""
+    """Record that `server` is started on the directory: from now on it may rewrite the file in its format."""
     record = Record(server.kind, server.version)
     if _read_record(directory) == record:
         return
@@ -152,18 +152,18 @@ def write_record(directory: Path, server: Server) -> None:
             file.write(text + "\n")
         draft.replace(directory / RECORD)
     except OSError as error:
-        # The base file says the same; a full disk must not keep the store from being read.
-        logger.warning("%s cannot be written: %s", directory / RECORD, error.strerror)
+        # The base file has the same information; a full disk must not stop the server from reading the store.
+        logger.warning("cannot write %s: %s", directory / RECORD, error.strerror)
 
 
 def remove_temporary_files(directory: Path) -> None:
-    """Remove the unfinished files of killed servers; the caller has locked the directory, and no server runs on it."""
-    for place in (directory, directory / _DIRECTORY):
-        for path in (path for pattern in _TEMPORARY for path in place.glob(pattern)):
+    """Remove the unfinished files of killed servers; the caller has locked the directory, and no server is running on it."""
+    for folder in (directory, directory / _DIRECTORY):
+        for path in (path for pattern in _TEMPORARY for path in folder.glob(pattern)):
             try:
                 path.unlink()
             except OSError as error:
-                logger.warning("%s cannot be removed: %s", path, error.strerror)
+                logger.warning("cannot remove %s: %s", path, error.strerror)
 
 
 def _rdb_version(server: Server) -> int:
@@ -176,7 +176,7 @@ def _author(rdb: int) -> str:
 
 
 def _base_file(directory: Path) -> Path:
-    """The base file that the manifest names, also in the moment in which a server takes over the single file of 6.2."""
+    """The base file that the manifest names, even while a server is converting the single file of 6.2."""
     try:
         base = _BASE.search((directory / _DIRECTORY / _MANIFEST).read_text(encoding="utf-8", errors="replace"))
     except OSError:
@@ -187,7 +187,7 @@ def _base_file(directory: Path) -> Path:
 
 
 def _rdb_in(path: Path) -> int | None:
-    """The RDB version of a base file, 0 where it is plain commands; None where it cannot be read."""
+    """The RDB version of a base file, 0 if it is plain commands; None if it cannot be read."""
     try:
         with path.open("rb") as file:
             header = _HEADER.match(file.read(_HEADER_SIZE))
@@ -197,7 +197,7 @@ def _rdb_in(path: Path) -> int | None:
 
 
 def _read_record(directory: Path) -> Record | None:
-    """None where there is no record, or it is not one of ours."""
+    """The record in `directory`; None if it is missing or malformed."""
     try:
         fields = json.loads((directory / RECORD).read_text(encoding="utf-8"))
         major, minor = map(int, fields["version"].split("."))

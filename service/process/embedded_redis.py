@@ -122,7 +122,7 @@ class EmbeddedRedis:
                 start_new_session=True,
             )
         except OSError as error:
-            raise StartupError(f"{self._server.path} cannot be started: {error.strerror}") from None
+            raise StartupError(f"cannot start {self._server.path}: {error.strerror}") from None
         finally:
             os.close(log)
         self._send_config(config)

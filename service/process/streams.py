@@ -1,11 +1,11 @@
-"""Standard input, output and error of the process: open whatever the caller closed, and with one rule for what fails.
+"""Standard input, output and error of the process: always open, with one way to handle write errors.
 
-A descriptor 0, 1 or 2 that the caller closed (`>&-`, a daemon's parent) would be given to the next socket or lock file, and
-what is printed would go there. So each of them is opened on /dev/null first. Standard output is opened there for reading: what
-a command writes to it then fails, as it does with the tools of a shell, and no result is lost in silence.
+If the caller closed descriptor 0, 1 or 2 (`>&-`, a daemon's parent), the next socket or lock file would get its number, and
+output would go there. So each of them is opened on /dev/null first. Standard output is opened for reading: writing to it then
+fails, as in shell tools, and no result is lost silently.
 
-Standard output carries UTF-8 in every locale: configs are JSON (RFC 8259, 8.1). Messages on standard error keep the encoding of
-the locale; what that lacks is shown as backslash escapes.
+Standard output is UTF-8 in every locale: configs are JSON (RFC 8259, 8.1). Standard error has the encoding of the locale, with
+backslash escapes for other characters.
 """
 
 import io
@@ -19,7 +19,7 @@ _MODES = {0: os.O_RDONLY, 1: os.O_RDONLY, 2: os.O_WRONLY}
 
 
 class _Output(io.FileIO):
-    """Descriptor 1. A reader that is gone (`| head`) stays a BrokenPipeError."""
+    """Descriptor 1. An error is an OutputError; BrokenPipeError, for a reader that has exited (`| head`), stays as it is."""
 
     def write(self, data: "bytes | bytearray | memoryview[int]", /) -> int | None:  # type: ignore[override] # any buffer
         try:
@@ -27,11 +27,11 @@ class _Output(io.FileIO):
         except BrokenPipeError:
             raise
         except OSError as error:
-            raise OutputError(f"standard output cannot be written: {error.strerror}") from None
+            raise OutputError(f"cannot write to standard output: {error.strerror}") from None
 
 
 def prepare() -> None:
-    """Open what is closed, and make `sys.stdin`, `sys.stdout` and `sys.stderr` usable. The first act of the process."""
+    """Open closed descriptors, and set `sys.stdin`, `sys.stdout` and `sys.stderr`. Must run before anything opens a file."""
     for descriptor, mode in _MODES.items():
         try:
             os.fstat(descriptor)
@@ -41,7 +41,7 @@ def prepare() -> None:
         sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115 - for as long as the process lives
     if sys.stderr is None:
         sys.stderr = open(2, "w", encoding="utf-8", errors="backslashreplace", closefd=False)  # noqa: SIM115 - as above
-    # Paths may hold any bytes; they come out as they came in.
+    # Paths may contain any bytes, and are printed unchanged.
     sys.stdout = io.TextIOWrapper(
         io.BufferedWriter(_Output(1, "w", closefd=False)),
         encoding="utf-8",
@@ -51,7 +51,7 @@ def prepare() -> None:
 
 
 def finish(status: int) -> int:
-    """Write out what is buffered; returns the exit status, which is 1 where `status` was 0 and that failed."""
+    """Flush standard output and error; returns the exit status: `status`, or 1 if it was 0 and the output failed."""
     try:
         sys.stdout.flush()
     except BrokenPipeError:
@@ -69,14 +69,14 @@ def finish(status: int) -> int:
 
 
 def report(message: str) -> None:
-    """Write one line to standard error, if that takes it."""
+    """Write one line to standard error; errors are ignored."""
     with suppress(OSError):
         sys.stderr.write(f"{message}\n")
         sys.stderr.flush()
 
 
 def discard_output() -> None:
-    """Drop what is buffered for standard output and all that follows; the interpreter's last flush would fail with it again."""
+    """Discard buffered and later output to standard output; otherwise the interpreter's last flush would fail again."""
     _discard(1)
 
 

@@ -111,7 +111,7 @@ class Cluster(Discovery):
         return self._node_at((source.endpoint[0], redirect.port))
 
     async def _refresh(self) -> None:
-        self._start_errors()
+        self._rotate_errors()
         moved_to, self._last_moved_to = self._last_moved_to, None
         endpoints = [*sample(list(self._nodes), len(self._nodes)), *self._address.hosts]
         for endpoint in [moved_to, *endpoints] if moved_to is not None else endpoints:

@@ -56,7 +56,7 @@ class Discovery(ABC):
         error.__cause__ = self._error or self._previous_error
         return error
 
-    def _start_errors(self) -> None:
+    def _rotate_errors(self) -> None:
         """Keep the error of the last refresh as the reason until the refresh that starts now has one of its own."""
         self._previous_error, self._error = self._error, None
 

@@ -62,7 +62,7 @@ class Sentinel(Discovery):
                 )
                 for endpoint in self._address.hosts
             ]
-        self._start_errors()
+        self._rotate_errors()
         # The Sentinel that answered last comes first: each dead one costs QUERY_TIMEOUT.
         for sentinel in list(self._sentinels):
             master = await self._query(sentinel, self._get_master_addr)

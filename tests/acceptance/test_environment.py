@@ -155,7 +155,7 @@ def test_output_that_cannot_be_written_is_one_line_and_status_1(
     serving: Serving, words: list[str], output: str, why: str
 ) -> None:
     failed = shell(f"run {output}", *words, SCC_DATA_DIR=str(serving.data_dir))
-    assert (failed.returncode, failed.stderr.decode()) == (1, f"standard output cannot be written: {why}\n")
+    assert (failed.returncode, failed.stderr.decode()) == (1, f"cannot write to standard output: {why}\n")
 
 
 @pytest.mark.parametrize("words", [["find", "--json", "{}"], ["check"], ["project", "list"]])

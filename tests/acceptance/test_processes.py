@@ -291,7 +291,7 @@ def test_redis_cli_takes_its_own_arguments_as_they_are_with_and_without_one_on_p
 def test_the_prompt_without_a_redis_cli_on_path_is_one_sentence(start: Start) -> None:
     refused = run_command("redis-cli", "--data-dir", str(start().data_dir), PATH="")
     assert (refused.returncode, refused.stdout) == (1, "")
-    assert refused.stderr.startswith("the prompt needs redis-cli or valkey-cli")
+    assert refused.stderr.startswith("the interactive prompt needs redis-cli or valkey-cli")
     assert refused.stderr.count("\n") == 1
 
 

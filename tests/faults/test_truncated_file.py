@@ -126,7 +126,7 @@ async def test_zeros_at_the_end_are_cut_off_whether_a_write_is_whole_or_not(
         assert removed.read_bytes() == (written + bytes(zeros))[kept:]
         size = len(written) + zeros - kept
         assert caplog.messages[-1] == (
-            f"an unfinished write at the end of {path} was cut off; its {size} bytes are kept in {removed}"
+            f"cut off an unfinished write at the end of {path}; its {size} bytes are saved in {removed}"
         )
         removed.unlink()
 
@@ -174,9 +174,7 @@ def test_other_damage_ends_the_start_and_is_repaired_on_demand_alone(damaged: Pa
     (copy,) = damaged.rglob("*-before-repair-*")
     assert copy.read_bytes() == content
     assert copy.stat().st_mode & 0o077 == 0
-    assert repaired.stdout == (
-        f"{len(content) - at:,} bytes were cut off the end of {path}; a copy of it as it was is in {copy}\n"
-    )
+    assert repaired.stdout == (f"cut {len(content) - at:,} bytes off the end of {path}; {copy} is a copy of the damaged file\n")
     again = run_command("repair-aof", *where)
     assert (again.returncode, again.stdout) == (
         0, f"{path} is not damaged; if Redis refuses to load its other files, restore a backup\n",

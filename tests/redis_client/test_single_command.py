@@ -113,8 +113,8 @@ async def test_a_refusal_of_redis_is_printed_verbatim(tmp_path: Path, run: Run, 
 @pytest.mark.parametrize(
     ("reply", "sentence"),
     [
-        (b"", b"Redis sent no complete reply in 0.3 s (--command-timeout); the command may have been executed\n"),
-        (b"$9\r\nhalf", b"Redis sent no complete reply in 0.3 s (--command-timeout); the command may have been executed\n"),
+        (b"", b"Redis sent no complete reply within 0.3 s (--command-timeout); the command may have been executed\n"),
+        (b"$9\r\nhalf", b"Redis sent no complete reply within 0.3 s (--command-timeout); the command may have been executed\n"),
         (None, b"the connection to Redis was lost before the reply; the command may have been executed\n"),
         (b"no RESP\r\n", b"the connection to Redis was lost before the reply; the command may have been executed\n"),
     ],

@@ -219,8 +219,8 @@ def test_what_has_expired_is_neither_found_nor_counted_nor_wrong(run: Run, empty
             '@users="alice" is no term; a term is typed like agent="bot1", runtime.version="2.1" or tags[]="t1"',
         ),
         (('@user="a" @user="b"',), "a session has one user; @user stands twice"),
-        ((), "find takes terms, or a filter with --json"),
-        (("a=1", "--json", "{}"), "find takes terms, or a filter with --json"),
+        ((), "find needs terms, or a filter with --json"),
+        (("a=1", "--json", "{}"), "find needs terms, or a filter with --json"),
         (("a=1", "--limit", "0"), "--limit must be 1 or more"),
         (("--json", "{oops"), "filter_by_configs: the JSON cannot be parsed"),
         (("--json", "[1]"), "filter_by_configs must be a JSON object"),
@@ -315,7 +315,7 @@ def test_a_project_lives_from_create_to_delete(run: Run, empty_redis: str, monke
     on_store(empty_redis, use)
     monkeypatch.setattr(project_command, "KEY_TTL", -1.0)  # with the time that a command may take: no wait
     status, out, _ = run("project", "delete", "acme")
-    assert (status, out.splitlines()[-1]) == (0, "project acme is deleted")
+    assert (status, out.splitlines()[-1]) == (0, "project acme deleted")
     assert on_store(empty_redis, keyspace) == untouched
 
 
@@ -326,7 +326,7 @@ def test_a_project_lives_from_create_to_delete(run: Run, empty_redis: str, monke
         (("create", "A"), "a project's name is 1 to 63 of a-z, 0-9 and -, with no - at either end"),
         (("rotate-key", "nowhere"), "there is no project nowhere"),
         (("delete", "nowhere"), "there is no project nowhere"),
-        (("delete", "default"), "project default belongs to the root key and stays"),
+        (("delete", "default"), "project default belongs to the root key and cannot be deleted"),
     ],
 )
 def test_a_mistake_with_a_project_is_told_in_one_line(run: Run, empty_redis: str, words: tuple[str, ...], message: str) -> None:
@@ -353,7 +353,7 @@ def test_a_store_moves_to_another_number_of_partitions_and_says_so(run: Run, emp
         moved = f"7 sessions are in {partitions} partitions; start servers with --partitions {partitions}\n"
         assert run("repartition", str(partitions))[:2] == (0, moved + clean)
         assert run("find", "")[:2] == (0, before)
-    assert run("repartition", "1")[:2] == (0, "the store has 1 partitions already\n" + clean)
+    assert run("repartition", "1")[:2] == (0, "the store's number of partitions is already 1\n" + clean)
 
 
 @pytest.mark.usefixtures("at_once")
@@ -361,7 +361,7 @@ def test_what_was_wrong_before_a_move_is_told_after_it(run: Run, empty_redis: st
     on_store(empty_redis, fill_default)
     on_store(empty_redis, lambda redis: redis.call("ZADD", "scc:{default.0}:sessions", 99, session_id(99)))
     status, out, _ = run("repartition", "3")
-    assert (status, out.splitlines()[1:]) == (1, ["1 project checked: no differences", "before, 8 sessions were listed"])
+    assert (status, out.splitlines()[1:]) == (1, ["1 project checked: no differences", "before the move, 8 sessions were listed"])
     key = Partition("default", partition_number(session_id(2), 3)).session(session_id(2))
     assert on_store(empty_redis, lambda redis: redis.call("HSET", key, "configs", '{"agent":"bot2"}')) == 0
     status, out, _ = run("repartition", "2")
@@ -387,7 +387,7 @@ def test_while_a_store_is_being_moved_no_command_works_on_it(run: Run, empty_red
         (("0",), "setting partitions must be 1 to 1024"),
         (("1025",), "setting partitions must be 1 to 1024"),
         (("2",), "this Redis holds no store"),
-        (("2", "--redis-url", "unix:///nowhere/s"), "the store is not available; run this again to go on where it stopped"),
+        (("2", "--redis-url", "unix:///nowhere/s"), "the store is not available; run this command again to resume"),
         (("2", "--redis-url", ""), "there is no store in data directory /nowhere"),
     ],
 )

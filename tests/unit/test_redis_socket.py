@@ -128,11 +128,11 @@ def test_a_directory_that_somebody_else_put_there_is_not_used(tmp_path: Path) ->
         shutil.rmtree(outside)
         outside.mkdir(mode=0o777)
         outside.chmod(0o777)
-        with pytest.raises(StartupError, match="belongs to somebody else"):
+        with pytest.raises(StartupError, match="belongs to another user"):
             place.place()
         outside.rmdir()
         outside.symlink_to(tmp_path)
-        with pytest.raises(StartupError, match="belongs to somebody else"):
+        with pytest.raises(StartupError, match="belongs to another user"):
             place.place()
         outside.unlink()
 

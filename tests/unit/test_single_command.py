@@ -8,7 +8,7 @@ from service.commands._single_command import SESSION_COMMANDS, SingleCommand, pa
 from service.errors import StartupError
 
 INSTALL = (
-    "needs redis-cli or valkey-cli, and PATH has neither; "
+    "needs redis-cli or valkey-cli, and neither is on PATH; "
     "install redis-tools or valkey-tools (Debian, Ubuntu), redis or valkey (elsewhere)"
 )
 
@@ -33,7 +33,7 @@ def test_options_stand_before_the_command_and_arguments_are_bytes(words: list[st
 def test_without_a_command_the_sentence_names_the_prompt(words: list[str]) -> None:
     with pytest.raises(StartupError) as caught:
         parse(words)
-    assert str(caught.value) == f"the prompt {INSTALL}"
+    assert str(caught.value) == f"the interactive prompt {INSTALL}"
 
 
 @pytest.mark.parametrize(

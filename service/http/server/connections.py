@@ -23,7 +23,7 @@ BATCHES = 100
 #: The longest header line, and the most headers of a request.
 MAX_FIELD_BYTES, MAX_FIELDS = 8190, 128
 
-Dispatch = Callable[[web.BaseRequest], Awaitable[Response]]
+RequestCallback = Callable[[web.BaseRequest], Awaitable[Response]]
 
 
 class Connection(RequestHandler):
@@ -50,7 +50,7 @@ class Connection(RequestHandler):
 class Server(web.Server):
     """Makes a `connection` for each client; requests go to `dispatch`."""
 
-    def __init__(self, dispatch: Dispatch, settings: Settings, connection: Callable[..., Connection]) -> None:
+    def __init__(self, dispatch: RequestCallback, settings: Settings, connection: Callable[..., Connection]) -> None:
         """A body over the limit is refused while it is read. No body is decompressed, whatever its Content-Encoding."""
         super().__init__(
             dispatch,  # type: ignore[arg-type]  # returns a Response of ours

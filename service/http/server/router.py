@@ -7,13 +7,13 @@ from urllib.parse import unquote
 
 from service.errors import MethodNotAllowed, RouteNotFound, ServiceError
 
-Endpoint = TypeVar("Endpoint")
+EndpointT = TypeVar("EndpointT")
 
 #: Ends a refused path that includes all paths below it.
 SUBTREE = "/**"
 
 
-class _Route(Generic[Endpoint]):
+class _Route(Generic[EndpointT]):
     """One path: the segments before and after its `{name}`, if it has one, and an endpoint for each method."""
 
     __slots__ = ("head", "methods", "tail")
@@ -21,7 +21,7 @@ class _Route(Generic[Endpoint]):
     def __init__(self, head: list[str], tail: list[str] | None) -> None:
         self.head = head
         self.tail = tail
-        self.methods: dict[str, Endpoint] = {}
+        self.methods: dict[str, EndpointT] = {}
 
     def match(self, segments: list[str]) -> str | None:
         """The segment that matches `{name}` ("" if the route has none), or None if the path does not match."""
@@ -52,12 +52,12 @@ class _RefusedPath:
         )
 
 
-class Router(Generic[Endpoint]):
+class Router(Generic[EndpointT]):
     """The routes by their number of segments. One segment of a path may be a `{name}`, which matches any one segment."""
 
     def __init__(
         self,
-        routes: Iterable[tuple[str, str, Endpoint]],
+        routes: Iterable[tuple[str, str, EndpointT]],
         refused: Iterable[tuple[str, Callable[[], ServiceError]]] = (),
     ) -> None:
         """`routes` are method, path and endpoint; a GET route serves HEAD too.
@@ -66,8 +66,8 @@ class Router(Generic[Endpoint]):
         segments may be a `{name}`, and they may end with `SUBTREE`.
         """
         self._refused = [_RefusedPath(path, error) for path, error in refused]
-        paths: dict[str, _Route[Endpoint]] = {}
-        self._routes: dict[int, list[_Route[Endpoint]]] = defaultdict(list)
+        paths: dict[str, _Route[EndpointT]] = {}
+        self._routes: dict[int, list[_Route[EndpointT]]] = defaultdict(list)
         for method, path, endpoint in routes:
             if path not in paths:
                 segments = path.split("/")
@@ -78,7 +78,7 @@ class Router(Generic[Endpoint]):
             if method == "GET":
                 paths[path].methods["HEAD"] = endpoint
 
-    def find(self, method: str, path: str) -> tuple[Endpoint, str]:
+    def find(self, method: str, path: str) -> tuple[EndpointT, str]:
         """The endpoint of `method` on the raw `path`, and the segment that matches `{name}`.
 
         Segments are percent-decoded after the split, so that `%2F` in an identifier is no separator.
