@@ -6,6 +6,7 @@ A library would send some requests again on its own, and would not say whether a
 import asyncio
 import json
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -124,7 +125,7 @@ class Client:
 
         Raises:
             NotSent, ConnectionLost: there is no response.
-            Violation: there is none in time.
+            Violation: there is none in time, or the server announces to close the connection and does not.
         """
         reused = self._streams is not None
         try:
@@ -133,6 +134,8 @@ class Client:
                 started = time.monotonic()
                 writer.write(request.encode(self._authority, self._api_key))
                 status, headers, raw = await _read(reader)
+                if headers.get("connection") == "close":
+                    await _wait_closed(reader, request)
         except TimeoutError:
             self.close()
             raise Violation(f"no response within {MAX_RESPONSE_TIME:.0f} s to {request}") from None
@@ -168,6 +171,13 @@ class Client:
             except OSError as error:
                 raise NotSent from error
         return self._streams
+
+
+async def _wait_closed(reader: asyncio.StreamReader, request: Request) -> None:
+    """Wait until the server closes the connection, as it announced."""
+    with suppress(ConnectionError):
+        if rest := await reader.read():
+            raise Violation(f"more than the response to {request}: {rest[:300]!r}")
 
 
 async def _read(reader: asyncio.StreamReader) -> tuple[int, dict[str, str], bytes]:
