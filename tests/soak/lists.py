@@ -14,6 +14,7 @@ from tests.soak.sessions import Session
 from tests.soak.states import Mismatch, Span, State, microseconds, now
 from tests.support.http_client import Request, Violation
 from tests.support.responses import Page, Row, data
+from tests.support.strategies import spell
 
 #: Bytes of a filter in the request line, which has 8 KiB.
 MAX_FILTER_BYTES = 6000
@@ -34,7 +35,7 @@ class Query:
         sample = [state for session in random.sample(sessions, min(3, len(sessions))) for state in session.states if state]
         text = None
         if random.random() < 0.75:
-            spelled = values.spelled(values.filter_for(random, (sample[0].values if sample else None) or {}), random)
+            spelled = spell(values.filter_for(random, (sample[0].values if sample else None) or {}), random)
             text = spelled if len(quote_plus(spelled)) < MAX_FILTER_BYTES else None
         user = random.choice([*users]) if random.random() < 0.4 else None
         # Not too many pages.

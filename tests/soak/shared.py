@@ -14,7 +14,7 @@ from tests.soak.client import Client, Unavailable
 from tests.soak.context import DEFAULT_TTLS
 from tests.soak.lists import Query, read_all
 from tests.soak.ownership import OwnMembers
-from tests.soak.values import Json, Number
+from tests.soak.values import Json
 from tests.support.http_client import Request, Response, Violation
 from tests.support.responses import Configs, Row, data, members
 
@@ -226,7 +226,7 @@ class SharedOperations:
 
     def _changes(self) -> dict[str, Json]:
         keys = self._random.sample(self._keys, self._random.randint(1, len(self._keys)))
-        return {key: self._random.choice((None, Number(str(next(self._client.marks))), "кот", [])) for key in keys}
+        return {key: self._random.choice((None, next(self._client.marks), "кот", [])) for key in keys}
 
     def _settle(self, own_members: OwnMembers) -> None:
         """Let the next response determine indeterminate members, if it can."""

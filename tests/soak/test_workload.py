@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from decimal import Decimal
 from random import Random
 
 import pytest
@@ -14,7 +15,6 @@ from tests.soak.memory import MIN_SAMPLES, Series
 from tests.soak.ownership import OwnMembers, UserModel
 from tests.soak.sessions import Operation, Session
 from tests.soak.states import Span, State, lifetime, microseconds
-from tests.soak.values import Number
 from tests.support.http_client import Response, Violation
 from tests.support.model import lines, merged
 
@@ -93,7 +93,7 @@ def test_a_write_that_was_not_sent_leaves_one_state() -> None:
 
 @pytest.mark.parametrize("wrong", ["lost", "value", "order", "revision", "gone", "etag"])
 def test_a_response_that_no_acknowledged_write_explains_is_a_violation(wrong: str) -> None:
-    session = created(a="x", b=Number("1.0"))
+    session = created(a="x", b=Decimal("1.0"))
     before = session.states[0]
     operation, after = patched(session, a="y")
     body = json.dumps({"code": 0, "msg": "", "data": {"configs": 0}}).replace('"configs": 0', '"configs": %s')
