@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from tests.support.aftermath import KEY, TOKEN
 from tests.support.redis_servers import BUNDLED
 from tests.support.server import PATIENCE, Serving, request, until
 from tests.support.topology_servers import HOST, Server
+from tests.support.workload import KEY, TOKEN
 
 SECRET = "the-secret-of-the-tests"
 PERSISTENT, FORGETFUL = ("--appendonly", "yes"), ("--appendonly", "no", "--save", "")

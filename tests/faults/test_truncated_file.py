@@ -15,11 +15,10 @@ from service.process import data_dir
 from service.process.embedded_redis import EmbeddedRedis
 from service.redis_client.client import RedisClient
 from service.store.sessions import Sessions
-from tests.support.aftermath import KEY, TOKEN, hold
 from tests.support.filling import PROJECT, TIMEOUT, add, document_of, keyspace, opened, session_id, with_every_server
 from tests.support.redis_servers import BUNDLED
 from tests.support.server import Serving, Start, run_command, until
-from tests.support.workload import storm
+from tests.support.workload import KEY, TOKEN, check_after_fault, workload_over_http
 
 BEGINNING = b"*1\r\n$5\r\nMULTI\r\n"
 CUTS = 6
@@ -96,14 +95,14 @@ async def test_a_file_cut_within_a_write_loses_the_whole_write(tmp_path: Path, n
 @pytest.mark.parametrize("missing", [1, 7_001, 60_013])
 async def test_a_server_starts_on_a_truncated_file_and_loses_only_the_tail(start: Start, missing: int) -> None:
     serving = start(SCC_ROOT_TOKEN=TOKEN)
-    async with storm(serving.origin, KEY) as clients:
-        await clients.reach("acknowledged", 400)
+    async with workload_over_http(serving.origin, KEY) as clients:
+        await clients.wait_for("acknowledged", 400)
     assert serving.stop() == 0
     path = append_only_file(serving.data_dir)
     with path.open("r+b") as file:
         file.truncate(path.stat().st_size - missing)
-    lost = await hold(clients, start(SCC_ROOT_TOKEN=TOKEN), lost_after=-inf)
-    assert lost < clients.counts.acknowledged / 2
+    lost = await check_after_fault(clients, start(SCC_ROOT_TOKEN=TOKEN), lost_after=-inf)
+    assert lost < clients.stats.acknowledged / 2
     assert lost > 0 or missing == 1
     assert len(removed_from(serving.data_dir)) == 1
 
