@@ -4,7 +4,8 @@ import pytest
 
 from service.configs.limits import Limits
 from service.redis_client.client import RedisClient
-from service.store.sessions import Project, Sessions
+from service.store.record import Project
+from service.store.sessions import Sessions
 from service.store.upkeep import repartition
 from service.store.users import Users
 from tests.support.filling import PROJECT, opened

@@ -7,17 +7,18 @@ from uuid import UUID
 import orjson
 import pytest
 
-from service.configs.document import Document, document
+from service.configs.document import Document
 from service.configs.limits import Limits
 from service.redis_client.client import RedisClient
 from service.redis_client.multiplexer import Command
 from service.redis_client.topology import Target, Topology
-from service.store import keys, manifest, ownership
+from service.store import keys, manifest, ownership, script_calls
 from service.store.conditions import Conditions, ETags
 from service.store.keys import BLOCK_SIZE, project_key
-from service.store.sessions import CREATE, Project, Session, Sessions
+from service.store.record import Project, Session
+from service.store.scripts import run_many
+from service.store.sessions import Sessions
 from service.store.upkeep import sweeper
-from service.store.users import Users
 from tests.support.redis_servers import EVERY_SERVER
 from tests.support.server import PATIENCE
 
@@ -41,7 +42,7 @@ def session_id(number: int) -> str:
 def document_of(configs: object, limits: Limits | None = None) -> Document:
     """The document of configs given as JSON text, or as a value."""
     raw = configs if isinstance(configs, bytes) else orjson.dumps(configs)
-    return document(orjson.loads(raw), raw, limits or Limits())
+    return Document.build(orjson.loads(raw), raw, limits or Limits())
 
 
 def only(*tags: str) -> Conditions:
@@ -72,10 +73,8 @@ async def give_record(redis: RedisClient) -> None:
 async def add(sessions: Sessions, number: int, configs: object, user: str | None = None) -> Session:
     """Create session `number`, and make its user known as a request does."""
     held = None if configs is None else document_of(configs)
-    session, new = await sessions.create(session_id(number), held, user=user, disable_task_tracking=False)
-    assert new
-    if user is not None:
-        await Users(sessions).register(user)
+    session, is_new = await sessions.create_session(session_id(number), held, user=user)
+    assert is_new
     return session
 
 
@@ -152,14 +151,24 @@ async def pour(sessions: Sessions, all_configs: Sequence[object]) -> list[str]:
     """As `fill`, in few round trips; returns the ids."""
     calls = []
     for number, configs in enumerate(all_configs, 1):
-        held, name = document_of(configs), session_id(number)
+        stored, name = document_of(configs), session_id(number)
         partition = sessions.partition(name)
         calls.append(
-            (
-                (partition.session(name), partition.sessions, partition.state),
-                (*partition.arguments, name, held.configs, held.terms, "", 0, 0, "", 0),
+            script_calls.create(
+                session=partition.session(name),
+                sessions=partition.sessions,
+                state=partition.state,
+                partition=partition.arguments,
+                session_id=name,
+                configs=stored.configs,
+                terms=stored.terms,
+                user="",
+                disable_task_tracking=0,
+                ttl=0,
+                conditions="",
+                max_sessions=0,
             )
         )
     for first in range(0, len(calls), 500):
-        await CREATE.run_many(sessions.redis, calls[first : first + 500])
+        await run_many(sessions.redis, calls[first : first + 500])
     return [session_id(number) for number in range(1, len(calls) + 1)]

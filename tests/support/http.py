@@ -17,7 +17,8 @@ from service.errors import reasons
 from service.redis_client.client import RedisClient
 from service.settings import Settings
 from service.store.projects import Registry
-from service.store.sessions import Project, Sessions
+from service.store.record import Project
+from service.store.sessions import Sessions
 from service.store.upkeep.partition_check import Check
 from service.store.verify import Finding
 from tests.support.openapi import description
@@ -226,16 +227,16 @@ class Operator:
 
     def with_new_key(self, api: Api) -> Api:
         """The same project, with another key."""
-        return Api(self.server, self._runner.run(self.registry.add_key(api.project)), api.project)
+        return Api(self.server, self._runner.run(self.registry.api_keys.add(api.project)), api.project)
 
     def delete(self, project: Project) -> None:
         """Delete a project without waiting until the workers have forgotten its keys."""
         settings = Settings()
-        self._runner.run(self.registry.revoke_keys(project))
+        self._runner.run(self.registry.api_keys.revoke(project))
         self._runner.run(self.registry.delete(Sessions(self._redis, project, settings, settings.partitions)))
 
     def revoke_keys(self, project: Project) -> None:
-        self._runner.run(self.registry.revoke_keys(project))
+        self._runner.run(self.registry.api_keys.revoke(project))
 
     def keys(self, project: Project) -> list[str]:
         """Every key of a project."""

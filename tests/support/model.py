@@ -11,7 +11,8 @@ import orjson
 from service.configs.limits import Limits
 from service.configs.terms import member_terms, pack_terms, user_term
 from service.store.keys import Partition, partition_number, project_key, users_key
-from service.store.sessions import Session, Sessions, Written
+from service.store.record import Session, Written
+from service.store.sessions import Sessions
 
 #: Numbers as they are written; only where a value ends is asked of it.
 _VALUES = json.JSONDecoder(parse_int=str, parse_float=str, strict=False)

@@ -12,13 +12,14 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from service.configs.containment import exact
 from service.configs.document import Document
 from service.configs.limits import Limits
-from service.configs.ttl import TTL_MAX
+from service.configs.ttl import TTL_MAX, UNSPECIFIED, Ttl
 from service.errors import ConfigsTooLarge, PreconditionFailed, SessionNotFound
 from service.redis_client.client import RedisClient
 from service.store.conditions import Conditions, ETags
 from service.store.listing import Query, iter_matches
-from service.store.projects import ProjectConfigs
-from service.store.sessions import Sessions, microseconds
+from service.store.project_configs import ProjectConfigs
+from service.store.record import microseconds
+from service.store.sessions import Sessions
 from service.store.upkeep.partition_check import Check
 from service.store.users import Users
 from tests.support.filling import PROJECT, document_of, keyspace, lapse, own, session_id, sweep_all
@@ -46,6 +47,11 @@ _ttls = st.sampled_from((None, None, None, 0, 1000, TTL_MAX))
 _conditions = st.tuples(st.sampled_from(ETAGS), st.sampled_from(ETAGS))
 #: Configs that share their terms.
 _small = st.dictionaries(st.sampled_from("abc"), st.sampled_from((1, 2, [1, 2], {"x": 1, "y": [1]})), max_size=3)
+
+
+def _ttl(seconds: int | None) -> Ttl:
+    """The TTL of a write; None if the write does not specify one."""
+    return UNSPECIFIED if seconds is None else Ttl(seconds)
 
 
 class StoreMachine(RuleBasedStateMachine):
@@ -145,7 +151,7 @@ class StoreMachine(RuleBasedStateMachine):
             return
         existing, since = self.model.living(name), await self._clock()
         note(f"create {name} {values}")
-        creation = self.sessions.create(name, document, user=user, disable_task_tracking=tracking, ttl=ttl)
+        creation = self.sessions.create_session(name, document, user=user, disable_task_tracking=tracking, ttl=_ttl(ttl))
         reply = await self._attempt(creation, None if values is None or fits(values, LIMITS) else ConfigsTooLarge)
         if reply is None:
             return
@@ -173,7 +179,7 @@ class StoreMachine(RuleBasedStateMachine):
         since = await self._clock()
         note(f"replace {name} {values}")
         # The size is checked before the session is looked up.
-        writing = self.sessions.replace(name, document, conditions=conditions, ttl=ttl)
+        writing = self.sessions.replace(name, document, conditions=conditions, ttl=_ttl(ttl))
         written = await self._attempt(writing, error if fits(values, LIMITS) else ConfigsTooLarge)
         if written is not None:
             self.model.write(name, written, values)
@@ -198,7 +204,7 @@ class StoreMachine(RuleBasedStateMachine):
         values = merged(held.values if held else None, changes)
         if error is None and not fits(values, LIMITS):
             error = ConfigsTooLarge
-        written = await self._attempt(self.sessions.patch(name, document, conditions=conditions, ttl=ttl), error)
+        written = await self._attempt(self.sessions.patch(name, document, conditions=conditions, ttl=_ttl(ttl)), error)
         if written is not None:
             self.model.write(name, written, values)
             await self._take_expiry(name, ttl, since)
@@ -227,7 +233,7 @@ class StoreMachine(RuleBasedStateMachine):
             return
         note(f"copy {name} to {new}")
         since = await self._clock()
-        copied = await self._attempt(self.sessions.copy(name, new), None if held else SessionNotFound)
+        copied = await self._attempt(self.sessions.copy_session(name, new), None if held else SessionNotFound)
         if copied is not None and held is not None:
             await self._check_expiry(copied.expires_at, self.model.ttl, since)
             self.model.create(copied, held.values, held.user, held.tracking)
@@ -261,7 +267,7 @@ class StoreMachine(RuleBasedStateMachine):
     async def _register(self, user: str | None) -> None:
         if user is None:
             return
-        await self.users.register(user)
+        await self.sessions.registration.register(user)
         page, cursor = await self.users.page(limit=1000, after=None, descending=False)
         created = {each.identifier: each.created_at for each in page}
         assert cursor is None
