@@ -229,19 +229,18 @@ def test_with_no_idle_connection_a_new_one_gets_503(small: Api) -> None:
 
 def test_a_client_that_closes_its_sending_side_gets_its_responses(api: Api) -> None:
     create = head(api, POST, "Content-Length: 2") + b"{}"
-    assert [response.status for response in conversation(api, create)] == [201]
-    assert [response.status for response in conversation(api, create * 40)] == [201] * 40
+    assert [response.status for response in conversation(api, create, half_close=True)] == [201]
+    assert [response.status for response in conversation(api, create * 40, half_close=True)] == [201] * 40
     large = b'{"configs":{"k":"%b"}}' % (b"x" * 200_000)
-    assert [response.status for response in conversation(api, head(api, POST, f"Content-Length: {len(large)}") + large)] == [
-        201
-    ]
+    create_large = head(api, POST, f"Content-Length: {len(large)}") + large
+    assert [response.status for response in conversation(api, create_large, half_close=True)] == [201]
     assert len(api.ids()) == 42
 
 
 @pytest.mark.parametrize("body", ["Content-Length: 9\r\n\r\n{}", "Transfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n"])
 def test_a_client_that_closes_its_sending_side_within_a_body_gets_400_and_writes_nothing(api: Api, body: str) -> None:
     sent = head(api, POST).removesuffix(b"\r\n") + body.encode()
-    (response,) = conversation(api, sent)
+    (response,) = conversation(api, sent, half_close=True)
     assert (response.status, response.msg) == (400, "the body is incomplete, or its encoding does not match the headers")
     with waiting(api) as connection:
         connection.shutdown(socket.SHUT_WR)
@@ -251,7 +250,7 @@ def test_a_client_that_closes_its_sending_side_within_a_body_gets_400_and_writes
 
 @pytest.mark.parametrize("sent", [b"", b"G", b"GET /health HTTP/1.1\r\n", b"\r\n\r\n"])
 def test_a_client_that_closes_its_sending_side_before_a_request_gets_no_response(api: Api, sent: bytes) -> None:
-    assert conversation(api, sent) == []
+    assert conversation(api, sent, half_close=True) == []
 
 
 def test_a_thousand_idle_connections_do_not_affect_others(api: Api) -> None:

@@ -19,11 +19,12 @@ from service.store.sessions import CREATE, Project, Session, Sessions
 from service.store.upkeep import sweeper
 from service.store.users import Users
 from tests.support.redis_servers import EVERY_SERVER
+from tests.support.server import PATIENCE
 
 PROJECT = Project("acme", "5b1d8a4e-0000-4000-8000-000000000001")
 
-#: Seconds; far beyond what anything here takes, so that a slow machine changes no verdict.
-TIMEOUT = 30.0
+#: Seconds that a command of the tests' `RedisClient` may take.
+TIMEOUT = PATIENCE
 
 
 #: Runs a test on each of them.

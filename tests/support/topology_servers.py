@@ -13,7 +13,7 @@ from redis import Redis
 from redis.exceptions import RedisError, ResponseError
 
 from service.process.parent_death import with_parent_death_signal
-from tests.support.server import until
+from tests.support.server import PATIENCE, until
 
 HOST = "127.0.0.1"
 #: A node's bus port is its port plus 10,000; both lie below the ports that systems give to connections.
@@ -45,7 +45,7 @@ class Server:
             self.port = _free_port()
             self.directory = directory / str(self.port)
             self.directory.mkdir(parents=True)
-            self.client = Redis(host=HOST, port=self.port, protocol=2, decode_responses=True, socket_timeout=30)
+            self.client = Redis(host=HOST, port=self.port, protocol=2, decode_responses=True, socket_timeout=PATIENCE)
             self.client.response_callbacks.clear()
             self.start()
             # Somebody else may have taken the port meanwhile.
