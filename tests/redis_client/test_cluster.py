@@ -10,6 +10,7 @@ from redis.exceptions import ResponseError
 from service.errors import StoreUnavailable, WriteUncertain
 from service.redis_client.client import RedisClient
 from service.redis_client.cluster import Cluster, slot_of
+from service.redis_client.multiplexer import MAX_SILENT_TIMEOUTS
 
 TIMEOUT = 1.0
 SLOTS = 16384
@@ -275,4 +276,20 @@ async def test_connections_to_a_node_that_has_left_the_cluster_are_closed(nodes:
     assert await redis.call("GET", "foo") == b"foo"
     async with asyncio.timeout(30):
         await second.disconnected.wait()
+    await redis.close()
+
+
+async def test_connections_to_a_node_that_stays_in_the_cluster_stay_open(nodes: tuple[Node, Node]) -> None:
+    first, second = nodes
+    redis = RedisClient.open(f"redis+cluster://127.0.0.1:{first.port}", timeout=0.2)
+    first.map = second.map = slot_map((0, FOO - 1, first), (FOO, SLOTS - 1, second))
+    assert await redis.call("GET", "foo") == b"foo"
+    # A second look at the map, which names the same nodes.
+    echo = first.answer
+    first.answer = lambda words: moved(second, words[1].decode())
+    assert await redis.call("GET", "bar") == b"bar"
+    first.answer = echo
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(second.disconnected.wait(), 0.2 * MAX_SILENT_TIMEOUTS + 0.3)
+    assert await redis.call("GET", "foo") == b"foo"
     await redis.close()

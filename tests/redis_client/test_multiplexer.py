@@ -3,6 +3,7 @@
 import asyncio
 from asyncio.trsock import TransportSocket
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
@@ -246,12 +247,15 @@ class Scripted(Standalone):
         super().__init__(parse("unix:///nowhere"), timeout=TIMEOUT, min_replicas=0)
         self._results = list(results)
         self.calls = 0
+        self.clock = 0.0
+        self.seconds_a_call = 0.0
 
     def route(self, command: Command, near: Target | None) -> Node:  # noqa: ARG002 - the same for every command
         return cast("Node", SimpleNamespace(reads=self, writes=self))
 
     async def send(self, packed: bytes, commands: int = 1, seconds: float | None = None) -> list[bytes]:  # noqa: ARG002
         self.calls += 1
+        self.clock += self.seconds_a_call
         result = self._results.pop(0)
         if isinstance(result, RequestFailed):
             raise result
@@ -273,6 +277,18 @@ async def test_a_write_that_may_have_been_received_is_not_retried_and_a_read_is(
     assert server.calls == 1
     assert await redis.call("GET", "key") == b"value"
     assert server.calls == 3
+
+
+@pytest.mark.parametrize(("seconds", "calls"), [(0.0, 3), (0.3, 3), (0.5, 2), (0.75, 2), (0.85, 1), (1.0, 1)])
+async def test_a_call_is_retried_while_enough_of_its_time_is_left(
+    monkeypatch: pytest.MonkeyPatch, seconds: float, calls: int
+) -> None:
+    server = Scripted(*(ConnectionLost(sent=False) for _ in range(2)), [b"value"], [b"value"])
+    server.seconds_a_call = seconds
+    monkeypatch.setattr("service.redis_client.client.monotonic", lambda: server.clock)
+    with nullcontext() if calls == 3 else pytest.raises(StoreUnavailable):
+        await RedisClient(server, timeout=1.0).call("GET", "key")
+    assert server.calls == calls
 
 
 async def test_a_server_that_is_back_is_used_again(peer: Peer, redis: RedisClient) -> None:
