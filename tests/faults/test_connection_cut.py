@@ -34,7 +34,7 @@ async def sessions_behind(redis_url: str) -> AsyncIterator[tuple[Sessions, Proxy
         await redis.close()
 
 
-async def test_a_read_whose_reply_is_cut_anywhere_is_read_again(empty_redis: str) -> None:
+async def test_a_read_whose_reply_is_cut_anywhere_is_retried(empty_redis: str) -> None:
     async with sessions_behind(empty_redis) as (sessions, between):
         made = await fill(sessions, [{"a": 1, "b": [1.0, number]} for number in range(5)])
         cuts = 0
@@ -49,7 +49,7 @@ async def test_a_read_whose_reply_is_cut_anywhere_is_read_again(empty_redis: str
 
 
 @pytest.mark.parametrize("name", ["create", "patch", "delete"])
-async def test_a_write_whose_reply_is_cut_anywhere_is_done_once_and_says_so(empty_redis: str, name: str) -> None:
+async def test_a_write_whose_reply_is_cut_anywhere_is_executed_once_and_reported_uncertain(empty_redis: str, name: str) -> None:
     writes: dict[str, Callable[[int], Awaitable[object]]] = {
         "create": lambda number: add(sessions, number, {"a": 1}),
         "patch": lambda number: sessions.patch(session_id(number), document_of({"b": {"c": [number]}, "a": None})),
@@ -80,7 +80,7 @@ async def revision_of(sessions: Sessions, number: int) -> int | None:
         return None
 
 
-async def test_a_write_that_could_not_be_sent_is_sent_when_it_can(empty_redis: str) -> None:
+async def test_a_write_that_could_not_be_sent_is_sent_after_a_reconnect(empty_redis: str) -> None:
     async with sessions_behind(empty_redis) as (sessions, between):
         await add(sessions, 1, {"a": 1})
         await between.refuse()
@@ -104,7 +104,7 @@ async def workload_behind(start: Start, redis_url: str, *flags: str) -> AsyncIte
         assert await asyncio.to_thread(serving.stop) == 0
 
 
-async def test_replies_cut_in_the_middle_and_connections_reset_cost_no_read(start: Start, empty_redis: str) -> None:
+async def test_cut_replies_and_reset_connections_fail_no_read(start: Start, empty_redis: str) -> None:
     async with workload_behind(start, empty_redis, *LENIENT) as (clients, between):
         for cut in range(60):
             between.passing = cut * 5
@@ -116,7 +116,7 @@ async def test_replies_cut_in_the_middle_and_connections_reset_cost_no_read(star
     assert clients.stats.uncertain > 0
 
 
-async def test_a_network_that_swallows_everything_holds_nobody_up(start: Start, empty_redis: str) -> None:
+async def test_a_network_that_drops_everything_causes_timeouts_in_time(start: Start, empty_redis: str) -> None:
     async with workload_behind(start, empty_redis, *BRIEF) as (clients, between):
         between.is_hole = True
         await clients.wait_for("uncertain", 5)
@@ -125,7 +125,7 @@ async def test_a_network_that_swallows_everything_holds_nobody_up(start: Start, 
         between.is_hole = False
 
 
-async def test_a_network_that_is_slow_is_used_as_long_as_it_is_in_time(start: Start, empty_redis: str) -> None:
+async def test_a_slow_network_works_within_the_timeout(start: Start, empty_redis: str) -> None:
     async with workload_behind(start, empty_redis, "--command-timeout", "1.0") as (clients, between):
         between.delay = 0.1
         await clients.wait_for("acknowledged", 20)
@@ -140,7 +140,9 @@ async def test_a_network_that_is_slow_is_used_as_long_as_it_is_in_time(start: St
     [b"-LOADING Redis is loading the dataset in memory\r\n", b"what is this\r\n"],
     ids=["loading", "no Redis"],
 )
-async def test_a_redis_that_answers_so_is_waited_for_and_then_refused(start: Start, empty_redis: str, answer: bytes) -> None:
+async def test_a_redis_with_such_an_answer_is_waited_for_until_the_start_timeout(
+    start: Start, empty_redis: str, answer: bytes
+) -> None:
     async with workload_behind(start, empty_redis, *BRIEF) as (clients, between):
         between.answer = answer
         await between.reset()
@@ -150,7 +152,7 @@ async def test_a_redis_that_answers_so_is_waited_for_and_then_refused(start: Sta
         await between.reset()
 
 
-async def test_reads_that_are_refused_one_by_one_are_a_503(empty_redis: str) -> None:
+async def test_refused_reads_are_a_503(empty_redis: str) -> None:
     async with sessions_behind(empty_redis) as (sessions, between):
         await fill(sessions, [{"a": 1}] * 3, "alice")
         between.answer = b"-OOM command not allowed when used memory > 'maxmemory'.\r\n"

@@ -48,7 +48,7 @@ async def test_a_full_disk_refuses_writes_and_answers_reads(start: Start, server
     assert await check_after_fault(clients, serving) == 0
 
 
-async def test_with_fsync_always_redis_ends_at_a_full_disk_and_comes_back_with_all_that_was_acknowledged(start: Start) -> None:
+async def test_with_fsync_always_redis_exits_on_a_full_disk_and_restarts_with_every_acknowledged_write(start: Start) -> None:
     serving = start("--fsync", "always", SCC_ROOT_TOKEN=TOKEN)
     log = serving.data_dir / "redis.log"
     async with workload_over_http(serving.origin, KEY) as clients:

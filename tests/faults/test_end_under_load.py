@@ -12,7 +12,7 @@ from tests.support.workload import KEY, LENIENT, TOKEN, check_after_fault, workl
 
 
 @pytest.mark.parametrize("fresh", [False, True], ids=["kept alive", "a connection each"])
-async def test_sigterm_under_load_fails_no_request_that_was_accepted(start: Start, fresh: bool) -> None:
+async def test_sigterm_under_load_fails_no_accepted_request(start: Start, fresh: bool) -> None:
     serving = start(*LENIENT, SCC_ROOT_TOKEN=TOKEN)
     clients = workload_over_http(serving.origin, KEY, clients=16, fresh=fresh)
     clients.start()
@@ -32,7 +32,7 @@ def pause_workers(serving: Serving, number: signal.Signals) -> None:
 
 
 @pytest.mark.parametrize("early", [True, False], ids=["sent before", "sent after"])
-async def test_a_connection_in_the_queue_at_sigterm_gets_its_answer(start: Start, early: bool) -> None:
+async def test_a_queued_connection_at_sigterm_gets_its_response(start: Start, early: bool) -> None:
     serving = start(SCC_ROOT_TOKEN=TOKEN)
     request = f"GET {PREFIX}/ping HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {KEY}\r\n\r\n".encode()
     pause_workers(serving, signal.SIGSTOP)
@@ -70,7 +70,21 @@ def sockets_listening(pid: int) -> set[str]:
     return listening & held
 
 
-async def test_a_killed_worker_takes_only_its_own_requests_along(start: Start) -> None:
+async def test_after_sigterm_no_new_connection_is_accepted(start: Start) -> None:
+    serving = start(SCC_ROOT_TOKEN=TOKEN)
+    pause_workers(serving, signal.SIGSTOP)
+    serving.process.terminate()
+    await eventually(lambda: not sockets_listening(serving.process.pid), "the end of new connections")
+    # The workers' sockets are still open, for the connections in their queues. A new connection would be reset with them.
+    host, port = serving.origin.removeprefix("http://").split(":")
+    for _ in range(4):
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(asyncio.open_connection(host, int(port)), 0.3)
+    pause_workers(serving, signal.SIGCONT)
+    assert await asyncio.to_thread(serving.process.wait, PATIENCE) == 0
+
+
+async def test_a_killed_worker_fails_only_its_requests(start: Start) -> None:
     serving = start(*LENIENT, SCC_ROOT_TOKEN=TOKEN)
     first, second = serving.workers()
     async with workload_over_http(serving.origin, KEY, clients=12) as clients:

@@ -39,7 +39,7 @@ async def kill_in(clients: Workload, serving: Serving, times: int) -> float:
 
 @pytest.mark.parametrize("fsync", ["always", "no"])
 @with_every_server
-async def test_what_was_given_to_the_kernel_before_the_answer_is_never_lost(start: Start, server: str, fsync: str) -> None:
+async def test_writes_that_reach_the_kernel_before_the_response_are_never_lost(start: Start, server: str, fsync: str) -> None:
     serving = start("--redis-server", server, "--fsync", fsync, SCC_ROOT_TOKEN=TOKEN)
     async with workload_over_http(serving.origin, KEY) as clients:
         await kill_in(clients, serving, 2)
@@ -47,7 +47,7 @@ async def test_what_was_given_to_the_kernel_before_the_answer_is_never_lost(star
     assert "the embedded Redis exited (exit status -9;" in serving.errors
 
 
-async def test_with_everysec_at_most_the_write_delay_is_missing(start: Start) -> None:
+async def test_with_everysec_at_most_the_last_writes_within_the_delay_are_lost(start: Start) -> None:
     serving = start(SCC_ROOT_TOKEN=TOKEN)
     async with workload_over_http(serving.origin, KEY) as clients:
         # After a loss the store is not what the clients remember, so they end with the first kill.
@@ -72,7 +72,7 @@ exec {BUNDLED.path} "$@" $(cat {flags})
     return str(wrapper)
 
 
-async def test_while_redis_loads_its_file_the_answer_is_503_in_time(start: Start, tmp_path: Path) -> None:
+async def test_while_redis_loads_its_file_responses_are_503_within_the_timeout(start: Start, tmp_path: Path) -> None:
     flags = tmp_path / "flags"
     flags.touch()
     serving = start("--redis-server", redis_with_flags(tmp_path, flags), "--fsync", "always", SCC_ROOT_TOKEN=TOKEN)
@@ -86,7 +86,7 @@ async def test_while_redis_loads_its_file_the_answer_is_503_in_time(start: Start
     assert await check_after_fault(clients, serving) == 0
 
 
-async def test_a_data_directory_with_a_long_name_finds_its_redis_again(tmp_path: Path) -> None:
+async def test_a_data_directory_with_a_long_name_reconnects_to_its_redis(tmp_path: Path) -> None:
     serving = Serving(tmp_path / ("long" * 40), "--fsync", "always", SCC_ROOT_TOKEN=TOKEN).wait_ready()
     try:
         async with workload_over_http(serving.origin, KEY, clients=2) as clients:

@@ -40,7 +40,7 @@ def started(start: Start, *flags: str) -> Serving:
     return start("--command-timeout", str(COMMAND_TIMEOUT), *flags, SCC_ROOT_TOKEN=TOKEN)
 
 
-async def test_a_frozen_redis_holds_nobody_up_and_goes_on_when_it_thaws(start: Start) -> None:
+async def test_a_stopped_redis_causes_timeouts_in_time_and_recovers(start: Start) -> None:
     serving = started(start)
     (redis,) = serving.redis_processes()
     async with workload_over(serving) as (clients, _):
@@ -84,13 +84,13 @@ def end_script(redis: Redis) -> None:
 
 
 @with_every_server
-async def test_a_redis_that_is_busy_with_a_script_refuses_all_and_goes_on_when_it_ends(start: Start, server: str) -> None:
+async def test_a_redis_that_is_busy_with_a_script_refuses_all_requests_until_it_ends(start: Start, server: str) -> None:
     async with workload_over(started(start, "--redis-server", server)) as (clients, redis), long_script(redis, 0.1):
         await clients.wait_for("refused", 5)
         await clients.wait_for("reads_refused", 5)
 
 
-async def test_a_slow_redis_is_waited_for_no_longer_than_the_time_out(start: Start) -> None:
+async def test_requests_wait_for_a_slow_redis_until_the_timeout(start: Start) -> None:
     async with workload_over(started(start)) as (clients, redis):
         async with long_script(redis, COMMAND_TIMEOUT / 5):
             pass
@@ -107,7 +107,7 @@ async def test_a_slow_redis_is_waited_for_no_longer_than_the_time_out(start: Sta
     ],
     ids=["out of memory", "read-only"],
 )
-async def test_a_redis_that_refuses_writes_answers_reads(start: Start, begin: Fault, end: Fault) -> None:
+async def test_a_redis_that_refuses_writes_serves_reads(start: Start, begin: Fault, end: Fault) -> None:
     # A write to a server that has become a replica waits for another master until its time is over.
     async with workload_over(started(start, "--command-timeout", "3")) as (clients, redis):
         begin(redis)
@@ -122,7 +122,7 @@ async def test_a_redis_that_refuses_writes_answers_reads(start: Start, begin: Fa
 
 
 @with_every_server
-async def test_what_a_redis_without_memory_refuses_is_503_store_full(start: Start, server: str) -> None:
+async def test_writes_that_a_full_redis_refuses_are_503_store_full(start: Start, server: str) -> None:
     serving = started(start, "--redis-server", server)
     api = Api(serving.server(KEY), KEY, Project("default", ""))
     session_id = api.new({"a": 1}, user="alice")
@@ -146,7 +146,7 @@ async def test_what_a_redis_without_memory_refuses_is_503_store_full(start: Star
     api.close()
 
 
-async def test_scripts_that_are_dropped_all_the_time_are_missed_by_nobody(start: Start) -> None:
+async def test_repeated_script_flush_fails_no_request(start: Start) -> None:
     async with workload_over(started(start, *LENIENT)) as (clients, redis):
         for _ in range(30):
             redis.script_flush()
@@ -154,7 +154,7 @@ async def test_scripts_that_are_dropped_all_the_time_are_missed_by_nobody(start:
     assert (clients.stats.refused, clients.stats.reads_refused, clients.stats.uncertain) == (0, 0, 0)
 
 
-async def test_connections_that_redis_ends_cost_no_read(start: Start) -> None:
+async def test_connections_that_redis_closes_fail_no_read(start: Start) -> None:
     async with workload_over(started(start, *LENIENT)) as (clients, redis):
         for _ in range(30):
             redis.client_kill_filter(_type="normal", skipme=True)

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.support.http import Api
-from tests.support.raw_http import conversation, head
+from tests.support.raw_http import answers_in, connect, conversation, head
 
 POST = "POST /api/v1/session HTTP/1.1"
 PING = "GET /api/v1/ping HTTP/1.1"
@@ -144,8 +144,14 @@ def test_an_odd_but_unambiguous_request_is_answered_and_so_is_the_next(
     (["Connection: close"], [400]), (["Proxy-Connection: keep-alive", "Connection: close, x"], [400]),
 ])  # fmt: skip
 def test_bytes_after_an_upgrade_or_close_are_not_served_as_a_request(api: Api, headers: list[str], statuses: list[int]) -> None:
-    follows = head(api, POST, "Content-Length: 2") + b"{}"
-    assert [response.status for response in conversation(api, head(api, PING, *headers) + follows)] == statuses
+    sent = head(api, PING, *headers) + head(api, POST, "Content-Length: 2") + b"{}"
+    assert [response.status for response in conversation(api, sent)] == statuses
+    # The server closes the connection even though this client keeps its own side open.
+    with connect(api) as connection:
+        connection.settimeout(10)
+        connection.sendall(sent)
+        responses = answers_in(b"".join(iter(lambda: connection.recv(65536), b"")))
+    assert [(each.status, each.headers["Connection"]) for each in responses] == [(status, "close") for status in statuses]
     assert api.ids() == []
 
 

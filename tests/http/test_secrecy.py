@@ -6,6 +6,7 @@ import signal
 from collections.abc import Iterator
 from os import kill
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 from redis import Redis
@@ -18,15 +19,25 @@ from tests.support.server import Serving, request
 VALUE = "value-that-nobody-may-read"
 
 
-#: `session-configs` with a bug: counting a user's sessions fails with the user in the message.
+#: `session-configs` with two bugs: counting a user's sessions fails with the user in the message, and a filter with the key
+#: "defect" cannot be parsed.
 PROGRAM = """
 import sys
 from service import cli
+from service.configs.containment import Filter
 from service.store.users import Users
+
+parse = Filter.parse
+
+def parse_or_fail(raw, limits):
+    if b"defect" in raw:
+        raise LookupError
+    return parse(raw, limits)
 
 async def count_sessions(self, identifier):
     raise LookupError(f"no {identifier}")
 
+Filter.parse = parse_or_fail
 Users.count_sessions = count_sessions
 sys.exit(cli.main())
 """
@@ -96,6 +107,16 @@ def test_no_key_and_no_config_is_ever_logged(logging: tuple[Serving, Api]) -> No
     # Exactly one line per request.
     assert serving.errors.count(f"GET /api/v1{path} 200 ") == 1
     assert [word for word in (api.key, "root-of-the-tests", VALUE) if word in logged] == []
+
+
+def test_the_log_line_of_a_bug_has_the_path_without_the_query(logging: tuple[Serving, Api]) -> None:
+    serving, api = logging
+    wanted = quote(json.dumps({"defect": VALUE}))
+    assert request("GET", f"{serving.base_url}/session?filter_by_configs={wanted}", api.key)[0] == 500
+    assert serving.stop() == 0
+    assert "Traceback" in serving.errors
+    assert re.search(r"request [0-9a-f]{32}: GET /api/v1/session failed$", serving.errors, re.MULTILINE)
+    assert VALUE not in serving.errors
 
 
 def test_a_key_in_a_path_is_masked_in_the_access_log_and_in_tracebacks(logging: tuple[Serving, Api]) -> None:

@@ -148,6 +148,25 @@ def test_over_the_connection_limit_the_longest_idle_connection_is_closed(small: 
             assert answer_on(connection).status == 200
 
 
+def test_of_several_connections_to_close_the_longest_idle_goes_first(serve: Callable[..., Serving]) -> None:
+    # From 200 connections on the server selects several idle ones at a time, and closes them one by one.
+    limit = 300
+    api = api_on(serve("--workers", "1", "--max-connections", str(limit)))
+    with contextlib.ExitStack() as stack:
+        oldest_first = [stack.enter_context(connect(api)) for _ in range(limit)][::-1]
+        for number, connection in enumerate(oldest_first):
+            connection.sendall(head(api, PING))
+            assert answer_on(connection).status == 200
+            time.sleep(0.01 if number < 3 else 0)  # the server's clock counts milliseconds
+        for oldest in oldest_first[:3]:
+            newcomer = stack.enter_context(connect(api))
+            newcomer.sendall(head(api, PING))
+            assert answer_on(newcomer).status == 200
+            oldest.settimeout(10)
+            assert oldest.recv(1) == b""
+    api.close()
+
+
 @contextlib.contextmanager
 def all_busy(small: Api) -> Iterator[None]:
     """All connections of the server wait for the rest of a body; each gets its response at the end."""
@@ -173,6 +192,12 @@ def test_with_all_connections_busy_health_is_served_and_any_other_request_gets_5
                 assert response.headers["Retry-After"] == "1"
         # Only the first request of such a connection is served.
         assert [response.status for response in conversation(small, head(small, "GET /health HTTP/1.1") * 2)] == [200]
+        # The server closes it even though this client keeps its own side open.
+        with connect(small) as connection:
+            connection.settimeout(10)
+            connection.sendall(head(small, "GET /health HTTP/1.1") * 2)
+            (response,) = answers_in(rest_of(connection))
+            assert (response.status, response.headers["Connection"]) == (200, "close")
 
 
 @pytest.mark.parametrize("sent", [b"", b"GET /hea"])

@@ -7,7 +7,7 @@ import hiredis
 import pytest
 from redis.exceptions import ResponseError
 
-from service.errors import StoreUnavailable
+from service.errors import StoreUnavailable, WriteUncertain
 from service.redis_client.client import RedisClient
 from service.redis_client.cluster import Cluster, slot_of
 
@@ -223,6 +223,45 @@ async def test_an_unassigned_slot_and_a_server_without_cluster_support_fail_a_ca
     with pytest.raises(StoreUnavailable):
         await other.call("GET", "foo")
     await other.close()
+
+
+FOO = 12182  # the slot of "foo"; that of "bar" is before it
+
+
+@pytest.mark.parametrize(("first", "last"), [(FOO, FOO), (FOO, SLOTS - 1), (FOO - 1, FOO), (0, FOO)])
+async def test_the_first_and_last_slot_of_a_range_belong_to_its_node(
+    nodes: tuple[Node, Node], redis: RedisClient, first: int, last: int
+) -> None:
+    one, other = nodes
+    around = [(0, first - 1, one), (first, last, other), (last + 1, SLOTS - 1, one)]
+    one.map = other.map = slot_map(*(each for each in around if each[0] <= each[1]))
+    assert await redis.call("GET", "foo") == b"foo"
+    for slot in (0, first - 1, last + 1, SLOTS - 1):
+        if 0 <= slot < SLOTS:
+            assert await redis.call("ECHO", slot, near=slot) == b"%d" % slot
+    assert other.commands[0] == [b"GET", b"foo"]
+    assert {int(words[1]) for words in other.commands[1:]} == {slot for slot in (0, SLOTS - 1) if first <= slot <= last}
+    assert all(words[0] == b"ECHO" for words in one.commands)
+
+
+@pytest.mark.parametrize("keys", [["foo", "bar"], ["bar", "foo"], ["bar", "foo", "bar"]])
+async def test_writes_made_by_one_node_are_uncertain_when_the_other_node_is_unreachable(
+    nodes: tuple[Node, Node], redis: RedisClient, keys: list[str]
+) -> None:
+    first, second = nodes
+    first.map = second.map = slot_map((0, FOO - 1, first), (FOO, SLOTS - 1, second))
+    # There was never a connection to the second node, so it has received nothing.
+    second.stop()
+    with pytest.raises(WriteUncertain):
+        await redis.batch([("SET", key, "2") for key in keys], writes=True)
+    # A write that was made is not sent again.
+    assert first.commands == [[b"SET", b"bar", b"2"]] * keys.count("bar")
+    # Reads are only unavailable, and so are writes when every node refused them or was never reached.
+    first.answer = lambda _: b"-OOM command not allowed when used memory > 'maxmemory'.\r\n"
+    for commands, writes in (([("GET", key) for key in keys], False), ([("SET", key, "3") for key in keys], True)):
+        with pytest.raises(StoreUnavailable) as failed:
+            await redis.batch(commands, writes=writes)
+        assert failed.type is StoreUnavailable
 
 
 async def test_connections_to_a_node_that_has_left_the_cluster_are_closed(nodes: tuple[Node, Node]) -> None:

@@ -4,14 +4,22 @@ import asyncio
 from asyncio.trsock import TransportSocket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import hiredis
 import pytest
-from redis.asyncio.connection import UnixDomainSocketConnection
+from redis.asyncio.connection import AbstractConnection, UnixDomainSocketConnection
 
 from service.errors import StoreUnavailable, WriteUncertain
 from service.redis_client import multiplexer
 from service.redis_client.client import RedisClient
+from service.redis_client.errors import ConnectionLost, RequestFailed, TooManyInFlight, Unreachable
+from service.redis_client.multiplexer import Command, MultiplexedConnection
+from service.redis_client.node import Node
+from service.redis_client.standalone import Standalone
+from service.redis_client.topology import Target
+from service.redis_client.url import parse
 
 TIMEOUT = 1.0  # seconds
 
@@ -161,7 +169,110 @@ async def test_a_lost_connection_resolves_each_call_once(peer: Peer, redis: Redi
     assert all(isinstance(result, WriteUncertain) for result in results[6:])
     # Reads were sent again on a new connection, writes were not.
     assert peer.connections == 2
-    assert len([command for command in peer.commands if command[0] == b"SET"]) <= 6
+    values = [command[-1] for command in peer.commands if command[0] == b"SET"]
+    assert sorted(values) == sorted(set(values))
+
+
+class RecordingTransport:
+    """A transport that keeps what is written to it. Its peer never replies."""
+
+    def __init__(self) -> None:
+        self.written: list[bytes] = []
+
+    def write(self, data: bytes) -> None:
+        self.written.append(data)
+
+    def set_protocol(self, protocol: asyncio.Protocol) -> None:
+        pass
+
+    def is_closing(self) -> bool:
+        return False
+
+    def close(self) -> None:
+        pass
+
+
+class FakeConnection:
+    """What the service uses of a redis-py connection, with a transport that records."""
+
+    def __init__(self, transport: RecordingTransport) -> None:
+        self._writer: object = SimpleNamespace(transport=transport)
+        self._reader = None
+
+    async def connect(self) -> None:
+        pass
+
+    async def disconnect(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize("calls", range(1, 11))
+async def test_calls_not_yet_written_when_the_connection_is_lost_were_not_sent(calls: int) -> None:
+    transport = RecordingTransport()
+    connection = MultiplexedConnection(lambda: cast("AbstractConnection", FakeConnection(transport)), timeout=TIMEOUT)
+    first = asyncio.create_task(connection.send(b"<0>"))
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert transport.written == [b"<0>"]
+    rest = [asyncio.create_task(connection.send(b"<%d>" % number)) for number in range(1, calls)]
+    await asyncio.sleep(0)  # each call has started; a batch that is not full is written at the end of the turn
+    connection.connection_lost(None)
+    written = b"".join(transport.written)
+    errors = await asyncio.gather(first, *rest, return_exceptions=True)
+    assert [error.sent for error in errors if isinstance(error, ConnectionLost)] == [
+        b"<%d>" % number in written for number in range(calls)
+    ]
+    assert written.count(b"<") == 1 + (calls - 1) // multiplexer.WRITE_COMMANDS * multiplexer.WRITE_COMMANDS
+
+
+@pytest.mark.parametrize("limit", ["MAX_COMMANDS", "MAX_BYTES"])
+async def test_calls_that_were_lost_no_longer_count_as_in_flight(monkeypatch: pytest.MonkeyPatch, limit: str) -> None:
+    monkeypatch.setattr(multiplexer, limit, 4)
+    transport = RecordingTransport()
+    connection = MultiplexedConnection(lambda: cast("AbstractConnection", FakeConnection(transport)), timeout=TIMEOUT)
+    for _ in range(3):
+        calls = [asyncio.create_task(connection.send(b"x")) for _ in range(5)]
+        for _ in range(10):
+            await asyncio.sleep(0)
+        connection.connection_lost(None)
+        errors = await asyncio.gather(*calls, return_exceptions=True)
+        assert [type(error) for error in errors] == [ConnectionLost] * 4 + [TooManyInFlight]
+
+
+class Scripted(Standalone):
+    """A server whose calls have the given results, in order; `calls` counts them."""
+
+    def __init__(self, *results: RequestFailed | list[bytes]) -> None:
+        super().__init__(parse("unix:///nowhere"), timeout=TIMEOUT, min_replicas=0)
+        self._results = list(results)
+        self.calls = 0
+
+    def route(self, command: Command, near: Target | None) -> Node:  # noqa: ARG002 - the same for every command
+        return cast("Node", SimpleNamespace(reads=self, writes=self))
+
+    async def send(self, packed: bytes, commands: int = 1, seconds: float | None = None) -> list[bytes]:  # noqa: ARG002
+        self.calls += 1
+        result = self._results.pop(0)
+        if isinstance(result, RequestFailed):
+            raise result
+        return result
+
+
+@pytest.mark.parametrize("failure", [ConnectionLost, Unreachable])
+async def test_a_write_that_was_never_sent_is_retried(failure: type[RequestFailed]) -> None:
+    server = Scripted(failure(sent=False), failure(sent=False), [b"OK"])
+    assert await RedisClient(server, timeout=TIMEOUT).call("SET", "key", "value", writes=True) == b"OK"
+    assert server.calls == 3
+
+
+async def test_a_write_that_may_have_been_received_is_not_retried_and_a_read_is() -> None:
+    server = Scripted(ConnectionLost(sent=True), ConnectionLost(sent=True), [b"value"])
+    redis = RedisClient(server, timeout=TIMEOUT)
+    with pytest.raises(WriteUncertain):
+        await redis.call("SET", "key", "value", writes=True)
+    assert server.calls == 1
+    assert await redis.call("GET", "key") == b"value"
+    assert server.calls == 3
 
 
 async def test_a_server_that_is_back_is_used_again(peer: Peer, redis: RedisClient) -> None:

@@ -181,6 +181,26 @@ def test_what_changes_between_pages_neither_repeats_nor_hides_a_session(
     holds()
 
 
+@pytest.mark.parametrize("block_size", [4, 16])
+@pytest.mark.parametrize("share", [1, 2, 4, 16])
+async def test_the_first_and_the_last_session_of_a_block_are_listed(redis: RedisClient, block_size: int, share: int) -> None:
+    """The filters match one session in `share`, each filter at other places of the blocks."""
+    sessions = await opened(redis, PROJECT, LIMITS, 1, block_size)
+    last = 3 * block_size
+    held = await fill(sessions, [{"n": number, "at": number % share} for number in range(1, last + 1)])
+    # Each session's number is its serial, so that three blocks have their first, and three their last.
+    assert await redis.call("ZSCORE", sessions.all_partitions[0].sessions, session_id(last)) == b"%d" % last
+    for at in range(share):
+        right = [session.id for number, session in enumerate(held, 1) if number % share == at]
+        query = Query(filter=Filter.parse(b'{"at":%d}' % at, LIMITS))
+        for limit in (1, 2, 7, 100):
+            assert await everything(sessions, query, limit) == right
+            assert await everything(sessions, replace(query, descending=True), limit) == right[::-1]
+    for number, session in enumerate(held, 1):
+        query = Query(filter=Filter.parse(b'{"n":%d}' % number, LIMITS))
+        assert await everything(sessions, query) == [session.id]
+
+
 async def test_a_filter_that_no_index_can_narrow_is_answered_all_the_same(sessions: Sessions) -> None:
     hit = {"a": {"b": {}}, "n": 1}
     held = await fill(sessions, [hit, {"a": {"b": 1}}, {"a": {}}, None, {"a": {"b": {"c": 1}}}, {}, {"a": [{"b": {}}]}] * 12)

@@ -206,6 +206,70 @@ async def hasty(redis: RedisClient, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sweeping, "LEASE", 1)
 
 
+async def test_ids_without_a_session_stop_no_round_early(redis: RedisClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sweeping, "BATCH", 4)
+    sessions = await project(redis, "one", 2, 6)
+    partition = sessions.all_partitions[0]
+    gone = [session_id(number) for number in range(100, 108)]
+    # By their scores they are the first two batches.
+    await redis.call("ZADD", partition.expiring, *(part for name in gone for part in (1, name)))
+    assert not await Sweeper(redis, 1, BLOCK).round()
+    assert await left(redis, "one") == 2
+    assert await redis.call("EXISTS", partition.expiring) == 0
+
+
+async def test_what_is_no_longer_due_is_counted_and_what_lives_is_not(redis: RedisClient) -> None:
+    sessions = await project(redis, "one", 2, 3)
+    names = [session_id(number) for number in (0, 1, 2, 3, 4, 50, 51)]
+    assert await sweeping.expire(redis, sessions.all_partitions[0], names) == 5
+    assert await sweeping.expire(redis, sessions.all_partitions[0], names[:2]) == 0
+
+
+@on_every_redis
+@pytest.mark.usefixtures("hasty")
+async def test_a_store_without_memory_for_the_lease_is_swept_too(redis: RedisClient) -> None:
+    await project(redis, "one", 1, 3)
+    await redis.call("CONFIG", "SET", "maxmemory", 1)
+    running = asyncio.create_task(Sweeper(redis, 1, BLOCK).run())
+
+    async def swept() -> bool:
+        return await left(redis, "one") == 1
+
+    try:
+        await until(swept)
+        assert await redis.call("EXISTS", keys.SWEEP) == 0
+    finally:
+        running.cancel()
+        await asyncio.wait([running])
+        await redis.call("CONFIG", "SET", "maxmemory", 0)
+
+
+@pytest.mark.usefixtures("hasty")
+async def test_the_lease_is_renewed_after_each_round_that_leaves_some(
+    counting: CountingClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sweeping, "LEASE", 3_600_000)
+    rounds = [True, True, True, False]
+
+    async def one_round(_: Sweeper) -> bool:
+        return rounds.pop(0)
+
+    monkeypatch.setattr(Sweeper, "round", one_round)
+    counting.seen.clear()
+    running = asyncio.create_task(Sweeper(counting, 1, BLOCK).run())
+
+    async def was_refused() -> bool:
+        return any(command[0] == "PTTL" for command, _ in counting.seen)
+
+    await until(was_refused)
+    running.cancel()
+    await asyncio.wait([running])
+    lease = ("SET", keys.SWEEP, "", "PX", 3_600_000)
+    leases = [command for command, _ in counting.seen if command[0] == "SET"]
+    # Taken, renewed three times, and refused: whoever still has it has finished.
+    assert leases[:5] == [(*lease, "NX"), lease, lease, lease, (*lease, "NX")]
+
+
 @on_every_redis
 @pytest.mark.usefixtures("hasty")
 async def test_sweepers_of_several_workers_sweep_on_until_they_are_cancelled(

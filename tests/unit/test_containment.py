@@ -290,6 +290,14 @@ def test_configs_that_a_hand_wrote_in_another_form_are_matched(configs: str) -> 
     assert not matches(configs.encode(), b'{"a":2}')
 
 
+@pytest.mark.parametrize("character", ["\t", "\x01", "\x1f", "\x00"])
+def test_control_characters_in_configs_that_a_hand_wrote_match_their_escapes(character: str) -> None:
+    wanted = json.dumps({"a": f"x{character}y"}).encode()
+    for form in (f'{{"a":"x{character}y"}}', f'{{\n"a":"x{character}y"\n}}', f'{{\n"a":"x{character}y",\n"b":1\n}}'):
+        assert matches(form.encode(), wanted)
+        assert not matches(form.encode(), b'{"a":"xy"}')
+
+
 ODD = [
     b"", b" ", b"{", b"}", b"{\n}", b"nul", b"[]", b'["a"]', b"1", b'"a"', b"\xff\xfe", b'{"a":', b'{\n"a":\n}', b'{\n"a":1',
     b'{\n"a"\n}',

@@ -340,6 +340,31 @@ def test_a_member_that_is_remembered_takes_hundreds_of_bytes_and_not_thousands()
     assert int(printed) / stored_document.REMEMBERED_MEMBERS < 1500
 
 
+def members_of(raw: bytes) -> tuple[stored_document.Member, ...]:
+    return build(raw).members
+
+
+def test_a_member_is_remembered_up_to_its_largest_size_and_not_beyond(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stored_document, "_remembered", {})
+    room = stored_document.REMEMBERED_SIZE - len("key") - len('""')
+    fits, too_large = (b'{"key":"%b"}' % (b"x" * size) for size in (room, room + 1))
+    assert members_of(fits)[0] is members_of(fits)[0]
+    assert members_of(too_large)[0] is not members_of(too_large)[0]
+    long_key = b'{"%b":1}' % (b"k" * stored_document.REMEMBERED_SIZE)
+    assert members_of(long_key)[0] is not members_of(long_key)[0]
+
+
+def test_no_more_members_are_remembered_than_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
+    remembered: dict[object, object] = {}
+    monkeypatch.setattr(stored_document, "_remembered", remembered)
+    monkeypatch.setattr(stored_document, "REMEMBERED_MEMBERS", 3)
+    sizes = []
+    for number in range(10):
+        members_of(b'{"k":%d}' % number)
+        sizes.append(len(remembered))
+    assert max(sizes) == 3
+
+
 def test_configs_that_are_too_large_are_refused_before_their_terms_are_made(monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[str] = []
 
