@@ -1,4 +1,4 @@
-"""Fixtures of the store's tests: a link to a Redis with nothing in it, and small ways to fill a store."""
+"""Fixtures of the store's tests: a client of an empty Redis, and small ways to fill a store."""
 
 import pytest
 
