@@ -1,8 +1,8 @@
-# The first stage installs, the second takes only what was installed: no build tools, no pip, no cache.
+# The first stage installs the service. The second copies the result, without build tools, pip or caches.
 FROM python:3.12-slim AS build
 WORKDIR /src
 RUN python -m venv --without-pip /opt/session-config-cache
-# What it needs, in the versions and with the hashes that `scripts/lock` wrote down; then the package itself and nothing else.
+# First the dependencies, with the versions and hashes that `scripts/lock` wrote; then the package alone.
 COPY scripts/lib/requirements.txt scripts/lib/requirements.txt
 RUN pip --python /opt/session-config-cache/bin/python install --no-cache-dir --require-hashes -r scripts/lib/requirements.txt
 COPY pyproject.toml README.md LICENSE ./
@@ -11,7 +11,7 @@ RUN pip --python /opt/session-config-cache/bin/python install --no-cache-dir --n
 
 FROM python:3.12-slim
 COPY --from=build /opt/session-config-cache /opt/session-config-cache
-# The volume takes over the owner and the mode of this directory.
+# The server runs as an unprivileged user. A new volume gets the owner and mode of this directory.
 RUN useradd --no-create-home --shell /usr/sbin/nologin --uid 10001 scc && install -d -o scc -g scc -m 0700 /data
 ENV PATH=/opt/session-config-cache/bin:$PATH \
     PYTHONUNBUFFERED=1 \
@@ -21,9 +21,9 @@ USER scc
 WORKDIR /data
 VOLUME /data
 EXPOSE 8029
-# Redis gets time to write its file to the end: run with --stop-timeout 30 or more where the store is large.
+# At shutdown Redis writes the rest of its file: for a large store, run with --stop-timeout 30 or more.
 STOPSIGNAL SIGTERM
-# It asks the server itself, whatever HTTP_PROXY says, and knows the address from the same variables.
+# It connects to the server directly, even if HTTP_PROXY is set, and reads the address from the same variables.
 HEALTHCHECK --interval=10s --timeout=3s --start-period=10s CMD ["session-configs", "health"]
 ENTRYPOINT ["session-configs"]
 CMD ["serve"]

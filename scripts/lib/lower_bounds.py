@@ -1,6 +1,6 @@
-"""Prints `name==version` for the lower bound of every dependency and test dependency in pyproject.toml: constraints for pip.
+"""Print `name==version` for the lower bound of every dependency and test dependency in pyproject.toml: constraints for pip.
 
-Standard library alone, as nothing is installed yet when CI runs it.
+It uses only the standard library, because CI runs it before anything is installed.
 """
 
 import re
@@ -14,7 +14,7 @@ _REQUIREMENT = re.compile(r"(?P<name>[A-Za-z0-9._-]+)(\[[^]]*\])?>=(?P<lower>[^,
 
 
 def constraints(pyproject: str) -> Iterator[str]:
-    """One constraint a requirement, with the requirement's environment marker.
+    """One constraint for each requirement, with its environment marker.
 
     Raises:
         ValueError: a requirement has no lower or no upper bound.

@@ -1,4 +1,4 @@
-"""What the scripts start: processes that end with them, and one sentence where one does not do what it should."""
+"""Processes that the scripts start: they die with the script, and a failure is one sentence."""
 
 import os
 import re
@@ -11,15 +11,15 @@ from service.process.parent_death import with_parent_death_signal
 
 ROOT = Path(__file__).parents[2]
 
-_TIMEOUT = 60.0  # seconds for a start, and for an orderly end
+_TIMEOUT = 60.0  # seconds for a start, and for a clean stop
 
 
 class Failed(Exception):
-    """Something that a script works with did not do what it should."""
+    """A process of a script failed; the message tells how."""
 
 
 class Program:
-    """A process in a session of its own: a terminal's Ctrl-C reaches the script alone, which ends it in order."""
+    """A process in a new session: a terminal's Ctrl-C reaches only the script, which stops the process cleanly."""
 
     def __init__(self, home: Path, command: list[str], *, tied: bool = True, **options: Any) -> None:  # noqa: ANN401 - Popen's
         home.mkdir(exist_ok=True)
@@ -43,14 +43,14 @@ class Program:
 
     @property
     def output(self) -> str:
-        """All it printed."""
+        """Its standard output and error so far."""
         return self._output.read_text(errors="replace", encoding="utf-8")
 
     def printed(self, pattern: str) -> str:
-        """Wait until it has printed `pattern`; returns the first group.
+        """Wait until its output matches `pattern`; returns the first group.
 
         Raises:
-            Failed: it ended, or never did.
+            Failed: it exited without a match, or the wait timed out.
         """
         deadline = time.monotonic() + _TIMEOUT
         while not (match := re.search(pattern, self.output)):
@@ -60,7 +60,7 @@ class Program:
         return match[1]
 
     def stop(self) -> None:
-        """End it, in order if it can."""
+        """Stop it with SIGTERM, or with SIGKILL after a timeout."""
         if self.process.poll() is None:
             self.process.terminate()
             try:
@@ -71,5 +71,5 @@ class Program:
 
 
 def environment(**variables: str) -> dict[str, str]:
-    """The environment without any setting of the service, and `variables`."""
+    """The environment without settings of the service, plus `variables`."""
     return {name: value for name, value in os.environ.items() if not name.startswith("SCC_")} | variables

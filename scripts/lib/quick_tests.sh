@@ -1,11 +1,11 @@
-# Sourced by .ci/run after venv.sh: a selection of the tests on each Python that does not run all of them.
+# Sourced by .ci/run after venv.sh: runs a selection of the tests on the Pythons that do not run all of them.
 quick=(
     tests/unit tests/http tests/acceptance/test_sdk_python.py tests/acceptance/test_sdk_node.py
     tests/acceptance/test_processes.py::test_what_the_first_start_prints_can_be_pasted
 )
 
-# quick_tests_on_others PYTHON: runs the selection on the newest 3.11, 3.12, 3.13 and 3.14 but not on PYTHON's own version, each in
-# a virtual environment of its own, and prints which Pythons ran what.
+# quick_tests_on_others PYTHON: runs the selection on the newest 3.11, 3.12, 3.13 and 3.14, except PYTHON's version, each in a
+# separate virtual environment; prints which Pythons ran which tests.
 quick_tests_on_others() {
     local full minor version python ran=
     full=$("$1" -c 'import platform; print(platform.python_version())')
@@ -16,15 +16,15 @@ quick_tests_on_others() {
         PYTHON=$python ensure_venv test
         echo "Quick tests on Python 3.$minor"
         "$venv/bin/python" -m pytest --numprocesses "$(test_processes)" --dist loadgroup "${quick[@]}"
-        # Only Pythons before 3.13 have a package of Redis 6.2, the oldest that the store supports.
+        # The package with Redis 6.2, the oldest version that the store supports, has wheels only for Pythons before 3.13.
         if [ "$minor" -lt 13 ]; then "$venv/bin/python" -m pytest --numprocesses "$(test_processes)" tests/store -k redis-6.2; fi
         ran="$ran 3.$minor.$((10#${version:4}))"
     done
     echo "All tests ran on Python $full, the quick ones on:${ran:- no other}"
 }
 
-# quick_tests_at_lower_bounds: runs the selection once with every dependency at the lower bound that pyproject.toml gives, on the oldest
-# supported Python: only there all of those versions have wheels. They are not those of the lock file.
+# quick_tests_at_lower_bounds: runs the selection with every dependency at its lower bound in pyproject.toml instead of the lock
+# file's version, on the oldest supported Python, the only one for which all those versions have wheels.
 quick_tests_at_lower_bounds() {
     local version python constraints
     read -r version python < <(all_pythons | head -n 1)

@@ -7,7 +7,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from tests.support.http import Api, api_on
-from tests.support.server import Serving
+from tests.support.server import PATIENCE, Serving
 
 MIB = 1024 * 1024
 #: How much a worker's memory may grow between rounds of an attack if nothing leaks: noise of the allocator.
@@ -36,7 +36,7 @@ class Victim:
         connection = socket.socket()
         if receive_buffer:
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
-        connection.settimeout(60.0)
+        connection.settimeout(PATIENCE)
         host, _, port = self.api.server.origin.removeprefix("http://").partition(":")
         connection.connect((host, int(port)))
         return connection

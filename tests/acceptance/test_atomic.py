@@ -47,7 +47,7 @@ async def check(operator: Operator, api: Api) -> None:
     assert await asyncio.to_thread(operator.findings, api.project) == []
 
 
-async def test_concurrent_patches_of_one_session_all_count(api: Api, client: Client, operator: Operator) -> None:
+async def test_concurrent_patches_of_one_session_are_all_applied(api: Api, client: Client, operator: Operator) -> None:
     session_id = api.new({"untouched": {"n": 1.0}})
 
     async def patch_own_keys(number: int) -> None:
@@ -84,7 +84,7 @@ def marked(mark: int) -> dict[str, object]:
     return {"a": mark, "b": {"mark": mark, "none": None}, "c": [mark]}
 
 
-async def test_concurrent_writers_of_all_kinds_leave_a_whole_session_or_nothing(
+async def test_concurrent_writes_of_all_kinds_leave_a_complete_session_or_none(
     api: Api, client: Client, operator: Operator
 ) -> None:
     session_id = str(uuid4())
@@ -143,7 +143,7 @@ async def test_concurrent_writers_of_all_kinds_leave_a_whole_session_or_nothing(
     await check(operator, api)
 
 
-async def test_creating_one_id_at_the_same_time_makes_one_session(api: Api, client: Client, operator: Operator) -> None:
+async def test_concurrent_creates_with_one_id_create_one_session(api: Api, client: Client, operator: Operator) -> None:
     session_id = str(uuid4())
     bodies = [{"use_uuid": session_id, "configs": {"by": number}} for number in range(CLIENTS)]
     answers = await asyncio.gather(*(client.call("POST", "/session", body) for body in bodies))
@@ -178,7 +178,7 @@ async def test_if_match_loops_lose_no_increment(api: Api, client: Client) -> Non
     assert refused > 0
 
 
-async def test_concurrent_copies_of_one_session_leave_a_true_index(api: Api, client: Client, operator: Operator) -> None:
+async def test_concurrent_copies_of_one_session_leave_a_correct_index(api: Api, client: Client, operator: Operator) -> None:
     source = api.new({"kind": "source", "tags": ["a", "b"]}, user="alice")
 
     async def copy_and_change(number: int) -> None:

@@ -50,7 +50,7 @@ def configs(serving: Serving, key: str = KEY) -> dict[str, object]:
 
 
 @LENGTHS
-def test_nothing_done_to_a_copy_reaches_the_server_of_the_original(serving: Serving, tmp_path: Path) -> None:
+def test_changes_to_a_copied_data_directory_do_not_affect_the_original_server(serving: Serving, tmp_path: Path) -> None:
     assert create(serving, 1) == 201
     copy = tmp_path / "copy"
     subprocess.run(["cp", "-a", serving.data_dir, copy], check=True)
@@ -69,7 +69,7 @@ def test_nothing_done_to_a_copy_reaches_the_server_of_the_original(serving: Serv
 
 
 @LENGTHS
-def test_a_removed_socket_costs_nothing_that_was_acknowledged_and_comes_back(serving: Serving, name: str) -> None:
+def test_a_removed_socket_is_restored_without_losing_acknowledged_writes(serving: Serving, name: str) -> None:
     path = socket_path(serving.data_dir)
     for number in range(1, 30):
         assert create(serving, number) == 201
@@ -105,7 +105,7 @@ OLD_FILES = {
 
 
 @pytest.mark.parametrize("name", OLD_FILES)
-def test_the_file_of_redis_6_2_opens_without_loss_on_the_bundled_server(tmp_path: Path, name: str) -> None:
+def test_the_bundled_server_loads_the_file_of_redis_6_2_without_loss(tmp_path: Path, name: str) -> None:
     directory = tmp_path / "data"
     directory.mkdir()
     shutil.copy(FILES / name, directory / "appendonly.aof")
@@ -125,7 +125,7 @@ def test_the_file_of_redis_6_2_opens_without_loss_on_the_bundled_server(tmp_path
 
 
 @pytest.mark.parametrize("program", SERVER_NAMES)
-def test_a_server_that_is_installed_later_and_cannot_read_the_directory_stops_nothing(tmp_path: Path, program: str) -> None:
+def test_a_newly_installed_server_that_cannot_read_the_directory_is_skipped(tmp_path: Path, program: str) -> None:
     directory, programs = tmp_path / "data", tmp_path / "bin"
     serving = serve(directory, "--redis-server", bundled_server())
     assert create(serving, 1) == 201

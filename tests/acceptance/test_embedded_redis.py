@@ -37,14 +37,14 @@ def started(directory: Path, binary: str = "", keep_open: tuple[int, ...] = ()) 
         redis.stop()
 
 
-def test_it_keeps_what_it_was_given_over_a_restart(tmp_path: Path, binary: str) -> None:
+def test_data_survives_a_restart(tmp_path: Path, binary: str) -> None:
     with started(tmp_path, binary) as redis, Redis.from_url(redis.url) as client:
         client.set("a", "1")
     with started(tmp_path, binary) as redis, Redis.from_url(redis.url) as client:
         assert client.get("a") == b"1"
 
 
-def test_it_is_set_up_as_the_store_needs_it(tmp_path: Path, binary: str) -> None:
+def test_its_configuration_is_what_the_store_needs(tmp_path: Path, binary: str) -> None:
     with started(tmp_path, binary) as redis, Redis.from_url(redis.url) as client:
         settings = client.config_get()
         packed = "hash-max-listpack-value" if "hash-max-listpack-value" in settings else "hash-max-ziplist-value"
@@ -63,21 +63,21 @@ def test_it_is_set_up_as_the_store_needs_it(tmp_path: Path, binary: str) -> None
         assert {name: settings[name] for name in expected} == expected
 
 
-def test_nobody_else_can_read_or_reach_what_it_makes(tmp_path: Path, binary: str) -> None:
+def test_its_files_and_socket_are_private(tmp_path: Path, binary: str) -> None:
     with started(tmp_path, binary):
         made = list(tmp_path.rglob("*"))
         assert {path.name for path in made} >= {"redis.sock", LOG}
         assert [path for path in made if stat.S_IMODE(path.lstat().st_mode) & 0o077] == []
 
 
-def test_a_name_that_a_url_and_a_config_file_would_misread_is_fine(tmp_path: Path, binary: str) -> None:
+def test_a_directory_name_with_special_characters_works(tmp_path: Path, binary: str) -> None:
     directory = data_dir.create(tmp_path / 'a "b" %41?é#')
     with started(directory, binary) as redis, Redis.from_url(redis.url) as client:
         assert client.ping()
         assert socket_path(directory).parent == directory
 
 
-def test_a_path_too_long_for_a_socket_gets_its_socket_elsewhere(tmp_path: Path, binary: str) -> None:
+def test_with_a_long_path_the_socket_is_in_another_directory(tmp_path: Path, binary: str) -> None:
     directory = data_dir.create(tmp_path / ("long" * 40))
     with started(directory, binary) as redis, Redis.from_url(redis.url) as client:
         home = socket_path(directory).parent
@@ -87,7 +87,7 @@ def test_a_path_too_long_for_a_socket_gets_its_socket_elsewhere(tmp_path: Path, 
     assert not (directory / "redis.sock").is_symlink()
 
 
-def test_the_socket_of_a_killed_server_is_cleared_away(tmp_path: Path) -> None:
+def test_the_socket_of_a_killed_server_is_removed(tmp_path: Path) -> None:
     directory = data_dir.create(tmp_path / ("long" * 40))
     killed = EmbeddedRedis(directory, fsync="no")
     killed.launch()
@@ -101,7 +101,7 @@ def test_the_socket_of_a_killed_server_is_cleared_away(tmp_path: Path) -> None:
         assert ping(directory) == "+PONG"
 
 
-def test_it_holds_the_lock_of_the_directory_as_long_as_it_lives(tmp_path: Path, binary: str) -> None:
+def test_it_holds_the_lock_of_the_directory_until_it_exits(tmp_path: Path, binary: str) -> None:
     with data_dir.lock(tmp_path) as lock:
         redis = EmbeddedRedis(tmp_path, fsync="no", server=binary, keep_open=(lock.fileno(),))
         redis.launch()
@@ -112,7 +112,7 @@ def test_it_holds_the_lock_of_the_directory_as_long_as_it_lives(tmp_path: Path, 
     data_dir.lock(tmp_path).close()
 
 
-def test_stop_ends_the_process_and_may_be_repeated(tmp_path: Path, binary: str) -> None:
+def test_stop_ends_the_process_and_can_be_called_twice(tmp_path: Path, binary: str) -> None:
     with started(tmp_path, binary) as redis:
         pid = redis.pid
         assert pid is not None
@@ -123,7 +123,7 @@ def test_stop_ends_the_process_and_may_be_repeated(tmp_path: Path, binary: str) 
     assert "bye bye" in (tmp_path / LOG).read_text(encoding="utf-8")
 
 
-def test_one_that_cannot_start_says_why(tmp_path: Path) -> None:
+def test_a_failed_start_reports_the_reason(tmp_path: Path) -> None:
     with started(tmp_path) as redis, Redis.from_url(redis.url) as client:
         client.set("a", "1")
     for file in [path for path in tmp_path.rglob("*appendonly.aof*") if path.is_file()]:
@@ -135,7 +135,7 @@ def test_one_that_cannot_start_says_why(tmp_path: Path) -> None:
     assert "AOF" in str(caught.value)
 
 
-def test_the_wait_ends_when_it_is_told_to(tmp_path: Path) -> None:
+def test_wait_returns_when_give_up_is_true(tmp_path: Path) -> None:
     redis = EmbeddedRedis(tmp_path, fsync="no")
     redis.launch()
     redis.wait(give_up=lambda: True)
@@ -166,7 +166,7 @@ while True:
 """
 
 
-def test_a_socket_that_is_removed_while_the_file_is_loaded_comes_back(tmp_path: Path) -> None:
+def test_a_socket_that_is_removed_during_loading_is_restored(tmp_path: Path) -> None:
     data, program = data_dir.create(tmp_path / "data"), tmp_path / "redis-server"
     (tmp_path / "server.py").write_text(LOADING_SERVER, encoding="utf-8")
     program.write_text(
@@ -199,7 +199,7 @@ def test_an_old_redis_does_not_start_empty_next_to_the_file_of_a_new_one(tmp_pat
 
 
 @pytest.mark.parametrize("version", ["6.2.14", "7.0.15", "8.2.3"])
-def test_a_redis_on_path_that_cannot_read_the_directory_is_passed_over(
+def test_a_redis_on_path_that_cannot_read_the_directory_is_skipped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, version: str
 ) -> None:
     data, programs = data_dir.create(tmp_path / "data"), data_dir.create(tmp_path / "bin")
@@ -215,7 +215,7 @@ def test_a_redis_on_path_that_cannot_read_the_directory_is_passed_over(
     assert f"using {BUNDLED} ({BUNDLED_NAME})" in record.getMessage()
 
 
-def test_where_no_server_can_read_the_directory_the_message_says_which_can(
+def test_if_no_server_can_read_the_directory_the_message_says_which_can(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data, programs = data_dir.create(tmp_path / "data"), data_dir.create(tmp_path / "bin")
@@ -233,7 +233,7 @@ def test_where_no_server_can_read_the_directory_the_message_says_which_can(
 
 
 @pytest.mark.parametrize("server", WITHOUT_DIRECTORY)
-def test_the_file_of_an_old_redis_is_taken_over_by_a_new_one(tmp_path: Path, server: str) -> None:
+def test_a_new_redis_loads_the_file_of_an_old_one(tmp_path: Path, server: str) -> None:
     with started(tmp_path, server) as redis, Redis.from_url(redis.url) as client:
         client.set("a", "1")
     with started(tmp_path, BUNDLED) as redis, Redis.from_url(redis.url) as client:
@@ -250,7 +250,7 @@ def test_unfinished_files_of_a_killed_server_are_removed_at_the_next_start(tmp_p
         assert [path for path in left if path.exists()] == []
 
 
-def test_the_one_on_path_is_taken_if_new_enough(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_on_path_is_used_if_it_is_new_enough(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     for version in ("6.0.16", "6.2.0", "7.2.4", "10.0.1"):
         path = fake(tmp_path, "Redis", version)
@@ -261,7 +261,7 @@ def test_the_one_on_path_is_taken_if_new_enough(tmp_path: Path, monkeypatch: pyt
     ]  # fmt: skip
 
 
-def test_without_one_on_path_the_bundled_one_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_server_on_path_the_bundled_one_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
     assert find_server()[0] == BUNDLED
     assert find_cli() is None
@@ -287,7 +287,7 @@ def test_without_any_server_the_message_says_what_to_install(
 
 
 @pytest.mark.parametrize("name", ["redis-cli", "valkey-cli"])
-def test_the_cli_next_to_a_named_server_comes_before_the_one_on_path(
+def test_the_cli_next_to_a_named_server_is_preferred_to_the_one_on_path(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     server_directory, path_directory = tmp_path / "server", tmp_path / "path"
@@ -301,6 +301,6 @@ def test_the_cli_next_to_a_named_server_comes_before_the_one_on_path(
 
 
 @pytest.mark.parametrize("name", ["/nowhere/redis-server", "/bin/true", "true"])
-def test_a_named_binary_that_is_none_is_refused(name: str) -> None:
+def test_a_named_binary_that_is_no_redis_is_refused(name: str) -> None:
     with pytest.raises(StartupError, match=f"{name} is not a redis-server or valkey-server of version 6.2 or newer"):
         find_server(name)

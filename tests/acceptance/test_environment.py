@@ -96,7 +96,7 @@ def serving(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
     assert running.stop() == 0, running.errors
 
 
-def test_variables_that_are_empty_or_foreign_change_nothing_and_get_a_warning(start: Start) -> None:
+def test_empty_and_unknown_variables_change_nothing_and_unknown_ones_get_a_warning(start: Start) -> None:
     serving = start(SCC_HOST="", SCC_RATE_LIMIT="", SCC_ACCESS_LOG="", SCC_PORT="tcp://10.0.0.1:8029", SCC_PROT="hidden")
     assert serving.origin.startswith("http://127.0.0.1:")
     assert [line.split(" WARNING ")[1].split()[0] for line in serving.errors.splitlines()] == ["SCC_PROT", "SCC_PORT"]
@@ -111,7 +111,7 @@ def test_an_empty_data_directory_is_not_the_working_directory() -> None:
     assert refused.stderr.startswith("--data-dir must not be empty")
 
 
-def test_a_root_token_from_a_file_with_a_line_break_opens_the_project(serving: Serving) -> None:
+def test_a_root_token_with_a_trailing_newline_works(serving: Serving) -> None:
     assert request("GET", f"{serving.base_url}/ping", KEY)[0] == 200
 
 
@@ -134,7 +134,7 @@ def test_an_argument_that_is_not_utf_8_is_one_line(words: list[str], locale: dic
 
 
 @pytest.mark.parametrize("closed", [some for count in (1, 2, 3) for some in itertools.combinations(CLOSED, count)])
-def test_a_server_without_some_of_its_standard_files_works(tmp_path: Path, closed: tuple[int, ...]) -> None:
+def test_a_server_with_closed_standard_streams_works(tmp_path: Path, closed: tuple[int, ...]) -> None:
     port, process = launch(tmp_path / "data", " ".join(["run", *(CLOSED[descriptor] for descriptor in closed)]))
     assert request("POST", f"http://127.0.0.1:{port}/api/v1/session", KEY, {"configs": {"a": 1}})[0] == 201
     # Neither a socket nor the lock took their places.
@@ -143,7 +143,7 @@ def test_a_server_without_some_of_its_standard_files_works(tmp_path: Path, close
 
 
 @pytest.mark.parametrize("full", [">/dev/full", "2>/dev/full", ">/dev/full 2>/dev/full"])
-def test_a_server_whose_output_is_full_works(tmp_path: Path, full: str) -> None:
+def test_a_server_works_when_its_output_is_full(tmp_path: Path, full: str) -> None:
     port, process = launch(tmp_path / "data", f"run {full}", SCC_UNKNOWN="a line on standard error")
     assert request("GET", f"http://127.0.0.1:{port}/api/v1/ping", KEY)[0] == 200
     end(process)
@@ -160,24 +160,24 @@ def test_output_that_cannot_be_written_is_one_line_and_status_1(
 
 @pytest.mark.parametrize("words", [["find", "--json", "{}"], ["check"], ["project", "list"]])
 @pytest.mark.parametrize("files", ["<&-", "2>&-", "2>/dev/full", "<&- 2>&-"])
-def test_a_command_needs_neither_its_input_nor_its_standard_error(serving: Serving, words: list[str], files: str) -> None:
+def test_a_command_works_without_standard_input_and_error(serving: Serving, words: list[str], files: str) -> None:
     done = shell(f"run {files}", *words, SCC_DATA_DIR=str(serving.data_dir))
     assert (done.returncode, done.stderr) == (0, b"")
     assert done.stdout
 
 
 @pytest.mark.parametrize("files", [">&- 2>&-", ">/dev/full 2>/dev/full", ">&- 2>&- <&-"])
-def test_a_command_that_can_say_nothing_has_a_status(serving: Serving, files: str) -> None:
+def test_a_command_without_output_has_an_exit_status(serving: Serving, files: str) -> None:
     assert shell(f"run {files}", "check", SCC_DATA_DIR=str(serving.data_dir)).returncode == 1
 
 
-def test_a_reader_that_has_enough_is_no_error(serving: Serving) -> None:
+def test_a_closed_pipe_is_no_error(serving: Serving) -> None:
     done = shell('"$@" | true; exit ${PIPESTATUS[0]}', "check", SCC_DATA_DIR=str(serving.data_dir))
     assert (done.returncode, done.stderr) == (141, b"")
 
 
 @pytest.mark.parametrize("output", [">&-", ">/dev/full"])
-def test_a_key_that_is_not_shown_revokes_nothing_and_leaves_nothing(serving: Serving, output: str) -> None:
+def test_a_key_that_cannot_be_printed_revokes_and_creates_nothing(serving: Serving, output: str) -> None:
     where = {"SCC_DATA_DIR": str(serving.data_dir)}
     name = f"unseen-{'closed' if output == '>&-' else 'full'}"
     for _ in range(2):  # it can be repeated
@@ -191,7 +191,7 @@ def test_a_key_that_is_not_shown_revokes_nothing_and_leaves_nothing(serving: Ser
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0", "127.0.0.2", "::1", "::", "localhost"])  # noqa: S104 - for a moment
-def test_the_health_check_of_the_image_asks_the_server_and_no_proxy(start: Start, host: str) -> None:
+def test_the_health_check_connects_to_the_server_without_a_proxy(start: Start, host: str) -> None:
     serving = start(SCC_HOST=host)
     (text,) = re.findall(r"^HEALTHCHECK .*?CMD (\[.*?\])$", (ROOT / "Dockerfile").read_text("utf-8"), re.MULTILINE | re.DOTALL)
     command = json.loads(text.replace("\\\n", ""))
@@ -205,13 +205,13 @@ def test_the_health_check_of_the_image_asks_the_server_and_no_proxy(start: Start
     assert ended.stderr.endswith(" does not answer: Connection refused\n")
 
 
-def test_too_few_open_files_are_one_line_and_status_1(tmp_path: Path) -> None:
+def test_too_low_a_limit_on_open_files_is_one_line_and_status_1(tmp_path: Path) -> None:
     refused = shell("ulimit -n 40; run", "serve", "--port", "0", "--workers", "2", "--data-dir", str(tmp_path / "data"))
     assert refused.returncode == 1
     assert refused.stderr == (b"the limit on open files is 40; a server with --workers 2 needs 50; raise it with `ulimit -n`\n")
 
 
-def test_few_open_files_are_few_connections(tmp_path: Path) -> None:
+def test_a_low_limit_on_open_files_lowers_the_limit_of_connections(tmp_path: Path) -> None:
     port, process = launch(tmp_path / "data", "ulimit -n 50; run", "--workers", "2")
     # More connections than there may be: those that were silent longest make room.
     idle = [socket.create_connection(("127.0.0.1", port)) for _ in range(100)]

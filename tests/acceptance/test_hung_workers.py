@@ -77,7 +77,7 @@ def test_a_worker_that_hangs_in_a_c_function_prints_its_stacks_and_is_replaced(s
     assert all(answers(serving, key) for _ in range(20))
 
 
-def test_workers_that_drain_or_were_stopped_together_with_their_supervisor_are_left_alone(serving: Serving) -> None:
+def test_draining_workers_and_workers_stopped_with_their_supervisor_are_not_killed(serving: Serving) -> None:
     key, workers = key_of(serving), serving.workers()
     processes = [serving.process.pid, *workers]
     for process in processes:
@@ -112,7 +112,7 @@ sys.exit(cli.main())
 @pytest.mark.parametrize(
     "program", [("-m", "service"), pytest.param(("-c", WITHOUT_SIGNAL), id="without a signal")], ids=["on Linux", None]
 )
-def test_an_orphan_worker_answers_nothing_more(tmp_path: Path, program: tuple[str, str]) -> None:
+def test_an_orphaned_worker_sends_no_more_responses(tmp_path: Path, program: tuple[str, str]) -> None:
     serving = Serving(tmp_path / "data", "--workers", "2", program=program, SCC_SHUTDOWN_TIMEOUT="60").wait_ready()
     connection, rest = half_sent(serving, key_of(serving))
     workers = serving.workers()
@@ -129,7 +129,7 @@ def test_an_orphan_worker_answers_nothing_more(tmp_path: Path, program: tuple[st
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere nothing reaches a process that is stopped")
-def test_even_a_stopped_worker_ends_with_its_supervisor(start: Callable[..., Serving]) -> None:
+def test_a_stopped_worker_dies_with_its_supervisor(start: Callable[..., Serving]) -> None:
     serving = start()
     workers = serving.workers()
     for worker in workers:

@@ -53,7 +53,7 @@ def run(*command: str | Path, cwd: Path) -> str:
     return done.stdout
 
 
-def test_the_steps_of_the_image_give_a_program_of_its_name(tmp_path: Path) -> None:
+def test_the_steps_of_the_dockerfile_install_the_program(tmp_path: Path) -> None:
     source, home = copy_to(tmp_path / "src"), tmp_path / "opt"
     for step in re.findall(r"^RUN ((?:python|pip) .*)$", DOCKERFILE, re.MULTILINE):
         program, rest = step.replace("/opt/session-config-cache", str(home)).split(" ", 1)
@@ -97,7 +97,7 @@ def serving(checkout: Path, tmp_path: Path) -> Iterator[Path]:
     assert status == 0, output.read_text(encoding="utf-8")
 
 
-def test_a_checkout_of_any_name_installs_and_serves_with_its_data_beside_the_code(checkout: Path, serving: Path) -> None:
+def test_a_checkout_of_any_name_installs_and_serves_with_its_data_in_the_checkout(checkout: Path, serving: Path) -> None:
     assert "is ready at http://127.0.0.1:" in serving.read_text(encoding="utf-8")
     assert (checkout / ".data" / "key-secret").exists()
     assert not list(checkout.glob("*.egg-info"))

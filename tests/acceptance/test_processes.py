@@ -53,7 +53,7 @@ def test_what_the_first_start_prints_can_be_pasted(start: Start) -> None:
     assert said.stdout == "pong\n"
 
 
-def test_the_made_up_key_is_kept_for_its_owner_only_and_used_again(start: Start) -> None:
+def test_the_generated_key_is_private_and_survives_a_restart(start: Start) -> None:
     serving = start()
     key = key_of(serving)
     for name in ("root-token", "key-secret"):
@@ -72,7 +72,7 @@ def test_a_key_that_the_operator_set_is_used_and_never_printed(start: Start) -> 
     assert not (serving.data_dir / "root-token").exists()
 
 
-def test_redis_is_not_reachable_by_other_users_nor_by_the_network(start: Start) -> None:
+def test_other_users_and_the_network_cannot_reach_redis(start: Start) -> None:
     serving = start()
     redis_socket = serving.data_dir / "redis.sock"
     assert stat.S_IMODE(redis_socket.stat().st_mode) == 0o700
@@ -81,7 +81,7 @@ def test_redis_is_not_reachable_by_other_users_nor_by_the_network(start: Start) 
     assert said.stdout.split() == ["port", "0"]
 
 
-def test_redis_does_not_get_our_secrets_in_its_environment(start: Start) -> None:
+def test_the_environment_of_redis_has_no_secrets(start: Start) -> None:
     serving = start(SCC_ROOT_TOKEN="set-by-the-operator")
     (redis,) = serving.redis_processes()
     assert "SCC_" not in Path(f"/proc/{redis}/environ").read_text(encoding="utf-8")
@@ -107,7 +107,7 @@ def test_a_setting_out_of_range_is_one_line_and_status_1() -> None:
     assert (refused.returncode, refused.stderr) == (1, "setting workers must be 1 to 256\n")
 
 
-def test_what_was_stored_is_there_after_a_restart(start: Start) -> None:
+def test_configs_survive_a_restart(start: Start) -> None:
     first = start()
     session = create(first, key_of(first), {"agent": "bot1"})
     assert first.stop() == 0
@@ -123,7 +123,7 @@ def fake_redis(directory: Path, body: str) -> str:
     return str(fake)
 
 
-def test_a_redis_that_dies_at_the_start_is_one_line_and_status_1(tmp_path: Path) -> None:
+def test_a_redis_that_exits_at_startup_is_one_line_and_status_1(tmp_path: Path) -> None:
     fake = fake_redis(tmp_path, "echo out of order; exit 3")
     refused = run_command("serve", "--port", "0", "--data-dir", str(tmp_path / "data"), "--redis-server", fake)
     assert refused.returncode == 1
@@ -132,7 +132,7 @@ def test_a_redis_that_dies_at_the_start_is_one_line_and_status_1(tmp_path: Path)
     assert refused.stderr.count("\n") == 1
 
 
-def test_a_start_that_waits_for_redis_can_be_ended(tmp_path: Path) -> None:
+def test_sigterm_ends_a_start_that_waits_for_redis(tmp_path: Path) -> None:
     serving = Serving(tmp_path / "data", "--redis-server", fake_redis(tmp_path, "exec sleep 3600"))
     until(lambda: serving.children("sleep"), "the start of the fake")
     (fake,) = serving.children("sleep")
@@ -141,7 +141,7 @@ def test_a_start_that_waits_for_redis_can_be_ended(tmp_path: Path) -> None:
     assert serving.output == ""
 
 
-def test_sigterm_ends_everything_in_order(start: Start) -> None:
+def test_sigterm_shuts_everything_down_cleanly(start: Start) -> None:
     serving = start()
     children = serving.children()
     assert len(children) == 3
@@ -152,7 +152,7 @@ def test_sigterm_ends_everything_in_order(start: Start) -> None:
     assert serving.errors == ""
 
 
-def test_ctrl_c_in_a_terminal_ends_everything_in_order(tmp_path: Path) -> None:
+def test_ctrl_c_in_a_terminal_shuts_everything_down_cleanly(tmp_path: Path) -> None:
     # A terminal sends SIGINT to the whole group at once.
     serving = Serving(tmp_path / "data", "--workers", "2").wait_ready()
     os.killpg(serving.process.pid, signal.SIGINT)
@@ -210,12 +210,12 @@ def test_a_second_signal_does_not_wait_for_requests_in_flight(start: Start) -> N
     time.sleep(STOP_DEBOUNCE + 0.1)
     serving.process.terminate()
     assert serving.process.wait(60) == 0
-    assert "requests in flight are cut off" in serving.errors
+    assert "killing the workers; requests in flight are lost" in serving.errors
     assert "bye bye" in (serving.data_dir / "redis.log").read_text(encoding="utf-8")
     connection.close()
 
 
-def test_two_signals_within_a_second_are_one_and_cut_no_request_off(start: Start) -> None:
+def test_two_signals_within_a_second_count_as_one(start: Start) -> None:
     serving = start()
     connection, rest = half_sent(serving, key_of(serving))
     serving.process.terminate()
@@ -231,7 +231,7 @@ def test_two_signals_within_a_second_are_one_and_cut_no_request_off(start: Start
     assert serving.errors == ""
 
 
-def test_a_killed_worker_is_replaced_and_no_connection_refused(start: Start) -> None:
+def test_a_killed_worker_is_replaced_without_refused_connections(start: Start) -> None:
     serving = start()
     key = key_of(serving)
     before = serving.workers()
@@ -249,7 +249,7 @@ def test_a_killed_worker_is_replaced_and_no_connection_refused(start: Start) -> 
 ALWAYS = ("--fsync", "always")
 
 
-def test_a_killed_redis_is_started_again_with_what_was_acknowledged(start: Start) -> None:
+def test_a_killed_redis_restarts_with_every_acknowledged_write(start: Start) -> None:
     serving = start(*ALWAYS)
     key = key_of(serving)
     session = create(serving, key, {"agent": "bot1"})
@@ -260,7 +260,7 @@ def test_a_killed_redis_is_started_again_with_what_was_acknowledged(start: Start
     assert configs_of(serving, key, session) == {"agent": "bot1"}
 
 
-def test_nothing_outlives_a_killed_supervisor(start: Start) -> None:
+def test_all_processes_die_with_a_killed_supervisor(start: Start) -> None:
     serving = start(*ALWAYS)
     session = create(serving, key_of(serving), {"agent": "bot1"})
     children = serving.children()
@@ -280,7 +280,7 @@ def test_a_start_right_after_the_kill_waits_for_the_old_redis(start: Start) -> N
 
 
 @pytest.mark.parametrize("path", [os.environ["PATH"], ""], ids=["as it is", "empty"])
-def test_redis_cli_takes_its_own_arguments_as_they_are_with_and_without_one_on_path(start: Start, path: str) -> None:
+def test_redis_cli_gets_its_arguments_unchanged_with_and_without_one_on_path(start: Start, path: str) -> None:
     serving = start()
     where = ("--data-dir", str(serving.data_dir))
     assert run_command("redis-cli", *where, "PING", PATH=path).stdout == "PONG\n"
@@ -303,7 +303,7 @@ def test_redis_cli_without_a_server_says_so(tmp_path: Path) -> None:
     assert refused.stderr.startswith(f"no server is running on data directory {tmp_path};")
 
 
-def test_a_server_on_another_redis_starts_none(start: Start, empty_redis: str) -> None:
+def test_a_server_with_an_external_redis_starts_none(start: Start, empty_redis: str) -> None:
     serving = start(SCC_REDIS_URL=empty_redis)
     assert serving.redis_processes() == []
     assert answers(serving, key_of(serving))
@@ -320,7 +320,7 @@ COMMANDS = ("", "serve", "project", "project create", "find", "check", "repartit
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_help_is_everywhere(command: str) -> None:
+def test_every_command_has_help(command: str) -> None:
     said = run_command(*command.split(), "--help")
     assert said.returncode == 0
     assert said.stdout.startswith(f"usage: session-configs {command}".strip())

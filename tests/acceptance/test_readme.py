@@ -58,7 +58,7 @@ def path_without_cli(directory: Path) -> str:
 
 
 @pytest.mark.parametrize("has_cli", [True, False], ids=["path as it is", "no redis-cli on path"])
-def test_every_example_prints_what_stands_below_it(serving: Serving, tmp_path: Path, has_cli: bool) -> None:
+def test_every_example_prints_the_output_below_it(serving: Serving, tmp_path: Path, has_cli: bool) -> None:
     examples = EXAMPLE.findall(README + OPERATIONS)
     assert len(examples) >= 10
     environment = clean_environment(KEY=KEY, SCC_DATA_DIR=str(serving.data_dir), COLUMNS="80")

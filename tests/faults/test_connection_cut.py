@@ -13,11 +13,10 @@ from service.store import listing
 from service.store.listing import Query
 from service.store.sessions import Sessions
 from service.store.users import Users
-from tests.support.aftermath import KEY, LENIENT, TOKEN, hold
 from tests.support.filling import PROJECT, TIMEOUT, add, document_of, fill, opened, session_id
 from tests.support.proxy import Proxy, proxy
 from tests.support.server import Start
-from tests.support.workload import Storm, storm
+from tests.support.workload import KEY, LENIENT, TOKEN, Workload, check_after_fault, workload_over_http
 
 #: How long a command may take where the fault lasts longer, in seconds.
 COMMAND_TIMEOUT = 0.5
@@ -35,7 +34,7 @@ async def sessions_behind(redis_url: str) -> AsyncIterator[tuple[Sessions, Proxy
         await redis.close()
 
 
-async def test_a_read_whose_reply_is_cut_anywhere_is_read_again(empty_redis: str) -> None:
+async def test_a_read_whose_reply_is_cut_anywhere_is_retried(empty_redis: str) -> None:
     async with sessions_behind(empty_redis) as (sessions, between):
         made = await fill(sessions, [{"a": 1, "b": [1.0, number]} for number in range(5)])
         cuts = 0
@@ -50,7 +49,7 @@ async def test_a_read_whose_reply_is_cut_anywhere_is_read_again(empty_redis: str
 
 
 @pytest.mark.parametrize("name", ["create", "patch", "delete"])
-async def test_a_write_whose_reply_is_cut_anywhere_is_done_once_and_says_so(empty_redis: str, name: str) -> None:
+async def test_a_write_whose_reply_is_cut_anywhere_is_executed_once_and_reported_uncertain(empty_redis: str, name: str) -> None:
     writes: dict[str, Callable[[int], Awaitable[object]]] = {
         "create": lambda number: add(sessions, number, {"a": 1}),
         "patch": lambda number: sessions.patch(session_id(number), document_of({"b": {"c": [number]}, "a": None})),
@@ -81,7 +80,7 @@ async def revision_of(sessions: Sessions, number: int) -> int | None:
         return None
 
 
-async def test_a_write_that_could_not_be_sent_is_sent_when_it_can(empty_redis: str) -> None:
+async def test_a_write_that_could_not_be_sent_is_sent_after_a_reconnect(empty_redis: str) -> None:
     async with sessions_behind(empty_redis) as (sessions, between):
         await add(sessions, 1, {"a": 1})
         await between.refuse()
@@ -93,46 +92,46 @@ async def test_a_write_that_could_not_be_sent_is_sent_when_it_can(empty_redis: s
 
 
 @asynccontextmanager
-async def storm_behind(start: Start, redis_url: str, *flags: str) -> AsyncIterator[tuple[Storm, Proxy]]:
-    """A storm over a server whose Redis is behind a proxy; it goes on after the block, and all must hold then."""
+async def workload_behind(start: Start, redis_url: str, *flags: str) -> AsyncIterator[tuple[Workload, Proxy]]:
+    """A workload on a server whose Redis is behind a proxy. It continues after the block, and then the store is checked."""
     async with proxy(redis_url.removeprefix("unix://")) as between:
         serving = await asyncio.to_thread(start, *flags, SCC_ROOT_TOKEN=TOKEN, SCC_REDIS_URL=between.url)
-        async with storm(serving.origin, KEY, clients=10) as clients:
-            await clients.reach("acknowledged", 100)
+        async with workload_over_http(serving.origin, KEY, clients=10) as clients:
+            await clients.wait_for("acknowledged", 100)
             yield clients, between
-            await clients.reach("acknowledged", 100)
-        assert await hold(clients, serving) == 0
+            await clients.wait_for("acknowledged", 100)
+        assert await check_after_fault(clients, serving) == 0
         assert await asyncio.to_thread(serving.stop) == 0
 
 
-async def test_replies_cut_in_the_middle_and_connections_reset_cost_no_read(start: Start, empty_redis: str) -> None:
-    async with storm_behind(start, empty_redis, *LENIENT) as (clients, between):
+async def test_cut_replies_and_reset_connections_fail_no_read(start: Start, empty_redis: str) -> None:
+    async with workload_behind(start, empty_redis, *LENIENT) as (clients, between):
         for cut in range(60):
             between.passing = cut * 5
-            await clients.reach("acknowledged", 3)
+            await clients.wait_for("acknowledged", 3)
             if cut % 3 == 0:
                 await between.reset()
         between.passing = None
-    assert (clients.counts.refused, clients.counts.reads_refused) == (0, 0)
-    assert clients.counts.uncertain > 0
+    assert (clients.stats.refused, clients.stats.reads_refused) == (0, 0)
+    assert clients.stats.uncertain > 0
 
 
-async def test_a_network_that_swallows_everything_holds_nobody_up(start: Start, empty_redis: str) -> None:
-    async with storm_behind(start, empty_redis, *BRIEF) as (clients, between):
+async def test_a_network_that_drops_everything_causes_timeouts_in_time(start: Start, empty_redis: str) -> None:
+    async with workload_behind(start, empty_redis, *BRIEF) as (clients, between):
         between.is_hole = True
-        await clients.reach("uncertain", 5)
-        await clients.reach("refused", 5)
-        await clients.reach("reads_refused", 5)
+        await clients.wait_for("uncertain", 5)
+        await clients.wait_for("refused", 5)
+        await clients.wait_for("reads_refused", 5)
         between.is_hole = False
 
 
-async def test_a_network_that_is_slow_is_used_as_long_as_it_is_in_time(start: Start, empty_redis: str) -> None:
-    async with storm_behind(start, empty_redis, "--command-timeout", "1.0") as (clients, between):
+async def test_a_slow_network_works_within_the_timeout(start: Start, empty_redis: str) -> None:
+    async with workload_behind(start, empty_redis, "--command-timeout", "1.0") as (clients, between):
         between.delay = 0.1
-        await clients.reach("acknowledged", 20)
-        assert clients.counts.unavailable == 0
+        await clients.wait_for("acknowledged", 20)
+        assert clients.stats.unavailable == 0
         between.delay = 2.0
-        await clients.reach("uncertain", 5)
+        await clients.wait_for("uncertain", 5)
         between.delay = 0.0
 
 
@@ -141,17 +140,19 @@ async def test_a_network_that_is_slow_is_used_as_long_as_it_is_in_time(start: St
     [b"-LOADING Redis is loading the dataset in memory\r\n", b"what is this\r\n"],
     ids=["loading", "no Redis"],
 )
-async def test_a_redis_that_answers_so_is_waited_for_and_then_refused(start: Start, empty_redis: str, answer: bytes) -> None:
-    async with storm_behind(start, empty_redis, *BRIEF) as (clients, between):
+async def test_a_redis_with_such_an_answer_is_waited_for_until_the_start_timeout(
+    start: Start, empty_redis: str, answer: bytes
+) -> None:
+    async with workload_behind(start, empty_redis, *BRIEF) as (clients, between):
         between.answer = answer
         await between.reset()
-        await clients.reach("refused", 10)
-        await clients.reach("reads_refused", 5)
+        await clients.wait_for("refused", 10)
+        await clients.wait_for("reads_refused", 5)
         between.answer = b""
         await between.reset()
 
 
-async def test_reads_that_are_refused_one_by_one_are_a_503(empty_redis: str) -> None:
+async def test_refused_reads_are_a_503(empty_redis: str) -> None:
     async with sessions_behind(empty_redis) as (sessions, between):
         await fill(sessions, [{"a": 1}] * 3, "alice")
         between.answer = b"-OOM command not allowed when used memory > 'maxmemory'.\r\n"

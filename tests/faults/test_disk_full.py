@@ -9,10 +9,9 @@ import resource
 import signal
 
 from tests.faults.test_truncated_file import append_only_file
-from tests.support.aftermath import KEY, LENIENT, TOKEN, hold
 from tests.support.filling import with_every_server
 from tests.support.server import Serving, Start, eventually
-from tests.support.workload import storm
+from tests.support.workload import KEY, LENIENT, TOKEN, check_after_fault, workload_over_http
 
 #: Bytes that the file can still grow.
 ROOM = 20_000
@@ -32,28 +31,28 @@ def redis_of(serving: Serving) -> int:
 async def test_a_full_disk_refuses_writes_and_answers_reads(start: Start, server: str) -> None:
     # Without syncs every write is in the kernel before it is answered: the kill at the end can lose nothing.
     serving = start("--redis-server", server, "--fsync", "no", *LENIENT, SCC_ROOT_TOKEN=TOKEN)
-    async with storm(serving.origin, KEY) as clients:
-        await clients.reach("acknowledged", 100)
+    async with workload_over_http(serving.origin, KEY) as clients:
+        await clients.wait_for("acknowledged", 100)
         limit_files(redis_of(serving), append_only_file(serving.data_dir).stat().st_size + ROOM)
-        await clients.reach("refused", 50)
-        before = clients.counts.acknowledged
-        await clients.reach("reads", 50)
-        assert clients.counts.acknowledged == before
+        await clients.wait_for("refused", 50)
+        before = clients.stats.acknowledged
+        await clients.wait_for("reads", 50)
+        assert clients.stats.acknowledged == before
         limit_files(redis_of(serving), -1)
-        await clients.reach("acknowledged", 100)
+        await clients.wait_for("acknowledged", 100)
     # A create with a new user is three writes, and the disk may become full between them: once for each client.
-    assert (clients.counts.reads_refused, clients.counts.uncertain <= 6) == (0, True)
-    assert await hold(clients, serving) == 0
+    assert (clients.stats.reads_refused, clients.stats.uncertain <= 6) == (0, True)
+    assert await check_after_fault(clients, serving) == 0
     # The file is whole again: what could not be written when it was full has been since.
     os.kill(redis_of(serving), signal.SIGKILL)
-    assert await hold(clients, serving) == 0
+    assert await check_after_fault(clients, serving) == 0
 
 
-async def test_with_fsync_always_redis_ends_at_a_full_disk_and_comes_back_with_all_that_was_acknowledged(start: Start) -> None:
+async def test_with_fsync_always_redis_exits_on_a_full_disk_and_restarts_with_every_acknowledged_write(start: Start) -> None:
     serving = start("--fsync", "always", SCC_ROOT_TOKEN=TOKEN)
     log = serving.data_dir / "redis.log"
-    async with storm(serving.origin, KEY) as clients:
-        await clients.reach("acknowledged", 100)
+    async with workload_over_http(serving.origin, KEY) as clients:
+        await clients.wait_for("acknowledged", 100)
         size = append_only_file(serving.data_dir).stat().st_size + ROOM
         # The supervisor's limit goes to the next Redis.
         for process in (serving.process.pid, redis_of(serving)):
@@ -62,5 +61,5 @@ async def test_with_fsync_always_redis_ends_at_a_full_disk_and_comes_back_with_a
         limit_files(serving.process.pid, -1)
         for redis in serving.redis_processes():
             limit_files(redis, -1)
-        await clients.reach("acknowledged", 100)
-    assert await hold(clients, serving) == 0
+        await clients.wait_for("acknowledged", 100)
+    assert await check_after_fault(clients, serving) == 0

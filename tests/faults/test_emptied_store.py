@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from tests.support.aftermath import KEY, TOKEN
 from tests.support.redis_servers import BUNDLED
 from tests.support.server import PATIENCE, Serving, request, until
 from tests.support.topology_servers import HOST, Server
+from tests.support.workload import KEY, TOKEN
 
 SECRET = "the-secret-of-the-tests"
 PERSISTENT, FORGETFUL = ("--appendonly", "yes"), ("--appendonly", "no", "--save", "")
@@ -62,12 +62,12 @@ def test_a_redis_that_evicts_any_key_is_refused_at_the_start(tmp_path: Path, ser
 
 
 @pytest.mark.parametrize("policy", ["noeviction", "volatile-lru", "volatile-ttl"])
-def test_a_redis_that_evicts_no_session_is_good(tmp_path: Path, serve: Serve, policy: str) -> None:
+def test_a_redis_that_evicts_no_session_is_accepted(tmp_path: Path, serve: Serve, policy: str) -> None:
     with redis_with(tmp_path, *PERSISTENT, "--maxmemory-policy", policy) as redis:
         assert ready(serve(redis).wait_ready()) == (200, {"code": 0, "msg": "ok", "data": {"warnings": []}})
 
 
-def test_eviction_that_is_switched_on_later_shows_in_the_log_and_in_ready_while_requests_go_on(
+def test_eviction_that_is_enabled_later_is_reported_in_the_log_and_by_ready_while_requests_succeed(
     tmp_path: Path, serve: Serve
 ) -> None:
     with redis_with(tmp_path, *PERSISTENT) as redis:
@@ -93,7 +93,7 @@ def test_eviction_that_is_switched_on_later_shows_in_the_log_and_in_ready_while_
         (PERSISTENT, ("-info",), "INFO is not allowed: neither maxmemory-policy nor persistence of Redis can be checked"),
     ],
 )  # fmt: skip
-def test_what_is_unwise_or_unknown_is_one_warning_in_the_log_and_in_ready(
+def test_each_risky_or_unknown_configuration_is_one_warning_in_the_log_and_in_ready(
     tmp_path: Path, serve: Serve, settings: tuple[str, ...], rights: tuple[str, ...], warning: str
 ) -> None:
     with redis_with(tmp_path, *settings) as redis:
@@ -142,7 +142,7 @@ def test_an_emptied_store_is_503_until_a_server_of_the_same_layout_makes_a_new_o
         assert ready(serving)[0] == 200
 
 
-def test_a_server_of_another_layout_may_begin_a_store_where_none_runs(tmp_path: Path, serve: Serve) -> None:
+def test_a_server_of_another_layout_can_create_a_store_if_no_server_is_running(tmp_path: Path, serve: Serve) -> None:
     with redis_with(tmp_path, *PERSISTENT) as redis:
         first = serve(redis).wait_ready()
         assert first.stop() == 0
@@ -150,9 +150,7 @@ def test_a_server_of_another_layout_may_begin_a_store_where_none_runs(tmp_path: 
         assert ready(serve(redis, "--partitions", "3").wait_ready())[0] == 200
 
 
-def test_a_second_server_with_another_root_token_needs_a_flag_to_take_the_first_one_s_place(
-    tmp_path: Path, serve: Serve
-) -> None:
+def test_a_second_server_with_another_root_token_needs_a_flag_to_replace_the_first_token(tmp_path: Path, serve: Serve) -> None:
     with redis_with(tmp_path, *PERSISTENT) as redis:
         first = serve(redis).wait_ready()
         variables = {"SCC_REDIS_URL": f"redis://{HOST}:{redis.port}", "SCC_KEY_SECRET": SECRET}
@@ -173,7 +171,7 @@ def test_an_embedded_server_keeps_its_root_key_too(tmp_path: Path) -> None:
     assert Serving(data, "--workers", "1", SCC_ROOT_TOKEN=TOKEN).wait_ready().stop() == 0
 
 
-def test_a_running_server_stops_working_where_only_newer_releases_may(tmp_path: Path, serve: Serve) -> None:
+def test_a_running_server_stops_serving_a_store_that_only_newer_releases_may_use(tmp_path: Path, serve: Serve) -> None:
     with redis_with(tmp_path, *PERSISTENT) as redis:
         serving = serve(redis).wait_ready()
         redis.ask("HSET", "scc:store", "layout", 2, "oldest_reader", 1, "oldest_writer", 1)

@@ -1,4 +1,4 @@
-"""The end of a server or of a worker in the middle of a storm."""
+"""A server or a worker ends under load."""
 
 import asyncio
 import os
@@ -6,25 +6,24 @@ import signal
 
 import pytest
 
-from tests.support.aftermath import KEY, LENIENT, TOKEN, hold
 from tests.support.http_client import PREFIX
 from tests.support.server import PATIENCE, Serving, Start, eventually
-from tests.support.workload import Storm, storm
+from tests.support.workload import KEY, LENIENT, TOKEN, check_after_fault, workload_over_http
 
 
 @pytest.mark.parametrize("fresh", [False, True], ids=["kept alive", "a connection each"])
-async def test_sigterm_under_load_fails_no_request_that_was_accepted(start: Start, fresh: bool) -> None:
+async def test_sigterm_under_load_fails_no_accepted_request(start: Start, fresh: bool) -> None:
     serving = start(*LENIENT, SCC_ROOT_TOKEN=TOKEN)
-    clients = Storm(serving.origin, KEY, clients=16, fresh=fresh)
-    clients.brew()
-    await clients.reach("acknowledged", 200)
+    clients = workload_over_http(serving.origin, KEY, clients=16, fresh=fresh)
+    clients.start()
+    await clients.wait_for("acknowledged", 200)
     clients.may_end = True
     serving.process.terminate()
-    await clients.over()
+    await clients.wait_until_server_ends()
     assert await asyncio.to_thread(serving.process.wait, PATIENCE) == 0
     assert serving.errors == ""
-    assert (clients.counts.refused, clients.counts.reads_refused, clients.counts.uncertain) == (0, 0, 0)
-    assert await hold(clients, start(SCC_ROOT_TOKEN=TOKEN)) == 0
+    assert (clients.stats.refused, clients.stats.reads_refused, clients.stats.uncertain) == (0, 0, 0)
+    assert await check_after_fault(clients, start(SCC_ROOT_TOKEN=TOKEN)) == 0
 
 
 def pause_workers(serving: Serving, number: signal.Signals) -> None:
@@ -33,7 +32,7 @@ def pause_workers(serving: Serving, number: signal.Signals) -> None:
 
 
 @pytest.mark.parametrize("early", [True, False], ids=["sent before", "sent after"])
-async def test_a_connection_in_the_queue_at_sigterm_gets_its_answer(start: Start, early: bool) -> None:
+async def test_a_queued_connection_at_sigterm_gets_its_response(start: Start, early: bool) -> None:
     serving = start(SCC_ROOT_TOKEN=TOKEN)
     request = f"GET {PREFIX}/ping HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {KEY}\r\n\r\n".encode()
     pause_workers(serving, signal.SIGSTOP)
@@ -71,12 +70,12 @@ def sockets_listening(pid: int) -> set[str]:
     return listening & held
 
 
-async def test_no_connection_begins_once_the_end_has_begun(start: Start) -> None:
+async def test_after_sigterm_no_new_connection_is_accepted(start: Start) -> None:
     serving = start(SCC_ROOT_TOKEN=TOKEN)
     pause_workers(serving, signal.SIGSTOP)
     serving.process.terminate()
     await eventually(lambda: not sockets_listening(serving.process.pid), "the end of new connections")
-    # The workers' sockets are open still: they have to take what waits there. What comes now would be reset with them.
+    # The workers' sockets are still open, for the connections in their queues. A new connection would be reset with them.
     host, port = serving.origin.removeprefix("http://").split(":")
     for _ in range(4):
         with pytest.raises(TimeoutError):
@@ -85,19 +84,19 @@ async def test_no_connection_begins_once_the_end_has_begun(start: Start) -> None
     assert await asyncio.to_thread(serving.process.wait, PATIENCE) == 0
 
 
-async def test_a_killed_worker_takes_only_its_own_requests_along(start: Start) -> None:
+async def test_a_killed_worker_fails_only_its_requests(start: Start) -> None:
     serving = start(*LENIENT, SCC_ROOT_TOKEN=TOKEN)
     first, second = serving.workers()
-    async with storm(serving.origin, KEY, clients=12) as clients:
-        await clients.reach("acknowledged", 100)
-        clients.may_lose = True
+    async with workload_over_http(serving.origin, KEY, clients=12) as clients:
+        await clients.wait_for("acknowledged", 100)
+        clients.may_lose_connections = True
         os.kill(first, signal.SIGKILL)
         await eventually(lambda: len(serving.workers()) == 2 and first not in serving.workers(), "another worker")
-        await clients.reach("acknowledged", 100)
+        await clients.wait_for("acknowledged", 100)
         # A connection breaks once; whoever is there now stays.
-        clients.may_lose = False
-        await clients.reach("acknowledged", 100)
+        clients.may_lose_connections = False
+        await clients.wait_for("acknowledged", 100)
     assert second in serving.workers()
-    assert clients.counts.connections_lost <= 12
-    assert (clients.counts.refused, clients.counts.reads_refused - clients.counts.connections_lost) <= (0, 0)
-    assert await hold(clients, serving) == 0
+    assert clients.stats.connections_lost <= 12
+    assert (clients.stats.refused, clients.stats.reads_refused - clients.stats.connections_lost) <= (0, 0)
+    assert await check_after_fault(clients, serving) == 0

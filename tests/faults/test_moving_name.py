@@ -68,7 +68,7 @@ on_a_pair = pytest.mark.parametrize("pair", [with_every_server.args[1][-1].value
 
 
 @on_every_pair
-async def test_every_write_finds_the_new_master_and_is_made_once(pair: Pair, redis: RedisClient) -> None:
+async def test_every_write_reaches_the_new_master_and_is_executed_once(pair: Pair, redis: RedisClient) -> None:
     assert await redis.call("EVAL", COUNT, 1, "scc:n", writes=True) == 1
     await eventually(lambda: pair.second.ask("GET", "scc:n") == "1", "the write at the replica")
     pair.promote()
@@ -89,7 +89,7 @@ async def test_every_write_finds_the_new_master_and_is_made_once(pair: Pair, red
 
 
 @on_a_pair
-async def test_after_the_first_refusal_no_read_goes_to_the_demoted_server(pair: Pair, redis: RedisClient) -> None:
+async def test_after_the_first_readonly_error_no_read_goes_to_the_demoted_server(pair: Pair, redis: RedisClient) -> None:
     await redis.call("SET", "scc:x", "old", writes=True)
     await eventually(lambda: pair.second.ask("GET", "scc:x") == "old", "the write at the replica")
     pair.promote()
@@ -104,7 +104,7 @@ async def test_after_the_first_refusal_no_read_goes_to_the_demoted_server(pair: 
 
 @on_a_pair
 @pytest.mark.parametrize("replicas", [0, 1])
-async def test_writes_that_wait_for_replicas_move_with_their_reads(pair: Pair, replicas: int) -> None:
+async def test_writes_that_wait_for_replicas_move_with_the_reads(pair: Pair, replicas: int) -> None:
     redis = RedisClient.open(pair.name.url, timeout=TIMEOUT, min_replicas=replicas)
     await redis.call("SET", "scc:x", "old", writes=True)
     await eventually(lambda: pair.second.ask("GET", "scc:x") == "old", "the write at the replica")
@@ -118,7 +118,7 @@ async def test_writes_that_wait_for_replicas_move_with_their_reads(pair: Pair, r
 
 
 @on_a_pair
-async def test_a_name_that_stays_with_the_replica_is_tried_again_at_growing_intervals(
+async def test_a_name_that_stays_with_the_replica_is_retried_with_backoff(
     pair: Pair,
 ) -> None:
     redis = RedisClient.open(pair.name.url, timeout=1.0)
@@ -146,7 +146,7 @@ async def test_a_name_that_stays_with_the_replica_is_tried_again_at_growing_inte
     [("CONFIG", "SET", "replica-serve-stale-data", "no"), ("CONFIG", "SET", "min-replicas-to-write", "1")],
     ids=["MASTERDOWN", "NOREPLICAS"],
 )
-async def test_other_refusals_of_a_server_that_is_cut_off_lead_to_the_new_one(
+async def test_other_errors_of_an_isolated_server_lead_to_the_new_one(
     pair: Pair, redis: RedisClient, words: tuple[str, ...]
 ) -> None:
     await redis.call("SET", "scc:x", "1", writes=True)
@@ -160,7 +160,7 @@ async def test_other_refusals_of_a_server_that_is_cut_off_lead_to_the_new_one(
 
 
 @on_a_pair
-async def test_a_write_that_is_paused_and_then_refused_is_made_at_the_new_master(pair: Pair, redis: RedisClient) -> None:
+async def test_a_write_that_is_paused_and_then_refused_is_executed_on_the_new_master(pair: Pair, redis: RedisClient) -> None:
     await redis.call("SET", "scc:x", "1", writes=True)
     pair.first.ask("CLIENT", "PAUSE", 60_000, "WRITE")
     paused = asyncio.create_task(redis.call("INCR", "scc:n", writes=True))
@@ -172,7 +172,7 @@ async def test_a_write_that_is_paused_and_then_refused_is_made_at_the_new_master
     assert pair.second.ask("GET", "scc:n") == "2"
 
 
-async def test_a_late_refusal_of_a_replaced_server_replaces_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_late_error_of_a_replaced_connection_replaces_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
     # Otherwise one demotion would make many connections.
     monkeypatch.setattr(standalone, "FIRST_RECONNECT_INTERVAL", 0.0)
     topology = standalone.Standalone(url.parse("redis://127.0.0.1:1"), timeout=1.0, min_replicas=0)
@@ -186,7 +186,7 @@ async def test_a_late_refusal_of_a_replaced_server_replaces_no_other(monkeypatch
 
 
 @on_a_pair
-async def test_a_server_of_this_service_follows_the_name_and_is_not_ready_before(pair: Pair, tmp_path: Path) -> None:
+async def test_the_service_follows_the_name_and_is_not_ready_before(pair: Pair, tmp_path: Path) -> None:
     serving = Serving(
         tmp_path / "data", "--workers", "2", SCC_REDIS_URL=pair.name.url, SCC_ROOT_TOKEN="root", SCC_KEY_SECRET="secret"
     )

@@ -38,7 +38,7 @@ def read_only(directory: Path) -> Iterator[None]:
                 subprocess.run(["chattr", "-i", path], check=False, capture_output=True)
 
 
-def test_a_server_on_a_file_system_that_has_become_read_only_reads_on_and_ends_in_order(start: Start) -> None:
+def test_a_server_on_a_read_only_file_system_serves_reads_and_shuts_down_cleanly(start: Start) -> None:
     serving = start()
     key = key_of(serving)
     session = create(serving, key, {"agent": "bot1"})
@@ -57,7 +57,7 @@ def test_a_server_on_a_file_system_that_has_become_read_only_reads_on_and_ends_i
     assert configs_of(again, key, session) == {"agent": "bot1"}
 
 
-def test_a_redis_that_dies_on_such_a_file_system_is_started_again_once_it_can_be(start: Start) -> None:
+def test_a_redis_killed_on_a_read_only_file_system_restarts_when_it_becomes_writable(start: Start) -> None:
     serving = start()
     key = key_of(serving)
     with read_only(serving.data_dir):
@@ -79,7 +79,7 @@ def test_a_socket_that_cannot_be_removed_is_a_warning(tmp_path: Path, caplog: py
     assert "cannot remove the socket of the embedded Redis" in caplog.text
 
 
-def test_a_data_directory_that_is_gone_ends_nothing_out_of_order(start: Start, tmp_path: Path) -> None:
+def test_a_removed_data_directory_does_not_prevent_a_clean_shutdown(start: Start, tmp_path: Path) -> None:
     serving: Serving = start()
     serving.data_dir.rename(tmp_path / "gone")
     os.kill(redis_of(serving), 9)

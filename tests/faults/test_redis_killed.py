@@ -1,4 +1,4 @@
-"""The embedded Redis killed in a storm of writes: what was acknowledged is there again, and the workers go on by themselves."""
+"""The embedded Redis is killed under load: no acknowledged write is lost, and the workers recover on their own."""
 
 import os
 import signal
@@ -7,11 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.aftermath import KEY, TOKEN, hold
 from tests.support.filling import with_every_server
 from tests.support.redis_servers import BUNDLED
 from tests.support.server import Serving, Start, eventually
-from tests.support.workload import Storm, storm
+from tests.support.workload import KEY, TOKEN, Workload, check_after_fault, workload_over_http
 
 #: Seconds. With `everysec` a write is answered before it is given to the kernel while a sync of the file is under way; Redis
 #: waits for that 2 s at most, and looks again once a turn of its clock.
@@ -27,36 +26,36 @@ async def kill_redis(serving: Serving) -> float:
     return killed
 
 
-async def kill_in(clients: Storm, serving: Serving, times: int) -> float:
-    """Kill it some times in a storm that goes on after each; when it was first killed."""
+async def kill_in(clients: Workload, serving: Serving, times: int) -> float:
+    """Kill it several times under load that continues after each; returns when it was first killed."""
     first = 0.0
     for _ in range(times):
-        await clients.reach("acknowledged", 100)
+        await clients.wait_for("acknowledged", 100)
         killed = await kill_redis(serving)
         first = first or killed
-    await clients.reach("acknowledged", 100)
+    await clients.wait_for("acknowledged", 100)
     return first
 
 
 @pytest.mark.parametrize("fsync", ["always", "no"])
 @with_every_server
-async def test_what_was_given_to_the_kernel_before_the_answer_is_never_lost(start: Start, server: str, fsync: str) -> None:
+async def test_writes_that_reach_the_kernel_before_the_response_are_never_lost(start: Start, server: str, fsync: str) -> None:
     serving = start("--redis-server", server, "--fsync", fsync, SCC_ROOT_TOKEN=TOKEN)
-    async with storm(serving.origin, KEY) as clients:
+    async with workload_over_http(serving.origin, KEY) as clients:
         await kill_in(clients, serving, 2)
-    assert await hold(clients, serving) == 0
+    assert await check_after_fault(clients, serving) == 0
     assert "the embedded Redis exited (exit status -9;" in serving.errors
 
 
-async def test_with_everysec_at_most_the_write_delay_is_missing(start: Start) -> None:
+async def test_with_everysec_at_most_the_last_writes_within_the_delay_are_lost(start: Start) -> None:
     serving = start(SCC_ROOT_TOKEN=TOKEN)
-    async with storm(serving.origin, KEY) as clients:
+    async with workload_over_http(serving.origin, KEY) as clients:
         # After a loss the store is not what the clients remember, so they end with the first kill.
-        await clients.reach("acknowledged", 300)
+        await clients.wait_for("acknowledged", 300)
         killed = time.monotonic()
         (redis,) = serving.redis_processes()
         os.kill(redis, signal.SIGKILL)
-    await hold(clients, serving, lost_after=killed - WRITE_DELAY)
+    await check_after_fault(clients, serving, lost_after=killed - WRITE_DELAY)
 
 
 def redis_with_flags(directory: Path, flags: Path) -> str:
@@ -73,27 +72,27 @@ exec {BUNDLED.path} "$@" $(cat {flags})
     return str(wrapper)
 
 
-async def test_while_redis_loads_its_file_the_answer_is_503_in_time(start: Start, tmp_path: Path) -> None:
+async def test_while_redis_loads_its_file_responses_are_503_within_the_timeout(start: Start, tmp_path: Path) -> None:
     flags = tmp_path / "flags"
     flags.touch()
     serving = start("--redis-server", redis_with_flags(tmp_path, flags), "--fsync", "always", SCC_ROOT_TOKEN=TOKEN)
-    async with storm(serving.origin, KEY, clients=12) as clients:
-        await clients.reach("acknowledged", 300)
+    async with workload_over_http(serving.origin, KEY, clients=12) as clients:
+        await clients.wait_for("acknowledged", 300)
         # Microseconds for each of the 8 or more commands of a write; Redis listens once in 1,000.
         flags.write_text("--key-load-delay 1000", encoding="utf-8")
         await kill_redis(serving)
-        await clients.reach("unavailable", 12)
-        await clients.reach("acknowledged", 50)
-    assert await hold(clients, serving) == 0
+        await clients.wait_for("unavailable", 12)
+        await clients.wait_for("acknowledged", 50)
+    assert await check_after_fault(clients, serving) == 0
 
 
-async def test_a_data_directory_with_a_long_name_finds_its_redis_again(tmp_path: Path) -> None:
+async def test_a_data_directory_with_a_long_name_reconnects_to_its_redis(tmp_path: Path) -> None:
     serving = Serving(tmp_path / ("long" * 40), "--fsync", "always", SCC_ROOT_TOKEN=TOKEN).wait_ready()
     try:
-        async with storm(serving.origin, KEY, clients=2) as clients:
-            await clients.reach("acknowledged", 10)
+        async with workload_over_http(serving.origin, KEY, clients=2) as clients:
+            await clients.wait_for("acknowledged", 10)
             await kill_redis(serving)
-            await clients.reach("acknowledged", 10)
-        assert await hold(clients, serving) == 0
+            await clients.wait_for("acknowledged", 10)
+        assert await check_after_fault(clients, serving) == 0
     finally:
         assert serving.stop() == 0

@@ -1,4 +1,4 @@
-"""A Redis that is there and does not work as it should, in a storm: the right 503 in time, and no wrong answer."""
+"""A Redis that runs but does not work as it should, under load: a correct 503 in time, and no wrong response."""
 
 import asyncio
 import os
@@ -11,13 +11,12 @@ from redis import Redis
 from redis.exceptions import ResponseError
 
 from service.store.record import Project
-from tests.support.aftermath import KEY, LENIENT, TOKEN, hold
 from tests.support.filling import with_every_server
 from tests.support.http import Api
 from tests.support.server import Serving, Start
-from tests.support.workload import Storm, storm
+from tests.support.workload import KEY, LENIENT, TOKEN, Workload, check_after_fault, workload_over_http
 
-#: Clients of a storm, each with one request at a time.
+#: Clients of a workload, each with one request at a time.
 CLIENTS = 10
 #: Seconds that a command may take.
 COMMAND_TIMEOUT = 0.5
@@ -26,14 +25,14 @@ Fault = Callable[[Redis], object]
 
 
 @asynccontextmanager
-async def storm_over(serving: Serving) -> AsyncIterator[tuple[Storm, Redis]]:
-    """A storm that has begun, and the way to Redis; it goes on after the block, and all must hold then."""
+async def workload_over(serving: Serving) -> AsyncIterator[tuple[Workload, Redis]]:
+    """A running workload, and a client of Redis. The workload continues after the block, and then the store is checked."""
     with Redis.from_url(f"unix://{serving.data_dir}/redis.sock") as redis:
-        async with storm(serving.origin, KEY, clients=CLIENTS) as clients:
-            await clients.reach("acknowledged", 100)
+        async with workload_over_http(serving.origin, KEY, clients=CLIENTS) as clients:
+            await clients.wait_for("acknowledged", 100)
             yield clients, redis
-            await clients.reach("acknowledged", 100)
-    assert await hold(clients, serving) == 0
+            await clients.wait_for("acknowledged", 100)
+    assert await check_after_fault(clients, serving) == 0
 
 
 def started(start: Start, *flags: str) -> Serving:
@@ -41,16 +40,16 @@ def started(start: Start, *flags: str) -> Serving:
     return start("--command-timeout", str(COMMAND_TIMEOUT), *flags, SCC_ROOT_TOKEN=TOKEN)
 
 
-async def test_a_frozen_redis_holds_nobody_up_and_goes_on_when_it_thaws(start: Start) -> None:
+async def test_a_stopped_redis_causes_timeouts_in_time_and_recovers(start: Start) -> None:
     serving = started(start)
     (redis,) = serving.redis_processes()
-    async with storm_over(serving) as (clients, _):
+    async with workload_over(serving) as (clients, _):
         os.kill(redis, signal.SIGSTOP)
         try:
             # Commands that are under way, then those that find the connection given up, and no other to be had.
-            await clients.reach("uncertain", 5)
-            await clients.reach("reads_refused", 5)
-            await clients.reach("refused", 5)
+            await clients.wait_for("uncertain", 5)
+            await clients.wait_for("reads_refused", 5)
+            await clients.wait_for("refused", 5)
         finally:
             os.kill(redis, signal.SIGCONT)
 
@@ -85,19 +84,19 @@ def end_script(redis: Redis) -> None:
 
 
 @with_every_server
-async def test_a_redis_that_is_busy_with_a_script_refuses_all_and_goes_on_when_it_ends(start: Start, server: str) -> None:
-    async with storm_over(started(start, "--redis-server", server)) as (clients, redis), long_script(redis, 0.1):
-        await clients.reach("refused", 5)
-        await clients.reach("reads_refused", 5)
+async def test_a_redis_that_is_busy_with_a_script_refuses_all_requests_until_it_ends(start: Start, server: str) -> None:
+    async with workload_over(started(start, "--redis-server", server)) as (clients, redis), long_script(redis, 0.1):
+        await clients.wait_for("refused", 5)
+        await clients.wait_for("reads_refused", 5)
 
 
-async def test_a_slow_redis_is_waited_for_no_longer_than_the_time_out(start: Start) -> None:
-    async with storm_over(started(start)) as (clients, redis):
+async def test_requests_wait_for_a_slow_redis_until_the_timeout(start: Start) -> None:
+    async with workload_over(started(start)) as (clients, redis):
         async with long_script(redis, COMMAND_TIMEOUT / 5):
             pass
-        await clients.reach("acknowledged", 50)
+        await clients.wait_for("acknowledged", 50)
         async with long_script(redis, COMMAND_TIMEOUT * 3):
-            await clients.reach("uncertain", 1)
+            await clients.wait_for("uncertain", 1)
 
 
 @pytest.mark.parametrize(
@@ -108,22 +107,22 @@ async def test_a_slow_redis_is_waited_for_no_longer_than_the_time_out(start: Sta
     ],
     ids=["out of memory", "read-only"],
 )
-async def test_a_redis_that_refuses_writes_answers_reads(start: Start, begin: Fault, end: Fault) -> None:
+async def test_a_redis_that_refuses_writes_serves_reads(start: Start, begin: Fault, end: Fault) -> None:
     # A write to a server that has become a replica waits for another master until its time is over.
-    async with storm_over(started(start, "--command-timeout", "3")) as (clients, redis):
+    async with workload_over(started(start, "--command-timeout", "3")) as (clients, redis):
         begin(redis)
-        await clients.reach("refused", 50)
-        await clients.reach("reads", 50)
+        await clients.wait_for("refused", 50)
+        await clients.wait_for("reads", 50)
         end(redis)
-    assert clients.counts.reads_refused == 0
+    assert clients.stats.reads_refused == 0
     # A create with a user is several scripts, and its session is there when the last one is refused. All others are one script.
-    uncertain = [record.last for record in clients.records if record.uncertain]
+    uncertain = [record.writes[-1] for record in clients.records if record.is_indeterminate]
     assert [write.revision for write in uncertain] == [1] * len(uncertain)
     assert len(uncertain) <= CLIENTS, "only writes that were under way can be"
 
 
 @with_every_server
-async def test_what_a_redis_without_memory_refuses_is_503_store_full(start: Start, server: str) -> None:
+async def test_writes_that_a_full_redis_refuses_are_503_store_full(start: Start, server: str) -> None:
     serving = started(start, "--redis-server", server)
     api = Api(serving.server(KEY), KEY, Project("default", ""))
     session_id = api.new({"a": 1}, user="alice")
@@ -147,17 +146,17 @@ async def test_what_a_redis_without_memory_refuses_is_503_store_full(start: Star
     api.close()
 
 
-async def test_scripts_that_are_dropped_all_the_time_are_missed_by_nobody(start: Start) -> None:
-    async with storm_over(started(start, *LENIENT)) as (clients, redis):
+async def test_repeated_script_flush_fails_no_request(start: Start) -> None:
+    async with workload_over(started(start, *LENIENT)) as (clients, redis):
         for _ in range(30):
             redis.script_flush()
-            await clients.reach("acknowledged", 5)
-    assert (clients.counts.refused, clients.counts.reads_refused, clients.counts.uncertain) == (0, 0, 0)
+            await clients.wait_for("acknowledged", 5)
+    assert (clients.stats.refused, clients.stats.reads_refused, clients.stats.uncertain) == (0, 0, 0)
 
 
-async def test_connections_that_redis_ends_cost_no_read(start: Start) -> None:
-    async with storm_over(started(start, *LENIENT)) as (clients, redis):
+async def test_connections_that_redis_closes_fail_no_read(start: Start) -> None:
+    async with workload_over(started(start, *LENIENT)) as (clients, redis):
         for _ in range(30):
             redis.client_kill_filter(_type="normal", skipme=True)
-            await clients.reach("acknowledged", 5)
-    assert (clients.counts.refused, clients.counts.reads_refused) == (0, 0)
+            await clients.wait_for("acknowledged", 5)
+    assert (clients.stats.refused, clients.stats.reads_refused) == (0, 0)

@@ -15,11 +15,10 @@ from service.process import data_dir
 from service.process.embedded_redis import EmbeddedRedis
 from service.redis_client.client import RedisClient
 from service.store.sessions import Sessions
-from tests.support.aftermath import KEY, TOKEN, hold
 from tests.support.filling import PROJECT, TIMEOUT, add, document_of, keyspace, opened, session_id, with_every_server
 from tests.support.redis_servers import BUNDLED
 from tests.support.server import Serving, Start, run_command, until
-from tests.support.workload import storm
+from tests.support.workload import KEY, TOKEN, check_after_fault, workload_over_http
 
 BEGINNING = b"*1\r\n$5\r\nMULTI\r\n"
 CUTS = 6
@@ -74,7 +73,7 @@ async def two_sessions(sessions: Sessions) -> None:
 
 @with_every_server
 @pytest.mark.parametrize("name", WRITES)
-async def test_a_cut_in_the_middle_of_a_write_undoes_it_whole(tmp_path: Path, name: str, server: str) -> None:
+async def test_a_file_cut_within_a_write_loses_the_whole_write(tmp_path: Path, name: str, server: str) -> None:
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     whole.mkdir()
     await contents(whole, server, two_sessions)
@@ -94,16 +93,16 @@ async def test_a_cut_in_the_middle_of_a_write_undoes_it_whole(tmp_path: Path, na
 
 
 @pytest.mark.parametrize("missing", [1, 7_001, 60_013])
-async def test_a_server_starts_on_a_short_file_and_lacks_only_the_tail(start: Start, missing: int) -> None:
+async def test_a_server_starts_on_a_truncated_file_and_loses_only_the_tail(start: Start, missing: int) -> None:
     serving = start(SCC_ROOT_TOKEN=TOKEN)
-    async with storm(serving.origin, KEY) as clients:
-        await clients.reach("acknowledged", 400)
+    async with workload_over_http(serving.origin, KEY) as clients:
+        await clients.wait_for("acknowledged", 400)
     assert serving.stop() == 0
     path = append_only_file(serving.data_dir)
     with path.open("r+b") as file:
         file.truncate(path.stat().st_size - missing)
-    lost = await hold(clients, start(SCC_ROOT_TOKEN=TOKEN), lost_after=-inf)
-    assert lost < clients.counts.acknowledged / 2
+    lost = await check_after_fault(clients, start(SCC_ROOT_TOKEN=TOKEN), lost_after=-inf)
+    assert lost < clients.stats.acknowledged / 2
     assert lost > 0 or missing == 1
     assert len(removed_from(serving.data_dir)) == 1
 
@@ -113,7 +112,7 @@ ZEROS = [1, 4096, 70_000]
 
 @with_every_server
 @pytest.mark.parametrize("zeros", ZEROS)
-async def test_zeros_at_the_end_are_cut_off_whether_a_write_is_whole_or_not(
+async def test_zeros_at_the_end_are_cut_off_after_complete_and_incomplete_writes(
     tmp_path: Path, zeros: int, server: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     await contents(tmp_path, server, two_sessions)
@@ -133,7 +132,7 @@ async def test_zeros_at_the_end_are_cut_off_whether_a_write_is_whole_or_not(
 
 
 @with_every_server
-async def test_a_running_redis_that_ended_in_the_middle_of_a_write_starts_again(tmp_path: Path, server: str) -> None:
+async def test_a_redis_killed_within_a_write_restarts(tmp_path: Path, server: str) -> None:
     await contents(tmp_path, server, two_sessions)
     path = append_only_file(tmp_path)
     path.write_bytes(path.read_bytes() + BEGINNING)
@@ -159,7 +158,7 @@ async def damaged(tmp_path: Path) -> Path:
     return directory
 
 
-def test_other_damage_ends_the_start_and_is_repaired_on_demand_alone(damaged: Path) -> None:
+def test_other_damage_prevents_the_start_and_is_repaired_only_on_demand(damaged: Path) -> None:
     path = append_only_file(damaged)
     content = path.read_bytes()
     at = content.rindex(b"damage")
@@ -185,7 +184,7 @@ def test_other_damage_ends_the_start_and_is_repaired_on_demand_alone(damaged: Pa
     assert started.stop() == 0
 
 
-def test_no_file_is_repaired_under_a_running_server_or_where_there_is_none(start: Start, tmp_path: Path) -> None:
+def test_no_file_is_repaired_under_a_running_server_or_without_a_store(start: Start, tmp_path: Path) -> None:
     serving = start()
     refused = run_command("repair-aof", "--data-dir", str(serving.data_dir))
     assert (refused.returncode, refused.stderr) == (

@@ -56,7 +56,7 @@ def test_invalid_chunks_get_400_whenever_they_arrive(api: Api, chunk: bytes) -> 
         response = exchange(api, *parts)
         # On a busy machine the parts may arrive together.
         assert (response.status, response.msg in (NOT_HTTP, BROKEN_BODY)) == (400, True)
-        # The end of such a body is unknown, so no request can follow it.
+        # Nobody knows where such a body ends, so nothing can follow it.
         assert response.headers["Connection"] == "close"
     assert api.ids() == []
 

@@ -146,7 +146,7 @@ def test_an_odd_but_unambiguous_request_is_answered_and_so_is_the_next(
 def test_bytes_after_an_upgrade_or_close_are_not_served_as_a_request(api: Api, headers: list[str], statuses: list[int]) -> None:
     sent = head(api, PING, *headers) + head(api, POST, "Content-Length: 2") + b"{}"
     assert [response.status for response in conversation(api, sent)] == statuses
-    # The server closes the connection, though this client keeps its own side open.
+    # The server closes the connection even though this client keeps its own side open.
     with connect(api) as connection:
         connection.settimeout(10)
         connection.sendall(sent)

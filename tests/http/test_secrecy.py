@@ -20,7 +20,7 @@ VALUE = "value-that-nobody-may-read"
 
 
 #: `session-configs` with two bugs: counting a user's sessions fails with the user in the message, and a filter with the key
-#: "defect" fails.
+#: "defect" cannot be parsed.
 PROGRAM = """
 import sys
 from service import cli
@@ -109,10 +109,10 @@ def test_no_key_and_no_config_is_ever_logged(logging: tuple[Serving, Api]) -> No
     assert [word for word in (api.key, "root-of-the-tests", VALUE) if word in logged] == []
 
 
-def test_the_log_line_of_a_defect_has_the_path_without_its_query(logging: tuple[Serving, Api]) -> None:
+def test_the_log_line_of_a_bug_has_the_path_without_the_query(logging: tuple[Serving, Api]) -> None:
     serving, api = logging
-    query = quote(json.dumps({"defect": VALUE}))
-    assert request("GET", f"{serving.base_url}/session?filter_by_configs={query}", api.key)[0] == 500
+    wanted = quote(json.dumps({"defect": VALUE}))
+    assert request("GET", f"{serving.base_url}/session?filter_by_configs={wanted}", api.key)[0] == 500
     assert serving.stop() == 0
     assert "Traceback" in serving.errors
     assert re.search(r"request [0-9a-f]{32}: GET /api/v1/session failed$", serving.errors, re.MULTILINE)

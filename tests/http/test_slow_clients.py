@@ -148,8 +148,8 @@ def test_over_the_connection_limit_the_longest_idle_connection_is_closed(small: 
             assert answer_on(connection).status == 200
 
 
-def test_of_several_connections_that_go_the_one_that_was_silent_longest_goes_first(serve: Callable[..., Serving]) -> None:
-    # From 200 connections on the server looks for several that may go, and closes them one by one.
+def test_of_several_connections_to_close_the_longest_idle_goes_first(serve: Callable[..., Serving]) -> None:
+    # From 200 connections on the server selects several idle ones at a time, and closes them one by one.
     limit = 300
     api = api_on(serve("--workers", "1", "--max-connections", str(limit)))
     with contextlib.ExitStack() as stack:
@@ -192,6 +192,12 @@ def test_with_all_connections_busy_health_is_served_and_any_other_request_gets_5
                 assert response.headers["Retry-After"] == "1"
         # Only the first request of such a connection is served.
         assert [response.status for response in conversation(small, head(small, "GET /health HTTP/1.1") * 2)] == [200]
+        # The server closes it even though this client keeps its own side open.
+        with connect(small) as connection:
+            connection.settimeout(10)
+            connection.sendall(head(small, "GET /health HTTP/1.1") * 2)
+            (response,) = answers_in(rest_of(connection))
+            assert (response.status, response.headers["Connection"]) == (200, "close")
 
 
 @pytest.mark.parametrize("sent", [b"", b"GET /hea"])
@@ -223,19 +229,18 @@ def test_with_no_idle_connection_a_new_one_gets_503(small: Api) -> None:
 
 def test_a_client_that_closes_its_sending_side_gets_its_responses(api: Api) -> None:
     create = head(api, POST, "Content-Length: 2") + b"{}"
-    assert [response.status for response in conversation(api, create)] == [201]
-    assert [response.status for response in conversation(api, create * 40)] == [201] * 40
+    assert [response.status for response in conversation(api, create, half_close=True)] == [201]
+    assert [response.status for response in conversation(api, create * 40, half_close=True)] == [201] * 40
     large = b'{"configs":{"k":"%b"}}' % (b"x" * 200_000)
-    assert [response.status for response in conversation(api, head(api, POST, f"Content-Length: {len(large)}") + large)] == [
-        201
-    ]
+    create_large = head(api, POST, f"Content-Length: {len(large)}") + large
+    assert [response.status for response in conversation(api, create_large, half_close=True)] == [201]
     assert len(api.ids()) == 42
 
 
 @pytest.mark.parametrize("body", ["Content-Length: 9\r\n\r\n{}", "Transfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n"])
 def test_a_client_that_closes_its_sending_side_within_a_body_gets_400_and_writes_nothing(api: Api, body: str) -> None:
     sent = head(api, POST).removesuffix(b"\r\n") + body.encode()
-    (response,) = conversation(api, sent)
+    (response,) = conversation(api, sent, half_close=True)
     assert (response.status, response.msg) == (400, "the body is incomplete, or its encoding does not match the headers")
     with waiting(api) as connection:
         connection.shutdown(socket.SHUT_WR)
@@ -245,7 +250,7 @@ def test_a_client_that_closes_its_sending_side_within_a_body_gets_400_and_writes
 
 @pytest.mark.parametrize("sent", [b"", b"G", b"GET /health HTTP/1.1\r\n", b"\r\n\r\n"])
 def test_a_client_that_closes_its_sending_side_before_a_request_gets_no_response(api: Api, sent: bytes) -> None:
-    assert conversation(api, sent) == []
+    assert conversation(api, sent, half_close=True) == []
 
 
 def test_a_thousand_idle_connections_do_not_affect_others(api: Api) -> None:

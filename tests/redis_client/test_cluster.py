@@ -10,6 +10,7 @@ from redis.exceptions import ResponseError
 from service.errors import StoreUnavailable, WriteUncertain
 from service.redis_client.client import RedisClient
 from service.redis_client.cluster import Cluster, slot_of
+from service.redis_client.multiplexer import MAX_SILENT_TIMEOUTS
 
 TIMEOUT = 1.0
 SLOTS = 16384
@@ -229,7 +230,7 @@ FOO = 12182  # the slot of "foo"; that of "bar" is before it
 
 
 @pytest.mark.parametrize(("first", "last"), [(FOO, FOO), (FOO, SLOTS - 1), (FOO - 1, FOO), (0, FOO)])
-async def test_each_end_of_a_range_of_slots_belongs_to_its_node(
+async def test_the_first_and_last_slot_of_a_range_belong_to_its_node(
     nodes: tuple[Node, Node], redis: RedisClient, first: int, last: int
 ) -> None:
     one, other = nodes
@@ -245,19 +246,18 @@ async def test_each_end_of_a_range_of_slots_belongs_to_its_node(
 
 
 @pytest.mark.parametrize("keys", [["foo", "bar"], ["bar", "foo"], ["bar", "foo", "bar"]])
-async def test_a_batch_of_writes_is_uncertain_if_one_node_made_its_part_and_the_other_cannot_be_reached(
+async def test_writes_made_by_one_node_are_uncertain_when_the_other_node_is_unreachable(
     nodes: tuple[Node, Node], redis: RedisClient, keys: list[str]
 ) -> None:
     first, second = nodes
     first.map = second.map = slot_map((0, FOO - 1, first), (FOO, SLOTS - 1, second))
-    assert await redis.batch([("SET", key, "1") for key in keys], writes=True) == [b"1"] * len(keys)
+    # There was never a connection to the second node, so it has received nothing.
     second.stop()
-    first.commands.clear()
     with pytest.raises(WriteUncertain):
         await redis.batch([("SET", key, "2") for key in keys], writes=True)
-    # A write that was made is not made again.
+    # A write that was made is not sent again.
     assert first.commands == [[b"SET", b"bar", b"2"]] * keys.count("bar")
-    # The same batch of reads is only unavailable, and so are writes of which none was sent or made.
+    # Reads are only unavailable, and so are writes when every node refused them or was never reached.
     first.answer = lambda _: b"-OOM command not allowed when used memory > 'maxmemory'.\r\n"
     for commands, writes in (([("GET", key) for key in keys], False), ([("SET", key, "3") for key in keys], True)):
         with pytest.raises(StoreUnavailable) as failed:
@@ -276,4 +276,20 @@ async def test_connections_to_a_node_that_has_left_the_cluster_are_closed(nodes:
     assert await redis.call("GET", "foo") == b"foo"
     async with asyncio.timeout(30):
         await second.disconnected.wait()
+    await redis.close()
+
+
+async def test_connections_to_a_node_that_stays_in_the_cluster_stay_open(nodes: tuple[Node, Node]) -> None:
+    first, second = nodes
+    redis = RedisClient.open(f"redis+cluster://127.0.0.1:{first.port}", timeout=0.2)
+    first.map = second.map = slot_map((0, FOO - 1, first), (FOO, SLOTS - 1, second))
+    assert await redis.call("GET", "foo") == b"foo"
+    # A second look at the map, which names the same nodes.
+    echo = first.answer
+    first.answer = lambda words: moved(second, words[1].decode())
+    assert await redis.call("GET", "bar") == b"bar"
+    first.answer = echo
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(second.disconnected.wait(), 0.2 * MAX_SILENT_TIMEOUTS + 0.3)
+    assert await redis.call("GET", "foo") == b"foo"
     await redis.close()

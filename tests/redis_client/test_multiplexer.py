@@ -3,6 +3,7 @@
 import asyncio
 from asyncio.trsock import TransportSocket
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
@@ -14,7 +15,7 @@ from redis.asyncio.connection import AbstractConnection, UnixDomainSocketConnect
 from service.errors import StoreUnavailable, WriteUncertain
 from service.redis_client import multiplexer
 from service.redis_client.client import RedisClient
-from service.redis_client.errors import ConnectionLost, RequestFailed, Unreachable
+from service.redis_client.errors import ConnectionLost, RequestFailed, TooManyInFlight, Unreachable
 from service.redis_client.multiplexer import Command, MultiplexedConnection
 from service.redis_client.node import Node
 from service.redis_client.standalone import Standalone
@@ -174,7 +175,7 @@ async def test_a_lost_connection_resolves_each_call_once(peer: Peer, redis: Redi
 
 
 class RecordingTransport:
-    """A transport that keeps what is written to it, and whose peer never replies."""
+    """A transport that keeps what is written to it. Its peer never replies."""
 
     def __init__(self) -> None:
         self.written: list[bytes] = []
@@ -192,8 +193,8 @@ class RecordingTransport:
         pass
 
 
-class Opened:
-    """A connection of redis-py, as far as it is used, over a transport that records."""
+class FakeConnection:
+    """What the service uses of a redis-py connection, with a transport that records."""
 
     def __init__(self, transport: RecordingTransport) -> None:
         self._writer: object = SimpleNamespace(transport=transport)
@@ -207,52 +208,68 @@ class Opened:
 
 
 @pytest.mark.parametrize("calls", range(1, 11))
-async def test_a_call_that_was_not_written_yet_when_the_connection_was_lost_was_not_sent(calls: int) -> None:
+async def test_calls_not_yet_written_when_the_connection_is_lost_were_not_sent(calls: int) -> None:
     transport = RecordingTransport()
-    connection = MultiplexedConnection(lambda: cast("AbstractConnection", Opened(transport)), timeout=TIMEOUT)
+    connection = MultiplexedConnection(lambda: cast("AbstractConnection", FakeConnection(transport)), timeout=TIMEOUT)
     first = asyncio.create_task(connection.send(b"<0>"))
     for _ in range(10):
         await asyncio.sleep(0)
     assert transport.written == [b"<0>"]
     rest = [asyncio.create_task(connection.send(b"<%d>" % number)) for number in range(1, calls)]
-    await asyncio.sleep(0)  # each has begun; what fills no write of its own waits for the end of the turn
+    await asyncio.sleep(0)  # each call has started; a batch that is not full is written at the end of the turn
     connection.connection_lost(None)
     written = b"".join(transport.written)
-    ends = await asyncio.gather(first, *rest, return_exceptions=True)
-    assert all(isinstance(end, ConnectionLost) for end in ends)
-    assert [end.sent for end in ends if isinstance(end, ConnectionLost)] == [
+    errors = await asyncio.gather(first, *rest, return_exceptions=True)
+    assert [error.sent for error in errors if isinstance(error, ConnectionLost)] == [
         b"<%d>" % number in written for number in range(calls)
     ]
     assert written.count(b"<") == 1 + (calls - 1) // multiplexer.WRITE_COMMANDS * multiplexer.WRITE_COMMANDS
 
 
+@pytest.mark.parametrize("limit", ["MAX_COMMANDS", "MAX_BYTES"])
+async def test_calls_that_were_lost_no_longer_count_as_in_flight(monkeypatch: pytest.MonkeyPatch, limit: str) -> None:
+    monkeypatch.setattr(multiplexer, limit, 4)
+    transport = RecordingTransport()
+    connection = MultiplexedConnection(lambda: cast("AbstractConnection", FakeConnection(transport)), timeout=TIMEOUT)
+    for _ in range(3):
+        calls = [asyncio.create_task(connection.send(b"x")) for _ in range(5)]
+        for _ in range(10):
+            await asyncio.sleep(0)
+        connection.connection_lost(None)
+        errors = await asyncio.gather(*calls, return_exceptions=True)
+        assert [type(error) for error in errors] == [ConnectionLost] * 4 + [TooManyInFlight]
+
+
 class Scripted(Standalone):
-    """One server whose connection ends each call as the test says; `calls` counts them."""
+    """A server whose calls have the given results, in order; `calls` counts them."""
 
-    def __init__(self, *ends: RequestFailed | list[bytes]) -> None:
+    def __init__(self, *results: RequestFailed | list[bytes]) -> None:
         super().__init__(parse("unix:///nowhere"), timeout=TIMEOUT, min_replicas=0)
-        self._ends = list(ends)
+        self._results = list(results)
         self.calls = 0
+        self.clock = 0.0
+        self.seconds_a_call = 0.0
 
-    def route(self, command: Command, near: Target | None) -> Node:  # noqa: ARG002 - every command
+    def route(self, command: Command, near: Target | None) -> Node:  # noqa: ARG002 - the same for every command
         return cast("Node", SimpleNamespace(reads=self, writes=self))
 
     async def send(self, packed: bytes, commands: int = 1, seconds: float | None = None) -> list[bytes]:  # noqa: ARG002
         self.calls += 1
-        end = self._ends.pop(0)
-        if isinstance(end, RequestFailed):
-            raise end
-        return end
+        self.clock += self.seconds_a_call
+        result = self._results.pop(0)
+        if isinstance(result, RequestFailed):
+            raise result
+        return result
 
 
 @pytest.mark.parametrize("failure", [ConnectionLost, Unreachable])
-async def test_a_write_that_was_never_sent_is_tried_again(failure: type[RequestFailed]) -> None:
+async def test_a_write_that_was_never_sent_is_retried(failure: type[RequestFailed]) -> None:
     server = Scripted(failure(sent=False), failure(sent=False), [b"OK"])
     assert await RedisClient(server, timeout=TIMEOUT).call("SET", "key", "value", writes=True) == b"OK"
     assert server.calls == 3
 
 
-async def test_a_write_that_may_have_been_seen_is_not_tried_again_and_a_read_is() -> None:
+async def test_a_write_that_may_have_been_received_is_not_retried_and_a_read_is() -> None:
     server = Scripted(ConnectionLost(sent=True), ConnectionLost(sent=True), [b"value"])
     redis = RedisClient(server, timeout=TIMEOUT)
     with pytest.raises(WriteUncertain):
@@ -260,6 +277,18 @@ async def test_a_write_that_may_have_been_seen_is_not_tried_again_and_a_read_is(
     assert server.calls == 1
     assert await redis.call("GET", "key") == b"value"
     assert server.calls == 3
+
+
+@pytest.mark.parametrize(("seconds", "calls"), [(0.0, 3), (0.3, 3), (0.5, 2), (0.75, 2), (0.85, 1), (1.0, 1)])
+async def test_a_call_is_retried_while_enough_of_its_time_is_left(
+    monkeypatch: pytest.MonkeyPatch, seconds: float, calls: int
+) -> None:
+    server = Scripted(*(ConnectionLost(sent=False) for _ in range(2)), [b"value"], [b"value"])
+    server.seconds_a_call = seconds
+    monkeypatch.setattr("service.redis_client.client.monotonic", lambda: server.clock)
+    with nullcontext() if calls == 3 else pytest.raises(StoreUnavailable):
+        await RedisClient(server, timeout=1.0).call("GET", "key")
+    assert server.calls == calls
 
 
 async def test_a_server_that_is_back_is_used_again(peer: Peer, redis: RedisClient) -> None:

@@ -1,11 +1,11 @@
-"""The soak behind `scripts/soak`: random operations by several clients with a model beside them, while faults happen.
+"""The soak behind `scripts/soak`: random operations by several clients, compared with a model, while faults are injected.
 
-wire, answers         HTTP by hand, and answers decoded as far as they are looked at
-values                random configs and filters
-states, sessions      the model of a session: the states in which it may be, and what answers tell of them
-owned                 the model of users, and of a client's part in what all clients write to
-deeds                 each request about a session, and what it does in every state
-client, *_operations, shared, lists, work    what a client does
-server, faults, memory                       the server, what happens to it, and what it takes
-ending, report        the store held to the model at the end, and the figures
+values                           random configs and filters
+states, sessions                 the model of a session: the states in which it may be, and how responses narrow them
+ownership                        the model of users, and of a client's members in what all clients write to
+operations                       each request about a session, and what it does in every state
+context, client                  fault windows and statistics; one client's sessions and connection
+*_operations, shared, lists, work    what a client does
+soak, faults, memory             the schedule, the faults, the memory of the processes
+verify, report                   the comparison of store and model at the end; the output
 """

@@ -1,4 +1,4 @@
-"""What one client owns, and its way to the server: it knows after every answer what must hold."""
+"""One client of a soak: the sessions and users that it alone changes, and its connection to the server."""
 
 import asyncio
 import itertools
@@ -6,108 +6,139 @@ import time
 from random import Random
 from uuid import UUID
 
-from tests.soak.differences import Difference
-from tests.soak.owned import OwnUser
-from tests.soak.sessions import Deed, Session
+from tests.soak.context import Context
+from tests.soak.ownership import UserModel
+from tests.soak.sessions import Operation, Session
 from tests.soak.states import Span, now
-from tests.soak.wire import Request, Response, Unavailable, Wire
-from tests.soak.world import World
+from tests.support import http_client
+from tests.support.http_client import ConnectionLost, NotSent, Request, Response, Violation
 
-#: Ids that a client asks for when it creates; they come again and again.
+#: Ids that a client asks for when it creates sessions; each is used again and again.
 OWN_IDS = 40
 USERS = ("alice@example.com", "b/o?b %2F", "кот 😀")
 
 #: Seconds before a read is sent again.
-PAUSE = 0.5
+RETRY_PAUSE = 0.5
+#: Requests on one connection, on average: then another one is opened, which may lead to another worker.
+REQUESTS_PER_CONNECTION = 30
 
-HALF, WHOLE = "broken off half way", "not waited for"
+#: How a request is abandoned: before all of it is sent, or before its response is read.
+HALF_SENT, NOT_READ = "half sent", "response not read"
+
+
+class Unavailable(Exception):
+    """There is no response, or a 503. `uncertain`: a write may have happened, or may still happen."""
+
+    def __init__(self, how: str, *, uncertain: bool) -> None:
+        self.how = how
+        self.uncertain = uncertain
+        super().__init__(how)
 
 
 class Client:
     """One client. Its sessions and users belong to it alone."""
 
-    def __init__(self, number: int, world: World, seed: int) -> None:
+    def __init__(self, number: int, context: Context, seed: int) -> None:
         self.number = number
-        self.world = world
+        self.context = context
         self.random = Random(f"{seed} {number}")
         #: Numbers that no other client has, each once.
         self.marks = itertools.count(number * 10_000_000)
-        self.wire = Wire(world.port, world.key, self.random)
+        self._connection = http_client.Client(context.origin, context.api_key)
         self.own_ids = [str(UUID(int=self.random.getrandbits(128), version=4)) for _ in range(OWN_IDS)]
         self.sessions = {session_id: Session(session_id) for session_id in self.own_ids}
-        #: Sessions that may be there under ids that nobody told.
-        self.strays: list[Session] = []
-        self.users = {name: OwnUser(name) for name in (f"c{number} {user}" for user in USERS)}
-        #: How the next write is to be broken off.
-        self.break_off: str | None = None
+        #: Sessions that may exist, under ids that no response named.
+        self.orphans: list[Session] = []
+        self.users = {name: UserModel(name) for name in (f"c{number} {user}" for user in USERS)}
+        #: How the next write is to be abandoned.
+        self.abandon_next: str | None = None
         self.requests = 0
-        #: How often a read that gets no answer is sent again.
-        self.patience = 0
+        #: How often a read is sent again that gets no response.
+        self.read_retries = 0
 
-    async def ask(self, request: Request, *, writes: bool = False) -> tuple[Response, Span]:
-        """The answer to a request, and the time within which the server did it.
+    async def send(self, request: Request, *, writes: bool = False) -> tuple[Response, Span]:
+        """The response to a request, which is no 5xx, and the time within which the server handled it.
 
         Raises:
-            Unavailable: there is none.
-            Difference: it cannot be right.
+            Unavailable: there is none, or it is a 503.
+            Violation: it cannot be right.
         """
-        for _ in range(0 if writes else self.patience):
+        for _ in range(0 if writes else self.read_retries):
             try:
-                return await self._ask(request, writes)
+                return await self._send_once(request, writes)
             except Unavailable:
-                await asyncio.sleep(PAUSE)
-        return await self._ask(request, writes)
+                await asyncio.sleep(RETRY_PAUSE)
+        return await self._send_once(request, writes)
 
-    async def _ask(self, request: Request, writes: bool) -> tuple[Response, Span]:
+    async def _send_once(self, request: Request, writes: bool) -> tuple[Response, Span]:
         self.requests += 1
-        world, start, started = self.world, now(), time.monotonic()
-        fair = world.weather.is_fair
+        context, start, started = self.context, now(), time.monotonic()
+        is_clear = context.fault_windows.is_clear
         try:
-            if writes and self.break_off:
-                await self._break_off(request)
-            return await self.wire.ask(request), Span(start, now())
-        except Unavailable as missing:
-            fair = fair and world.weather.is_fair
-            world.tally.count_missing(missing.how, uncertain=missing.uncertain and writes, fair=fair)
-            if missing.uncertain and missing.how == "503" and not writes:
-                raise Difference(f"{request} writes nothing, and is said to have happened, or not") from None
+            if writes and self.abandon_next:
+                await self._abandon(request, self.abandon_next)
+            return await self._exchange(request), Span(start, now())
+        except Unavailable as error:
+            is_clear = is_clear and context.fault_windows.is_clear
+            context.stats.count_unanswered(error.how, uncertain=error.uncertain and writes, is_clear=is_clear)
+            if error.uncertain and error.how == "503" and not writes:
+                raise Violation(f"{request} writes nothing, but its response says that a write may have happened") from None
             raise
         finally:
-            fair = fair and world.weather.is_fair
-            world.tally.count_time(time.monotonic() - started, f"{request.method} {request.path[:60]}", fair=fair)
+            is_clear = is_clear and context.fault_windows.is_clear
+            context.stats.count_time(time.monotonic() - started, f"{request.method} {request.path[:60]}", is_clear=is_clear)
 
-    async def _break_off(self, request: Request) -> None:
-        how, self.break_off = self.break_off or WHOLE, None
-        await self.wire.break_off(request, whole=how == WHOLE)
-        raise Unavailable(how, uncertain=how == WHOLE)
+    async def _exchange(self, request: Request) -> Response:
+        if self.random.random() < 1 / REQUESTS_PER_CONNECTION:
+            self._connection.close()
+        try:
+            response = await self._connection.send(request)
+        except NotSent as error:
+            raise Unavailable("no connection", uncertain=False) from error
+        except ConnectionLost as error:
+            raise Unavailable("cut", uncertain=True) from error
+        if response.is_unavailable:
+            raise Unavailable("503", uncertain=response.is_uncertain)
+        return response
 
-    async def do(self, session: Session, deed: Deed, late: Deed | None = None) -> Response:
-        """Do a deed, and take in what became of it; `late` is what it is when it happens later, if that is something else.
+    async def _abandon(self, request: Request, how: str) -> None:
+        self.abandon_next = None
+        await self._connection.abandon(request, whole=how == NOT_READ, reset=self.random.random() < 0.5)
+        raise Unavailable(how, uncertain=how == NOT_READ)
+
+    async def do(self, session: Session, operation: Operation, late: Operation | None = None) -> Response:
+        """Run an operation and update the model; `late` is the operation as it is when it happens later, if that differs.
 
         Raises:
-            Unavailable: as `ask`; the model knows what may be.
-            Difference: the answer is wrong.
+            Unavailable: as `send`; the model has every state that is possible now.
+            Violation: the response is wrong.
         """
         start = now()
         try:
-            answer, span = await self.ask(deed.request, writes=deed.writes)
-        except Unavailable as missing:
-            session.unanswered(late or deed, start, missing.how, uncertain=deed.writes and missing.uncertain)
+            response, span = await self.send(operation.request, writes=operation.writes)
+        except Unavailable as error:
+            session.take_no_response(late or operation, start, error.how, uncertain=operation.writes and error.uncertain)
             raise
-        session.answered(deed, answer, span)
-        return answer
+        session.take_response(operation, response, span)
+        return response
 
     def living(self) -> list[Session]:
-        """The sessions that are there, as far as is known; none in doubt."""
+        """The sessions that most likely exist; none that is indeterminate."""
         span = Span(now(), now())
-        return [each for each in self.sessions.values() if each.doubted is None and each.known(span) is not None]
+        return [
+            each for each in self.sessions.values() if each.indeterminate_since is None and each.most_likely(span) is not None
+        ]
 
-    def doubts(self) -> list[Session]:
-        """The sessions in doubt of which a read may now tell."""
-        has_settled = self.world.weather.has_settled
-        return [each for each in self.sessions.values() if each.doubted is not None and has_settled(each.doubted)]
+    def indeterminate(self) -> list[Session]:
+        """The indeterminate sessions whose state a read can now determine."""
+        has_settled = self.context.fault_windows.has_settled
+        return [
+            each
+            for each in self.sessions.values()
+            if each.indeterminate_since is not None and has_settled(each.indeterminate_since)
+        ]
 
     def of_user(self, user: str) -> list[Session]:
-        """The sessions that may be a user's, strays among them."""
-        all_of_them = [*self.sessions.values(), *self.strays]
-        return [each for each in all_of_them if any(state and state.user == user for state in each.states)]
+        """The sessions that may be a user's, orphans included."""
+        sessions = [*self.sessions.values(), *self.orphans]
+        return [each for each in sessions if any(state and state.user == user for state in each.states)]

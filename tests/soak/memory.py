@@ -6,10 +6,11 @@ from statistics import median
 
 from redis.exceptions import RedisError
 
-from tests.soak.server import Server, memory
+from tests.soak.server import redis_of
+from tests.support.server import Serving, memory_of
 
-#: Seconds between two samples, and samples without which nothing is said of a series.
-INTERVAL, LEAST = 2.0, 90
+#: Seconds between two samples, and the fewest samples by which a series is judged.
+INTERVAL, MIN_SAMPLES = 2.0, 90
 #: The last third of a series is flat when its median is at most `FACTOR` times the median of the second third, and `SLACK` MB.
 FACTOR, SLACK = 1.05, 3.0
 
@@ -27,19 +28,19 @@ class Series:
         return median(self.values[:third]), median(self.values[third : 2 * third]), median(self.values[2 * third :])
 
     def is_flat(self) -> bool | None:
-        """Whether it does not grow; None where it is too short to tell."""
-        if len(self.values) < LEAST:
+        """Whether it does not grow; None where it has too few samples."""
+        if len(self.values) < MIN_SAMPLES:
             return None
         _, second, last = self.thirds()
         return last <= second * FACTOR + SLACK
 
 
-class Memory:
+class MemorySamples:
     """The memory of each worker and of Redis."""
 
-    def __init__(self, server: Server) -> None:
+    def __init__(self, server: Serving) -> None:
         self._server = server
-        self._redis = server.redis()
+        self._redis = redis_of(server)
         self._workers: dict[int, tuple[Series, Series]] = {}
         self._used = Series("Redis, used_memory")
 
@@ -50,13 +51,13 @@ class Memory:
             await asyncio.sleep(INTERVAL)
 
     async def sample(self) -> None:
-        """Take one of each process that is there and answers."""
+        """Take one sample of each process that is running, and of Redis if it responses."""
         for pid in self._server.workers():
-            found = memory(pid)
-            if found is not None:
+            sample = memory_of(pid)
+            if sample is not None:
                 number = len(self._workers) + 1
-                made = Series(f"worker {number}, RSS"), Series(f"worker {number}, USS")
-                for series, value in zip(self._workers.setdefault(pid, made), found, strict=True):
+                new = Series(f"worker {number}, RSS"), Series(f"worker {number}, USS")
+                for series, value in zip(self._workers.setdefault(pid, new), sample, strict=True):
                     series.values.append(value)
         try:
             info = await self._redis.info("memory")

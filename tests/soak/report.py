@@ -1,30 +1,32 @@
-"""What a soak prints: a line now and then, and at the end the figures."""
+"""What a soak prints: a line of progress from time to time, and the results at the end."""
 
 from collections.abc import Iterator, Mapping, Sequence
 
+from tests.soak.context import Stats
 from tests.soak.memory import Series
-from tests.soak.world import Tally
 
 
-def progress(seconds: float, tally: Tally, sessions: int) -> str:
-    """One line while it runs."""
-    done, faults, missing = (sum(counts.values()) for counts in (tally.done, tally.faults, tally.missing))
+def progress(seconds: float, stats: Stats, sessions: int) -> str:
+    """One line of progress."""
+    done, faults, unanswered = (sum(counts.values()) for counts in (stats.done, stats.faults, stats.unanswered))
     return (
-        f"[{seconds:4.0f} s] {done:,} operations, {sessions} sessions, {faults} faults, {missing} requests without an answer, "
-        f"{tally.uncertain} uncertain writes, slowest answer {tally.slowest[0]:.2f} s"
+        f"[{seconds:4.0f} s] {done:,} operations, {sessions} sessions, {faults} faults, "
+        f"{unanswered} requests without a response, {stats.uncertain} uncertain writes, "
+        f"slowest response {stats.slowest[0]:.2f} s"
     )
 
 
-def summary(tally: Tally, series: Sequence[Series]) -> str:
-    """The figures."""
-    slowest, in_fair = tally.slowest, tally.slowest_in_fair_weather
+def summary(stats: Stats, series: Sequence[Series]) -> str:
+    """The results."""
+    slowest, without_fault = stats.slowest, stats.slowest_without_fault
     lines = [
-        f"operations            {sum(tally.done.values()):,}: {_counts(tally.done)}",
-        f"faults                {sum(tally.faults.values())}: {_counts(tally.faults)}",
-        f"without an answer     {sum(tally.missing.values()):,}: {_counts(tally.missing)}",
-        f"  with no fault near  {sum(tally.unexcused.values())}: {_counts(tally.unexcused)}",
-        f"uncertain writes      {tally.uncertain:,}",
-        f"slowest answer        {slowest[0]:.2f} s ({slowest[1]}); with no fault near {in_fair[0]:.2f} s ({in_fair[1]})",
+        f"operations             {sum(stats.done.values()):,}: {_counts(stats.done)}",
+        f"faults                 {sum(stats.faults.values())}: {_counts(stats.faults)}",
+        f"without a response     {sum(stats.unanswered.values()):,}: {_counts(stats.unanswered)}",
+        f"  outside fault windows {sum(stats.unexcused.values())}: {_counts(stats.unexcused)}",
+        f"uncertain writes       {stats.uncertain:,}",
+        f"slowest response       {slowest[0]:.2f} s ({slowest[1]})",
+        f"  outside fault windows {without_fault[0]:.2f} s ({without_fault[1]})",
         *_memory(series),
     ]
     return "\n".join(lines)
@@ -35,7 +37,7 @@ def _counts(counts: Mapping[str, int]) -> str:
 
 
 def _memory(series: Sequence[Series]) -> Iterator[str]:
-    """Each series that is long enough to be judged, and of the others how much they came to."""
+    """The series that are long enough to be judged, and the maxima of the others."""
     yield "memory in MB, the medians of a series' thirds:"
     for one in series:
         if (flat := one.is_flat()) is not None:

@@ -3,24 +3,23 @@
 from collections.abc import Iterable
 from dataclasses import replace
 
-from tests.soak import deeds, values
-from tests.soak.answers import Copied, data
-from tests.soak.client import Client
+from tests.soak import operations, values
+from tests.soak.client import Client, Unavailable
+from tests.soak.context import DEFAULT_TTLS, SHORT_TTL
 from tests.soak.sessions import Session
 from tests.soak.states import Span, State, lifetime, now
-from tests.soak.wire import Unavailable
-from tests.soak.world import DEFAULT_TTLS, SHORT_TTL
+from tests.support.responses import Copied, data
 
 #: Sessions of a client: from here on it deletes where it would create, so that memory can be judged.
-MOST = 60
-#: Sessions that are gone for good, and that a client still asks for now and then.
-GONE = 10
-#: Lifetimes that a write asks for (see `deeds`), and how often.
+MAX_SESSIONS = 60
+#: Sessions that are gone for good, and that a client still asks for sometimes.
+MAX_DELETED = 10
+#: Lifetimes that a write asks for (see `operations`), and how often.
 TTLS = (None, 0, SHORT_TTL, 3600), (80, 5, 10, 5)
 
 
 class SessionOperations:
-    """One client's. Each raises Unavailable where there is no answer, and Difference where it is wrong."""
+    """One client's. Each raises Unavailable where there is no response, and Violation where it is wrong."""
 
     def __init__(self, client: Client) -> None:
         self._client = client
@@ -29,100 +28,100 @@ class SessionOperations:
     async def create(self) -> None:
         """POST, with an id of our own or one that the server makes."""
         client, random = self._client, self._random
-        if len(client.living()) >= MOST:
+        if len(client.living()) >= MAX_SESSIONS:
             await self.delete()
             return
-        certain = [name for name in client.own_ids if client.sessions[name].doubted is None]
+        certain = [name for name in client.own_ids if client.sessions[name].indeterminate_since is None]
         session = client.sessions[random.choice(certain)] if certain and random.random() < 0.6 else Session("")
         configs = None if random.random() < 0.1 else self._configs()
-        user, ttl, mark = self._user(), self._ttl(), client.world.defaults.mark
-        body, new = deeds.creation(session.id, configs, user, tracking=random.random() < 0.3, ttl=ttl)
-        deed = deeds.create(session, body, new, lambda: client.world.defaults.since(mark) if ttl is None else [ttl])
+        user, ttl, mark = self._user(), self._ttl(), client.context.defaults.mark
+        body, new = operations.creation(session.id, configs, user, tracking=random.random() < 0.3, ttl=ttl)
+        operation = operations.create(session, body, new, lambda: client.context.defaults.since(mark) if ttl is None else [ttl])
         # Done later, it meets whatever default there is then.
-        late = deeds.create(session, body, new, lambda: DEFAULT_TTLS if ttl is None else [ttl])
+        late = operations.create(session, body, new, lambda: DEFAULT_TTLS if ttl is None else [ttl])
         try:
-            answer = await client.do(session, deed, late)
-        except Unavailable as missing:
-            self._may_name(user, missing)
-            if session.doubted is not None and not session.id:
-                client.strays.append(session)
+            response = await client.do(session, operation, late)
+        except Unavailable as error:
+            self._user_may_be_named(user, error)
+            if session.indeterminate_since is not None and not session.id:
+                client.orphans.append(session)
             raise
-        if answer.status == 201:
-            self._name(user)
-            self._take_in(session)
+        if response.status == 201:
+            self._user_named(user)
+            self._adopt(session)
 
     async def copy(self) -> None:
         """POST of a copy."""
-        client, source = self._client, self._one()
-        if source is None or len(client.living()) >= MOST or not self._is_certain(source):
+        client, source = self._client, self._pick()
+        if source is None or len(client.living()) >= MAX_SESSIONS or not self._is_certain(source):
             return
-        deed, start, mark = deeds.copy(source), now(), client.world.defaults.mark
+        operation, start, mark = operations.copy(source), now(), client.context.defaults.mark
         user = next((state.user for state in source.states if state), None)
         try:
-            answer, span = await client.ask(deed.request, writes=True)
-        except Unavailable as missing:
-            self._may_name(user, missing)
-            if missing.uncertain:
-                stray = Session("")
-                stray.may_be(_copies(source, Span.open(start), DEFAULT_TTLS))
-                client.strays.append(stray)
+            response, span = await client.send(operation.request, writes=True)
+        except Unavailable as error:
+            self._user_may_be_named(user, error)
+            if error.uncertain:
+                orphan = Session("")
+                orphan.may_be(_copies(source, Span.until_settled(start), DEFAULT_TTLS))
+                client.orphans.append(orphan)
             raise
-        source.answered(deed, answer, span)
-        if answer.status == 200:
-            self._name(user)
-            new = Session(data(answer, Copied).new_session_id)
-            created_at = int(answer.etag.partition("-")[0])
+        source.take_response(operation, response, span)
+        if response.status == 200:
+            self._user_named(user)
+            new = Session(data(response, Copied).new_session_id)
+            created_at = int(response.etag.partition("-")[0])
             new.states = [
                 replace(state, id=new.id, created_at=created_at, updated_at=created_at)
-                for state in _copies(source, span, client.world.defaults.since(mark))
+                for state in _copies(source, span, client.context.defaults.since(mark))
             ]
-            self._take_in(new)
+            self._adopt(new)
 
     async def put(self) -> None:
-        """PUT, now and then with If-Match."""
-        session = self._one()
+        """PUT, sometimes with If-Match."""
+        session = self._pick()
         if session is not None:
             await self._client.do(
-                session, deeds.put(session, self._configs(), if_match=self._etag(session, 0.15), ttl=self._ttl())
+                session, operations.put(session, self._configs(), if_match=self._etag(session, 0.15), ttl=self._ttl())
             )
 
     async def patch(self) -> None:
-        """PATCH, now and then with If-Match."""
-        session = self._one()
+        """PATCH, sometimes with If-Match."""
+        session = self._pick()
         if session is None:
             return
-        there = next((state.values for state in session.states if state), None)
-        made = values.changes(self._random, next(self._client.marks), there or {})
-        changes = values.written(made, self._random)
-        await self._client.do(session, deeds.patch(session, changes, if_match=self._etag(session, 0.15), ttl=self._ttl()))
+        current = next((state.values for state in session.states if state), None)
+        new_configs = values.changes(self._random, next(self._client.marks), current or {})
+        changes = values.written(new_configs, self._random)
+        await self._client.do(session, operations.patch(session, changes, if_match=self._etag(session, 0.15), ttl=self._ttl()))
 
     async def read(self) -> None:
-        """GET, now and then with If-None-Match."""
-        session = self._one()
+        """GET, sometimes with If-None-Match."""
+        session = self._pick()
         if session is not None:
             path = self._random.choice(("", "/configs"))
-            await self._client.do(session, deeds.read(session, path=path, none_match=self._etag(session, 0.3)))
+            await self._client.do(session, operations.read(session, path=path, none_match=self._etag(session, 0.3)))
 
     async def delete(self) -> None:
-        """DELETE, now and then with If-Match."""
-        session = self._one()
+        """DELETE, sometimes with If-Match."""
+        session = self._pick()
         if session is not None:
-            await self._client.do(session, deeds.delete(session, if_match=self._etag(session, 0.15)))
-            self._forget_some()
+            await self._client.do(session, operations.delete(session, if_match=self._etag(session, 0.15)))
+            self._forget_deleted()
 
     async def settle(self) -> None:
-        """GET of a session in doubt, once that can tell what became of it."""
-        doubts = self._client.doubts()
-        if doubts:
-            session = self._random.choice(doubts)
-            await self._client.do(session, deeds.read(session))
-            session.doubted = None
+        """GET of a session indeterminate, once that can tell what became of it."""
+        indeterminate = self._client.indeterminate()
+        if indeterminate:
+            session = self._random.choice(indeterminate)
+            await self._client.do(session, operations.read(session))
+            session.indeterminate_since = None
 
-    def _one(self) -> Session | None:
-        """A session that is not in doubt, most likely one that is there."""
+    def _pick(self) -> Session | None:
+        """A session that is not indeterminate, most likely one that exists."""
         living = self._client.living()
         if not living or self._random.random() < 0.07:
-            living = [session for session in self._client.sessions.values() if session.doubted is None]
+            living = [session for session in self._client.sessions.values() if session.indeterminate_since is None]
         return self._random.choice(living) if living else None
 
     def _etag(self, session: Session, chance: float) -> str:
@@ -135,47 +134,47 @@ class SessionOperations:
     def _ttl(self) -> int | None:
         return self._random.choices(*TTLS)[0]
 
-    def _configs(self) -> deeds.Written:
+    def _configs(self) -> operations.Spelled:
         return values.written(values.configs(self._random, next(self._client.marks)), self._random)
 
     def _user(self) -> str | None:
-        certain = [user.name for user in self._client.users.values() if user.doubted is None]
+        certain = [user.name for user in self._client.users.values() if user.indeterminate_since is None]
         return self._random.choice([None, *certain])
 
     def _is_certain(self, source: Session) -> bool:
-        """Whether nothing in doubt concerns the user of a session."""
+        """Whether nothing indeterminate concerns the user of a session."""
         names = {state.user for state in source.states if state and state.user}
-        return all(self._client.users[name].doubted is None for name in names)
+        return all(self._client.users[name].indeterminate_since is None for name in names)
 
-    def _name(self, user: str | None) -> None:
+    def _user_named(self, user: str | None) -> None:
         """A new session has named a user."""
         if user is not None:
-            self._client.users[user].is_now(known=True)
+            self._client.users[user].set_exists(exists=True)
 
-    def _may_name(self, user: str | None, missing: Unavailable) -> None:
-        """A request without an answer may have made a user known, even where it surely made no session."""
-        if user is not None and (missing.uncertain or missing.how == "503"):
-            self._client.users[user].may_be(known=True)
+    def _user_may_be_named(self, user: str | None, error: Unavailable) -> None:
+        """A request without a response may have registered a user, even if it created no session."""
+        if user is not None and (error.uncertain or error.how == "503"):
+            self._client.users[user].may_exist(exists=True)
 
-    def _take_in(self, session: Session) -> None:
+    def _adopt(self, session: Session) -> None:
         """Own a session that was created."""
         session.id = next(state.id for state in session.states if state)
         self._client.sessions[session.id] = session
 
-    def _forget_some(self) -> None:
+    def _forget_deleted(self) -> None:
         """Sessions whose ids the server made never come again."""
         sessions, own_ids, span = self._client.sessions, self._client.own_ids, Span(now(), now())
-        gone = [
+        deleted = [
             name for name, each in sessions.items()
-            if each.doubted is None and each.known(span) is None and name not in own_ids
+            if each.indeterminate_since is None and each.most_likely(span) is None and name not in own_ids
         ]  # fmt: skip
-        for name in gone[:-GONE]:
+        for name in deleted[:-MAX_DELETED]:
             del sessions[name]
 
 
 def _copies(source: Session, span: Span, ttls: Iterable[int]) -> list[State]:
     """What a copy of `source` may be."""
     return [
-        State("", state.values, state.user, state.tracking, dies=lifetime(ttl, span))
+        State("", state.values, state.user, state.tracking, expires=lifetime(ttl, span))
         for state in source.states if state for ttl in ttls
     ]  # fmt: skip

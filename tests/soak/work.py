@@ -1,41 +1,40 @@
-"""What one client does: one operation after another, chosen at random."""
+"""What one client does: random operations, one after another."""
 
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
 
-from tests.soak.client import Client
-from tests.soak.differences import Difference
+from tests.soak.client import Client, Unavailable
+from tests.soak.context import SHORT_TTL
 from tests.soak.session_operations import SessionOperations
 from tests.soak.shared import SharedOperations, SharedSession
 from tests.soak.states import now
 from tests.soak.user_operations import UserOperations
-from tests.soak.wire import Unavailable
-from tests.soak.world import SHORT_TTL
+from tests.support.http_client import Violation
+from tests.support.server import PATIENCE
 
-Operation = Callable[[], Awaitable[None]]
-
-#: Seconds in which nothing must be in doubt any more, at the end.
-PATIENCE = 60.0
-#: Microseconds; a lifetime that lasts longer than this outlasts what is left of the soak.
+#: Microseconds; a longer lifetime ends after the soak.
 SHORT = (SHORT_TTL + 60) * 1_000_000
 
 
 class Work:
-    """One client's."""
+    """The operations of one client, and how often each is chosen."""
 
     def __init__(self, client: Client, shared: list[SharedSession]) -> None:
         self.client = client
-        self.own, self.users, self.shared = SessionOperations(client), UserOperations(client), SharedOperations(client, shared)
-        #: Each kind of operation, and how often it is chosen.
-        self._kinds: dict[str, tuple[int, Operation]] = {
-            "create": (10, self.own.create),
-            "copy": (4, self.own.copy),
-            "PUT": (8, self.own.put),
-            "PATCH": (20, self.own.patch),
-            "GET": (20, self.own.read),
-            "DELETE": (5, self.own.delete),
-            "GET of what was in doubt": (10, self.own.settle),
+        self.sessions, self.users, self.shared = (
+            SessionOperations(client),
+            UserOperations(client),
+            SharedOperations(client, shared),
+        )
+        self._kinds: dict[str, tuple[int, Callable[[], Awaitable[None]]]] = {
+            "create": (10, self.sessions.create),
+            "copy": (4, self.sessions.copy),
+            "PUT": (8, self.sessions.put),
+            "PATCH": (20, self.sessions.patch),
+            "GET": (20, self.sessions.read),
+            "DELETE": (5, self.sessions.delete),
+            "GET of what was indeterminate": (10, self.sessions.settle),
             "list": (8, self.users.list_sessions),
             "list of users": (2, self.users.list_users),
             "resources of a user": (3, self.users.count),
@@ -56,25 +55,25 @@ class Work:
             name, before = self.client.random.choices(names, weights)[0], self.client.requests
             try:
                 await self._kinds[name][1]()
-                # One that finds nothing to do asks nothing.
+                # An operation without a suitable session sends nothing.
                 if self.client.requests > before:
-                    self.client.world.tally.done[name] += 1
+                    self.client.context.stats.done[name] += 1
             except Unavailable:
                 await asyncio.sleep(self.client.random.uniform(0.05, 0.3))
             await asyncio.sleep(0)
 
     async def settle(self) -> None:
-        """Read all that is in doubt, once that can tell, and let short lifetimes end.
+        """Read all that is indeterminate, once a read can determine it, and wait until short lifetimes end.
 
         Raises:
-            Difference: it is not as it may be, or not to be read.
+            Violation: it is in no possible state, or cannot be read.
         """
         deadline = time.monotonic() + PATIENCE
         while not self._is_settled():
             if time.monotonic() > deadline:
-                raise Difference(f"client {self.client.number} has sessions or users in doubt that cannot be read")
+                raise Violation(f"client {self.client.number} has indeterminate sessions or users that cannot be read")
             try:
-                await self.own.settle()
+                await self.sessions.settle()
                 await self.users.settle()
                 await self.shared.settle()
             except Unavailable:
@@ -83,13 +82,15 @@ class Work:
 
     def _is_settled(self) -> bool:
         client, moment = self.client, now()
-        has_settled = client.world.weather.has_settled
-        # Short lifetimes are over, those of sessions that nobody told of too.
-        dying = [state.dies.end for session in client.sessions.values() for state in session.states if state and state.dies]
+        has_settled = client.context.fault_windows.has_settled
+        # Short lifetimes are over, those of orphans too.
+        expiring = [
+            state.expires.end for session in client.sessions.values() for state in session.states if state and state.expires
+        ]
         return (
-            all(session.doubted is None for session in client.sessions.values())
-            and all(user.doubted is None for user in client.users.values())
+            all(session.indeterminate_since is None for session in client.sessions.values())
+            and all(user.indeterminate_since is None for user in client.users.values())
             and self.shared.is_certain
-            and all(has_settled((stray.doubted or 0.0) + SHORT_TTL) for stray in client.strays)
-            and not any(moment <= end <= moment + SHORT for end in dying)
+            and all(has_settled((orphan.indeterminate_since or 0.0) + SHORT_TTL) for orphan in client.orphans)
+            and not any(moment <= end <= moment + SHORT for end in expiring)
         )

@@ -41,6 +41,8 @@ def run(empty_redis: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytes
     monkeypatch.setenv("SCC_REDIS_URL", empty_redis)
     monkeypatch.setenv("SCC_KEY_SECRET", "a secret")
     monkeypatch.setenv("SCC_DATA_DIR", "/nowhere")
+    # A busy machine must not change a verdict.
+    monkeypatch.setenv("SCC_COMMAND_TIMEOUT", "5")
 
     def run(*words: str) -> tuple[int, str, str]:
         capsys.readouterr()
@@ -313,7 +315,7 @@ def test_a_project_lives_from_create_to_delete(run: Run, empty_redis: str, monke
             await add(sessions, number, {"a": number}, "alice")
 
     on_store(empty_redis, use)
-    monkeypatch.setattr(project_command, "KEY_TTL", -1.0)  # with the time that a command may take: no wait
+    monkeypatch.setattr(project_command, "KEY_TTL", -5.0)  # with the time that a command may take: no wait
     status, out, _ = run("project", "delete", "acme")
     assert (status, out.splitlines()[-1]) == (0, "project acme deleted")
     assert on_store(empty_redis, keyspace) == untouched
@@ -340,7 +342,7 @@ def test_an_error_with_a_project_is_one_line(run: Run, empty_redis: str, words: 
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """A move waits for nothing."""
     monkeypatch.setattr(repartition, "SETTLE", 0.0)
-    monkeypatch.setattr(repartition_command, "KEY_TTL", -1.0)  # with the time that a command may take: no wait
+    monkeypatch.setattr(repartition_command, "KEY_TTL", -5.0)  # with the time that a command may take: no wait
 
 
 @pytest.mark.usefixtures("at_once")

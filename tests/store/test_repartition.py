@@ -133,8 +133,8 @@ class MovingStore(StoreMachine):
     def _take_serials(self, moved: Keyspace) -> None:
         """Take over the serials that a move has assigned."""
         self.model.sessions = self.sessions
-        for name, held in self.model.held.items():
-            held.serial = int(moved[self.sessions.partition(name).session(name)][b"serial"])
+        for name, entry in self.model.entries.items():
+            entry.serial = int(moved[self.sessions.partition(name).session(name)][b"serial"])
         states = {partition.number: moved.get(partition.state, {}) for partition in self.sessions.all_partitions}
         self.model.state = {
             number: (int(state[b"serial"]), int(state[b"created_at"])) for number, state in states.items() if b"serial" in state

@@ -48,6 +48,16 @@ async def test_a_block_stays_listed_for_a_term_as_long_as_one_session_in_it_has_
 
 
 @on_every_redis
+@pytest.mark.parametrize("last", [1, 2], ids=["the set is gone", "the set has another session"])
+async def test_a_write_adds_its_new_terms_even_if_an_old_one_is_missing_from_the_index(sessions: Sessions, last: int) -> None:
+    await fill(sessions, [{"a": 1, "b": 1}] * last)
+    await sessions.redis.call("SREM", sessions.all_partitions[0].index(0, "a=1"), last)
+    await sessions.patch(session_id(last), document_of({"a": 2}))
+    listed = await page(sessions, Query(filter=Filter.parse(b'{"a":2}', Limits())), 10)
+    assert [session.id for session in listed.sessions] == [session_id(last)]
+
+
+@on_every_redis
 @pytest.mark.parametrize("count", [1, 63, 64, 65, 129, 1500])
 async def test_any_number_of_terms_is_added_and_removed(sessions: Sessions, count: int) -> None:
     kept = await add(sessions, 1, {"k0": 0, "k70": 70})

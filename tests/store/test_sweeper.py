@@ -227,6 +227,25 @@ async def test_what_is_no_longer_due_is_counted_and_what_lives_is_not(redis: Red
     assert await sweeping.expire(redis, sessions.all_partitions[0], names[:2]) == 0
 
 
+@on_every_redis
+@pytest.mark.usefixtures("hasty")
+async def test_a_store_without_memory_for_the_lease_is_swept_too(redis: RedisClient) -> None:
+    await project(redis, "one", 1, 3)
+    await redis.call("CONFIG", "SET", "maxmemory", 1)
+    running = asyncio.create_task(Sweeper(redis, 1, BLOCK).run())
+
+    async def swept() -> bool:
+        return await left(redis, "one") == 1
+
+    try:
+        await until(swept)
+        assert await redis.call("EXISTS", keys.SWEEP) == 0
+    finally:
+        running.cancel()
+        await asyncio.wait([running])
+        await redis.call("CONFIG", "SET", "maxmemory", 0)
+
+
 @pytest.mark.usefixtures("hasty")
 async def test_the_lease_is_renewed_after_each_round_that_leaves_some(
     counting: CountingClient, monkeypatch: pytest.MonkeyPatch

@@ -20,11 +20,12 @@ from service.store.scripts import run_many
 from service.store.sessions import Sessions
 from service.store.upkeep import sweeper
 from tests.support.redis_servers import EVERY_SERVER
+from tests.support.server import PATIENCE
 
 PROJECT = Project("acme", "5b1d8a4e-0000-4000-8000-000000000001")
 
-#: Seconds; far beyond what anything here takes, so that a slow machine changes no verdict.
-TIMEOUT = 30.0
+#: Seconds that a command of the tests' `RedisClient` may take.
+TIMEOUT = PATIENCE
 
 
 #: Runs a test on each of them.
@@ -70,9 +71,9 @@ async def give_record(redis: RedisClient) -> None:
 
 
 async def add(sessions: Sessions, number: int, configs: object, user: str | None = None) -> Session:
-    """Create session `number`, and make its user known as a request does."""
-    held = None if configs is None else document_of(configs)
-    session, is_new = await sessions.create_session(session_id(number), held, user=user)
+    """Create session `number`, and register its user as a request does."""
+    document = None if configs is None else document_of(configs)
+    session, is_new = await sessions.create_session(session_id(number), document, user=user)
     assert is_new
     return session
 
@@ -95,7 +96,7 @@ return moment
 async def lapse(sessions: Sessions, name: str) -> int:
     """Let the lifetime of a session be over since just now, as if time had passed; returns when it ended, 0 if it is not there.
 
-    Redis's clock cannot be moved; for whoever asks, a moment that lies behind it is the same.
+    Redis's clock cannot be moved; an end that lies before it has the same effect.
     """
     partition = sessions.partition(name)
     return int(await sessions.redis.call("EVAL", _LAPSE, 2, partition.session(name), partition.expiring, name) or 0)
@@ -109,27 +110,27 @@ async def sweep_all(sessions: Sessions) -> None:
 
 
 async def keyspace(redis: RedisClient) -> dict[str, Any]:
-    """Every key there is and what it holds: dict for a hash, set for a set, dict member → score for a sorted set."""
+    """Every key with its content: dict for a hash, set for a set, dict member → score for a sorted set."""
     readers: Mapping[bytes, tuple[str, ...]] = {
         b"hash": ("HGETALL",),
         b"set": ("SMEMBERS",),
         b"zset": ("ZRANGE", "0", "-1", "WITHSCORES"),
     }
-    held: dict[str, Any] = {}
-    names = [name for found in await redis.call_on_masters("KEYS", "*") for name in found]
+    contents: dict[str, Any] = {}
+    names = [name for reply in await redis.call_on_masters("KEYS", "*") for name in reply]
     kinds = await redis.batch([("TYPE", name) for name in names])
     commands: list[Command] = [(readers[kind][0], name, *readers[kind][1:]) for name, kind in zip(names, kinds, strict=True)]
     for name, kind, reply in zip(names, kinds, await redis.batch(commands), strict=True):
         pairs = dict(zip(reply[::2], reply[1::2], strict=True)) if kind != b"set" else {}
         if kind == b"zset":
-            held[name.decode()] = {member: int(float(score)) for member, score in pairs.items()}
+            contents[name.decode()] = {member: int(float(score)) for member, score in pairs.items()}
         else:
-            held[name.decode()] = set(reply) if kind == b"set" else pairs
-    return held
+            contents[name.decode()] = set(reply) if kind == b"set" else pairs
+    return contents
 
 
 class CountingClient(RedisClient):
-    """A link that remembers every command it sent and every reply."""
+    """A `RedisClient` that records every command and its reply."""
 
     def __init__(self, topology: Topology, *, timeout: float) -> None:
         super().__init__(topology, timeout=timeout)
@@ -150,7 +151,7 @@ async def pour(sessions: Sessions, all_configs: Sequence[object]) -> list[str]:
     """As `fill`, in few round trips; returns the ids."""
     calls = []
     for number, configs in enumerate(all_configs, 1):
-        stored, name = document_of(configs), session_id(number)
+        document, name = document_of(configs), session_id(number)
         partition = sessions.partition(name)
         calls.append(
             script_calls.create(
@@ -159,8 +160,8 @@ async def pour(sessions: Sessions, all_configs: Sequence[object]) -> list[str]:
                 state=partition.state,
                 partition=partition.arguments,
                 session_id=name,
-                configs=stored.configs,
-                terms=stored.terms,
+                configs=document.configs,
+                terms=document.terms,
                 user="",
                 disable_task_tracking=0,
                 ttl=0,

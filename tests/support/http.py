@@ -1,4 +1,4 @@
-"""A client of the API that holds every answer against the envelope, and a way to make projects beside the server."""
+"""A client of the API that checks every answer's envelope, and an operator who makes projects in the server's Redis."""
 
 import asyncio
 import http.client
@@ -59,7 +59,7 @@ class Response:
 
     @property
     def reason(self) -> str:
-        """The word by which an error is told from others of its status."""
+        """The word that distinguishes an error from others of its status."""
         return str(self.body["reason"])
 
     @property
@@ -74,9 +74,9 @@ class Response:
 
 
 def check_envelope(answer: Response, *, request_id: str = "", has_body: bool = True) -> None:
-    """What holds for every answer, whatever was asked."""
-    shown = answer.headers["X-Request-Id"]
-    assert shown == request_id if request_id else _REQUEST_ID.fullmatch(shown)
+    """What holds for every answer."""
+    actual = answer.headers["X-Request-Id"]
+    assert actual == request_id if request_id else _REQUEST_ID.fullmatch(actual)
     if answer.status == http.HTTPStatus.NOT_MODIFIED:
         assert answer.raw == b""
         return
@@ -184,12 +184,12 @@ class Api:
 
     def ids(self, **query: object) -> list[str]:
         """The ids of all sessions that a query lists, page by page."""
-        found: list[str] = []
+        ids: list[str] = []
         while True:
             page = self.page(**query)
-            found += [session["id"] for session in page["items"]]
+            ids += [session["id"] for session in page["items"]]
             if not page["has_more"]:
-                return found
+                return ids
             query["cursor"] = page["next_cursor"]
 
     def matching(self, wanted: object, **query: object) -> list[str]:

@@ -1,14 +1,19 @@
-"""HTTP by hand, over sockets: bytes as a test wants them, and answers as they come."""
+"""HTTP over raw sockets: a test decides every byte that is sent."""
 
 import errno
 import http.client
 import io
+import select
 import socket
 import time
+from contextlib import suppress
 from typing import Self
 
 from tests.support.http import Api, Response, check_envelope
 from tests.support.server import PATIENCE
+
+#: Seconds without an answer after which a client ends its side.
+IDLE = 0.1
 
 
 def connect(api: Api) -> socket.socket:
@@ -34,12 +39,16 @@ def answer_on(connection: socket.socket) -> Response:
 
 
 def exchange(api: Api, *parts: bytes) -> Response:
-    """Send the parts, each in a packet of its own, and take the answer."""
+    """Send the parts, each in a packet of its own, and take the answer. `Connection: close` has to be kept."""
     with connect(api) as connection:
         for part in parts:
             connection.sendall(part)
             time.sleep(0.1 if len(parts) > 1 else 0)
-        return answer_on(connection)
+        answer = answer_on(connection)
+        if answer.headers["Connection"] == "close":
+            with suppress(ConnectionError):
+                assert connection.recv(1) == b"", "the server announced to close the connection"
+        return answer
 
 
 class _Stream(io.BytesIO):
@@ -52,20 +61,39 @@ class _Stream(io.BytesIO):
         pass
 
 
-def conversation(api: Api, sent: bytes) -> list[Response]:
-    """Send all of `sent`, end the sending side, and take every answer until the server closes the connection."""
+def conversation(api: Api, sent: bytes, *, half_close: bool = False) -> list[Response]:
+    """Send all of `sent`, and take every answer until the server closes the connection.
+
+    A server that answers `Connection: close` has to close it although the client's side is open. Otherwise the client ends its
+    side when no more answers come, or immediately with `half_close`.
+    """
     received = bytearray()
     with connect(api) as connection:
         try:
             connection.sendall(sent)
-            connection.shutdown(socket.SHUT_WR)
-            while part := connection.recv(65536):
+            is_open = not half_close
+            if half_close:
+                connection.shutdown(socket.SHUT_WR)
+            while True:
+                if is_open and b"\r\nConnection: close\r\n" not in received and not _is_readable(connection, IDLE):
+                    is_open = False
+                    connection.shutdown(socket.SHUT_WR)
+                part = connection.recv(65536)
+                if not part:
+                    break
                 received += part
         except OSError as error:
-            # Closed on what it did not want to read; what came before that counts. To shut down such a connection is ENOTCONN.
+            # The server closed it without reading the rest; what it sent before counts. To shut down is then ENOTCONN.
             if not isinstance(error, ConnectionError) and error.errno != errno.ENOTCONN:
                 raise
     return answers_in(bytes(received))
+
+
+def _is_readable(connection: socket.socket, seconds: float) -> bool:
+    # Not select(), which takes no file descriptor above 1023.
+    poll = select.poll()
+    poll.register(connection, select.POLLIN)
+    return bool(poll.poll(seconds * 1000))
 
 
 def answers_in(received: bytes) -> list[Response]:

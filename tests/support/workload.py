@@ -1,69 +1,45 @@
-"""A storm of writes by several clients that remember what was acknowledged, and what the store must hold afterwards.
+"""Concurrent clients that write and read sessions of their own, check every response, and then the whole store.
 
-Each client has sessions of its own, so what it reads must be exactly what it wrote last. A write that may have happened leaves
-two states to choose from; the client touches that session no more, because such a write may still happen later.
+What a client reads must be exactly what it wrote last. A write that may have happened leaves several possible states.
 """
 
 import asyncio
 import itertools
-import json
 import time
-from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from math import inf
 from random import Random
-from typing import Any
-from urllib.parse import quote
+from typing import Self, TypeVar
 from uuid import UUID
 
-from tests.support.http_client import Client, Lost, Refused, Reply
-from tests.support.model import lines
-from tests.support.server import PATIENCE
+from service.store.sessions import Sessions
+from tests.support.access import Access, HttpAccess, Missing, Refused, Snapshot, StoreAccess, Uncertain
+from tests.support.http_client import MAX_RESPONSE_TIME, ConnectionLost, NotSent, Violation
+from tests.support.record import Record, Write, after_write, lost_writes, spelled
+from tests.support.server import PATIENCE, Serving, run_command
 
-Values = dict[str, str]
+Result = TypeVar("Result")
 
-#: Values as they are written; their spelling must come back.
+#: Values as they are written; their spelling must be kept.
 SPELLINGS = ("1.0", "1e2", '"é"', "null", "[]", '{"a": [1, {"b": true}]}', "12345678901234567890123", '"' + "x" * 700 + '"')
 USERS = ("alice", "bob")
-MOST_SESSIONS = 8
+MAX_SESSIONS = 8
+#: A session with more possible states than this gets no further writes.
+MAX_STATES = 4
+#: Operations and how often each is chosen.
+WEIGHTS = {"create": 3, "patch": 6, "replace": 3, "delete": 1, "get": 3, "list": 1}
 
-
-@dataclass(frozen=True)
-class Write:
-    """A write: the state it left (`values` None: no session), and when it was sent and answered; inf: it may have happened."""
-
-    values: Values | None
-    revision: int
-    sent: float
-    answered: float
-    etag: str = ""
-
-
-@dataclass
-class Record:
-    """All writes to one session, in order."""
-
-    id: str
-    owner: int
-    writes: list[Write] = field(default_factory=lambda: [Write(None, 0, -inf, -inf)])
-
-    @property
-    def last(self) -> Write:
-        return self.writes[-1]
-
-    @property
-    def uncertain(self) -> bool:
-        return self.last.answered == inf
-
-    def possible(self) -> list[Write]:
-        """What the session may be if nothing that was acknowledged is lost."""
-        return self.writes[-2:] if self.uncertain else self.writes[-1:]
+#: A command timeout that nothing here comes near: where no request may fail, a slow machine must not make one fail.
+LENIENT = ("--command-timeout", "15")
+TOKEN = "workload-of-the-tests"
+KEY = f"sk-ac-{TOKEN}"
 
 
 @dataclass
-class Counts:
-    """What became of the requests of a storm."""
+class Stats:
+    """What became of the requests of a workload."""
 
     acknowledged: int = 0
     refused: int = 0
@@ -71,251 +47,271 @@ class Counts:
     reads: int = 0
     reads_refused: int = 0
     connections_lost: int = 0
-    longest: float = 0.0
 
     @property
     def unavailable(self) -> int:
-        """All answers that were a 503."""
+        """All responses that were a 503."""
         return self.refused + self.uncertain + self.reads_refused
 
 
-class Storm:
-    """Runs from `brew` on; a wrong answer, or a fault that should not be seen, is raised by `reach` or at the end."""
+class _Client:
+    """One client: its access, its random choices, its sessions."""
 
-    def __init__(self, origin: str, key: str, *, clients: int = 6, seed: int = 0, fresh: bool = False) -> None:
-        """`fresh`: every request has a connection of its own."""
-        self.origin, self.key, self.fresh = origin, key, fresh
-        self.counts = Counts()
+    def __init__(self, number: int, access: Access, seed: int) -> None:
+        self.number, self.access, self.seed = number, access, seed
+        self.random = Random(f"{seed} {number}")
         self.records: list[Record] = []
-        #: Whether a connection may break under a request (its worker was killed).
-        self.may_lose = False
-        #: Whether the server may go away.
+        self.operations = 0
+
+    def new_record(self) -> Record:
+        record = Record(str(UUID(int=self.number << 64 | self.seed << 32 | len(self.records))), self.number)
+        self.records.append(record)
+        return record
+
+
+class Workload:
+    """Runs from `start` on. A wrong response, or a failure that is not allowed, is raised by `wait_for` or at the end."""
+
+    def __init__(
+        self, connect: Callable[[], Access], *, clients: int = 6, seed: int = 0, writes_to_uncertain: bool = False
+    ) -> None:
+        """`writes_to_uncertain`: sessions get further writes after one that may have happened."""
+        self.connect = connect
+        self.stats = Stats()
+        #: Whether a connection may break during a request (its worker was killed).
+        self.may_lose_connections = False
+        #: Whether the server may end.
         self.may_end = False
-        self._clients = clients
-        self._seed = seed
+        self._clients = [_Client(number, connect(), seed) for number in range(clients)]
+        self._max_states = MAX_STATES if writes_to_uncertain else 1
         self._marks = itertools.count(1)
-        self._ending = False
+        self._is_ending = False
         self._tasks: list[asyncio.Task[None]] = []
 
-    def brew(self) -> None:
-        self._tasks = [asyncio.create_task(self._live(number)) for number in range(self._clients)]
+    @property
+    def records(self) -> list[Record]:
+        """The sessions of all clients."""
+        return [record for client in self._clients for record in client.records]
 
-    async def reach(self, what: str, more: int) -> None:
-        """Wait until `more` of what `Counts` calls `what` have come."""
-        goal, deadline = getattr(self.counts, what) + more, time.monotonic() + PATIENCE
-        while getattr(self.counts, what) < goal:
+    @property
+    def longest(self) -> float:
+        """Seconds that the slowest response over HTTP took."""
+        return max(client.access.longest for client in self._clients if isinstance(client.access, HttpAccess))
+
+    def start(self) -> None:
+        self._tasks = [asyncio.create_task(self._run(client)) for client in self._clients]
+
+    async def __aenter__(self) -> Self:
+        self.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.finish()
+
+    async def wait_for(self, what: str, more: int) -> None:
+        """Wait until `more` of what `Stats` calls `what` have come."""
+        goal = getattr(self.stats, what) + more
+        await self._wait_until(lambda: getattr(self.stats, what) >= goal, f"{more} more {what}")
+
+    async def wait_for_operations(self, more: int = 20) -> None:
+        """Wait until each client has finished `more` operations, whatever came of them."""
+        goals = {client: client.operations + more for client in self._clients}
+        await self._wait_until(
+            lambda: all(client.operations >= goal for client, goal in goals.items()), f"{more} operations of each client"
+        )
+
+    async def wait_until_undisturbed(self) -> None:
+        """Wait until no operation fails any more."""
+        while True:
+            before = self.stats.unavailable
+            await self.wait_for_operations(5)
+            if self.stats.unavailable == before:
+                return
+
+    async def _wait_until(self, condition: Callable[[], bool], what: str) -> None:
+        deadline = time.monotonic() + PATIENCE
+        while not condition():
             for task in self._tasks:
                 if task.done():
                     task.result()
-            assert time.monotonic() < deadline, f"never came: {more} more {what}; {self.counts}"
+            assert time.monotonic() < deadline, f"never came: {what}; {self.stats}"
             await asyncio.sleep(0.005)
 
-    async def end(self) -> None:
-        """Let every client finish its request."""
-        self._ending = True
+    async def finish(self) -> None:
+        """Let every client finish its operation: one that is cut off would leave an unknown state."""
+        self._is_ending = True
         await asyncio.gather(*self._tasks)
 
-    async def over(self) -> None:
-        """Wait until every client has found the server gone."""
+    async def wait_until_server_ends(self) -> None:
+        """Wait until no client can connect any more."""
         async with asyncio.timeout(PATIENCE):
             await asyncio.gather(*self._tasks)
 
-    async def _live(self, number: int) -> None:
-        client, random = Client(self.origin, self.key), Random(f"{self._seed} {number}")
-        own: list[Record] = []
+    async def _run(self, client: _Client) -> None:
         try:
-            while not self._ending:
-                live = [record for record in own if not record.uncertain and record.last.values is not None]
-                gone = [record for record in own if not record.uncertain and record.last.values is None]
-                action = random.choices(("create", "patch", "put", "delete", "get", "list"), (3, 6, 3, 1, 3, 1))[0]
-                if action == "list":
-                    await self._list(client, number, own)
-                elif (action == "create" and len(live) < MOST_SESSIONS) or not live:
-                    if not gone or random.random() < 0.5:
-                        gone = [Record(str(UUID(int=number << 64 | self._seed << 32 | len(own))), number)]
-                        own += gone
-                        self.records += gone
-                    await self._write(client, "POST", random.choice(gone), random)
-                elif action == "get":
-                    await self._get(client, random.choice(own))
-                elif action != "create":
-                    await self._write(client, action.upper(), random.choice(live), random)
-        except Refused:
+            while not self._is_ending:
+                with suppress(Refused, Uncertain):
+                    await self._operate(client)
+                client.operations += 1
+        except NotSent:
             if not self.may_end:
                 raise
         finally:
-            client.close()
+            client.access.close()
 
-    async def _send(self, client: Client, method: str, path: str, body: bytes | None = None) -> Reply | None:
-        """The answer; None where the connection broke and that was to be reckoned with."""
+    async def _operate(self, client: _Client) -> None:
+        """One random operation."""
+        writable = [record for record in client.records if len(record.possible) <= self._max_states]
+        live = [record for record in writable if any(write.values is not None for write in record.possible)]
+        deleted = [record for record in writable if record not in live]
+        (name,) = client.random.choices(list(WEIGHTS), list(WEIGHTS.values()))
+        if name == "list":
+            await self._list(client)
+        elif (name == "create" and len(live) < MAX_SESSIONS) or not live:
+            if not deleted or client.random.random() < 0.5:
+                deleted = [client.new_record()]
+            await self._write(client, "create", client.random.choice(deleted))
+        elif name == "get":
+            record = client.random.choice(client.records)
+            record.check(await self._read(lambda: _get(client.access, record.id)))
+        elif name != "create":
+            await self._write(client, name, client.random.choice(live))
+
+    async def _list(self, client: _Client) -> None:
+        listed = await self._read(lambda: client.access.find(b'{"owner":%d}' % client.number))
+        for record in client.records:
+            record.check(listed.pop(record.id, None))
+        if listed:
+            raise Violation(f"sessions of nobody are in the list of client {client.number}: {listed}")
+
+    async def _read(self, operation: Callable[[], Awaitable[Result]]) -> Result:
+        self.stats.reads += 1
+        try:
+            return await self._attempt(operation)
+        except (Refused, Uncertain):
+            self.stats.reads_refused += 1
+            raise
+
+    async def _attempt(self, operation: Callable[[], Awaitable[Result]]) -> Result:
+        """Run an operation; a connection that breaks is Uncertain if that is allowed."""
         while True:
             try:
-                reply = await client.send(method, path, body)
-                break
-            except Lost as lost:
-                self.counts.connections_lost += 1
-                if self.may_lose:
-                    return None
-                # A client that follows HTTP sends again what an ending server closed an idle connection on.
+                return await operation()
+            except ConnectionLost as lost:
+                self.stats.connections_lost += 1
+                if self.may_lose_connections:
+                    raise Uncertain from lost
+                # HTTP lets a client send again if the server closes an idle connection, as it does when it ends.
                 if not (self.may_end and lost.reused):
                     raise
-        if self.fresh:
-            client.close()
-        self.counts.longest = max(self.counts.longest, reply.seconds)
-        return reply
 
-    async def _get(self, client: Client, record: Record) -> None:
-        reply = await self._send(client, "GET", f"/session/{record.id}")
-        if self._read(reply):
-            assert reply is not None
-            assert any(is_state(reply, state) for state in record.possible()), (reply, record)
-
-    async def _list(self, client: Client, number: int, own: list[Record]) -> None:
-        wanted = quote(json.dumps({"owner": number}))
-        reply = await self._send(client, "GET", f"/session?limit=200&filter_by_configs={wanted}")
-        if not self._read(reply):
-            return
-        assert reply is not None
-        found = {item["id"]: item for item in reply.data["items"]}
-        for record in own:
-            item = found.pop(record.id, None)
-            assert any(is_item(item, state) for state in record.possible()), (item, record)
-        assert found == {}
-
-    def _read(self, reply: Reply | None) -> bool:
-        """Whether there is an answer to look at."""
-        self.counts.reads += 1
-        if reply is None or reply.unavailable:
-            assert reply is None or not reply.uncertain, "a read cannot have written"
-            self.counts.reads_refused += 1
-            return False
-        assert reply.status in (200, 404), reply
-        return True
-
-    async def _write(self, client: Client, method: str, record: Record, random: Random) -> None:
-        before = record.last
-        changes = {"mark": str(next(self._marks)), random.choice("abcd"): random.choice(SPELLINGS)}
-        path, status = f"/session/{record.id}/configs", 200
-        values: Values | None
-        body: bytes | None
-        match method:
-            case "POST":
-                path, status = "/session", 201
-                values = {"owner": str(record.owner)} | changes
-                user = random.choice((*USERS, f"user {values['mark']}"))
-                body = b'{"use_uuid":"%b","user":"%b","configs":%b}' % (record.id.encode(), user.encode(), spelled(values))
-            case "PUT":
-                values = {"owner": str(record.owner)} | changes
-                body = b'{"configs":%b}' % spelled(values)
-            case "PATCH":
-                changes[random.choice("efgh")] = random.choice(("1.0", "null"))
-                body = b'{"configs":%b}' % spelled(changes)
-                values = merged(before.values or {}, changes)
-            case _:
-                path, values, body = f"/session/{record.id}", None, None
-        sent = time.monotonic()
-        reply = await self._send(client, method, path, body)
-        revision = 0 if values is None else before.revision + 1
-        if reply is None or reply.uncertain:
-            self.counts.uncertain += 1
-            record.writes.append(Write(values, revision, sent, inf))
-        elif reply.unavailable:
-            self.counts.refused += 1
+    async def _write(self, client: _Client, name: str, record: Record) -> None:
+        changes = {"mark": str(next(self._marks)), client.random.choice("abcd"): client.random.choice(SPELLINGS)}
+        if name == "patch":
+            changes[client.random.choice("efgh")] = client.random.choice(("1.0", "null"))
         else:
-            assert reply.status == status, (reply, method, record)
-            etag = reply.headers.get("etag", "")
-            assert etag == "" or etag not in {write.etag for write in record.writes}, "an ETag came twice"
-            record.writes.append(Write(values, revision, sent, time.monotonic(), etag))
-            if method in ("POST", "PATCH"):
-                assert values is not None
-                assert lines(values) in reply.raw, (reply, record)
-            self.counts.acknowledged += 1
+            changes = {"owner": str(record.owner)} | changes
+        sent = time.monotonic()
+        possible = [before for before in record.possible if name == "create" or before.values is not None]
+        states = [after_write(before, name, changes, sent) for before in possible]
+        user = client.random.choice((*USERS, f"user {changes['mark']}"))
+        try:
+            snapshot = await self._attempt(lambda: _send_write(client.access, name, record.id, user, spelled(changes)))
+        except Refused:
+            self.stats.refused += 1
+            raise
+        except Uncertain:
+            self.stats.uncertain += 1
+            record.may_have(states)
+            raise
+        except Missing:
+            record.check(None)
+            record.possible = [write for write in record.possible if write.values is None]
+        else:
+            matching = [state for state in states if state.matches(snapshot)]
+            if not matching:
+                raise Violation(f"{name} was answered {snapshot}, expected one of {states}")
+            record.acknowledge(replace(matching[0], answered=time.monotonic(), etag=snapshot.etag if snapshot else ""))
+            self.stats.acknowledged += 1
 
-    async def hold(self, origin: str = "", *, lost_after: float = inf) -> list[Write]:
-        """Hold the store to what was acknowledged; returns what is missing.
+    async def verify(self, connect: Callable[[], Access] | None = None, *, lost_after: float = inf) -> list[Write]:
+        """Compare the store with what was acknowledged; returns the writes that are lost.
 
-        Only what was answered after `lost_after` may be, and only as the tail of all that was written.
+        Only what was answered after `lost_after` may be lost, and only as the tail of all that was written.
+
+        Raises:
+            Violation: something else is lost or wrong.
         """
-        readers = [Client(origin or self.origin, self.key) for _ in range(self._clients)]
-        shares = [self._look(reader, self.records[first :: len(readers)]) for first, reader in enumerate(readers)]
-        found = parted([shown for share in await asyncio.gather(*shares) for shown in share])
-        lost = [write for record, at in found for write in record.writes[at + 1 :] if write.answered != inf]
-        assert all(write.answered > lost_after for write in lost), (lost, lost_after)
-        there = {record.id for record, at in found if record.writes[at].values is not None}
-        assert sorted([session_id async for session_id in self._all(readers[0])]) == sorted(there)
-        for reader in readers:
-            reader.close()
+        accesses = [(connect or self.connect)() for _ in self._clients]
+        parts = [_read_all(access, self.records[first :: len(accesses)]) for first, access in enumerate(accesses)]
+        snapshots = [each for part in await asyncio.gather(*parts) for each in part]
+        if lost_after == inf:
+            for record, snapshot in snapshots:
+                record.check(snapshot)
+            lost = []
+        else:
+            lost = lost_writes(snapshots, lost_after)
+        expected = sorted(record.id for record, snapshot in snapshots if snapshot is not None)
+        actual = sorted(await accesses[0].list_ids())
+        if actual != expected:
+            raise Violation(f"the list of all sessions has {actual}, expected {expected}")
+        for access in accesses:
+            access.close()
         return lost
 
-    async def _look(self, client: Client, records: Iterable[Record]) -> list[tuple[Record, list[int]]]:
-        """Which of its writes each session may show: one that is not there may be so since any of its deletions."""
-        shown = []
-        for record in records:
-            reply = await client.send("GET", f"/session/{record.id}")
-            shown.append((record, [at for at, write in enumerate(record.writes) if is_state(reply, write)]))
-            assert shown[-1][1], (reply, record)
-        return shown
 
-    async def _all(self, client: Client) -> AsyncIterator[str]:
-        cursor = ""
-        while True:
-            page = (await client.send("GET", f"/session?limit=200&cursor={cursor}")).data
-            for item in page["items"]:
-                yield item["id"]
-            if not page["has_more"]:
-                return
-            cursor = page["next_cursor"]
+async def _send_write(access: Access, name: str, session_id: str, user: str, text: bytes) -> Snapshot | None:
+    match name:
+        case "create":
+            return await access.create(session_id, user, text)
+        case "replace":
+            return await access.replace(session_id, text)
+        case "patch":
+            return await access.patch(session_id, text)
+    await access.delete(session_id)
+    return None
 
 
-@asynccontextmanager
-async def storm(origin: str, key: str, *, clients: int = 6, seed: int = 0, fresh: bool = False) -> AsyncIterator[Storm]:
-    """A storm that runs as long as the block."""
-    made = Storm(origin, key, clients=clients, seed=seed, fresh=fresh)
-    made.brew()
+async def _get(access: Access, session_id: str) -> Snapshot | None:
     try:
-        yield made
-    finally:
-        await made.end()
+        return await access.get(session_id)
+    except Missing:
+        return None
 
 
-def parted(shown: list[tuple[Record, list[int]]]) -> list[tuple[Record, int]]:
-    """The last write that is there of each session: one moment, the latest that can be, parts them from all that is missing.
+async def _read_all(access: Access, records: list[Record]) -> list[tuple[Record, Snapshot | None]]:
+    return [(record, await _get(access, record.id)) for record in records]
 
-    A write was done at some time between its being sent and its answer.
+
+def workload_over_http(origin: str, api_key: str, *, clients: int = 6, seed: int = 0, fresh: bool = False) -> Workload:
+    """A workload on a server; with `fresh` every request has a connection of its own."""
+    return Workload(lambda: HttpAccess(origin, api_key, fresh=fresh), clients=clients, seed=seed)
+
+
+class StoreWorkload(Workload):
+    """A workload directly on a store. `failures` are the names of the errors that its clients get."""
+
+    def __init__(self, sessions: Sessions, clients: int) -> None:
+        self.sessions = sessions
+        self.failures: list[str] = []
+        super().__init__(lambda: StoreAccess(sessions, self.failures), clients=clients, writes_to_uncertain=True)
+
+    async def __aenter__(self) -> Self:
+        await super().__aenter__()
+        await self.wait_for_operations()
+        return self
+
+
+async def check_after_fault(workload: Workload, serving: Serving, *, lost_after: float = inf) -> int:
+    """No acknowledged write is lost (but for those answered after `lost_after`), the index is correct, no response was late.
+
+    Returns the number of writes that are lost.
     """
-
-    def last(record: Record, places: list[int], moment: float) -> int | None:
-        after = [*record.writes[1:], Write(None, 0, inf, inf)]
-        return max((at for at in places if record.writes[at].sent <= moment <= after[at].answered), default=None)
-
-    for moment in sorted({record.writes[at].sent for record, places in shown for at in places}, reverse=True):
-        found = [(record, last(record, places, moment)) for record, places in shown]
-        if all(at is not None for _, at in found):
-            return [(record, at) for record, at in found if at is not None]
-    raise AssertionError("what is missing is not the tail of all that was written", shown)
-
-
-def spelled(values: Values) -> bytes:
-    """A JSON object of values as they are written."""
-    return ("{" + ",".join(f"{json.dumps(key)}:{value}" for key, value in values.items()) + "}").encode()
-
-
-def merged(values: Values, changes: Values) -> Values:
-    """PATCH, as the contract says it: null removes."""
-    return {key: value for key, value in (values | changes).items() if changes.get(key) != "null"}
-
-
-def is_state(reply: Reply, write: Write) -> bool:
-    """Whether an answer shows the session as `write` left it, to the byte."""
-    if write.values is None or reply.status == 404:
-        return write.values is None and reply.status == 404
-    assert reply.status == 200, reply
-    shown = reply.data["revision"] == write.revision and lines(write.values) in reply.raw
-    return shown and write.etag in ("", reply.headers["etag"])
-
-
-def is_item(item: dict[str, Any] | None, write: Write) -> bool:
-    """Whether an item of a list shows the session as `write` left it."""
-    if item is None or write.values is None:
-        return item is None and write.values is None
-    return bool(item["revision"] == write.revision and item["configs"] == json.loads(spelled(write.values)))
+    assert workload.longest < MAX_RESPONSE_TIME, workload.stats
+    lost = await workload.verify(lambda: HttpAccess(serving.origin, KEY), lost_after=lost_after)
+    where = {"SCC_DATA_DIR": str(serving.data_dir)}
+    if serving.redis_url:
+        where["SCC_REDIS_URL"] = serving.redis_url
+    result = await asyncio.to_thread(run_command, "check", **where)
+    assert result.stdout.splitlines()[-1] == "1 project checked: no differences", result.stdout + result.stderr
+    return len(lost)

@@ -13,8 +13,8 @@ from service.redis_client.cluster import slot_of
 from service.store.sessions import Sessions
 from tests.support.filling import PROJECT, opened
 from tests.support.server import until
-from tests.support.topology_load import Load
 from tests.support.topology_servers import Cluster, Sentinels
+from tests.support.workload import StoreWorkload
 from tests.topology.test_slot_migration import findings
 
 #: Seconds: the default of the service, and longer than a failover takes.
@@ -24,16 +24,18 @@ EXPECTED_ERRORS = {"StoreUnavailable", "WriteUncertain", "NotReplicated"}
 
 
 @asynccontextmanager
-async def load_on(url: str, *, partitions: int, min_replicas: int, seconds: float = TIMEOUT) -> AsyncIterator[Load]:
+async def workload_on(
+    url: str, *, partitions: int, min_replicas: int, seconds: float = TIMEOUT
+) -> AsyncIterator[StoreWorkload]:
     """Clients that read and write the store. At the end, all acknowledged writes are in it, and its index is consistent."""
     redis = RedisClient.open(url, timeout=seconds, min_replicas=min_replicas)
     try:
-        async with Load(await sessions_once_replicated(redis, partitions), clients=24) as load:
-            await load.undisturbed()
-            yield load
-        assert set(load.failures) <= EXPECTED_ERRORS
-        assert await load.wrong() == []
-        assert await findings(load.sessions) == []
+        async with StoreWorkload(await sessions_once_replicated(redis, partitions), clients=24) as workload:
+            await workload.wait_until_undisturbed()
+            yield workload
+        assert set(workload.failures) <= EXPECTED_ERRORS
+        await workload.verify()
+        assert await findings(workload.sessions) == []
     finally:
         await redis.close()
 
@@ -56,72 +58,72 @@ def outage(request: pytest.FixtureRequest) -> str:
 
 async def test_a_cluster_that_loses_a_master_loses_no_acknowledged_write(breakable_cluster: Cluster, outage: str) -> None:
     cluster = breakable_cluster
-    async with load_on(cluster.url, partitions=16, min_replicas=1) as load:
+    async with workload_on(cluster.url, partitions=16, min_replicas=1) as workload:
         old = cluster.masters()[0]
         successor = cluster.replica_of(old)
         old.kill() if outage == "killed" else old.freeze()
         await asyncio.to_thread(until, successor.is_master, "a replica that is promoted")
         # Writes to the new master fail, because it has no replica. Those to the other masters succeed.
-        await load.some_more(2)
+        await workload.wait_for_operations(2)
         if outage == "frozen":
             old.wake()
-            await load.undisturbed()
+            await workload.wait_until_undisturbed()
 
 
 async def test_a_master_that_sentinels_replace_loses_no_acknowledged_write(breakable_sentinels: Sentinels, outage: str) -> None:
     sentinels = breakable_sentinels
     seconds = LONG_TIMEOUT if outage == "killed" else TIMEOUT
-    async with load_on(sentinels.url, partitions=1, min_replicas=1, seconds=seconds) as load:
+    async with workload_on(sentinels.url, partitions=1, min_replicas=1, seconds=seconds) as workload:
         old = sentinels.master()
         old.kill() if outage == "killed" else old.freeze()
         await asyncio.to_thread(until, lambda: sentinels.master() is not old, "a replica that is promoted")
-        await load.undisturbed()
+        await workload.wait_until_undisturbed()
         if outage == "frozen":
             # It considers itself the master until a Sentinel makes it a replica.
             old.wake()
-            await load.some_more()
+            await workload.wait_for_operations()
 
 
 async def test_no_client_sees_a_planned_failover_of_a_cluster(cluster: Cluster) -> None:
-    async with load_on(cluster.url, partitions=16, min_replicas=0) as load:
+    async with workload_on(cluster.url, partitions=16, min_replicas=0) as workload:
         successor = cluster.replica_of(cluster.masters()[0])
         successor.ask("CLUSTER", "FAILOVER")
         await asyncio.to_thread(until, successor.is_master, "a replica that is promoted")
-        await load.some_more()
-    assert load.failures == []
+        await workload.wait_for_operations()
+    assert workload.failures == []
 
 
 async def test_a_planned_failover_by_sentinels_loses_no_acknowledged_write(breakable_sentinels: Sentinels) -> None:
     sentinels = breakable_sentinels
-    async with load_on(sentinels.url, partitions=1, min_replicas=2) as load:
+    async with workload_on(sentinels.url, partitions=1, min_replicas=2) as workload:
         old = sentinels.master()
         sentinels.sentinels[0].ask("SENTINEL", "FAILOVER", sentinels.NAME)
         await asyncio.to_thread(until, lambda: sentinels.master() is not old, "a replica that is promoted")
         # It takes the Sentinels some seconds to make the old master a replica. Until then too few replicas acknowledge.
-        await load.some_more(1)
+        await workload.wait_for_operations(1)
 
 
 async def test_no_client_sees_that_nodes_are_added_and_removed(cluster: Cluster) -> None:
-    async with load_on(cluster.url, partitions=16, min_replicas=0) as load:
-        slots = [slot_of((), partition.prefix) for partition in load.sessions.all_partitions]
+    async with workload_on(cluster.url, partitions=16, min_replicas=0) as workload:
+        slots = [slot_of((), partition.prefix) for partition in workload.sessions.all_partitions]
         owners = {slot: cluster.owner(slot) for slot in slots}
         new = await asyncio.to_thread(cluster.add)
         for slot in slots[::2]:
             await asyncio.to_thread(cluster.move, slot, new)
-        await load.some_more()
+        await workload.wait_for_operations()
         await asyncio.to_thread(cluster.agree)
         for slot in slots[::2]:
             await asyncio.to_thread(cluster.move, slot, owners[slot])
         await asyncio.to_thread(cluster.agree)
         await asyncio.to_thread(cluster.remove, new)
-        await load.some_more()
-    assert load.failures == []
+        await workload.wait_for_operations()
+    assert workload.failures == []
 
 
 async def test_no_client_sees_a_script_flush(cluster: Cluster) -> None:
-    async with load_on(cluster.url, partitions=16, min_replicas=1) as load:
+    async with workload_on(cluster.url, partitions=16, min_replicas=1) as workload:
         for _ in range(3):
             for master in cluster.masters():
                 master.ask("SCRIPT", "FLUSH")
-                await load.some_more(5)
-    assert load.failures == []
+                await workload.wait_for_operations(5)
+    assert workload.failures == []

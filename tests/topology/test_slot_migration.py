@@ -15,8 +15,8 @@ from service.store.sessions import Sessions
 from service.store.upkeep import sweeper
 from service.store.upkeep.partition_check import Check
 from tests.support.filling import PROJECT, TIMEOUT, add, document_of, fill, keyspace, lapse, opened, session_id
-from tests.support.topology_load import Load
 from tests.support.topology_servers import Cluster, Server
+from tests.support.workload import StoreWorkload
 from tests.topology.conftest import on_every_cluster
 
 #: Seconds: the timeout of calls that must fail.
@@ -121,15 +121,15 @@ async def test_calls_on_a_migrating_slot_wait_for_the_migration_and_then_succeed
 
 
 async def test_no_client_sees_that_slots_migrate_under_load(cluster: Cluster, sessions: Sessions) -> None:
-    load = Load(sessions, clients=24)
-    async with load:
+    workload = StoreWorkload(sessions, clients=24)
+    async with workload:
         masters = cluster.masters()
         for turn in range(3):
             await asyncio.to_thread(cluster.agree)
             for partition in sessions.all_partitions:
                 slot = slot_of((), partition.prefix)
                 await asyncio.to_thread(cluster.move, slot, masters[(turn + partition.number) % 3], count=8)
-        await load.some_more()
-    assert load.failures == []
-    assert await load.wrong() == []
+        await workload.wait_for_operations()
+    assert workload.failures == []
+    await workload.verify()
     assert await findings(sessions) == []

@@ -64,7 +64,7 @@ def test_the_base_file_decides_who_can_read_a_directory(tmp_path: Path, author: 
 
 
 @pytest.mark.parametrize("author", WRITTEN)
-def test_a_record_of_another_server_changes_nothing_where_the_base_file_is_known(tmp_path: Path, author: str) -> None:
+def test_a_record_of_another_server_changes_nothing_if_the_base_file_is_readable(tmp_path: Path, author: str) -> None:
     write(tmp_path, WRITTEN[author])
     for server in SERVERS.values():
         write_record(tmp_path, server)
@@ -84,7 +84,7 @@ def test_the_oldest_readers_are_named(tmp_path: Path, author: str, needs: str) -
     assert examine(write(tmp_path, WRITTEN[author])).needs == needs
 
 
-def test_a_new_directory_can_be_taken_by_all(tmp_path: Path) -> None:
+def test_every_server_can_use_a_new_directory(tmp_path: Path) -> None:
     assert readers(tmp_path) == set(SERVERS)
     write_record(tmp_path, SERVERS["Valkey 9.1"])
     assert readers(tmp_path) == set(SERVERS)
@@ -100,19 +100,19 @@ def test_a_format_newer_than_the_table_is_read_by_its_author_and_newer_ones(tmp_
     assert readers(tmp_path) == _REDIS_8
 
 
-def test_where_the_base_file_is_missing_the_record_decides(tmp_path: Path) -> None:
+def test_if_the_base_file_is_missing_the_record_decides(tmp_path: Path) -> None:
     (tmp_path / "appendonlydir").mkdir()
     assert readers(tmp_path) == set(SERVERS) - {"Redis 6.2"}
     write_record(tmp_path, SERVERS["Valkey 9.1"])
     assert readers(tmp_path) == _VALKEY_9
 
 
-def test_a_single_file_that_is_being_taken_over_is_the_base_file(tmp_path: Path) -> None:
+def test_a_single_file_during_its_conversion_is_the_base_file(tmp_path: Path) -> None:
     write(tmp_path, {"appendonly.aof": b"REDIS0009\xfa", MANIFEST: b"file appendonly.aof seq 1 type b\n"})
     assert readers(tmp_path) == set(SERVERS) - {"Redis 6.2"}
 
 
-def test_the_record_names_the_last_server_and_is_closed_to_others(tmp_path: Path) -> None:
+def test_the_record_names_the_last_server_and_is_private(tmp_path: Path) -> None:
     write_record(tmp_path, SERVERS["Redis 7.0"])
     write_record(tmp_path, SERVERS["Valkey 9.1"])
     assert json.loads((tmp_path / RECORD).read_text(encoding="utf-8")) == {"kind": "Valkey", "version": "9.1"}
@@ -127,7 +127,7 @@ def test_a_damaged_record_counts_as_none(tmp_path: Path, text: str) -> None:
     assert examine(tmp_path).record is None
 
 
-def test_temporary_files_of_killed_servers_are_removed_and_nothing_else(tmp_path: Path) -> None:
+def test_only_temporary_files_of_killed_servers_are_removed(tmp_path: Path) -> None:
     names = (
         "temp-rewriteaof-17.aof", "temp-rewriteaof-bg-17.aof", "temp-17.rdb", "appendonlydir/temp-rewriteaof-bg-9.aof",
         "appendonlydir/temp-appendonly.aof.manifest", "appendonlydir/temp-appendonly.aof.3.incr.aof",

@@ -35,7 +35,7 @@ def test_the_beginning_of_a_write_is_accepted_wherever_it_was_cut(write: bytes, 
 
 
 @given(st.one_of(WRITES, TRANSACTIONS), st.one_of(WRITES, TRANSACTIONS), ZEROS)
-def test_nothing_is_cut_off_before_a_whole_write(damaged: bytes, whole: bytes, zeros: bytes) -> None:
+def test_nothing_is_cut_off_before_a_complete_write(damaged: bytes, whole: bytes, zeros: bytes) -> None:
     # One byte of a header is another: the write that follows would be lost with it.
     for tail in (b"\0" + damaged[1:], b"x" + damaged[1:], b"*x" + damaged[2:], b"+OK\r\n" + damaged):
         assert not is_accepted(tail + whole + zeros)
@@ -49,7 +49,7 @@ def test_nothing_is_cut_off_before_a_whole_write(damaged: bytes, whole: bytes, z
         b"*1\r\n$4x", b"*12345678901", b"*1\r\n*", EXEC, MULTI + MULTI, MULTI + EXEC + MULTI, b"\0\0*1\r\n",
     ],
 )  # fmt: skip
-def test_what_no_interrupted_write_begins_with_is_damage(tail: bytes) -> None:
+def test_bytes_that_begin_no_write_are_damage(tail: bytes) -> None:
     assert not is_accepted(tail)
 
 

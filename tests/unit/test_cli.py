@@ -21,7 +21,7 @@ from service import __version__, cli
         (["redis-cli", "--data-dir"], ["redis-cli", "--data-dir"], []),
     ],
 )
-def test_redis_cli_takes_what_follows_our_flags(words: list[str], own: list[str], rest: list[str]) -> None:
+def test_redis_cli_gets_the_arguments_after_the_flags(words: list[str], own: list[str], rest: list[str]) -> None:
     assert cli._split(words) == (own, rest)
 
 
@@ -77,12 +77,12 @@ def test_an_argument_that_is_not_utf_8_is_one_line_and_status_1(words: list[str]
     "words",
     [["project", "--data-dir", "{}", "list"], ["project", "list", "--data-dir", "{}"], ["project", "list", "--data-dir={}"]],
 )
-def test_flags_stand_before_or_after_an_action(words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_flags_may_come_before_or_after_an_action(words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main([word.format(tmp_path) for word in words]) == 1
     assert f"no server is running on data directory {tmp_path};" in capsys.readouterr().err
 
 
-def test_an_error_of_ours_is_one_line_and_status_1(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_service_error_is_one_line_and_status_1(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["find", "--data-dir", str(tmp_path), "agent"]) == 1
     out, err = capsys.readouterr()
     assert out == ""

@@ -15,7 +15,7 @@ def mode(path: Path) -> int:
     return stat.S_IMODE(path.stat().st_mode)
 
 
-def test_it_is_made_for_its_owner_only(tmp_path: Path) -> None:
+def test_a_new_directory_is_private(tmp_path: Path) -> None:
     directory = data_dir.create(tmp_path / "a" / "data")
     assert directory.is_absolute()
     assert mode(directory) == 0o700
@@ -54,7 +54,7 @@ def directory(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("bit", [stat.S_IWGRP, stat.S_IWOTH], ids=["group", "others"])
-def test_what_others_can_write_is_refused(directory: Path, name: str, bit: int) -> None:
+def test_a_file_that_others_can_write_is_refused(directory: Path, name: str, bit: int) -> None:
     path = directory / name
     path.chmod(mode(path) | bit)
     with pytest.raises(StartupError) as caught:
@@ -63,7 +63,7 @@ def test_what_others_can_write_is_refused(directory: Path, name: str, bit: int) 
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_what_belongs_to_another_user_is_refused(directory: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_of_another_user_is_refused(directory: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     stranger, path = 12_345, directory / name
     owner, real = os.geteuid(), Path.stat
 
@@ -77,9 +77,7 @@ def test_what_belongs_to_another_user_is_refused(directory: Path, name: str, mon
 
 
 @pytest.mark.parametrize("owner", [0, 12_345])
-def test_a_group_may_write_to_the_volume_that_root_has_given_to_it(
-    directory: Path, monkeypatch: pytest.MonkeyPatch, owner: int
-) -> None:
+def test_the_group_of_a_kubernetes_volume_may_write_to_it(directory: Path, monkeypatch: pytest.MonkeyPatch, owner: int) -> None:
     for path in (directory, *directory.rglob("*")):
         path.chmod(mode(path) | 0o060 | (stat.S_ISGID if path.is_dir() else 0))
     monkeypatch.setattr(os, "geteuid", lambda: owner)
@@ -111,7 +109,7 @@ def test_a_path_that_is_a_file_is_refused(tmp_path: Path) -> None:
         data_dir.create(tmp_path / "data")
 
 
-def test_two_servers_cannot_take_one_directory(tmp_path: Path) -> None:
+def test_two_servers_cannot_lock_one_directory(tmp_path: Path) -> None:
     with data_dir.lock(tmp_path) as lock:
         assert mode(tmp_path / data_dir.LOCK) == 0o600
         with pytest.raises(StartupError, match=f"{tmp_path} is in use by another server"):
@@ -120,7 +118,7 @@ def test_two_servers_cannot_take_one_directory(tmp_path: Path) -> None:
     data_dir.lock(tmp_path).close()
 
 
-def test_secrets_are_made_once_and_closed_to_others(tmp_path: Path) -> None:
+def test_secrets_are_generated_once_and_private(tmp_path: Path) -> None:
     settings = Settings(data_dir=tmp_path / "data")
     first, second = data_dir.with_secrets(settings), data_dir.with_secrets(settings)
     assert (first.root_token, first.key_secret) == (second.root_token, second.key_secret)
@@ -130,20 +128,20 @@ def test_secrets_are_made_once_and_closed_to_others(tmp_path: Path) -> None:
     assert len(list((tmp_path / "data").iterdir())) == 2
 
 
-def test_each_directory_has_secrets_of_its_own(tmp_path: Path) -> None:
+def test_each_directory_has_different_secrets(tmp_path: Path) -> None:
     one, other = (data_dir.with_secrets(Settings(data_dir=tmp_path / name)) for name in "ab")
     assert one.root_token != other.root_token
     assert one.key_secret != other.key_secret
 
 
-def test_secrets_that_are_set_come_before_those_kept(tmp_path: Path) -> None:
+def test_secrets_that_are_set_win_over_saved_ones(tmp_path: Path) -> None:
     data_dir.with_secrets(Settings(data_dir=tmp_path))
     settings = data_dir.with_secrets(Settings(data_dir=tmp_path, root_token="mine"))
     assert settings.root_token == "mine"
     assert settings.key_secret == (tmp_path / data_dir.KEY_SECRET).read_text(encoding="utf-8").strip()
 
 
-def test_no_directory_is_made_where_nothing_is_kept(tmp_path: Path) -> None:
+def test_no_directory_is_created_if_both_secrets_are_set(tmp_path: Path) -> None:
     data_dir.with_secrets(Settings(data_dir=tmp_path / "data", root_token="a", key_secret="b"))
     assert not (tmp_path / "data").exists()
 
@@ -160,7 +158,7 @@ def test_a_command_without_a_server_says_so(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_command_on_another_redis_takes_the_secret_where_it_finds_it(tmp_path: Path) -> None:
+def test_a_command_with_an_external_redis_reads_the_saved_key_secret(tmp_path: Path) -> None:
     settings = Settings(data_dir=tmp_path, redis_url="redis://elsewhere")
     assert data_dir.with_running_redis(settings).key_secret == ""
     with pytest.raises(StartupError, match="set SCC_KEY_SECRET"):

@@ -35,7 +35,7 @@ def test_every_dependency_has_a_lower_and_an_upper_bound(requirement: str) -> No
     assert sorted(re.findall(r"[<>]=?", str(Requirement(requirement).specifier))) == ["<", ">="]
 
 
-def test_the_lower_bounds_are_what_ci_installs() -> None:
+def test_ci_installs_the_lower_bounds() -> None:
     pinned = [Requirement(line) for line in constraints(PYPROJECT)]
     assert [one.name for one in pinned] == [Requirement(one).name for one in LOCKS["requirements-test.txt"]]
     for one, requirement in zip(pinned, map(Requirement, LOCKS["requirements-test.txt"]), strict=True):
@@ -60,11 +60,11 @@ def test_a_lock_file_pins_every_dependency_within_its_bounds(lock: str) -> None:
         assert requirement.specifier.contains(version), f"{requirement} is locked at {version}: run scripts/lock"
 
 
-def test_the_tests_run_with_what_users_get() -> None:
+def test_the_tests_use_the_versions_that_users_get() -> None:
     versions = {(one.name, str(one.specifier)) for one in locked("requirements.txt")}
     assert versions <= {(one.name, str(one.specifier)) for one in locked("requirements-test.txt")}
 
 
 @pytest.mark.parametrize("lock", LOCKS)
-def test_a_lock_file_names_no_place(lock: str) -> None:
+def test_a_lock_file_contains_no_addresses_or_paths(lock: str) -> None:
     assert re.findall(r"(?:https?|file)://\S*|--\S*(?:index|links)\S*|(?<![\w.])/\w+\S*", text_of(lock)) == []

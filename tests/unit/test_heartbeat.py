@@ -27,7 +27,7 @@ def test_a_worker_that_misses_its_heartbeat_is_aborted_and_then_killed() -> None
     assert looks(watchdog, 1, 2, 14) == {ABORT: [11], KILL: [13]}
 
 
-def test_a_worker_that_beats_is_left_alone_however_long_it_lives() -> None:
+def test_a_worker_that_beats_is_never_killed() -> None:
     watchdog, heartbeat = Watchdog(LIMITS, 0.0), Heartbeat()
     for second in range(1, 2000):
         if second % 9 == 0:
@@ -36,12 +36,12 @@ def test_a_worker_that_beats_is_left_alone_however_long_it_lives() -> None:
     heartbeat.close()
 
 
-def test_a_worker_that_starts_has_longer() -> None:
+def test_a_starting_worker_has_more_time() -> None:
     assert looks(Watchdog(LIMITS, 0.0), 0, 1, 63) == {ABORT: [60], KILL: [62]}
 
 
 @pytest.mark.parametrize("slept", [11.0, 3600.0, 1e9])
-def test_a_suspended_machine_gives_its_workers_all_of_their_time(slept: float) -> None:
+def test_after_a_suspend_workers_have_their_full_time_again(slept: float) -> None:
     watchdog = Watchdog(LIMITS, 0.0)
     watchdog.check(1, 1.0)
     # The supervisor slept as long as they did: what passes in one of its looks counts as two intervals at most.
@@ -51,7 +51,7 @@ def test_a_suspended_machine_gives_its_workers_all_of_their_time(slept: float) -
     assert LIMITS.abort == 2 * INTERVAL + 8
 
 
-def test_a_beat_after_sigabrt_saves_nobody() -> None:
+def test_a_beat_after_sigabrt_does_not_prevent_sigkill() -> None:
     """The handler of SIGABRT ends the process; where something keeps it from that, SIGKILL does."""
     watchdog = Watchdog(LIMITS, 0.0)
     watchdog.check(1, 1.0)

@@ -90,7 +90,7 @@ def layer_of(module: str) -> int:
     return layers[max(layers, key=len)]
 
 
-def test_the_modules_are_read_and_their_imports_are_found() -> None:
+def test_the_modules_and_their_imports_are_read() -> None:
     assert {"service.configs.document", "service.store.sessions", "service.http.app", "service.cli"} <= set(PATHS)
     assert {"orjson", "service.configs.limits", "service.errors"} <= IMPORTS["service.configs.document"]
     source = (
@@ -99,7 +99,7 @@ def test_the_modules_are_read_and_their_imports_are_found() -> None:
     assert imports_of(source, set(PATHS)) == {"a.b", "service.store.keys", "service.errors", "redis.asyncio"}
 
 
-def test_every_import_of_ours_names_a_module_that_exists() -> None:
+def test_every_internal_import_names_an_existing_module() -> None:
     assert {(name, module) for name, found in OURS.items() for module in found if module not in PATHS} == set()
 
 
@@ -109,7 +109,7 @@ def test_a_module_imports_only_from_its_layer_and_those_below(name: str) -> None
 
 
 @pytest.mark.parametrize("package", HOMES)
-def test_a_package_of_others_is_imported_in_one_layer_only(package: str) -> None:
+def test_a_third_party_package_is_imported_in_one_layer_only(package: str) -> None:
     users = {name for name, found in IMPORTS.items() if any(inside(module, package) for module in found)}
     assert {name for name in users if not inside(name, HOMES[package])} == set()
     assert users, f"nothing imports {package} any more"
@@ -121,20 +121,20 @@ def test_configs_import_only_themselves_and_errors_and_nothing_that_reaches_outs
         assert {module.partition(".")[0] for module in IMPORTS[name]} & IMPURE == set(), name
 
 
-def test_the_store_knows_nothing_of_http() -> None:
+def test_the_store_does_not_import_http() -> None:
     for name in (name for name in PATHS if inside(name, "service.store")):
         assert {module for module in IMPORTS[name] if inside(module, "service.http") or inside(module, "aiohttp")} == set(), (
             name
         )
 
 
-def test_no_module_imports_itself_by_way_of_others() -> None:
+def test_there_is_no_cycle_of_imports() -> None:
     try:
         TopologicalSorter(OURS).prepare()
     except CycleError as error:
         pytest.fail(" imports ".join(reversed(error.args[1])))
 
 
-def test_a_circle_of_imports_would_be_found() -> None:
+def test_a_cycle_of_imports_would_be_detected() -> None:
     with pytest.raises(CycleError):
         TopologicalSorter({"a": {"b"}, "b": {"c"}, "c": {"a"}}).prepare()

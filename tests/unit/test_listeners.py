@@ -13,7 +13,7 @@ def close(listeners: list[socket.socket]) -> None:
         listener.close()
 
 
-def test_all_listen_on_the_free_port_that_the_first_got() -> None:
+def test_all_listen_on_the_port_of_the_first() -> None:
     listeners = open_listeners("127.0.0.1", 0, 3)
     assert len({listener.getsockname() for listener in listeners}) == 1
     with socket.create_connection(listeners[0].getsockname()):
@@ -21,7 +21,7 @@ def test_all_listen_on_the_free_port_that_the_first_got() -> None:
     close(listeners)
 
 
-def test_a_port_that_listens_already_is_refused_though_it_could_be_shared() -> None:
+def test_a_port_with_a_listener_is_refused_even_if_it_could_be_shared() -> None:
     listeners = open_listeners("127.0.0.1", 0, 1)
     port = listeners[0].getsockname()[1]
     with pytest.raises(StartupError, match=f"cannot listen on 127.0.0.1 port {port}: Address already in use"):
@@ -29,7 +29,7 @@ def test_a_port_that_listens_already_is_refused_though_it_could_be_shared() -> N
     close(listeners)
 
 
-def test_a_port_is_free_again_at_once_though_connections_linger() -> None:
+def test_a_port_is_free_again_immediately_despite_connections_in_time_wait() -> None:
     listeners = open_listeners("127.0.0.1", 0, 1)
     address = listeners[0].getsockname()
     with socket.create_connection(address) as client:
@@ -43,7 +43,7 @@ def test_a_port_is_free_again_at_once_though_connections_linger() -> None:
     close(open_listeners(host, port, 1))
 
 
-def test_an_address_that_is_not_ours_is_refused() -> None:
+def test_an_address_of_another_machine_is_refused() -> None:
     with pytest.raises(StartupError, match=r"cannot listen on 192\.0\.2\.1 port 0: "):
         open_listeners("192.0.2.1", 0, 1)
 
@@ -57,7 +57,7 @@ def test_an_address_that_is_not_ours_is_refused() -> None:
         ("localhost", "http://127."),
     ],
 )
-def test_the_origin_is_one_that_this_machine_can_call(host: str, start: str) -> None:
+def test_the_origin_can_be_called_from_this_machine(host: str, start: str) -> None:
     listeners = open_listeners(host, 0, 1)
     assert origin(listeners[0]).startswith(start)
     close(listeners)

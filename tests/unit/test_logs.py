@@ -30,7 +30,7 @@ def test_a_key_in_a_path_is_masked_however_it_is_encoded(prefix: str, before: st
 @pytest.mark.parametrize(
     "text", ["", "GET /api/v1/session/7d8d2b7a/configs 200 1.0 ms", "/api/v1/sk-a", "%", "%25%25", "task ac- sk ac", "%73%6B"]
 )
-def test_what_holds_no_key_stays_as_it_is(text: str) -> None:
+def test_text_without_a_key_is_unchanged(text: str) -> None:
     assert masked(text) == text
 
 

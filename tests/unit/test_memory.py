@@ -62,6 +62,6 @@ def test_a_limit_of_the_process_counts(tmp_path: Path, monkeypatch: pytest.Monke
     assert default_max_memory() == LIMIT * 2 // 5
 
 
-def test_the_default_is_never_too_little_to_start_with(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_default_is_never_below_the_minimum(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(resource, "getrlimit", lambda _: (1, resource.RLIM_INFINITY))
     assert default_max_memory() == MIN_MEMORY

@@ -16,12 +16,12 @@ def test_after_any_operations_a_fake_store_is_what_the_model_says(partitions: in
 
 
 @settings(max_examples=1, database=None)
-@given(st.none())
-def test_a_session_that_changes_behind_the_model_is_found(_: None) -> None:
+@given(configs=st.just({"a": 1}))
+def test_a_session_that_changes_behind_the_model_is_found(configs: dict[str, int]) -> None:
     server = fakeredis.FakeServer()
     machine = StoreMachine(lambda: FakeClient(server), 1, 4)
-    machine.start([{"a": 1}])
-    machine.create_small(index=0, user=None, tracking=False, ttl=None, configs={"a": 1}, seed=0)
+    machine.start([configs])
+    machine.create_small(index=0, user=None, tracking=False, ttl=None, configs=configs, seed=0)
     machine.store_is_what_the_model_says()
     key = machine.sessions.partition(IDS[0]).session(IDS[0])
     machine.do(machine.redis.call("HSET", key, "configs", '{\n"a":2\n}', writes=True))

@@ -42,5 +42,5 @@ def test_a_report_gets_no_newline(command: str) -> None:
 
 
 @pytest.mark.parametrize("command", NO_REPORTS)
-def test_what_only_looks_like_a_report_gets_its_newline(command: str) -> None:
+def test_a_command_that_only_resembles_a_report_gets_a_newline(command: str) -> None:
     assert printed(command.encode().split(), b"a") == b"a\n"

@@ -51,7 +51,7 @@ def test_a_copy_of_a_directory_in_use_does_not_lead_to_its_server(tmp_path: Path
         assert socket_path(original) == path
 
 
-def test_a_copy_with_a_long_path_gets_a_directory_of_its_own(tmp_path: Path) -> None:
+def test_a_copy_with_a_long_path_gets_a_separate_directory(tmp_path: Path) -> None:
     original, copy = make(tmp_path / ("long" * 40)), tmp_path / ("copy" * 40)
     with listening(original):
         subprocess.run(["cp", "-a", original, copy], check=True)
@@ -78,7 +78,7 @@ def test_a_moved_directory_keeps_its_socket(tmp_path: Path) -> None:
 
 @LENGTHS
 @pytest.mark.parametrize("remove", ["socket", "directory"])
-def test_a_removed_socket_is_noticed_and_comes_back_at_the_same_path(tmp_path: Path, name: str, remove: str) -> None:
+def test_a_removed_socket_is_detected_and_restored_at_the_same_path(tmp_path: Path, name: str, remove: str) -> None:
     directory = make(tmp_path / name)
     with listening(directory) as place:
         path = socket_path(directory)
@@ -102,7 +102,7 @@ def test_a_socket_that_was_replaced_counts_as_removed(tmp_path: Path) -> None:
         assert place.is_lost()
 
 
-def test_a_removed_link_is_put_back(tmp_path: Path) -> None:
+def test_a_removed_link_is_restored(tmp_path: Path) -> None:
     directory = make(tmp_path / ("long" * 40))
     with listening(directory) as place:
         path = socket_path(directory)
@@ -111,7 +111,7 @@ def test_a_removed_link_is_put_back(tmp_path: Path) -> None:
         assert socket_path(directory) == path
 
 
-def test_a_socket_that_is_never_made_counts_as_removed_in_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_socket_that_never_appears_counts_as_removed_after_a_while(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     now = 1000.0
     monkeypatch.setattr("service.process.redis_socket.monotonic", lambda: now)
     place = ServerSocket(tmp_path)
@@ -121,7 +121,7 @@ def test_a_socket_that_is_never_made_counts_as_removed_in_the_end(tmp_path: Path
     assert place.is_lost()
 
 
-def test_a_directory_that_somebody_else_put_there_is_not_used(tmp_path: Path) -> None:
+def test_a_directory_of_another_user_is_not_used(tmp_path: Path) -> None:
     directory = make(tmp_path / ("long" * 40))
     with listening(directory) as place:
         outside = socket_path(directory).parent

@@ -50,7 +50,7 @@ def found(home: Path, **variables: str) -> str:
     return run.stdout.strip().removeprefix(f"{home}/")
 
 
-def test_the_newest_python_is_taken_wherever_it_is(tmp_path: Path) -> None:
+def test_the_newest_python_is_used_wherever_it_is(tmp_path: Path) -> None:
     python(tmp_path / "bin" / "python3", "3.11.2")
     assert found(tmp_path) == "bin/python3"
     python(tmp_path / "bin" / "python3.12", "3.12.1")
@@ -63,7 +63,7 @@ def test_the_newest_python_is_taken_wherever_it_is(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", [SHIM, NO_VENV, "#!/nowhere\n", ""], ids=["shim", "no ensurepip", "no interpreter", "empty"])
-def test_a_python_that_cannot_be_used_is_passed_over(tmp_path: Path, text: str) -> None:
+def test_an_unusable_python_is_skipped(tmp_path: Path, text: str) -> None:
     program(tmp_path / "bin" / "python3.13", text)
     python(tmp_path / "bin" / "python3", "3.11.2")
     assert found(tmp_path) == "bin/python3"
@@ -80,7 +80,7 @@ def test_python_names_the_one_to_use(tmp_path: Path) -> None:
     assert found(tmp_path, PYTHON="mine") == "bin/mine"
     run = shell("find_python", tmp_path, PYTHON="nowhere/python3")
     assert (run.returncode, run.stdout) == (1, "")
-    assert run.stderr.startswith("PYTHON=nowhere/python3 is not a Python 3.11 or newer that can make a virtual environment")
+    assert run.stderr.startswith("PYTHON=nowhere/python3 is not a Python 3.11 or newer that can create a virtual environment")
 
 
 @pytest.mark.parametrize(
@@ -94,7 +94,7 @@ def test_python_names_the_one_to_use(tmp_path: Path) -> None:
         ("sys.implementation.name = 'pypy'", False),
     ],
 )
-def test_only_released_pythons_with_wheels_are_taken_unasked(tmp_path: Path, fact: str, supported: bool) -> None:
+def test_only_released_pythons_with_wheels_are_used_by_default(tmp_path: Path, fact: str, supported: bool) -> None:
     start = "import collections, sys; Info = collections.namedtuple('Info', 'major minor micro releaselevel serial')"
     program(
         tmp_path / "bin" / "python3",
@@ -103,7 +103,7 @@ def test_only_released_pythons_with_wheels_are_taken_unasked(tmp_path: Path, fac
     assert bool(shell('probe python3 "$supported"', tmp_path).stdout) is supported
 
 
-def test_an_environment_is_made_again_where_its_python_is_another_and_else_kept(tmp_path: Path) -> None:
+def test_an_environment_is_created_again_only_if_its_python_has_changed(tmp_path: Path) -> None:
     """Environments are faked, too: their Python's identity is a file, and what is installed is noted."""
     fake = "\n".join((
         f"root={tmp_path} venv={tmp_path}/.venv",

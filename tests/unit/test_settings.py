@@ -62,7 +62,7 @@ def parser() -> ArgumentParser:
     return made
 
 
-def test_every_setting_has_a_sample_here_and_a_sentence_of_help() -> None:
+def test_every_setting_has_a_sample_here_and_a_help_text() -> None:
     assert sorted(SAMPLES) == sorted(NAMES)
     assert [item.name for item in fields(Settings) if not item.metadata.get("help")] == []
 
@@ -107,27 +107,27 @@ def test_an_empty_flag_is_refused_by_its_name(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_an_empty_variable_is_an_unset_one(name: str) -> None:
+def test_an_empty_variable_counts_as_unset(name: str) -> None:
     assert load(environment={variable(name): ""}) == load(environment={})
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name not in (*PATHS, "key_secret")])
-def test_white_space_at_the_ends_of_a_variable_does_not_count(name: str) -> None:
+def test_white_space_around_a_variable_is_ignored(name: str) -> None:
     text, value = SAMPLES[name]
     assert getattr(load(environment={variable(name): f" {text}\n"}), name) == value
     assert load(environment={variable(name): "\n"}) == load(environment={})
 
 
-def test_a_key_secret_is_taken_to_the_byte_or_it_would_not_open_the_stores_made_with_it() -> None:
+def test_a_key_secret_is_used_byte_for_byte() -> None:
     assert load(environment={"SCC_KEY_SECRET": " hush\n"}).key_secret == " hush\n"
 
 
 @pytest.mark.parametrize("name", PATHS)
-def test_a_path_may_be_of_any_bytes(name: str) -> None:
+def test_a_path_may_contain_any_bytes(name: str) -> None:
     assert str(getattr(load(environment={variable(name): "/tmp/\udcff"}), name)) == "/tmp/\udcff"  # noqa: S108 - only read
 
 
-def test_a_word_that_the_locale_cannot_decode_is_read_as_utf_8() -> None:
+def test_text_that_the_locale_cannot_decode_is_read_as_utf_8() -> None:
     assert load(environment={"SCC_KEY_SECRET": "\udcc3\udca9"}).key_secret == "é"
 
 
@@ -158,7 +158,7 @@ def test_the_port_of_a_kubernetes_service_is_ignored_with_a_warning(text: str) -
         ({"SCC_KEY_SECRET": "hidden-" + "x" * 9 + "\n"}, ["SCC_KEY_SECRET starts or ends with white space"]),
     ],
 )
-def test_each_variable_that_is_ignored_or_unwise_gets_one_warning_without_its_value(
+def test_each_ignored_or_unsafe_variable_gets_one_warning_without_its_value(
     environment: dict[str, str], expected: list[str]
 ) -> None:
     lines = warnings(load(environment=environment), environment)
@@ -178,7 +178,7 @@ def test_the_environment_of_the_process_is_read_by_default(monkeypatch: pytest.M
     assert load().port == 81
 
 
-def test_names_that_are_no_settings_change_nothing() -> None:
+def test_unknown_names_change_nothing() -> None:
     assert load(environment={"PORT": "1", "SCC_PROT": "1", "scc_port": "1"}) == load(environment={})
 
 
@@ -193,17 +193,17 @@ def test_the_defaults_are_those_of_the_contract() -> None:
 
 
 @pytest.mark.parametrize("text", ["1", "true", "yes", "on", "TRUE", "On"])
-def test_a_boolean_is_true_in_the_usual_words(text: str) -> None:
+def test_the_usual_words_for_true_are_accepted(text: str) -> None:
     assert load(environment={"SCC_ACCESS_LOG": text}).access_log is True
 
 
-def test_the_flag_of_a_boolean_alone_means_true() -> None:
+def test_a_boolean_flag_without_a_value_means_true() -> None:
     assert load(parser().parse_args(["--replace-root-key", "--port", "1"]), {}).replace_root_key is True
     assert load(parser().parse_args(["--replace-root-key", "false"]), {}).replace_root_key is False
 
 
 @pytest.mark.parametrize("text", ["0", "false", "no", "off", "False"])
-def test_a_boolean_is_false_in_the_usual_words(text: str) -> None:
+def test_the_usual_words_for_false_are_accepted(text: str) -> None:
     assert load(environment={"SCC_ACCESS_LOG": text}).access_log is False
 
 
@@ -231,7 +231,7 @@ def test_a_boolean_is_false_in_the_usual_words(text: str) -> None:
         *((name, "\udcff") for name in NAMES if name not in PATHS),
     ],
 )
-def test_what_cannot_work_is_refused_by_the_name_of_the_setting(name: str, text: str) -> None:
+def test_an_invalid_value_is_refused_with_the_name_of_the_setting(name: str, text: str) -> None:
     with pytest.raises(StartupError, match=rf"^setting {name} "):
         load(environment={variable(name): text})
 

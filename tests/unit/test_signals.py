@@ -53,7 +53,7 @@ TERM, INT, HUP = signal.SIGTERM, signal.SIGINT, signal.SIGHUP
         ([(0.0, TERM), (2.0, TERM), (4.0, TERM)], 3),
     ],
 )
-def test_signals_within_a_second_are_one_and_later_ones_count(
+def test_signals_within_a_second_count_as_one(
     signals: Signals, clock: Clock, series: list[tuple[float, signal.Signals]], stop_requests: int
 ) -> None:
     for seconds, number in series:

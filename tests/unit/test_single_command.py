@@ -25,7 +25,7 @@ INSTALL = (
         (["GET", os.fsdecode(b"\xff\xc3\xa9")], SingleCommand([b"GET", b"\xff\xc3\xa9"])),
     ],
 )
-def test_options_stand_before_the_command_and_arguments_are_bytes(words: list[str], command: SingleCommand) -> None:
+def test_options_come_before_the_command_and_arguments_are_bytes(words: list[str], command: SingleCommand) -> None:
     assert parse(words) == command
 
 
@@ -40,7 +40,7 @@ def test_without_a_command_the_sentence_names_the_prompt(words: list[str]) -> No
     "option", ["--no-raw", "--csv", "--json", "-n", "-r", "-i", "-d", "-3", "-h", "--scan", "--stat", "--eval", "--", "-"]
 )
 @pytest.mark.parametrize("before", [[], ["--raw"]])
-def test_an_option_that_is_not_understood_is_named_and_nothing_is_sent(before: list[str], option: str) -> None:
+def test_an_unsupported_option_is_named_and_nothing_is_sent(before: list[str], option: str) -> None:
     with pytest.raises(StartupError) as caught:
         parse([*before, option, "1", "GET", "a"])
     assert str(caught.value) == f"the option {option} {INSTALL}"
@@ -69,7 +69,7 @@ def test_a_command_that_needs_a_session_is_named_in_either_case(command: str) ->
         ("GET MONITOR", False),
     ],
 )
-def test_a_read_of_streams_is_refused_only_where_it_waits(command: str, waits: bool) -> None:
+def test_a_read_of_streams_is_refused_only_if_it_blocks(command: str, waits: bool) -> None:
     words = command.split()
     if waits:
         with pytest.raises(StartupError, match=f"^{words[0].upper()} BLOCK needs redis-cli"):

@@ -28,13 +28,13 @@ def watched(child: Child) -> Watched:
     return Watched("child", child.start, child.exit_reason, 0.0)
 
 
-def test_a_living_child_is_left_alone() -> None:
+def test_a_running_child_is_not_restarted() -> None:
     child = Child()
     assert watched(child).poll(5.0) == math.inf
     assert child.starts == 0
 
 
-def test_a_dead_child_is_replaced_after_the_wait() -> None:
+def test_a_dead_child_is_restarted_after_the_delay() -> None:
     child = Child()
     watch = watched(child)
     child.end = "signal 9"
@@ -45,7 +45,7 @@ def test_a_dead_child_is_replaced_after_the_wait() -> None:
     assert watch.poll(101.0) == math.inf
 
 
-def test_a_crash_loop_waits_longer_and_longer_up_to_a_limit() -> None:
+def test_the_delay_of_a_crash_loop_grows_to_a_maximum() -> None:
     child = Child()
     watch = watched(child)
     now, waits = 0.0, []
@@ -60,7 +60,7 @@ def test_a_crash_loop_waits_longer_and_longer_up_to_a_limit() -> None:
     assert watch.poll(now + STABLE_AFTER) == pytest.approx(MIN_DELAY)
 
 
-def test_a_start_that_fails_is_tried_again_later() -> None:
+def test_a_failed_start_is_retried_later() -> None:
     child = Child()
     watch = watched(child)
     child.end, child.refuses = "signal 9", True

@@ -1,4 +1,4 @@
-"""Answers of the API, decoded as far as the soak looks at them; configs stay the bytes that came."""
+"""Responses of the API, decoded as far as workload and soak check them; configs stay the bytes that were received."""
 
 from functools import lru_cache
 from typing import TypeVar
@@ -6,8 +6,7 @@ from uuid import UUID, uuid5
 
 import msgspec
 
-from tests.soak.differences import Difference
-from tests.soak.wire import Response
+from tests.support.http_client import Response, Violation
 
 
 class Row(msgspec.Struct, frozen=True):
@@ -24,11 +23,11 @@ class Row(msgspec.Struct, frozen=True):
     expires_at: str | None = None
 
     def __str__(self) -> str:
-        shown = {name: getattr(self, name) for name in self.__struct_fields__ if name != "configs"}
-        return f"{shown} with configs {bytes(self.configs)!r}"
+        members = {name: getattr(self, name) for name in self.__struct_fields__ if name != "configs"}
+        return f"{members} with configs {bytes(self.configs)!r}"
 
     def id_of(self, user: str | None) -> str | None:
-        """The id that a user of this project has in answers."""
+        """The id that a user of this project has in responses."""
         return None if user is None else _user_id(self.project_id, user)
 
 
@@ -69,7 +68,7 @@ class Configs(msgspec.Struct):
 
 
 class Copied(msgspec.Struct):
-    """What a copy answers."""
+    """What a copy responses."""
 
     old_session_id: str
     new_session_id: str
@@ -96,21 +95,21 @@ class _Envelope(msgspec.Struct):
 T = TypeVar("T")
 
 
-def data(answer: Response, kind: type[T]) -> T:
-    """What an answer carries.
+def data(response: Response, kind: type[T]) -> T:
+    """What a response carries.
 
     Raises:
-        Difference: that, or the envelope, is not as it should be.
+        Violation: the data or the envelope is malformed.
     """
     try:
-        envelope = msgspec.json.decode(answer.body, type=_Envelope)
+        envelope = msgspec.json.decode(response.raw, type=_Envelope)
         if (envelope.code, envelope.msg) == (0, ""):
             return msgspec.json.decode(envelope.data, type=kind)
     except msgspec.DecodeError:
         pass
-    raise Difference(f"an answer is not as it should be: {answer.status} {answer.body[:500].decode(errors='replace')}")
+    raise Violation(f"a response is malformed: {response.status} {response.raw[:500].decode(errors='replace')}")
 
 
 def members(raw: msgspec.Raw) -> dict[str, str]:
-    """The members of an object, each value as it stands there."""
+    """The members of an object, each value as it is written."""
     return {key: bytes(value).decode() for key, value in msgspec.json.decode(raw, type=dict[str, msgspec.Raw]).items()}

@@ -1,48 +1,49 @@
 """The requests about one session, and what each does in every state in which the session may be.
 
-`configs` are a JSON text and the members that it spells, see `values.written`. `ttl` is a lifetime in seconds, 0 for null, None
-where the request says nothing of it.
+`configs` are a JSON text and the members that it spells, see `values.written`. `ttl` is a lifetime in seconds, 0 for null, and
+None if the request does not have it.
 """
 
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from tests.soak.sessions import Deed, Outcome, Possible, Session, shows_configs, shows_nothing, shows_session
-from tests.soak.states import Span, State, hold, lifetime
-from tests.soak.values import Values, merged
-from tests.soak.wire import Request, Response
+from tests.soak.sessions import Operation, Outcome, Possible, Session, shows_configs, shows_nothing, shows_session
+from tests.soak.states import Span, State, expect, lifetime
+from tests.soak.values import Values
+from tests.support.http_client import Request, Response
+from tests.support.model import merged
 
-Written = tuple[str, Values]
+Spelled = tuple[str, Values]
 
 
-def create(session: Session, body: str, new: State, ttls: Callable[[], Sequence[int]]) -> Deed:
-    """POST; `body` asks for `new`, which has one of the lifetimes that `ttls` tells when it is made."""
+def create(session: Session, body: str, new: State, ttls: Callable[[], Sequence[int]]) -> Operation:
+    """POST; `body` asks for `new`, which has one of the lifetimes that `ttls` returns when it is created."""
 
     def outcomes(state: Possible, span: Span) -> list[Outcome]:
         if state is not None:
             return [(200, state)]
         made = replace(new, id=session.id, not_before=session.newest)
-        return [(201, replace(made, dies=lifetime(ttl, span))) for ttl in ttls()]
+        return [(201, replace(made, expires=lifetime(ttl, span))) for ttl in ttls()]
 
-    return Deed(Request("POST", "/session", body.encode()), outcomes, shows_session)
+    return Operation(Request("POST", "/session", body.encode()), outcomes, shows_session)
 
 
 def creation(
-    session_id: str, configs: Written | None, user: str | None, *, tracking: bool, ttl: int | None
+    session_id: str, configs: Spelled | None, user: str | None, *, tracking: bool, ttl: int | None
 ) -> tuple[str, State]:
     """The body of a POST, and the state that it asks for; an empty id leaves the choice to the server."""
-    said = {"configs": configs[0]} if configs else {}
+    fields = {"configs": configs[0]} if configs else {}
     if session_id:
-        said["use_uuid"] = json.dumps(session_id)
+        fields["use_uuid"] = json.dumps(session_id)
     if user is not None:
-        said["user"] = json.dumps(user)
+        fields["user"] = json.dumps(user)
     if tracking:
-        said["disable_task_tracking"] = "true"
-    return _body(said | _ttl(ttl)), State(session_id, configs[1] if configs else None, user, tracking)
+        fields["disable_task_tracking"] = "true"
+    return _body(fields | _ttl(ttl)), State(session_id, configs[1] if configs else None, user, tracking)
 
 
-def read(session: Session, *, path: str = "", none_match: str = "") -> Deed:
+def read(session: Session, *, path: str = "", none_match: str = "") -> Operation:
     """GET, with or without If-None-Match."""
 
     def outcomes(state: Possible, _: Span) -> list[Outcome]:
@@ -51,50 +52,50 @@ def read(session: Session, *, path: str = "", none_match: str = "") -> Deed:
         return [(304 if none_match in ("*", state.etag) else 200, state)]
 
     request = Request("GET", f"/session/{session.id}{path}", None, _condition("If-None-Match", none_match))
-    return Deed(request, outcomes, shows_session, writes=False)
+    return Operation(request, outcomes, shows_session, writes=False)
 
 
-def put(session: Session, configs: Written, *, if_match: str, ttl: int | None) -> Deed:
+def put(session: Session, configs: Spelled, *, if_match: str, ttl: int | None) -> Operation:
     """PUT: all configs are replaced."""
     text, values = configs
 
     def outcomes(state: Possible, span: Span) -> list[Outcome]:
-        return _written(state, if_match, lambda there: there.written(values, ttl, span))
+        return _written(state, if_match, lambda current: current.written(values, ttl, span))
 
-    return Deed(_write("PUT", session, text, if_match, ttl), outcomes, shows_nothing)
+    return Operation(_write("PUT", session, text, if_match, ttl), outcomes, shows_nothing)
 
 
-def patch(session: Session, changes: Written, *, if_match: str, ttl: int | None) -> Deed:
+def patch(session: Session, changes: Spelled, *, if_match: str, ttl: int | None) -> Operation:
     """PATCH: members are set, or removed where they are null."""
     text, members = changes
 
     def outcomes(state: Possible, span: Span) -> list[Outcome]:
-        return _written(state, if_match, lambda there: there.written(merged(there.values, members), ttl, span))
+        return _written(state, if_match, lambda current: current.written(merged(current.values, members), ttl, span))
 
-    return Deed(_write("PATCH", session, text, if_match, ttl), outcomes, shows_configs)
+    return Operation(_write("PATCH", session, text, if_match, ttl), outcomes, shows_configs)
 
 
-def delete(session: Session, *, if_match: str) -> Deed:
+def delete(session: Session, *, if_match: str) -> Operation:
     """DELETE."""
 
     def outcomes(state: Possible, _: Span) -> list[Outcome]:
         return _written(state, if_match, lambda _: None)
 
     request = Request("DELETE", f"/session/{session.id}", None, _condition("If-Match", if_match))
-    return Deed(request, outcomes, shows_nothing)
+    return Operation(request, outcomes, shows_nothing)
 
 
-def copy(session: Session) -> Deed:
-    """POST of a copy. It leaves the session itself alone, so it is no write to it."""
+def copy(session: Session) -> Operation:
+    """POST of a copy. It does not change the session itself, so it is no write to it."""
 
     def outcomes(state: Possible, _: Span) -> list[Outcome]:
         return [(404, None) if state is None else (200, state)]
 
-    def learn(answer: Response, state: State) -> State:
-        hold("the copy's revision", answer.etag.rpartition("-")[2], "1")
+    def learn(response: Response, state: State) -> State:
+        expect("the copy's revision", response.etag.rpartition("-")[2], "1")
         return state
 
-    return Deed(Request("POST", f"/session/{session.id}/copy"), outcomes, learn, writes=False)
+    return Operation(Request("POST", f"/session/{session.id}/copy"), outcomes, learn, writes=False)
 
 
 def _written(state: Possible, if_match: str, write: Callable[[State], Possible]) -> list[Outcome]:
