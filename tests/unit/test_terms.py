@@ -208,10 +208,10 @@ def test_the_index_proposes_every_config_that_contains_a_filter() -> None:
             have = set(terms_of(config.raw))
             for demand in required_terms_of(wanted.raw):
                 assert demand.term in have or demand.overflow in have
-                seen["by its term" if demand.term in have else "by a spill"] += 1
+                seen["by its term" if demand.term in have else "by an overflow"] += 1
 
     propose()
-    assert min(seen["by its term"], seen["by a spill"]) > 100, seen
+    assert min(seen["by its term"], seen["by an overflow"]) > 100, seen
 
 
 def test_the_index_proposes_each_real_config_to_a_filter_that_is_the_config() -> None:
