@@ -89,7 +89,9 @@ async def everything(sessions: Sessions, query: Query, limit: int = 7) -> list[s
         if part.cursor is None:
             return found
         assert len(part.sessions) == limit
-        query = replace(query, after=decode_cursor(part.cursor, sessions.partitions))
+        after = decode_cursor(part.cursor, sessions.partitions)
+        assert after != query.after, "the page made no progress"
+        query = replace(query, after=after)
 
 
 @on_every_redis
