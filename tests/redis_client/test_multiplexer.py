@@ -391,7 +391,8 @@ async def test_a_connection_that_is_lost_while_it_is_opened_is_replaced(
                 raise RuntimeError("unable to perform operation on <TCPTransport closed=True>; the handler is closed")
 
     monkeypatch.setattr(UnixDomainSocketConnection, "connect", lose_the_first)
-    assert await redis.call("SET", "key", "value", writes=True) == b"value"
+    async with asyncio.timeout(TIMEOUT * 30):
+        assert await redis.call("SET", "key", "value", writes=True) == b"value"
     assert peer.connections == 2
 
 
