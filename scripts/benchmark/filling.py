@@ -1,12 +1,12 @@
 """Loading many sessions: into our store by its own script, many calls a round trip from two processes; into Postgres by COPY.
 
-The functions `create_call` and `patch_arguments` are the only ones in the benchmark that call the store's scripts.
+The functions `create_call` and `patch_call` are the only ones in the benchmark that call the store's scripts.
 """
 
 import asyncio
 import os
 import signal
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from datetime import UTC, datetime, timedelta
 from multiprocessing import get_context
@@ -17,13 +17,14 @@ from tqdm import tqdm
 
 from scripts.benchmark.dataset import CHUNK, Configs, DataSet
 from scripts.benchmark.servers.postgres import INDEXES, PROJECT, SCHEMA, Postgres
-from service.configs.document import document
+from service.configs.document import Document
 from service.configs.limits import Limits
 from service.redis_client.client import RedisClient
-from service.store import ownership
+from service.store import ownership, script_calls
 from service.store.keys import Owner, Partition, all_partitions, partition_number
 from service.store.projects import Registry
-from service.store.sessions import CREATE, PATCH
+from service.store.script_calls import StatusReply
+from service.store.scripts import Call, run_many
 
 _PROCESSES = 2
 _CALLS = 250  # a round trip
@@ -32,47 +33,43 @@ _PROJECT = "default"
 _LIMITS = Limits()
 _EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
 
-Arguments = list[str | bytes | int]
-Call = tuple[list[str], Arguments]
 
-
-def create_call(partition: Partition, session_id: str, configs: Configs) -> Call:
-    """KEYS and ARGV of a call that creates a session, by the names in the script's header."""
+def create_call(partition: Partition, session_id: str, configs: Configs) -> Call[StatusReply]:
+    """A call that creates a session."""
     raw = orjson.dumps(configs)
-    parsed = document(configs, raw, _LIMITS)
-    keys = {"session": partition.session(session_id), "sessions": partition.sessions, "state": partition.state}
-    arguments: Mapping[str, str | bytes | int] = _partition_arguments(partition) | {
-        "id": session_id,
-        "configs": parsed.configs,
-        "terms": parsed.terms,
-        "user": "",
-        "disable_task_tracking": 0,
-        "ttl": 0,
-        "conditions": "",
-        "max_sessions": 0,
-    }
-    return [keys[name] for name in CREATE.keys], [arguments[name] for name in CREATE.arguments]
+    parsed = Document.build(configs, raw, _LIMITS)
+    return script_calls.create(
+        session=partition.session(session_id),
+        sessions=partition.sessions,
+        state=partition.state,
+        partition=partition.arguments,
+        session_id=session_id,
+        configs=parsed.configs,
+        terms=parsed.terms,
+        user="",
+        disable_task_tracking=0,
+        ttl=0,
+        conditions="",
+        max_sessions=0,
+    )
 
 
-def patch_arguments(partition: Partition, changes: Configs) -> Arguments:
-    """ARGV of a call that merges `changes` into a session's configs, by the names in the script's header."""
-    arguments: Mapping[str, str | bytes | int] = _partition_arguments(partition) | {
-        "conditions": "",
-        "ttl": "",
-        "max_bytes": _LIMITS.max_configs_bytes,
-        "max_keys": _LIMITS.max_keys,
-        "max_terms": _LIMITS.max_terms,
-    }
-    members = document(changes, orjson.dumps(changes), _LIMITS).members
-    *names, _ = PATCH.arguments  # the last stands for the members
-    return [
-        *(arguments[name] for name in names),
-        *(part for member in members for part in (member.key, member.value, member.terms)),
-    ]
-
-
-def _partition_arguments(partition: Partition) -> dict[str, str | bytes | int]:
-    return dict(zip(("prefix", "block_size", *Owner._fields), partition.arguments, strict=True))
+def patch_call(partition: Partition, session_id: str, changes: Configs) -> Call[StatusReply]:
+    """A call that merges `changes` into a session's configs."""
+    return script_calls.patch(
+        session=partition.session(session_id),
+        partition=partition.arguments,
+        conditions="",
+        ttl="",
+        max_bytes=_LIMITS.max_configs_bytes,
+        max_keys=_LIMITS.max_keys,
+        max_terms=_LIMITS.max_terms,
+        members=[
+            part
+            for member in Document.build(changes, orjson.dumps(changes), _LIMITS).members
+            for part in (member.key, member.value, member.terms)
+        ],
+    )
 
 
 def fill_redis(url: str, data: DataSet, label: str, partitions: int = 1) -> None:
@@ -119,11 +116,11 @@ def _fill_chunk(url: str, data: DataSet, first: int, owner: Owner) -> int:
     return len(calls)
 
 
-async def _run_calls(url: str, calls: list[Call]) -> None:
+async def _run_calls(url: str, calls: list[Call[StatusReply]]) -> None:
     redis = RedisClient.open(url, timeout=_TIMEOUT)
     try:
         for first in range(0, len(calls), _CALLS):
-            await CREATE.run_many(redis, calls[first : first + _CALLS])
+            await run_many(redis, calls[first : first + _CALLS])
     finally:
         await redis.close()
 

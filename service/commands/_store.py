@@ -7,7 +7,8 @@ from service.redis_client.client import RedisClient
 from service.settings import Settings
 from service.store import manifest
 from service.store.projects import Registry
-from service.store.sessions import Project, Sessions
+from service.store.record import Project
+from service.store.sessions import Sessions
 
 
 @asynccontextmanager

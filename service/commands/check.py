@@ -13,7 +13,7 @@ from service.redis_client.client import RedisClient
 from service.settings import Settings
 from service.store import manifest
 from service.store.keys import Partition
-from service.store.sessions import Project
+from service.store.record import Project
 from service.store.upkeep.check import StoreCheck
 from service.store.verify import Finding
 

@@ -10,6 +10,7 @@ from service.configs.term_query import TermQuery
 from service.errors import BadRequest
 from service.settings import Settings
 from service.store import listing
+from service.store.cursors import decode_session_cursor
 from service.store.listing import Query
 from service.store.sessions import Sessions
 from service.store.upkeep.bootstrap import DEFAULT_PROJECT
@@ -72,5 +73,5 @@ async def _print(sessions: Sessions, query: Query, limit: int) -> int:
         remaining -= len(page.sessions)
         if page.cursor is None:
             break
-        after = listing.decode_cursor(page.cursor, sessions.partitions)
+        after = decode_session_cursor(page.cursor, sessions.partitions)
     return limit - remaining

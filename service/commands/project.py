@@ -7,7 +7,8 @@ from argparse import ArgumentParser, Namespace
 from service.commands import _store
 from service.errors import BadRequest, OutputError
 from service.settings import CONNECTION, Settings, add_flags
-from service.store.projects import KEY_TTL, Registry
+from service.store.api_keys import KEY_TTL
+from service.store.projects import Registry
 from service.store.upkeep.bootstrap import DEFAULT_PROJECT
 
 
@@ -40,7 +41,7 @@ async def _run(arguments: Namespace, settings: Settings) -> None:
             case "create":
                 await _create(registry, arguments.name, settings)
             case "rotate-key":
-                await registry.rotate_key(await registry.get(arguments.name), show=lambda key: _say(f"key {key}"))
+                await registry.api_keys.rotate(await registry.get(arguments.name), show=lambda key: _say(f"key {key}"))
             case "delete":
                 await _delete(registry, arguments.name, settings)
                 _say(f"project {arguments.name} deleted")
@@ -52,7 +53,7 @@ async def _create(registry: Registry, name: str, settings: Settings) -> None:
         _say(f"project {project.slug} {project.id}\nkey {key}")
     except (OSError, OutputError):
         # The key was not printed, so nobody has it: delete the project, so that the command can be repeated.
-        await registry.revoke_keys(project)
+        await registry.api_keys.revoke(project)
         await registry.delete(await _store.sessions(registry.redis, project, settings))
         raise
 
@@ -61,7 +62,7 @@ async def _delete(registry: Registry, name: str, settings: Settings) -> None:
     if name == DEFAULT_PROJECT:
         raise BadRequest(f"project {DEFAULT_PROJECT} belongs to the root key and cannot be deleted")
     project = await registry.get(name)
-    await registry.revoke_keys(project)
+    await registry.api_keys.revoke(project)
     # Workers cache a key for KEY_TTL; no client must write while the sessions are deleted.
     _say("keys revoked; waiting until no worker accepts them")
     await asyncio.sleep(KEY_TTL + settings.command_timeout)

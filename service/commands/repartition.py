@@ -15,7 +15,8 @@ from service.process import data_dir
 from service.process.embedded_redis import EmbeddedRedis
 from service.redis_client.client import RedisClient
 from service.settings import Settings, flag
-from service.store.projects import KEY_TTL, Registry
+from service.store.api_keys import KEY_TTL
+from service.store.projects import Registry
 from service.store.upkeep.repartition import repartition
 
 #: Seconds; the command timeout is at least this, as no client waits.

@@ -35,7 +35,7 @@ def contains(config: object, wanted: object, budget: Budget | None = None) -> bo
     Raises:
         OutOfBudget: an array costs more comparisons than `budget` has left.
     """
-    return _holds(config, _compile(wanted), budget or Budget())
+    return _contains(config, _compile(wanted), budget or Budget())
 
 
 class _Object(NamedTuple):
@@ -56,70 +56,70 @@ class _Array(NamedTuple):
 
 
 def _compile(wanted: object) -> Any:  # noqa: ANN401 - an _Object, an _Array, or a scalar as _scalar returns it
-    """`wanted` as `_holds` takes it. Equal values become equal, so that an array's repeats are compared only once."""
+    """`wanted` as `_contains` takes it. Equal values become equal, so that repeats in an array are compared once."""
     if isinstance(wanted, dict):
         return _Object(tuple((key, _compile(wanted[key])) for key in sorted(wanted)))
     if not isinstance(wanted, list):
         return _scalar(wanted)
     scalars = frozenset(_scalar(item) for item in wanted if not isinstance(item, _CONTAINERS))
-    # In their order, not as a set, whose order differs from process to process: so do not the comparisons that are made.
+    # In their order, not as a set: a set's order differs between processes, and then the number of comparisons would.
     containers = tuple(dict.fromkeys(_compile(item) for item in wanted if isinstance(item, _CONTAINERS)))
     return _Array(scalars, containers, bool(scalars) + sum(map(_weight, containers)))
 
 
 def _weight(wanted: object) -> int:
-    """Comparisons that a wanted value costs, without those inside of its arrays: they take their own."""
+    """Comparisons that a wanted value costs, without those inside its arrays, which are counted there."""
     return 1 + sum(_weight(value) for _, value in wanted.members) if isinstance(wanted, _Object) else 1
 
 
-def _holds(config: object, wanted: Any, budget: Budget) -> bool:  # noqa: ANN401 - as _compile returns it
+def _contains(config: object, wanted: Any, budget: Budget) -> bool:  # noqa: ANN401 - as _compile returns it
     if isinstance(wanted, _Object):
-        return isinstance(config, dict) and _object_holds(config, wanted, budget)
+        return isinstance(config, dict) and _object_contains(config, wanted, budget)
     if isinstance(wanted, _Array):
-        return isinstance(config, list) and _array_holds(config, wanted, budget)
+        return isinstance(config, list) and _array_contains(config, wanted, budget)
     return not isinstance(config, _CONTAINERS) and bool(_scalar(config) == wanted)
 
 
-def _object_holds(config: dict[str, Any], wanted: _Object, budget: Budget) -> bool:
-    # Loops, here and below, because all() takes twice as long and one more frame a level.
+def _object_contains(config: dict[str, Any], wanted: _Object, budget: Budget) -> bool:
+    # Loops, here and below, because all() takes twice as long and one more frame per level.
     for key, value in wanted.members:  # noqa: SIM110
-        if key not in config or not _holds(config[key], value, budget):
+        if key not in config or not _contains(config[key], value, budget):
             return False
     return True
 
 
-def _array_holds(config: list[Any], wanted: _Array, budget: Budget) -> bool:
+def _array_contains(config: list[Any], wanted: _Array, budget: Budget) -> bool:
     budget.take_comparisons(wanted.cost * len(config))
     # By hash, so that two long arrays cost their lengths and not the product.
     if wanted.scalars and not wanted.scalars <= {_scalar(item) for item in config if not isinstance(item, _CONTAINERS)}:
         return False
     for item in wanted.containers:
-        kind, holds = _KINDS[type(item)]
+        kind, decide = _KINDS[type(item)]
         candidates = [candidate for candidate in config if isinstance(candidate, kind)]
-        if True not in map(holds, candidates, repeat(item), repeat(budget)):
+        if True not in map(decide, candidates, repeat(item), repeat(budget)):
             return False
     return True
 
 
-#: For each wanted container: the type in configs that can hold it, and the function that decides.
+#: For each wanted container: the type in configs that can contain it, and the function that decides.
 _KINDS: dict[type, tuple[type, Callable[[Any, Any, Budget], bool]]] = {
-    _Object: (dict, _object_holds),
-    _Array: (list, _array_holds),
+    _Object: (dict, _object_contains),
+    _Array: (list, _array_contains),
 }
 
 
 def _scalar(value: object) -> object:
-    # True == 1 in Python, so the booleans get values of their own; int and Decimal are one JSON type and compare (and hash)
-    # by value.
+    # True == 1 in Python, so booleans are replaced by unique objects; int and Decimal are one JSON type and compare (and
+    # hash) by value.
     return _BOOLEANS[value] if isinstance(value, bool) else value
 
 
 class Filter:
-    """A `filter_by_configs`: what the index is asked for, and the test that decides on every candidate."""
+    """A `filter_by_configs`: the terms to search for, and the test that decides on every candidate."""
 
     def __init__(self, values: Mapping[str, Any], exact_values: Mapping[str, Any]) -> None:
         self.required_terms = terms.required_terms(values)
-        # A member is looked up in a stored document by the line it starts.
+        # A member is found in a stored document by the start of its line.
         self._wanted = [
             (key, b"\n" + orjson.dumps(key) + b":", _compile(value), _scalar_spelling(value))
             for key, value in exact_values.items()
@@ -127,10 +127,10 @@ class Filter:
 
     @classmethod
     def parse(cls, raw: bytes, limits: Limits) -> "Filter | None":
-        """The filter that `raw` spells, or None where `{}`, `null` or nothing asks for none.
+        """Parse a filter; None if `raw` is empty, `{}` or `null`.
 
         Raises:
-            BadRequest: not JSON, not an object, too deep, or with too many values.
+            BadRequest: it is not JSON, not an object, too deep, or has too many values.
         """
         if not raw.strip():
             return None
@@ -147,35 +147,35 @@ class Filter:
         return cls(values, exact(raw))
 
     def matches(self, configs: bytes, budget: Budget | None = None) -> bool:
-        """Whether the stored document `configs` contains this filter. What cannot be read does not match.
+        """Whether the stored document `configs` contains this filter. Unreadable configs do not match.
 
         Raises:
-            OutOfBudget: that costs more comparisons than `budget` has left.
+            OutOfBudget: it costs more comparisons than `budget` has left.
         """
         budget = budget or Budget()
         try:
             if not is_stored_form(configs):
                 whole = _Object(tuple((key, value) for key, _, value, _ in self._wanted))
-                return _holds(exact(configs), whole, budget)
+                return _contains(exact(configs), whole, budget)
             for _, start, value, spelling in self._wanted:
-                if not self._member_holds(configs, start, value, spelling, budget):
+                if not self._member_contains(configs, start, value, spelling, budget):
                     return False
         except (ValueError, ArithmeticError, RecursionError):
             return False
         return True
 
     @staticmethod
-    def _member_holds(configs: bytes, start: bytes, value: object, spelling: bytes | None, budget: Budget) -> bool:
+    def _member_contains(configs: bytes, start: bytes, value: object, spelling: bytes | None, budget: Budget) -> bool:
         at = configs.find(start)
         if at < 0:
             return False
         at += len(start)
         span = configs[at : configs.find(b"\n", at)].removesuffix(b",")
-        return span == spelling or _holds(exact(span), value, budget)
+        return span == spelling or _contains(exact(span), value, budget)
 
 
 def _scalar_spelling(value: object) -> bytes | None:
-    """The usual bytes of a scalar: a member that is spelled so needs no parsing to be equal."""
+    """The usual spelling of a scalar; a member with these bytes is equal without parsing."""
     if isinstance(value, str | bool) or value is None:
         return orjson.dumps(value)
     return str(value).encode() if isinstance(value, int) else None

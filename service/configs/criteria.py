@@ -10,7 +10,7 @@ MAX_CRITERIA_BYTES = 2000
 
 
 def check_criteria(values: Mapping[str, object]) -> None:
-    """Refuse changes of a project's configs that the SDKs' models of them would refuse to read; null deletes the member.
+    """Refuse changes to a project's configs that Acontext's SDKs could not parse; null deletes the member.
 
     Raises:
         BadRequest: one of `CRITERIA` is neither null nor a string of at most `MAX_CRITERIA_BYTES`.

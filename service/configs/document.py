@@ -5,18 +5,18 @@ r"""The stored document: one JSON object, one top-level member a line.
     "runtime":{"name":"r1","version":"2.0"}
     }
 
-`{}` when empty, `null` when a session has no configs. JSON allows white space between tokens only, so a line break *is* the
-boundary of a member: Lua merges, and `Filter` finds a member, without parsing a value. Invariants of the form:
+`{}` when empty, `null` when a session has no configs. JSON allows raw line breaks only between tokens, so a line break
+*is* the boundary of a member: Lua merges, and `Filter` finds a member, without parsing a value. Invariants:
 
 - it begins with `{\n` and ends with `\n}`; each line but the last ends with one comma, which no value can end with;
-- a line starts with the key as orjson spells it, then `:` at once, so one key has one spelling;
-- a value stands as its sender wrote it, without `\n`, `\r` and `\t` (white space there, for inside a string they are escaped).
+- a line starts with the key as orjson spells it, followed by `:`, so one key has one spelling;
+- a value is stored as its sender wrote it, without `\n`, `\r` and `\t` (white space, since strings contain them only escaped).
 """
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import msgspec
 import orjson
@@ -28,11 +28,11 @@ from service.errors import BadRequest, ConfigsTooLarge
 NULL = b"null"
 EMPTY = b"{}"
 
-#: Members that a process remembers with their terms, and the largest of them: key and value, in characters and bytes.
-REMEMBERED_MEMBERS, REMEMBERED_SIZE = 8192, 256
+#: Members whose terms a process caches, and the largest that it caches: key in characters and value in bytes together.
+CACHED_MEMBERS, CACHED_SIZE = 8192, 256
 
 _RAW_MEMBERS = msgspec.json.Decoder(dict[str, msgspec.Raw])
-# Possessive, and with a string that is never closed taken to the end: one pass over the bytes, whatever they are.
+# Possessive, and an unclosed string extends to the end: one pass over any bytes.
 _STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)
 _LONG_EXPONENT = re.compile(rb"[0-9][eE][+-]?[0-9]{5}")
 _NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
@@ -40,7 +40,7 @@ _BRACES_TO_BRACKETS = bytes.maketrans(b"{}", b"[]")
 
 
 class Member(NamedTuple):
-    """One top-level member as a write needs it: key as JSON, raw value, index terms in the form that a session keeps."""
+    """One top-level member as a write needs it: key as JSON, raw value, packed index terms."""
 
     key: bytes
     value: bytes
@@ -48,20 +48,40 @@ class Member(NamedTuple):
 
     @property
     def index_terms(self) -> tuple[str, ...]:
-        """The index terms, each whole."""
+        """The index terms, unpacked."""
         return tuple(unpack_terms(orjson.loads(self.key), self.terms.decode()))
 
     @property
     def is_null(self) -> bool:
-        """Whether the value is JSON's null, which a PATCH reads as "delete"."""
+        """Whether the value is null, with which a PATCH deletes the member."""
         return self.value == NULL
 
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """The members of one JSON object, in their order, ready to be stored."""
+    """The members of one JSON object, in order, ready to be stored."""
 
     members: tuple[Member, ...]
+
+    @classmethod
+    def build(cls, values: Mapping[str, Any], raw: bytes, limits: Limits, *, is_indexed: bool = True) -> Self:
+        """Build the document of the JSON object `raw`, of which `values` is the parsed form.
+
+        The number of index terms is not limited if the document is not indexed.
+
+        Raises:
+            ConfigsTooLarge: more top-level keys, bytes or index terms than `limits` allow.
+        """
+        check_key_count(len(values), limits)
+        spans = _RAW_MEMBERS.decode(raw)
+        if len(raw) > limits.max_configs_bytes:
+            _check_values(map(bytes, spans.values()), limits)
+        members = tuple(_members(values, spans))
+        # A member without terms counts as one, because it takes a line.
+        count = sum(member.terms.count(b"\t") + 1 for member in members)
+        if is_indexed and count > limits.max_terms:
+            raise too_many_terms(limits)
+        return cls(members)
 
     @property
     def configs(self) -> bytes:
@@ -70,18 +90,18 @@ class Document:
 
     @property
     def terms(self) -> bytes:
-        """The index terms in the same form, a line for each member."""
+        """The packed index terms in the same form, one line per member."""
         return _lines((member.key, member.terms) for member in self.members)
 
 
 def parse(raw: bytes, *, max_nesting: int, around: int = 0) -> Any:  # noqa: ANN401 - JSON is any value
-    """Parse JSON that came from outside; the gate all of it passes. `around` levels of it are not counted.
+    """Parse JSON from outside; all of it goes through here. The outermost `around` levels are not counted.
 
-    orjson is the judge of what is JSON (RFC 8259). Nesting is counted first, on the bytes, so that nothing behind this gate can
-    recurse too deep, duplicate keys included; so are exponents of more than four digits, which Decimal could not take.
+    orjson decides what is JSON (RFC 8259). Nesting is checked first, on the bytes, duplicate keys included, so that no later
+    code can recurse too deep. So are exponents of more than four digits, which are too expensive for Decimal.
 
     Raises:
-        BadRequest: not JSON (with orjson's position), too deep, or an exponent too long.
+        BadRequest: it is not JSON (with orjson's position), too deep, or has an exponent that is too long.
     """
     levels = max_nesting + around
     if raw.count(b"[") + raw.count(b"{") > levels and _deeper_than(raw, levels):
@@ -95,7 +115,7 @@ def parse(raw: bytes, *, max_nesting: int, around: int = 0) -> Any:  # noqa: ANN
 
 
 def _deeper_than(raw: bytes, levels: int) -> bool:
-    # Each round takes the innermost pair of brackets off every branch, so what outlives N rounds is deeper than N.
+    # Each round removes the innermost pair of brackets of every branch, so what remains after N rounds is deeper than N.
     brackets = _STRING.sub(b"", raw).translate(_BRACES_TO_BRACKETS, _NOT_BRACKETS)
     too_many = b"[" * (levels + 1)
     for _ in range(levels):
@@ -108,53 +128,33 @@ def _deeper_than(raw: bytes, levels: int) -> bool:
 
 
 def member_span(raw: bytes, key: str) -> bytes:
-    """The raw value of the member `key` of an object that `parse` let in; of equal keys the last counts."""
+    """The raw value of the member `key` of an object that `parse` accepted; of equal keys the last counts."""
     return bytes(_RAW_MEMBERS.decode(raw)[key])
 
 
-def document(values: Mapping[str, Any], raw: bytes, limits: Limits, *, is_indexed: bool = True) -> Document:
-    """Build the document of the JSON object `raw`, of which `values` is the parsed form.
-
-    The number of index terms is not limited where the document `is_indexed` by none.
-
-    Raises:
-        ConfigsTooLarge: more top-level keys, bytes or index terms than `limits` allow.
-    """
-    check_key_count(len(values), limits)
-    spans = _RAW_MEMBERS.decode(raw)
-    if len(raw) > limits.max_configs_bytes:
-        _check_values(map(bytes, spans.values()), limits)
-    members = tuple(_members(values, spans))
-    # A member without terms counts as one, too: it takes a line.
-    count = sum(member.terms.count(b"\t") + 1 for member in members)
-    if is_indexed and count > limits.max_terms:
-        raise ConfigsTooLarge(f"configs have more than {limits.max_terms} index terms")
-    return Document(members)
-
-
-#: Members seen lately, by key and raw value. The sessions of a fleet are much alike, and terms are not quick to make.
-_remembered: dict[tuple[str, bytes], Member] = {}
+#: Recent members by key and raw value: the sessions of a fleet are much alike, and deriving terms is slow.
+_cache: dict[tuple[str, bytes], Member] = {}
 
 
 def _members(values: Mapping[str, Any], spans: Mapping[str, msgspec.Raw]) -> Iterator[Member]:
-    # Of equal keys the last one's value counts, at the first one's place, as in `values`.
+    # Of equal keys the last value counts, at the position of the first, as in `values`.
     for key, span in spans.items():
         value = bytes(span)
-        yield _remembered.get((key, value)) or _member(key, value, values[key])
+        yield _cache.get((key, value)) or _member(key, value, values[key])
 
 
 def _member(key: str, raw: bytes, value: object) -> Member:
-    # Copied, because what orjson returns keeps the 4 KiB in which it was written for as long as it lives.
+    # Copied, because bytes from orjson keep its whole 4 KiB buffer alive.
     member = Member(b"%b" % orjson.dumps(key), _stripped(raw), packed_terms(key, value).encode())
-    if len(key) + len(raw) <= REMEMBERED_SIZE:
-        if len(_remembered) >= REMEMBERED_MEMBERS:
-            _remembered.clear()
-        _remembered[key, raw] = member
+    if len(key) + len(raw) <= CACHED_SIZE:
+        if len(_cache) >= CACHED_MEMBERS:
+            _cache.clear()
+        _cache[key, raw] = member
     return member
 
 
 def _stripped(value: bytes) -> bytes:
-    """A raw value without line breaks and tabs, which are white space between tokens there."""
+    """A raw value without line breaks and tabs, which can only be white space between tokens."""
     return value.translate(None, b"\n\r\t")
 
 
@@ -163,28 +163,43 @@ def _lines(pairs: Iterator[tuple[bytes, bytes]]) -> bytes:
     return b"{\n" + body + b"\n}" if body else EMPTY
 
 
+def too_large(limits: Limits) -> ConfigsTooLarge:
+    """The error for configs whose stored form has too many bytes."""
+    return ConfigsTooLarge(f"configs are larger than {limits.max_configs_bytes} bytes")
+
+
+def too_many_keys(limits: Limits) -> ConfigsTooLarge:
+    """The error for configs with too many top-level keys."""
+    return ConfigsTooLarge(f"configs have more than {limits.max_keys} top-level keys")
+
+
+def too_many_terms(limits: Limits) -> ConfigsTooLarge:
+    """The error for configs with too many index terms."""
+    return ConfigsTooLarge(f"configs have more than {limits.max_terms} index terms")
+
+
 def check_key_count(count: int, limits: Limits) -> None:
-    """Refuse more top-level keys than allowed.
+    """Refuse too many top-level keys.
 
     Raises:
-        ConfigsTooLarge: there are more.
+        ConfigsTooLarge: there are more than `limits` allow.
     """
     if count > limits.max_keys:
-        raise ConfigsTooLarge(f"configs have more than {limits.max_keys} top-level keys")
+        raise too_many_keys(limits)
 
 
 def check_size(configs: bytes, limits: Limits) -> None:
-    """Refuse configs whose stored form is larger than allowed.
+    """Refuse configs whose stored form is too large.
 
     Raises:
-        ConfigsTooLarge: they are.
+        ConfigsTooLarge: it is larger than `limits` allow.
     """
     if len(configs) > limits.max_configs_bytes:
-        raise ConfigsTooLarge(f"configs are larger than {limits.max_configs_bytes} bytes")
+        raise too_large(limits)
 
 
 def _check_values(values: Iterable[bytes], limits: Limits) -> None:
-    """Refuse what cannot fit before its terms are made, which takes much longer; the write itself measures exactly.
+    """Refuse configs that cannot fit before their terms are derived, which is slow; the write itself measures exactly.
 
     Nulls do not count: a PATCH deletes their keys.
 
@@ -195,5 +210,5 @@ def _check_values(values: Iterable[bytes], limits: Limits) -> None:
 
 
 def is_stored_form(configs: bytes) -> bool:
-    """Whether `configs` has the outline of a stored document; false where a hand wrote it in another form."""
+    """Whether `configs` starts and ends as a stored document does; false after a manual edit in another form."""
     return (configs.startswith(b'{\n"') and configs.endswith(b"\n}")) or configs in (EMPTY, NULL)

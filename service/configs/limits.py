@@ -1,4 +1,4 @@
-"""What a client may send at most. Each limit is a setting; see `service.settings`."""
+"""Limits on what a client may send. Each is a setting; see `service.settings`."""
 
 from dataclasses import dataclass, field
 

@@ -2,9 +2,9 @@
 
 A term is text that an operator can read and type: `agent="bot1"`, `runtime.version="2.1"`, `tags[]="t1"`, `note=null`,
 `runtime{}` (an empty object), `agents[].name="x"`, `@user="alice@example.com"`. One function derives them, for writes and for
-filters, from parsed *values*, so that equal values have equal terms however they were spelled. Terms only ever err towards too
-many candidates; containment decides. The law that binds the two: `contains(c, f)` implies that every term of `f` is among the
-terms of `c`, or lies below a top-level key that `c` spills.
+filters, from parsed *values*, so that equal values have equal terms however they were spelled. Terms may only err towards
+too many candidates; containment decides. Invariant: `contains(c, f)` implies that every term of `f` is among the
+terms of `c`, or below a top-level key that overflows in `c`.
 """
 
 import hashlib
@@ -16,21 +16,21 @@ from typing import Any
 
 import orjson
 
-#: Most distinct terms of one top-level container; with more it spills: its only term is then `key~`.
-SPILL_LIMIT = 64
-#: Longest string, in bytes of JSON text between the quotes, that stands in a term; a longer one stands as its hash.
+#: Most distinct terms of one top-level container; with more it overflows: its only term is then `key~`.
+OVERFLOW_LIMIT = 64
+#: Longest string in a term, in bytes of JSON text between the quotes; a longer one is replaced by its hash.
 STRING_LIMIT = 128
-#: Longest path of a term, in characters, that stands as it is; a longer one goes on from its hash.
+#: Longest path in a term, in characters; a longer one is replaced by its hash.
 PATH_LIMIT = 256
 
-#: Stands where a member has no terms.
+#: The packed terms of a member without terms.
 NO_TERMS = "!"
 
 _CONTAINERS = (dict, list)
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+", re.ASCII)
 
 
-def member_terms(key: str, value: object, *, spill_limit: int = SPILL_LIMIT) -> list[str]:
+def member_terms(key: str, value: object, *, overflow_limit: int = OVERFLOW_LIMIT) -> list[str]:
     """The distinct terms of one top-level member, in the order of the document."""
     path = _key_text(key)
     if not isinstance(value, _CONTAINERS):
@@ -38,23 +38,23 @@ def member_terms(key: str, value: object, *, spill_limit: int = SPILL_LIMIT) -> 
     if not value:
         return [path + ("{}" if isinstance(value, dict) else "[]")]
     terms: dict[str, None] = {}
-    _gather(terms, path, value, spill_limit)
-    return list(terms) if len(terms) <= spill_limit else [spill_term(key)]
+    _gather(terms, path, value, overflow_limit)
+    return list(terms) if len(terms) <= overflow_limit else [overflow_term(key)]
 
 
 def pack_terms(key: str, terms: Iterable[str]) -> str:
-    r"""The terms of `key` as a session keeps them beside it: joined by tabs, each without the key's own text.
+    r"""The terms of the member `key` as a session stores them: joined by tabs, each without the key's text.
 
-    `agent="bot1"` of the key `agent` is kept as `="bot1"`. What is left starts with one of `=.[{~`, which no whole term does.
-    A member without terms is kept as `!`, so that the lines of terms are those of the configs, in their order.
+    `agent="bot1"` of the key `agent` is stored as `="bot1"`. The rest starts with one of `=.[{~`, which no whole term does.
+    A member without terms is stored as `!`, so that the lines of terms are those of the configs, in their order.
     """
-    own = _key_text(key)
-    return "\t".join([term.removeprefix(own) for term in terms] if not own.startswith("#") else terms) or NO_TERMS
+    key_text = _key_text(key)
+    return "\t".join([term.removeprefix(key_text) for term in terms] if not key_text.startswith("#") else terms) or NO_TERMS
 
 
 def packed_terms(key: str, value: object) -> str:
     """The terms of one top-level member, packed."""
-    # Most members are scalars, and need no term to be made whole first.
+    # A shortcut for scalars, which most members are.
     if not isinstance(value, _CONTAINERS) and not _key_text(key).startswith("#"):
         return f"={_scalar_text(value)}"
     return pack_terms(key, member_terms(key, value))
@@ -64,12 +64,12 @@ def unpack_terms(key: str, packed: str) -> list[str]:
     """The terms that `pack_terms` packed."""
     if packed == NO_TERMS:
         return []
-    own = _key_text(key)
-    return [own + term if term[0] in "=.[{~" else term for term in packed.split("\t")]
+    key_text = _key_text(key)
+    return [key_text + term if term[0] in "=.[{~" else term for term in packed.split("\t")]
 
 
-def spill_term(key: str) -> str:
-    """The one term of a top-level container with more than `SPILL_LIMIT` terms."""
+def overflow_term(key: str) -> str:
+    """The one term of a top-level container with more than `OVERFLOW_LIMIT` terms."""
     return f"{_key_text(key)}~"
 
 
@@ -80,7 +80,7 @@ def user_term(user: str) -> str:
 
 def _gather(terms: dict[str, None], path: str, value: object, limit: int) -> None:
     """Add the terms of the scalars in `value` to `terms`, until there are more than `limit`."""
-    # Empty containers below the top have no term: nothing in a filter could look for them by value.
+    # Empty containers below the top level have no term: a filter cannot search for them by value.
     if isinstance(value, dict):
         for key, item in value.items():
             _gather(terms, _bounded(f"{path}.{_key_text(key)}"), item, limit)
@@ -97,9 +97,9 @@ def _gather(terms: dict[str, None], path: str, value: object, limit: int) -> Non
 
 
 def _distinct(values: list[Any]) -> Iterable[Any]:
-    """An array's values without repeats, if all are scalars: one number, a hundred thousand times, is one term."""
+    """An array's values without repeats, if all are scalars: a number repeated a hundred thousand times is one term."""
     try:
-        # True == 1, and their terms differ.
+        # By type too: True == 1, but their terms differ.
         return [value for _, value in dict.fromkeys(zip(map(type, values), values, strict=True))]
     except TypeError:
         return values
@@ -121,12 +121,12 @@ def _scalar_text(value: object) -> str:
         return "null"
     if isinstance(value, bool):
         return "true" if value else "false"
-    assert isinstance(value, int | float)  # noqa: S101 - all that is left of JSON's scalars
+    assert isinstance(value, int | float)  # noqa: S101 - the only other scalars in JSON
     return _number_text(float(value))
 
 
 def _number_text(number: float) -> str:
-    # Through the double, so that 1, 1.0 and 1e0 share one text; what else falls together there is told apart by containment.
+    # Through float, so that 1, 1.0 and 1e0 share one text; containment distinguishes other numbers that round to the same.
     return str(int(number)) if number.is_integer() and abs(number) < 1e16 else repr(number)
 
 
@@ -149,26 +149,26 @@ def _hash(text: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class RequiredTerm:
-    """One demand of a plan: a candidate has `term`, or the `spill` term of the key that `term` lies below."""
+    """A condition on candidates: they have `term`, or the `overflow` term of its top-level key."""
 
     term: str
-    spill: str | None = None
+    overflow: str | None = None
 
 
 def required_terms(values: Mapping[str, Any]) -> tuple[RequiredTerm, ...]:
-    """What the index can demand of a session that contains the filter `values`; no demands narrow nothing.
+    """The terms that every session containing the filter `values` has; without any, the index cannot narrow the search.
 
-    An empty container demands nothing (any container of its kind contains it); a container of more than `SPILL_LIMIT` terms
-    can only be contained in one that spills too.
+    An empty container requires none, because any container of its kind contains it. A container of more than `OVERFLOW_LIMIT`
+    terms can only be contained in one that overflows too.
     """
-    return tuple(_demands(values))
+    return tuple(_required_terms(values))
 
 
-def _demands(values: Mapping[str, Any]) -> Iterable[RequiredTerm]:
+def _required_terms(values: Mapping[str, Any]) -> Iterable[RequiredTerm]:
     for key, value in values.items():
         if not isinstance(value, _CONTAINERS):
             yield RequiredTerm(member_terms(key, value)[0])
         elif value:
-            spill = spill_term(key)
+            overflow = overflow_term(key)
             for term in member_terms(key, value):
-                yield RequiredTerm(term, None if term == spill else spill)
+                yield RequiredTerm(term, None if term == overflow else overflow)

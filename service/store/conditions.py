@@ -1,4 +1,4 @@
-"""Conditions of a request on the state of a session (RFC 9110, 13.1), as the store and its scripts take them."""
+"""Conditions of a request on the state of a session (RFC 9110, 13.1)."""
 
 from dataclasses import dataclass
 from typing import Final
@@ -13,16 +13,16 @@ _FAILED = {
 
 @dataclass(frozen=True, slots=True)
 class ETags:
-    """The states that one condition names: with `any` every state (`*`), else those with the ETags `tags`, without quotes.
+    """The ETags of one condition, without quotes; with `any`, every state (`*`).
 
-    Invariant: a tag is made of digits and hyphens, as every ETag of a session is; no other tag can name a state.
+    Invariant: a tag consists of digits and hyphens, as every ETag of a session does; no other tag can match.
     """
 
     tags: frozenset[str] = frozenset()
     any: bool = False
 
     def match(self, etag: str) -> bool:
-        """Whether the state with `etag` is one of them."""
+        """Whether the condition names the state with `etag`."""
         return self.any or etag in self.tags
 
     def encode(self) -> str:
@@ -32,13 +32,13 @@ class ETags:
 
 @dataclass(frozen=True, slots=True)
 class Conditions:
-    """If-Match and If-None-Match of one request; None where the request has no such header."""
+    """If-Match and If-None-Match of one request; None if the request has no such header."""
 
     if_match: ETags | None = None
     if_none_match: ETags | None = None
 
     def encode(self) -> str:
-        """As scripts take it: "" for no condition, else both with | between them, If-Match first, "" for one that is absent."""
+        """As scripts take it: "" for no condition, else If-Match, "|", If-None-Match, with "" for an absent one."""
         if self.if_match is None and self.if_none_match is None:
             return ""
         return "|".join("" if tags is None else tags.encode() for tags in (self.if_match, self.if_none_match))
@@ -53,7 +53,7 @@ class Conditions:
             raise failure("If-Match")
 
     def check_absent(self) -> None:
-        """Check the conditions where there is no session: If-Match then never holds, If-None-Match always does.
+        """Check the conditions if there is no session: then If-Match fails, and If-None-Match holds.
 
         Raises:
             PreconditionFailed: there is an If-Match.
@@ -62,7 +62,7 @@ class Conditions:
             raise failure("If-Match")
 
     def excludes(self, etag: str) -> bool:
-        """Whether If-None-Match names the state with `etag`: a read is then answered with 304, anything else with 412."""
+        """Whether If-None-Match names the state with `etag`: the response is then 304 for a read, else 412."""
         return self.if_none_match is not None and self.if_none_match.match(etag)
 
 
@@ -70,5 +70,5 @@ UNCONDITIONAL: Final = Conditions()
 
 
 def failure(header: str) -> PreconditionFailed:
-    """The error for a condition that does not hold; `header` is If-Match or If-None-Match."""
+    """The error for a condition that fails; `header` is If-Match or If-None-Match."""
     return PreconditionFailed(_FAILED[header])

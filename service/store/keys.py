@@ -4,32 +4,32 @@
                                                   key_secret_check, root_key_check (beginnings of hashes); while the store is
                                                   being moved to another number of partitions: moving_to, _phase, _sessions
     scc:projects                           hash   slug → project id
-    scc:sweep                              string there while a worker removes sessions whose lifetime is over
-    scc:ready                              -      never there: deleting it shows whether Redis takes writes
-    scc:preflight:{<n>}:<kind>             -      made and removed at the start, to try every command that is needed
-    scc:token:<hmac>                       hash   the project that an API key opens: project, project_id, name
-    scc:rate:<hmac>                        string when the whole burst of an API key is there again (µs); expires then
+    scc:sweep                              string exists while a worker removes expired sessions
+    scc:ready                              -      never exists: deleting it shows whether Redis accepts writes
+    scc:preflight:{<n>}:<kind>             -      created and deleted at the start, to try every command
+    scc:token:<hmac>                       hash   the project of an API key: project, project_id, name
+    scc:rate:<hmac>                        string time at which an API key's full burst is available (µs); expires then
     scc:{acme}:project                     hash   id, created_at, configs (the project's own, in the stored form),
                                                   configs_revision (how often they were changed)
     scc:{acme}:tokens                      set    hmacs of the project's keys
     scc:{acme}:users                       zset   user identifier → created_at
-    scc:{acme}:expected_users              hash   user identifier → creates of a first session that are not decided yet, of the
-                                                  users who were registered for one and may be withdrawn
+    scc:{acme}:expected_users              hash   user identifier → creates in progress of a first session; while
+                                                  there are any, the user may be withdrawn
     scc:{acme.0}:state                     hash   project_id, partitions (of how many this is one; 0 during a move), last
-                                                  serial, last created_at, session_ttl (the project's default lifetime,
+                                                  serial, last created_at, session_ttl (the project's default TTL,
                                                   seconds), session_ttl_revision (of the configs that say so)
     scc:{acme.0}:sessions                  zset   session id → serial
     scc:{acme.0}:expiring                  zset   session id → expires_at, of the sessions that have one
     scc:{acme.0}:session:<id>              hash   configs, terms, revision, serial, user, created_at, updated_at,
-                                                  disable_task_tracking (where it is so), expires_at (where its
-                                                  lifetime ends; all times are microseconds since 1970)
+                                                  disable_task_tracking (if true), expires_at (if it expires);
+                                                  all times are microseconds since 1970
     scc:{acme.0}:index:<block>:<term>      set    serials of that block whose session has the term
     scc:{acme.0}:blocks:<term>             set    blocks in which the term occurs
-    scc:{acme.0}:order                     zset   session id → created_at, of those that a move has not numbered as yet
+    scc:{acme.0}:order                     zset   session id → created_at, of those without a serial during a move
 
 `acme` is a project's slug, `0` a partition: crc32(session id) mod partitions. Sessions of a partition are numbered in the order
 of their creation; the number is the serial; `block_size` consecutive serials are a block. Braces are Redis Cluster's hash tag:
-all keys of one partition share a slot, so every script stays in one.
+all keys of one partition share a slot, as a script needs.
 """
 
 from dataclasses import dataclass, field
@@ -39,17 +39,17 @@ from zlib import crc32
 #: Consecutive serials in one block: a set of as many integers is an intset where Redis is set up for it.
 BLOCK_SIZE = 4096
 
-#: Kinds of a partition's keys that follow from its sessions: a move drops them and makes them anew.
+#: Kinds of a partition's keys that follow from its sessions: a move deletes and rebuilds them.
 DERIVED = frozenset({"sessions", "expiring", "index", "blocks"})
 
-#: Kinds of a partition's keys, of a project's, and of the store's, each with its type. What is named otherwise is not ours.
+#: Kinds of a partition's keys, of a project's, and of the store's, each with its type. Any other name is not ours.
 PARTITION_KINDS = {
     "state": "hash", "sessions": "zset", "expiring": "zset", "order": "zset", "session": "hash",
     "index": "set", "blocks": "set",
 }  # fmt: skip
 PROJECT_KINDS = {"project": "hash", "tokens": "set", "users": "zset", "expected_users": "hash"}
 STORE_KINDS = {"store": "hash", "projects": "hash", "sweep": "string", "token": "hash", "rate": "string"}
-#: Begins the names of the keys that a start makes for a moment.
+#: Prefix of the keys on which the start tries commands.
 PREFLIGHT = "scc:preflight:"
 
 STORE = "scc:store"
@@ -59,7 +59,7 @@ READY = "scc:ready"
 
 
 def preflight_prefix(number: int) -> str:
-    """What the keys begin with on which the start tries what Redis allows; those of one `number` share a slot."""
+    """Prefix of the keys on which the start tries commands; those of one `number` share a slot."""
     return f"{PREFLIGHT}{{{number}}}:"
 
 
@@ -69,7 +69,7 @@ def token_key(digest: str) -> str:
 
 
 def rate_key(digest: str) -> str:
-    """Key of what an API key has asked of late, by the hex digest of its keyed hash."""
+    """Key of the rate of an API key, by the hex digest of its keyed hash."""
     return f"scc:rate:{digest}"
 
 
@@ -89,24 +89,33 @@ def users_key(slug: str) -> str:
 
 
 def expected_users_key(slug: str) -> str:
-    """Key of the number of undecided creates of each user of a project who has no session yet."""
+    """Key of the creates in progress of each user of a project who has no session yet."""
     return f"scc:{{{slug}}}:expected_users"
 
 
 class Owner(NamedTuple):
-    """What the state of a partition says of whom it belongs to: its project's id, and how many partitions the store has."""
+    """The owner that the state of a partition names: its project's id, and how many partitions the store has."""
 
     project_id: str
     partitions: int
 
 
-#: The owner of a partition that is only looked at: no state says so, and every write is refused.
+#: The owner of a partition that is only read: no state names it, so every write is refused.
 NOBODY = Owner("nobody", -1)
+
+
+class PartitionArguments(NamedTuple):
+    """What every script that writes to a partition takes first: the prefix of its keys, its block size, and its owner."""
+
+    prefix: str
+    block_size: int
+    project_id: str
+    partitions: int
 
 
 @dataclass(frozen=True, slots=True)
 class Partition:
-    """The keys of one partition of a project, and the owner that its state must name for whoever writes."""
+    """The keys of one partition of a project, and the owner that its state must name before a write."""
 
     slug: str
     number: int
@@ -114,18 +123,18 @@ class Partition:
     owner: Owner = field(default=NOBODY, compare=False)
 
     @property
-    def arguments(self) -> tuple[str, int, str, int]:
-        """What every script that writes to the partition takes first: prefix, block_size, project_id, partitions."""
-        return self.prefix, self.block_size, *self.owner
+    def arguments(self) -> PartitionArguments:
+        """The first arguments of every script that writes to the partition."""
+        return PartitionArguments(self.prefix, self.block_size, *self.owner)
 
     @property
     def prefix(self) -> str:
-        """What all keys of the partition begin with."""
+        """Prefix of all keys of the partition."""
         return f"scc:{{{self.slug}.{self.number}}}:"
 
     @property
     def state(self) -> str:
-        """Key of the last serial and created_at, and of the default lifetime."""
+        """Key of the last serial and created_at, and of the default TTL."""
         return self.prefix + "state"
 
     @property
@@ -140,7 +149,7 @@ class Partition:
 
     @property
     def order(self) -> str:
-        """Key of the zset id → created_at of the sessions that a move has not numbered as yet."""
+        """Key of the zset id → created_at of the sessions without a serial during a move."""
         return self.prefix + "order"
 
     def session(self, session_id: str) -> str:
@@ -156,12 +165,12 @@ class Partition:
         return f"{self.prefix}blocks:{term}"
 
     def block_of(self, serial: int) -> int:
-        """Number of the block that `serial` lies in."""
+        """Number of the block of `serial`."""
         return serial // self.block_size
 
 
 def all_partitions(slug: str, owner: Owner, count: int, block_size: int = BLOCK_SIZE) -> tuple[Partition, ...]:
-    """The first `count` partitions of a project, which is all of them unless the store is being moved."""
+    """The first `count` partitions of a project, which is all of them unless the store is being repartitioned."""
     return tuple(Partition(slug, number, block_size, owner) for number in range(count))
 
 
@@ -173,7 +182,7 @@ def split(key: str) -> tuple[str, str, str]:
 
 
 def is_text(name: bytes) -> bool:
-    """Whether a name from Redis is UTF-8, as all of ours are."""
+    """Whether a name from Redis is UTF-8, as all names of this service are."""
     try:
         name.decode()
     except UnicodeDecodeError:

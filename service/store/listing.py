@@ -1,14 +1,12 @@
 """Listing: which sessions match, page by page, in the order of (created_at, id).
 
-A query becomes required terms (pure), `find.lua` walks the index for candidates, and the filter decides on every one of
-them. The candidates of all partitions are examined in the order of the list, so where a page ends early, because its budget is
-used up, everything before its cursor has been examined and nothing behind it. A cursor holds, for each partition, the serial to
-go on after, so a page costs the same at any depth and neither repeats nor skips a session that stands still.
+A query becomes required terms (pure), `find_candidates.lua` searches the index for candidates, and the filter decides on each
+of them. The candidates of all partitions are examined in the order of the list. So if a page ends early, because its budget is
+used up, everything before its cursor has been examined and nothing after it. A cursor contains the serial to continue after for
+each partition: a page costs the same at any depth, and neither repeats nor skips a session that does not change.
 """
 
 import asyncio
-import base64
-import binascii
 import heapq
 from collections import deque
 from collections.abc import AsyncIterator, Iterator, Sequence
@@ -19,58 +17,55 @@ from typing import Protocol
 
 from service.configs.budget import UNLIMITED, Budget, OutOfBudget
 from service.configs.terms import RequiredTerm, user_term
-from service.errors import BadRequest, FilterTooExpensive
+from service.errors import FilterTooExpensive
 from service.redis_client.client import RedisClient, checked
-from service.store import scripts
+from service.store import script_calls
+from service.store.cursors import SERIAL_MAX, encode_session_cursor
 from service.store.keys import Partition
-from service.store.sessions import Session, Sessions, is_expired, microseconds, session_of
+from service.store.record import Session, is_expired, microseconds, session_of
+from service.store.sessions import Sessions
 from service.store.time_slices import TimeSlice
-
-FIND = scripts.load("find")
 
 #: Most candidates that are read in one round trip, and most bytes of configs that one list reads in it, over all partitions.
 BATCH_MAX, READ_BYTES = 256, 2 * 1024 * 1024
 
-#: As `READ_BYTES`, for a list that is not large: one whose page has less than half of this as yet.
+#: As `READ_BYTES`, for a small list: one whose page has less than half of this so far.
 SMALL_READ_BYTES = 256 * 1024
-#: Large lists that a worker works at: what all of its lists have in memory has a bound.
+#: Large lists that a worker fills at the same time; this bounds the memory of all its lists.
 LARGE_LISTS = 4
 
-#: Members of index sets that a search looks at in about the time that a candidate takes.
+#: Members of index sets that a search examines in about the time that one candidate takes.
 MEMBERS_PER_CANDIDATE = 120
 
-#: A serial that no session reaches; cursors with more are not ours.
-_SERIAL_MAX = 2**53
 
-
-class Filter(Protocol):
-    """What a session's configs must hold: required_terms that narrow, and the test that decides."""
+class ConfigsPredicate(Protocol):
+    """A condition on a session's configs: required terms that narrow the search, and the test that decides."""
 
     @property
     def required_terms(self) -> tuple[RequiredTerm, ...]:
-        """What the index is asked for."""
+        """The terms that every match has; empty if the index cannot narrow the search."""
 
     def matches(self, configs: bytes, budget: Budget) -> bool:
-        """Whether stored configs are such; raises OutOfBudget."""
+        """Whether stored configs match; raises OutOfBudget."""
 
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """What to list. `user` and `filter` narrow where given; `after` is a serial a partition, None to begin."""
+    """What to list: sessions of `user` and that match `filter`, where given. `after` is one serial per partition, or None."""
 
     user: str | None = None
-    filter: Filter | None = None
+    filter: ConfigsPredicate | None = None
     descending: bool = False
     after: tuple[int | None, ...] | None = None
 
     @property
     def required_terms(self) -> tuple[RequiredTerm, ...]:
-        """What the index is asked for; empty where it cannot narrow the query."""
+        """The terms that every match has; empty if the index cannot narrow the query."""
         required_terms = self.filter.required_terms if self.filter else ()
         return required_terms if self.user is None else (RequiredTerm(user_term(self.user)), *required_terms)
 
-    def holds(self, session: Session, budget: Budget) -> bool:
-        """Whether the session is one that was asked for; the index only proposes. Raises OutOfBudget."""
+    def matches(self, session: Session, budget: Budget) -> bool:
+        """Whether the session matches; the index only proposes candidates. Raises OutOfBudget."""
         if self.user is not None and session.user != self.user:
             return False
         return self.filter is None or self.filter.matches(session.configs, budget)
@@ -78,39 +73,13 @@ class Query:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """Sessions of one page; `cursor` leads to the next, and is None on the last.
+    """The sessions of one page; `cursor` leads to the next page and is None on the last.
 
-    A page may have fewer sessions than it was asked for, even none, and still a next.
+    A page may have fewer sessions than its limit, even none, and still have a next page.
     """
 
     sessions: list[Session]
     cursor: str | None
-
-
-def encode_cursor(after: Sequence[int | None]) -> str:
-    """A cursor of the serials to go on after, one a partition."""
-    text = ".".join("" if serial is None else str(serial) for serial in after)
-    return base64.urlsafe_b64encode(f"s{text}".encode()).decode().rstrip("=")
-
-
-def decode_cursor(cursor: str, partitions: int) -> tuple[int | None, ...]:
-    """The serials in a cursor that `encode_cursor` made.
-
-    Raises:
-        BadRequest: it is none, or one of a store with another number of partitions.
-    """
-    try:
-        text = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True).decode("ascii")
-        parts = text.removeprefix("s").split(".")
-        valid = text.startswith("s") and all(part == "" or (part.isdigit() and len(part) <= 16) for part in parts)
-    except (binascii.Error, ValueError):
-        valid = False
-    if not valid or len(parts) != partitions:
-        raise BadRequest("cursor is not one that this list gave")
-    after = tuple(int(part) if part else None for part in parts)
-    if any(serial is not None and serial > _SERIAL_MAX for serial in after):
-        raise BadRequest("cursor is not one that this list gave")
-    return after
 
 
 async def page(
@@ -123,67 +92,68 @@ async def page(
     time_slice: TimeSlice | None = None,
     large_lists: asyncio.Semaphore | None = None,
 ) -> Page:
-    """The next sessions that `query` asks for: `limit` at most, with `max_bytes` of configs at most, or a single larger one.
+    """The next sessions that match `query`: at most `limit`, with at most `max_bytes` of configs, or a single larger one.
 
-    A large page waits for its turn at `large_lists`, without which there is no bound on their number.
+    A large page waits for `large_lists`; without it, any number of large pages are filled at the same time.
 
     Raises:
         FilterTooExpensive: the first candidate alone costs more comparisons than `budget` allows.
-        ClientGone: `time_slice` says so.
+        ClientGone: the client of `time_slice` has disconnected.
     """
-    scan = Scan(sessions, query, await _beginning(sessions, query), budget or Budget(), time_slice or TimeSlice())
-    turn = LargeTurn(large_lists)
+    scan = ListScan(sessions, query, await _start_positions(sessions, query), budget or Budget(), time_slice or TimeSlice())
+    slot = LargeListSlot(large_lists)
     try:
-        return await _filled(scan, limit, max_bytes, turn)
+        return await _fill_page(scan, limit, max_bytes, slot)
     finally:
-        turn.release()
+        slot.release()
 
 
-async def _filled(scan: "Scan", limit: int, max_bytes: int, turn: "LargeTurn") -> Page:
+async def _fill_page(scan: "ListScan", limit: int, max_bytes: int, slot: "LargeListSlot") -> Page:
     items: list[Session] = []
     size = 0
-    await scan.start(limit + 1)  # one more than the page holds shows whether there is a next
+    await scan.start(limit + 1)  # one more than the page holds shows whether there is a next page
     while True:
-        for session, walk in scan.matches():
+        for session, partition_scan in scan.matches():
             size += len(session.configs)
             if len(items) == limit or (items and size > max_bytes):
-                return Page(items, encode_cursor([walk.position for walk in scan.walks]))
+                return Page(items, encode_session_cursor([each.position for each in scan.partition_scans]))
             items.append(session)
-            walk.position = session.serial
+            partition_scan.position = session.serial
         if size >= SMALL_READ_BYTES // 2:
-            await turn.acquire()
+            await slot.acquire()
             scan.read_bytes = READ_BYTES
-        if not await scan.proceed():
-            return Page(items, None if scan.is_complete else encode_cursor([walk.examined for walk in scan.walks]))
+        if not await scan.advance():
+            examined = [each.examined for each in scan.partition_scans]
+            return Page(items, None if scan.is_complete else encode_session_cursor(examined))
 
 
-class LargeTurn:
-    """The turn of one large list, taken once."""
+class LargeListSlot:
+    """One permit of the semaphore of large lists, acquired at most once."""
 
     def __init__(self, large_lists: asyncio.Semaphore | None) -> None:
         self._large_lists = large_lists
-        self._is_taken = False
+        self._is_acquired = False
 
     async def acquire(self) -> None:
-        """Wait for the turn, unless it is taken already."""
-        if self._large_lists is not None and not self._is_taken:
+        """Wait for the permit, unless this slot has it."""
+        if self._large_lists is not None and not self._is_acquired:
             await self._large_lists.acquire()
-            self._is_taken = True
+            self._is_acquired = True
 
     def release(self) -> None:
-        """Give it back, if it was taken."""
-        if self._large_lists is not None and self._is_taken:
+        """Release the permit, if this slot has it."""
+        if self._large_lists is not None and self._is_acquired:
             self._large_lists.release()
-            self._is_taken = False
+            self._is_acquired = False
 
 
-class Scan:
-    """Examines the candidates of all partitions in the order of the list, as far as its budget reaches."""
+class ListScan:
+    """Examines the candidates of all partitions in the order of the list, until its budget is used up."""
 
     def __init__(
         self, sessions: Sessions, query: Query, after: Sequence[int | None], budget: Budget, time_slice: TimeSlice
     ) -> None:
-        self.walks = [
+        self.partition_scans = [
             PartitionScan(sessions.redis, partition, query, position)
             for partition, position in zip(sessions.all_partitions, after, strict=True)
         ]
@@ -195,62 +165,62 @@ class Scan:
         self._budget = budget
         self._time_slice = time_slice
         self._has_examined = False
-        self._is_over = False
-        self._batch = 0  # candidates of one walk to read in a round trip
+        self._is_out_of_budget = False
+        self._batch_size = 0  # candidates of one partition to read in a round trip
         self._order: Iterator[PartitionScan] = iter(())
 
-    async def start(self, wanted: int) -> None:
-        """Read the first candidates, enough for `wanted` matches where most candidates match.
+    async def start(self, limit: int) -> None:
+        """Read the first candidates: enough for `limit` matches if most candidates match.
 
-        Every list needs as much, so it costs nothing of the budget.
+        Every list needs them, so they cost nothing of the budget.
         """
-        # More than most partitions have of a page, since ids spread the sessions evenly.
-        partitions = len(self.walks)
-        self._batch = wanted if partitions == 1 else min(wanted, 2 * wanted // partitions + 3)
-        await self._fetch(self.walks)
+        # More than most partitions contribute to a page, since ids spread the sessions evenly.
+        partitions = len(self.partition_scans)
+        self._batch_size = limit if partitions == 1 else min(limit, 2 * limit // partitions + 3)
+        await self._fetch(self.partition_scans)
 
     def matches(self) -> "Iterator[tuple[Session, PartitionScan]]":
-        """The next sessions that were asked for, each with its walk, as far as they can be told without `proceed`.
+        """The next matches, each with the scan of its partition, up to where `advance` must be called.
 
         Raises:
-            FilterTooExpensive: the first candidate alone costs more comparisons than there are.
+            FilterTooExpensive: the first candidate alone costs more comparisons than the budget allows.
         """
-        for walk in self._order:
-            session = walk.candidates[0]
+        for scan in self._order:
+            session = scan.candidates[0]
             try:
                 is_match = self._examine(session)
             except OutOfBudget:
-                self._is_over = True
+                self._is_out_of_budget = True
                 return
-            walk.take()
+            scan.pop()
             if is_match:
-                yield session, walk
+                yield session, scan
             if self._time_slice.is_used_up:
                 return
 
-    async def proceed(self) -> bool:
-        """Begin another slice of time, or read more candidates; false where the scan is over.
+    async def advance(self) -> bool:
+        """Begin another time slice, or read more candidates. Returns false if the scan has ended.
 
-        It is over where all candidates have been examined, or the budget is used up.
+        It ends when all candidates have been examined, or the budget is used up.
         """
-        if self._is_over:
+        if self._is_out_of_budget:
             return False
         if self._time_slice.is_used_up:
             await self._time_slice.renew()
             return True
-        if all(walk.done and not walk.candidates for walk in self.walks):
+        if all(scan.is_exhausted and not scan.candidates for scan in self.partition_scans):
             self.is_complete = True
             return False
         if self._budget.candidates:
-            await self._refill()
+            await self._fetch_more()
             return True
         return False
 
     def _examine(self, session: Session) -> bool:
-        """Whether the query asks for the session. Raises OutOfBudget, or FilterTooExpensive for the first one."""
+        """Whether the session matches. Raises OutOfBudget, or FilterTooExpensive for the first candidate."""
         self._budget.take_candidate(len(session.configs))
         try:
-            is_match = self._query.holds(session, self._budget)
+            is_match = self._query.matches(session, self._budget)
         except OutOfBudget:
             if self._has_examined:
                 raise
@@ -258,72 +228,76 @@ class Scan:
         self._has_examined = True
         return is_match
 
-    async def _refill(self) -> None:
-        """Read more candidates of every walk that is short of them: fewer match than was expected, so twice as many."""
-        short = [walk for walk in self.walks if not walk.done and len(walk.candidates) <= self._batch // 4]
-        self._batch *= 2
-        self._budget.take_lookup(await self._fetch(short) // MEMBERS_PER_CANDIDATE)
+    async def _fetch_more(self) -> None:
+        """Read more candidates of partitions that have few left. Fewer matched than expected, so read twice as many."""
+        scans = [
+            scan for scan in self.partition_scans if not scan.is_exhausted and len(scan.candidates) <= self._batch_size // 4
+        ]
+        self._batch_size *= 2
+        self._budget.take_lookup(await self._fetch(scans) // MEMBERS_PER_CANDIDATE)
 
-    async def _fetch(self, walks: Sequence["PartitionScan"]) -> int:
-        """Read candidates of `walks`; returns how many members of index sets were looked at."""
-        self._batch = max(1, min(self._batch, BATCH_MAX, self._budget.candidates))
-        max_bytes = self.read_bytes // len(self.walks)
-        fetches = asyncio.gather(*(walk.fetch(self._batch, max_bytes) for walk in walks))
+    async def _fetch(self, scans: Sequence["PartitionScan"]) -> int:
+        """Read candidates of `scans`; returns how many members of index sets were examined."""
+        self._batch_size = max(1, min(self._batch_size, BATCH_MAX, self._budget.candidates))
+        max_bytes = self.read_bytes // len(self.partition_scans)
+        fetches = asyncio.gather(*(scan.fetch(self._batch_size, max_bytes) for scan in scans))
         members = sum(await self._time_slice.pause(fetches))
         self._order = self._in_order()
         return members
 
     def _in_order(self) -> Iterator["PartitionScan"]:
-        """The walk of each next candidate, as far as the order is certain: until a walk with more to read has none left."""
-        if len(self.walks) == 1:
-            yield from repeat(self.walks[0], len(self.walks[0].candidates))
+        """The scan of each next candidate. It ends when a scan with more to read has no candidate: the order is unknown."""
+        if len(self.partition_scans) == 1:
+            yield from repeat(self.partition_scans[0], len(self.partition_scans[0].candidates))
             return
-        if any(not walk.done and not walk.candidates for walk in self.walks):
+        if any(not scan.is_exhausted and not scan.candidates for scan in self.partition_scans):
             return
-        for _, walk in heapq.merge(
-            *([(session, walk) for session in walk.candidates] for walk in self.walks),
+        for _, scan in heapq.merge(
+            *([(session, scan) for session in scan.candidates] for scan in self.partition_scans),
             key=lambda pair: (pair[0].created_at, pair[0].id),
             reverse=self._query.descending,
         ):
-            yield walk
-            # The candidate has been taken.
-            if not walk.done and not walk.candidates:
+            yield scan
+            # The candidate has been popped.
+            if not scan.is_exhausted and not scan.candidates:
                 return
 
 
-async def _beginning(sessions: Sessions, query: Query) -> tuple[int | None, ...]:
+async def _start_positions(sessions: Sessions, query: Query) -> tuple[int | None, ...]:
     if query.after is not None:
         return query.after
     if not query.descending or sessions.partitions == 1:
         return (None,) * sessions.partitions
-    # A partition that gives nothing to the first page must not begin a later one with sessions that are newer than it.
-    last = checked(await sessions.redis.batch([("HGET", partition.state, "serial") for partition in sessions.all_partitions]))
-    return tuple((int(serial) if serial is not None and serial.isdigit() else 0) + 1 for serial in last)
+    # If the first page takes nothing from a partition, a later page must not start with newer sessions of that partition.
+    serials = checked(
+        await sessions.redis.batch([("HGET", partition.state, "serial") for partition in sessions.all_partitions])
+    )
+    return tuple((int(serial) if serial is not None and serial.isdigit() else 0) + 1 for serial in serials)
 
 
 async def iter_matches(sessions: Sessions, query: Query, *, with_expired: bool = False) -> AsyncIterator[list[Session]]:
-    """Every session that `query` asks for, in batches, a partition after another: for counting and bulk work.
+    """Every session that matches `query`, in batches, one partition after another: for counts and bulk operations.
 
-    No budget ends it. `with_expired`: those too whose lifetime is over and that are still to be swept.
+    No budget limits it. `with_expired` includes sessions that have expired and wait for the sweep.
     """
     unlimited, time_slice = Budget(), TimeSlice()
     for partition in sessions.all_partitions:
-        walk = PartitionScan(sessions.redis, partition, query, None, with_expired=with_expired)
-        while not walk.done:
-            await time_slice.pause(walk.fetch(BATCH_MAX, READ_BYTES))
+        scan = PartitionScan(sessions.redis, partition, query, None, with_expired=with_expired)
+        while not scan.is_exhausted:
+            await time_slice.pause(scan.fetch(BATCH_MAX, READ_BYTES))
             batch = []
-            while walk.candidates:
+            while scan.candidates:
                 if time_slice.is_used_up:
                     await time_slice.renew()
-                session = walk.take()
-                if query.holds(session, unlimited):
+                session = scan.pop()
+                if query.matches(session, unlimited):
                     batch.append(session)
             yield batch
 
 
 @dataclass(slots=True, eq=False)
 class PartitionScan:
-    """A walk over the candidates of one partition, in order. `candidates` are those that were read and not taken yet.
+    """Reads the candidates of one partition, in order. `candidates` are those that were read and not examined yet.
 
     `position` is the serial of the last session on the page, or where the page began.
     """
@@ -334,56 +308,54 @@ class PartitionScan:
     position: int | None
     with_expired: bool = False
     candidates: deque[Session] = field(default_factory=deque)
-    done: bool = False
-    #: Where the next candidates are read from: a serial as Redis stores it.
+    is_exhausted: bool = False
+    #: Where to read the next candidates: a serial as Redis stores it.
     _after: bytes | None = None
-    _taken: int | None = None
+    _last_popped: int | None = None
 
     def __post_init__(self) -> None:
         """Begin at the page's position."""
         self._after = None if self.position is None else b"%d" % self.position
-        self._taken = self.position
+        self._last_popped = self.position
 
     @property
     def examined(self) -> int | None:
-        """A serial such that all candidates up to it have been taken, and none behind it."""
+        """A serial such that all candidates up to it have been popped, and none after it."""
         if self.candidates or self._after is None:
-            return self._taken
-        # A score that somebody wrote by hand may be no serial: then the one before it.
-        score = min(max(float(self._after), 0), _SERIAL_MAX)
+            return self._last_popped
+        # A score written by hand may not be a serial: then the one before it.
+        score = min(max(float(self._after), 0), SERIAL_MAX)
         return ceil(score) if self.query.descending else floor(score)
 
-    def take(self) -> Session:
-        """The next candidate, which is examined now."""
+    def pop(self) -> Session:
+        """The next candidate, to be examined."""
         session = self.candidates.popleft()
-        self._taken = session.serial
+        self._last_popped = session.serial
         return session
 
-    async def fetch(self, wanted: int, max_bytes: int) -> int:
-        """Read the next candidates: `wanted` at most, with `max_bytes` of configs at most, or a single larger one.
+    async def fetch(self, limit: int, max_bytes: int) -> int:
+        """Read the next candidates: at most `limit`, with at most `max_bytes` of configs, or a single larger one.
 
-        There may be none, although the walk is not done. Returns how many members of index sets were looked at.
+        It may read none although more follow. Returns how many members of index sets were examined.
         """
         partition = self.partition
-        more, self._after, members, time, *found = await FIND.run(
-            self.redis,
-            (partition.sessions,),
-            (
-                partition.prefix,
-                partition.block_size,
-                "" if self._after is None else self._after,
-                int(self.query.descending),
-                wanted,
-                max_bytes,
-                *(part for demand in self.query.required_terms for part in (demand.term, demand.spill or "")),
-            ),
-            writes=False,
+        call = script_calls.find_candidates(
+            sessions=partition.sessions,
+            prefix=partition.prefix,
+            block_size=partition.block_size,
+            after="" if self._after is None else self._after,
+            descending=int(self.query.descending),
+            limit=limit,
+            max_bytes=max_bytes,
+            required_terms=[part for each in self.query.required_terms for part in (each.term, each.overflow or "")],
         )
-        self.done = not more
-        now = microseconds(time)
-        for *fields, serial, name in found:
+        reply = await call.run(self.redis, writes=False)
+        self._after = reply.after
+        self.is_exhausted = not reply.has_more
+        now = microseconds(reply.time)
+        for *fields, serial, name in reply.sessions:
             session = session_of(name.decode(errors="replace"), fields)
-            # What somebody damaged by hand is no candidate.
+            # Skip a session that a manual edit damaged.
             if session is not None and b"%d" % session.serial == serial and (self.with_expired or not is_expired(fields, now)):
                 self.candidates.append(session)
-        return int(members)
+        return reply.members

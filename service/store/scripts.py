@@ -1,19 +1,31 @@
-"""The Lua scripts: loading, includes, and the signature that a script's header declares.
+"""The Lua scripts: loading, includes, and typed functions whose arguments are checked against a script's header.
 
 `lua/<name>.lua` is one atomic operation. Its header names each key and argument (`-- KEYS[1] session`, `-- ARGV[1] prefix`);
-the last argument may stand for many. A line `-- include: name` pulls in `lua/include/<name>.lua`, once.
+the last argument may stand for many. A line `-- include: name` inserts `lua/include/<name>.lua`, once.
+
+A script is called through a function of its name, decorated with `script` (see `script_calls`). The function takes the script's
+keys and arguments by name and returns them in order. The order is checked when the module is imported: the decorator calls the
+function with the name of each parameter as its value, and compares the result with the header.
 """
 
 import hashlib
+import inspect
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import resources
-from typing import Any
+from typing import Any, Generic, NamedTuple, ParamSpec, TypeVar, get_origin
 
 from service.redis_client.client import RedisClient, checked
 from service.redis_client.errors import NoScriptError
 from service.redis_client.multiplexer import Command
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+Argument = str | bytes | int
+#: The KEYS and the ARGV of one call.
+KeysAndArguments = tuple[Sequence[str], Sequence[Argument]]
 
 _INCLUDE = re.compile(r"^-- include: (\w+)\n", re.MULTILINE)
 _PARAMETER = re.compile(r"^-- (KEYS|ARGV)\[(\d+)\] (\w+)", re.MULTILINE)
@@ -29,42 +41,91 @@ class Script:
     keys: tuple[str, ...]
     arguments: tuple[str, ...]
 
-    def command(self, keys: Sequence[str], arguments: Sequence[str | bytes | int]) -> Command:
-        """The command that runs this script where Redis knows it."""
-        return ("EVALSHA", self.sha, len(keys), *keys, *arguments)
 
-    def loading(self, keys: Sequence[str], arguments: Sequence[str | bytes | int]) -> Command:
-        """The command that runs this script, and makes it known to the server that runs it."""
-        return ("EVAL", self.source, len(keys), *keys, *arguments)
+class Call(NamedTuple, Generic[T]):
+    """One call of a script: its KEYS and ARGV, and the function that parses its reply."""
 
-    async def run(
-        self, redis: RedisClient, keys: Sequence[str], arguments: Sequence[str | bytes | int], *, writes: bool = True
-    ) -> Any:  # noqa: ANN401 - each script has its own reply
+    script: Script
+    keys: Sequence[str]
+    arguments: Sequence[Argument]
+    parse: Callable[[Any], T]
+
+    @property
+    def evalsha(self) -> Command:
+        """The command that runs the script on a server that has cached it."""
+        return ("EVALSHA", self.script.sha, len(self.keys), *self.keys, *self.arguments)
+
+    @property
+    def eval(self) -> Command:
+        """The command that runs the script and caches it on the server."""
+        return ("EVAL", self.script.source, len(self.keys), *self.keys, *self.arguments)
+
+    async def run(self, redis: RedisClient, *, writes: bool = True) -> T:
         """Run the script. Raises as `RedisClient.call` does."""
         try:
-            return await redis.call(*self.command(keys, arguments), writes=writes)
+            reply = await redis.call(*self.evalsha, writes=writes)
         except NoScriptError:
-            return await redis.call(*self.loading(keys, arguments), writes=writes)
+            reply = await redis.call(*self.eval, writes=writes)
+        return self.parse(reply)
 
-    async def run_many(
-        self, redis: RedisClient, calls: Sequence[tuple[Sequence[str], Sequence[str | bytes | int]]], *, writes: bool = True
-    ) -> list[Any]:
-        """Run the script once a call, in one round trip; each run is atomic, all of them together are not."""
-        replies = await redis.batch([self.command(*call) for call in calls], writes=writes)
-        while missing := [place for place, reply in enumerate(replies) if isinstance(reply, NoScriptError)]:
-            # The first makes it known to its server; in a cluster others may lack it still.
-            first, *others = (calls[place] for place in missing)
-            again = [self.loading(*first), *(self.command(*call) for call in others)]
-            for place, reply in zip(missing, await redis.batch(again, writes=writes), strict=True):
-                replies[place] = reply
-        return checked(replies)
+
+async def run_many(redis: RedisClient, calls: Sequence[Call[T]], *, writes: bool = True) -> list[T]:
+    """Run all `calls` in one round trip; each is atomic, all of them together are not. Raises as `RedisClient.batch` does."""
+    replies = await redis.batch([call.evalsha for call in calls], writes=writes)
+    while missing := [position for position, reply in enumerate(replies) if isinstance(reply, NoScriptError)]:
+        # The first EVAL caches the script on its server; other nodes of a cluster may still lack it.
+        first, *others = (calls[position] for position in missing)
+        commands = [first.eval, *(call.evalsha for call in others)]
+        for position, reply in zip(missing, await redis.batch(commands, writes=writes), strict=True):
+            replies[position] = reply
+    return [call.parse(reply) for call, reply in zip(calls, checked(replies), strict=True)]
+
+
+class ScriptFunction(Generic[P, T]):
+    """Makes calls of one script; its parameters are those of the decorated function."""
+
+    def __init__(self, build: Callable[P, KeysAndArguments], parse: Callable[[Any], T]) -> None:
+        self.script = load(build.__name__)
+        self._build = build
+        self._parse = parse
+        keys, arguments = _named_arguments(build)
+        if (keys, arguments) != (self.script.keys, self.script.arguments):
+            raise TypeError(f"{build.__name__}() passes {keys} and {arguments}, but its Lua header names others")
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Call[T]:
+        """The call with these keys and arguments; `Call.run` or `run_many` sends it."""
+        return Call(self.script, *self._build(*args, **kwargs), self._parse)
+
+
+def script(parse: Callable[[Any], T]) -> Callable[[Callable[P, KeysAndArguments]], ScriptFunction[P, T]]:
+    """Decorate a function named as a script, which returns the script's KEYS and ARGV; `parse` makes its result of a reply.
+
+    Raises:
+        TypeError: the function does not return its parameters in the order of the script's header.
+    """
+    return lambda build: ScriptFunction(build, parse)
+
+
+def _named_arguments(build: Callable[..., KeysAndArguments]) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+    """What `build` returns if the value of each parameter is its own name."""
+    parameters = inspect.signature(build, eval_str=True).parameters.values()
+    keys, arguments = build(**{parameter.name: _marker(parameter) for parameter in parameters})
+    return tuple(keys), tuple(arguments)
+
+
+def _marker(parameter: inspect.Parameter) -> Any:  # noqa: ANN401 - as the parameter's annotation
+    """A parameter's name in the form of its annotation: a NamedTuple of the names of its fields, a sequence, or the name."""
+    kind = parameter.annotation
+    if hasattr(kind, "_fields"):
+        return kind(*kind._fields)
+    return (parameter.name,) if get_origin(kind) is Sequence else parameter.name
 
 
 def load(name: str) -> Script:
     """Load the script `name` with its includes.
 
     Raises:
-        FileNotFoundError: it or an include is not there.
+        FileNotFoundError: the script or an include does not exist.
         ValueError: an include includes itself, or the header does not number its parameters from 1.
     """
     source = _resolve(_read(f"{name}.lua"), [], set())
@@ -83,20 +144,20 @@ def _read(path: str) -> str:
 
 
 def _resolve(source: str, including: list[str], done: set[str]) -> str:
-    def replaced(match: re.Match[str]) -> str:
+    def replace(match: re.Match[str]) -> str:
         name = match[1]
         if name in including:
-            raise ValueError(f"Lua include {' → '.join([*including, name])} is a circle")
+            raise ValueError(f"Lua include {' → '.join([*including, name])} is a cycle")
         if name in done:
             return ""
         done.add(name)
         return _resolve(_read(f"include/{name}.lua"), [*including, name], done)
 
-    return _INCLUDE.sub(replaced, source)
+    return _INCLUDE.sub(replace, source)
 
 
-def _names(kind: str, header: list[tuple[str, str, str]], script: str) -> tuple[str, ...]:
-    found = [(int(number), name) for which, number, name in header if which == kind]
-    if [number for number, _ in found] != list(range(1, len(found) + 1)):
-        raise ValueError(f"{script}.lua does not number its {kind} from 1")
-    return tuple(name for _, name in found)
+def _names(kind: str, header: list[tuple[str, str, str]], name: str) -> tuple[str, ...]:
+    numbered = [(int(number), parameter) for header_kind, number, parameter in header if header_kind == kind]
+    if [number for number, _ in numbered] != list(range(1, len(numbered) + 1)):
+        raise ValueError(f"{name}.lua does not number its {kind} from 1")
+    return tuple(parameter for _, parameter in numbered)

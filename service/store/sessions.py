@@ -1,122 +1,302 @@
 """Sessions of one project: create, read, replace, patch, delete, copy. Each write is one script."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, NamedTuple
-
-import orjson
+from typing import Any
 
 from service.configs.document import EMPTY, NULL, Document, check_size
 from service.configs.limits import Limits
-from service.configs.ttl import LAST_MOMENT
-from service.errors import ConfigsTooLarge, ProjectFull, SessionNotFound, Unreadable
+from service.configs.ttl import UNSPECIFIED, Ttl
+from service.errors import (
+    LayoutChanged,
+    PreconditionFailed,
+    SessionNotFound,
+    StateIncomplete,
+    StoreFull,
+    Unauthorized,
+    Unreadable,
+)
 from service.redis_client.client import RedisClient, checked
-from service.store import scripts
+from service.store import script_calls
 from service.store.conditions import UNCONDITIONAL, Conditions, failure
 from service.store.keys import BLOCK_SIZE, Owner, Partition, all_partitions, partition_number
-from service.store.portions import portions
+from service.store.record import FIELDS, Project, Session, Written, is_expired, microseconds, session_of, user_field
+from service.store.registration import UserRegistration
+from service.store.removal_batches import removal_batches
+from service.store.script_calls import StatusReply
+from service.store.scripts import Call, run_many
 from service.store.verify import verify_session
 
-CREATE = scripts.load("create")
-REPLACE = scripts.load("replace")
-PATCH = scripts.load("patch")
-DELETE = scripts.load("delete")
 
+class Sessions:
+    """The sessions of one project. `conditions` are those of the request, on the current state of the session.
 
-#: The fields of a session's hash that make a `Session`, in the order in which scripts return them.
-FIELDS = ("configs", "revision", "user", "created_at", "updated_at", "disable_task_tracking", "serial", "expires_at")
+    `ttl` starts with the write. By default a new session gets the project's default TTL, and an existing one keeps its expiry.
+    Once a session has expired, by Redis's clock, no method finds it.
 
-
-@dataclass(frozen=True, slots=True)
-class Project:
-    """A project as a request knows it: its slug names keys, its id stands in answers."""
-
-    slug: str
-    id: str
-
-
-class Session(NamedTuple):
-    """One session. `configs` is the stored form; times are microseconds since 1970; `user` an identifier.
-
-    `expires_at` is None where the session lives until it is deleted.
+    Every write raises, before it writes anything: Unauthorized if the project was deleted, or replaced by another of the same
+    name, since the API key was checked; LayoutChanged if the store has another number of partitions; StateIncomplete if the
+    partition's state names no owner.
     """
 
-    id: str
-    configs: bytes
-    revision: int
-    user: str | None
-    created_at: int
-    updated_at: int
-    disable_task_tracking: bool
-    serial: int
-    expires_at: int | None
+    def __init__(
+        self, redis: RedisClient, project: Project, limits: Limits, partitions: int = 1, block_size: int = BLOCK_SIZE
+    ) -> None:
+        """`partitions` and `block_size` are those of the store."""
+        self.redis = redis
+        self.project = project
+        self.limits = limits
+        self.partitions = partitions
+        self.block_size = block_size
+        #: Every partition of the project.
+        self.all_partitions = all_partitions(project.slug, Owner(project.id, partitions), partitions, block_size)
+        self.registration = UserRegistration(redis, project, limits)
+        # Whether any session read so far had an expiry; only then do reads ask Redis for the time.
+        self._has_seen_expiry = False
 
-    @property
-    def etag(self) -> str:
-        """What an ETag names: this state of this session, never repeated by a later session with the same id."""
-        return f"{self.created_at}-{self.revision}"
+    def partition(self, session_id: str) -> Partition:
+        """The partition that holds `session_id`."""
+        return self.all_partitions[partition_number(session_id, self.partitions)]
 
+    async def create_session(
+        self,
+        session_id: str,
+        document: Document | None,
+        *,
+        user: str | None = None,
+        disable_task_tracking: bool = False,
+        ttl: Ttl = UNSPECIFIED,
+        may_exist: bool = True,
+        conditions: Conditions = UNCONDITIONAL,
+    ) -> tuple[Session, bool]:
+        """Create a session with `document`, or with null configs, and register its `user`; leave an existing one unchanged.
 
-@dataclass(frozen=True, slots=True)
-class Written:
-    """What a write left: the session's revision and times (microseconds), and its configs where a merge made them."""
+        The user is registered before the session is created, because a crash must not leave a session whose user is not listed.
+        If no session is created, the user is withdrawn. `may_exist` is false if the id is new, so nobody can have used it.
 
-    revision: int
-    created_at: int
-    updated_at: int
-    configs: bytes = b""
+        Returns:
+            The session, and whether it is new.
 
-    @property
-    def etag(self) -> str:
-        """As `Session.etag`."""
-        return f"{self.created_at}-{self.revision}"
+        Raises:
+            PreconditionFailed: `conditions` do not hold for the existing session.
+            ConfigsTooLarge: the configs are over the limit; nothing was written.
+            StoreFull: there is no room for the session or its user.
+            WriteUncertain: Redis is unavailable; the session may exist.
+        """
+        configs = NULL if document is None else document.configs
+        check_size(configs, self.limits)
+        expected = None if user is None else await self._expect_user(user, session_id, may_exist=may_exist)
+        terms = EMPTY if document is None else document.terms
+        try:
+            session, is_new = await self._create(session_id, configs, terms, user, disable_task_tracking, ttl, conditions)
+        except (PreconditionFailed, SessionNotFound, Unreadable, Unauthorized, LayoutChanged, StateIncomplete, StoreFull):
+            await self._withdraw_user(user, expected)
+            raise
+        if not is_new:
+            await self._withdraw_user(user, expected)
+        elif user is not None:
+            await self.registration.confirm(user)
+        return session, is_new
 
+    async def copy_session(self, session_id: str, new_id: str, conditions: Conditions = UNCONDITIONAL) -> Session:
+        """Create `new_id` with the configs, user and tracking flag of `session_id`, read at one moment; register the user.
 
-def session_of(session_id: str, fields: Sequence[Any]) -> Session | None:
-    """The session that the values of `FIELDS` describe; None if there is none, or a hand has damaged more than its configs."""
-    configs, revision, user, created_at, updated_at, tracking, serial, expires_at = fields
-    if configs is None:
-        return None
-    try:
-        return Session(
+        The copy gets the project's default TTL. `conditions` are checked against the state that is copied.
+
+        Raises:
+            SessionNotFound: the session does not exist.
+            PreconditionFailed: `conditions` do not hold for it.
+            Unreadable: a manual edit broke fields other than its configs.
+            WriteUncertain: Redis is unavailable; the copy may exist.
+        """
+        key = self.partition(session_id).session(session_id)
+        now, (terms, *fields) = await self._read_with_time(key, ("terms", *FIELDS))
+        source = _matching(session_id, fields, now, conditions)
+        if conditions.excludes(source.etag):
+            raise failure("If-None-Match")
+        new, _ = await self._create(
+            new_id, source.configs, terms or EMPTY, source.user, source.disable_task_tracking, UNSPECIFIED, UNCONDITIONAL
+        )
+        if new.user is not None:
+            await self.registration.confirm(new.user)
+        return new
+
+    async def _expect_user(self, user: str, session_id: str, *, may_exist: bool) -> int | None:
+        """Register the user, unless this object did so before, or the id is in use, so that the request will be ignored."""
+        if self.registration.is_registered(user) or (may_exist and await self._exists(session_id)):
+            return None
+        return await self.registration.expect(user)
+
+    async def _withdraw_user(self, user: str | None, expected: int | None) -> None:
+        if user is not None and expected is not None:
+            await self.registration.withdraw(user, expected)
+
+    async def _exists(self, session_id: str) -> bool:
+        try:
+            await self.get(session_id)
+        except SessionNotFound:
+            return False
+        except Unreadable:
+            pass
+        return True
+
+    async def _create(
+        self,
+        session_id: str,
+        configs: bytes,
+        terms: bytes,
+        user: str | None,
+        disable_task_tracking: bool,
+        ttl: Ttl,
+        conditions: Conditions,
+    ) -> tuple[Session, bool]:
+        partition = self.partition(session_id)
+        call = script_calls.create(
+            session=partition.session(session_id),
+            sessions=partition.sessions,
+            state=partition.state,
+            partition=partition.arguments,
+            session_id=session_id,
+            configs=configs,
+            terms=terms,
+            user=user_field(user),
+            disable_task_tracking=int(disable_task_tracking),
+            ttl=ttl.encode(),
+            conditions=conditions.encode(),
+            max_sessions=-(-self.limits.max_sessions // self.partitions),  # the partition's share, rounded up
+        )
+        reply = await call.run(self.redis)
+        reply.raise_for_status(self.limits)
+        if reply.status == b"exists":
+            return _existing(session_id, reply.values), False
+        revision, created_at, updated_at, serial = map(int, reply.values[:4])
+        new = Session(
             id=session_id,
             configs=configs,
-            revision=int(revision),
-            user=None if user is None else _user(user),
-            created_at=_moment(created_at),
-            updated_at=_moment(updated_at),
-            disable_task_tracking=tracking == b"1",
-            serial=int(serial),
-            expires_at=None if expires_at is None else _moment(expires_at),
+            revision=revision,
+            user=user,
+            created_at=created_at,
+            updated_at=updated_at,
+            disable_task_tracking=disable_task_tracking,
+            serial=serial,
+            expires_at=int(reply.values[4]) if reply.values[4] else None,
         )
-    except (TypeError, ValueError):
-        return None
+        return new, True
 
+    async def get(self, session_id: str, conditions: Conditions = UNCONDITIONAL) -> Session:
+        """Read a session. Checks If-Match of `conditions`; the caller answers If-None-Match.
 
-def _moment(stored: bytes) -> int:
-    moment = int(stored)
-    if not 0 <= moment <= LAST_MOMENT:
-        raise ValueError
-    return moment
+        Raises:
+            SessionNotFound: the project has no session with this id.
+            PreconditionFailed: If-Match does not hold.
+            Unreadable: a manual edit broke fields other than its configs.
+        """
+        key = self.partition(session_id).session(session_id)
+        if not self._has_seen_expiry:
+            fields = await self.redis.call("HMGET", key, *FIELDS)
+            if fields[-1] is None:
+                return _matching(session_id, fields, 0, conditions)
+            self._has_seen_expiry = True
+        now, fields = await self._read_with_time(key, FIELDS)
+        return _matching(session_id, fields, now, conditions)
 
+    async def _read_with_time(self, key: str, names: Sequence[str]) -> tuple[int, list[Any]]:
+        """Fields of a session's hash, and Redis's time just before they were read.
 
-def microseconds(time: Sequence[Any]) -> int:
-    """What Redis answers to TIME, as microseconds since 1970."""
-    seconds, fraction = time
-    return int(seconds) * 1_000_000 + int(fraction)
+        In this order, a session that had not expired by that time is returned in its state then or after a later write, which
+        itself found it unexpired.
+        """
+        time, fields = checked(await self.redis.batch([("TIME",), ("HMGET", key, *names)], near=key))
+        return microseconds(time), fields
 
+    async def replace(
+        self, session_id: str, document: Document, *, conditions: Conditions = UNCONDITIONAL, ttl: Ttl = UNSPECIFIED
+    ) -> Written:
+        """Replace all configs of a session.
 
-def is_expired(fields: Sequence[Any], now: int) -> bool:
-    """Whether the lifetime of the session that the values of `FIELDS` describe is over at `now` (microseconds since 1970)."""
-    expires_at = fields[-1]
-    return expires_at is not None and expires_at.isdigit() and int(expires_at) <= now
+        Raises:
+            SessionNotFound: the project has no session with this id.
+            PreconditionFailed: `conditions` do not hold.
+            ConfigsTooLarge: the configs are over the limit.
+        """
+        configs = document.configs
+        check_size(configs, self.limits)
+        partition = self.partition(session_id)
+        call = script_calls.replace(
+            session=partition.session(session_id),
+            partition=partition.arguments,
+            conditions=conditions.encode(),
+            ttl=ttl.encode(),
+            configs=configs,
+            terms=document.terms,
+        )
+        return self._written(await call.run(self.redis))
 
+    async def patch(
+        self, session_id: str, changes: Document, *, conditions: Conditions = UNCONDITIONAL, ttl: Ttl = UNSPECIFIED
+    ) -> Written:
+        """Merge `changes` into the configs: set each member, or delete it if it is null. Returns all configs.
 
-def _user(stored: bytes) -> str:
-    user = orjson.loads(stored)
-    if not isinstance(user, str):
-        raise TypeError
-    return user
+        Raises:
+            SessionNotFound: the project has no session with this id.
+            PreconditionFailed: `conditions` do not hold.
+            ConfigsTooLarge: the result would be over a limit; nothing was written.
+            Unreadable: a manual edit made the stored configs unreadable.
+        """
+        partition = self.partition(session_id)
+        call = script_calls.patch(
+            session=partition.session(session_id),
+            partition=partition.arguments,
+            conditions=conditions.encode(),
+            ttl=ttl.encode(),
+            max_bytes=self.limits.max_configs_bytes,
+            max_keys=self.limits.max_keys,
+            max_terms=self.limits.max_terms,
+            members=[
+                part
+                for member in changes.members
+                for part in ((member.key, b"", b"") if member.is_null else (member.key, member.value, member.terms))
+            ],
+        )
+        reply = await call.run(self.redis)
+        if reply.status == b"unreadable":
+            await verify_session(self.redis, partition, session_id, repair=True)
+            reply = await call.run(self.redis)
+        return self._written(reply)
+
+    def _written(self, reply: StatusReply) -> Written:
+        reply.raise_for_status(self.limits)
+        revision, created_at, updated_at, *configs = reply.values
+        return Written(int(revision), int(created_at), int(updated_at), *configs)
+
+    async def delete(self, session_id: str, *, conditions: Conditions = UNCONDITIONAL) -> None:
+        """Delete a session.
+
+        Raises:
+            SessionNotFound: the project has no session with this id.
+            PreconditionFailed: `conditions` do not hold.
+        """
+        reply = await self._delete_call(session_id, conditions).run(self.redis)
+        reply.raise_for_status(self.limits)
+
+    async def delete_many(self, session_ids: Sequence[str], *, user: str | None = None) -> None:
+        """Delete those of `session_ids` that exist (and still belong to `user`, if given), expired ones included.
+
+        Each deletion is atomic, all of them together are not.
+        """
+        named = [(session_id, self.partition(session_id).session(session_id)) for session_id in session_ids]
+        async for batch in removal_batches(self.redis, named):
+            await run_many(self.redis, [self._delete_call(session_id, UNCONDITIONAL, user) for session_id in batch])
+
+    def _delete_call(self, session_id: str, conditions: Conditions, user: str | None = None) -> Call[StatusReply]:
+        partition = self.partition(session_id)
+        return script_calls.delete(
+            session=partition.session(session_id),
+            sessions=partition.sessions,
+            partition=partition.arguments,
+            conditions=conditions.encode(),
+            session_id=session_id,
+            user=user_field(user),
+        )
 
 
 def _existing(session_id: str, fields: Sequence[Any], now: int = 0) -> Session:
@@ -129,7 +309,7 @@ def _existing(session_id: str, fields: Sequence[Any], now: int = 0) -> Session:
 
 
 def _matching(session_id: str, fields: Sequence[Any], now: int, conditions: Conditions) -> Session:
-    """As `_existing`, and its If-Match holds."""
+    """As `_existing`, and check If-Match."""
     if conditions is UNCONDITIONAL:
         return _existing(session_id, fields, now)
     try:
@@ -139,255 +319,3 @@ def _matching(session_id: str, fields: Sequence[Any], now: int, conditions: Cond
         raise
     conditions.check_match(session.etag)
     return session
-
-
-def user_field(user: str | None) -> str:
-    """A user's identifier as a session's hash holds it: a JSON string, or empty for no user."""
-    return "" if user is None else orjson.dumps(user).decode()
-
-
-class Sessions:
-    """The sessions of one project. `conditions` are those of a request on the state of the session that it is for.
-
-    `ttl` is a lifetime in seconds that begins with the write, 0 for none: the session lives until it is deleted. Without one
-    (None) a new session gets the project's default, and an old one keeps what it has. Once its lifetime is over, by Redis's
-    clock, a session is not found by anything.
-
-    Every write raises Unauthorized where the project was deleted since, or another one has its name; LayoutChanged where the
-    store has another number of partitions now; StateIncomplete where its state does not say. Nothing was written then.
-    """
-
-    def __init__(
-        self, redis: RedisClient, project: Project, limits: Limits, partitions: int = 1, block_size: int = BLOCK_SIZE
-    ) -> None:
-        """`partitions` and `block_size` are those with which the store was first used."""
-        self.redis = redis
-        self.project = project
-        self.limits = limits
-        self.partitions = partitions
-        self.block_size = block_size
-        #: Every partition of the project.
-        self.all_partitions = all_partitions(project.slug, Owner(project.id, partitions), partitions, block_size)
-        # Whether a session with a lifetime was met; only then does a read ask for the time.
-        self._lifetimes = False
-
-    def partition(self, session_id: str) -> Partition:
-        """The partition that holds `session_id`."""
-        return self.all_partitions[partition_number(session_id, self.partitions)]
-
-    async def create(
-        self,
-        session_id: str,
-        document: Document | None,
-        *,
-        user: str | None,
-        disable_task_tracking: bool,
-        ttl: int | None = None,
-        conditions: Conditions = UNCONDITIONAL,
-    ) -> tuple[Session, bool]:
-        """Create a session with `document`, or with null configs; one that is there already is left as it is.
-
-        Returns:
-            The session, and whether it is new.
-
-        Raises:
-            PreconditionFailed: `conditions` do not hold for the session that is there already.
-            ConfigsTooLarge: the configs are over the limit.
-        """
-        configs = NULL if document is None else document.configs
-        check_size(configs, self.limits)
-        terms = EMPTY if document is None else document.terms
-        return await self._create(session_id, configs, terms, user, disable_task_tracking, ttl, conditions)
-
-    async def _create(
-        self,
-        session_id: str,
-        configs: bytes,
-        terms: bytes,
-        user: str | None,
-        disable_task_tracking: bool,
-        ttl: int | None,
-        conditions: Conditions = UNCONDITIONAL,
-    ) -> tuple[Session, bool]:
-        partition = self.partition(session_id)
-        reply = await CREATE.run(
-            self.redis,
-            (partition.session(session_id), partition.sessions, partition.state),
-            (
-                *partition.arguments,
-                session_id,
-                configs,
-                terms,
-                user_field(user),
-                int(disable_task_tracking),
-                _ttl(ttl),
-                conditions.encode(),
-                -(-self.limits.max_sessions // self.partitions),  # its share, rounded up
-            ),
-        )
-        if reply[0] == b"full":
-            raise ProjectFull("max_sessions", self.limits.max_sessions)
-        if reply[0] == b"precondition_failed":
-            raise failure(reply[1].decode())
-        if reply[0] == b"exists":
-            return _existing(session_id, reply[1:]), False
-        revision, created_at, updated_at, serial = map(int, reply[1:5])
-        new = Session(
-            id=session_id,
-            configs=configs,
-            revision=revision,
-            user=user,
-            created_at=created_at,
-            updated_at=updated_at,
-            disable_task_tracking=disable_task_tracking,
-            serial=serial,
-            expires_at=int(reply[5]) if reply[5] else None,
-        )
-        return new, True
-
-    async def get(self, session_id: str, conditions: Conditions = UNCONDITIONAL) -> Session:
-        """Read a session. Of `conditions` If-Match is checked here; If-None-Match decides how the session is answered.
-
-        Raises:
-            SessionNotFound: there is none with this id in the project.
-            PreconditionFailed: If-Match does not hold.
-            Unreadable: a hand has damaged more than its configs.
-        """
-        key = self.partition(session_id).session(session_id)
-        if not self._lifetimes:
-            fields = await self.redis.call("HMGET", key, *FIELDS)
-            if fields[-1] is None:
-                return _matching(session_id, fields, 0, conditions)
-            self._lifetimes = True
-        now, fields = await self._dated(key, FIELDS)
-        return _matching(session_id, fields, now, conditions)
-
-    async def _dated(self, key: str, names: Sequence[str]) -> tuple[int, list[Any]]:
-        """Fields of a session's hash, and Redis's clock at the moment before they were read.
-
-        In this order a session that was alive then is answered as it was then or after its last write, which found it alive.
-        """
-        time, fields = checked(await self.redis.batch([("TIME",), ("HMGET", key, *names)], near=key))
-        return microseconds(time), fields
-
-    async def replace(
-        self, session_id: str, document: Document, *, conditions: Conditions = UNCONDITIONAL, ttl: int | None = None
-    ) -> Written:
-        """Replace all configs of a session.
-
-        Raises:
-            SessionNotFound, PreconditionFailed: as their names say.
-            ConfigsTooLarge: the configs are over the limit.
-        """
-        configs = document.configs
-        check_size(configs, self.limits)
-        partition = self.partition(session_id)
-        reply = await REPLACE.run(
-            self.redis,
-            (partition.session(session_id),),
-            (*partition.arguments, conditions.encode(), _ttl(ttl), configs, document.terms),
-        )
-        return _written(reply, self.limits)
-
-    async def patch(
-        self, session_id: str, changes: Document, *, conditions: Conditions = UNCONDITIONAL, ttl: int | None = None
-    ) -> Written:
-        """Merge `changes` into the configs: a member is set, or deleted where it is null. Returns all configs.
-
-        Raises:
-            SessionNotFound, PreconditionFailed: as their names say.
-            ConfigsTooLarge: the result would be over a limit; nothing was changed.
-            Unreadable: a hand has made the stored configs unreadable.
-        """
-        partition = self.partition(session_id)
-        members: list[str | bytes | int] = [
-            part
-            for member in changes.members
-            for part in ((member.key, b"", b"") if member.is_null else (member.key, member.value, member.terms))
-        ]
-        limits = self.limits
-        arguments: tuple[str | bytes | int, ...] = (
-            *partition.arguments,
-            conditions.encode(),
-            _ttl(ttl),
-            limits.max_configs_bytes,
-            limits.max_keys,
-            limits.max_terms,
-            *members,
-        )
-        reply = await PATCH.run(self.redis, (partition.session(session_id),), arguments)
-        if reply[0] == b"unreadable":
-            await verify_session(self.redis, partition, session_id, repair=True)
-            reply = await PATCH.run(self.redis, (partition.session(session_id),), arguments)
-        return _written(reply, limits)
-
-    async def delete(self, session_id: str, *, conditions: Conditions = UNCONDITIONAL) -> None:
-        """Delete a session.
-
-        Raises:
-            SessionNotFound, PreconditionFailed: as their names say.
-        """
-        reply = await DELETE.run(self.redis, *self._delete_call(session_id, conditions, ""))
-        _check(reply, self.limits)
-
-    async def delete_many(self, session_ids: Sequence[str], *, user: str = "") -> None:
-        """Delete those of `session_ids` that are there (and still `user`'s, if given), each atomically.
-
-        Those whose lifetime is over go too.
-        """
-        named = [(session_id, self.partition(session_id).session(session_id)) for session_id in session_ids]
-        async for some in portions(self.redis, named):
-            await DELETE.run_many(self.redis, [self._delete_call(session_id, UNCONDITIONAL, user) for session_id in some])
-
-    def _delete_call(self, session_id: str, conditions: Conditions, user: str) -> tuple[tuple[str, ...], tuple[str | int, ...]]:
-        partition = self.partition(session_id)
-        return (
-            (partition.session(session_id), partition.sessions),
-            (*partition.arguments, conditions.encode(), session_id, user_field(user or None)),
-        )
-
-    async def copy(self, session_id: str, new_id: str, conditions: Conditions = UNCONDITIONAL) -> Session:
-        """Create `new_id` with the configs, user and tracking flag of `session_id` as they are at one moment.
-
-        Its lifetime is that of any new session. `conditions` are checked against the very state that is copied.
-
-        Raises:
-            SessionNotFound: there is no such session.
-            PreconditionFailed: `conditions` do not hold for it.
-            Unreadable: a hand has damaged more than its configs.
-        """
-        key = self.partition(session_id).session(session_id)
-        now, (terms, *fields) = await self._dated(key, ("terms", *FIELDS))
-        source = _matching(session_id, fields, now, conditions)
-        if conditions.excludes(source.etag):
-            raise failure("If-None-Match")
-        new, _ = await self._create(new_id, source.configs, terms or EMPTY, source.user, source.disable_task_tracking, None)
-        return new
-
-
-def _ttl(ttl: int | None) -> int | str:
-    return "" if ttl is None else ttl
-
-
-def _written(reply: list[Any], limits: Limits) -> Written:
-    _check(reply, limits)
-    return Written(int(reply[1]), int(reply[2]), int(reply[3]), *reply[4:5])
-
-
-def _check(reply: list[Any], limits: Limits) -> None:
-    """Raise the error that a write's reply tells of."""
-    match reply[0]:
-        case b"ok":
-            return
-        case b"not_found":
-            raise SessionNotFound
-        case b"precondition_failed":
-            raise failure(reply[1].decode())
-        case b"too_large":
-            raise ConfigsTooLarge(f"configs are larger than {limits.max_configs_bytes} bytes")
-        case b"too_many_keys":
-            raise ConfigsTooLarge(f"configs have more than {limits.max_keys} top-level keys")
-        case b"too_many_terms":
-            raise ConfigsTooLarge(f"configs have more than {limits.max_terms} index terms")
-        case _:
-            raise Unreadable

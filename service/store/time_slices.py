@@ -1,4 +1,4 @@
-"""How a long scan shares the event loop of its worker with all other requests: in slices of its own computing time."""
+"""How a long scan shares the event loop of its worker with other requests: in slices of its own computing time."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -14,13 +14,13 @@ SLICE = 0.005
 
 
 class Scheduler:
-    """One a worker. Of all scans that have used up a slice, one continues in each iteration of the event loop.
+    """One per worker. Of all scans that have used up a slice, one continues in each iteration of the event loop.
 
     Without it, each of many scans would take a slice in each iteration, and every other request would wait for all of them.
     """
 
     def __init__(self) -> None:
-        # Fair: it is acquired in the order of the calls.
+        # asyncio.Lock is fair: waiters acquire it in order.
         self._lock = asyncio.Lock()
 
     async def wait(self) -> None:
@@ -30,24 +30,24 @@ class Scheduler:
 
 
 class TimeSlice:
-    """The computing time of one scan, without its waits for Redis. Between two steps, call `renew` where `is_used_up`."""
+    """The computing time of one scan, without its waits for Redis. Between two steps, call `renew` if it `is_used_up`."""
 
     def __init__(self, scheduler: Scheduler | None = None, is_client_gone: Callable[[], bool] | None = None) -> None:
-        """`is_client_gone` is asked at every pause: where it is true, the scan stops. Without it, the scan always ends."""
+        """`is_client_gone` is called at every pause; if it returns true, the scan stops."""
         self._scheduler = scheduler or Scheduler()
         self._is_client_gone = is_client_gone
         self._started = monotonic()
 
     @property
     def is_used_up(self) -> bool:
-        """Whether it is time for `renew`."""
+        """Whether to call `renew`."""
         return monotonic() - self._started > SLICE
 
     async def renew(self) -> None:
-        """Let others run, then begin the next slice.
+        """Let other tasks run, then begin the next slice.
 
         Raises:
-            ClientGone: nobody waits for the result any more.
+            ClientGone: the client has disconnected.
         """
         self._check_client()
         await self._scheduler.wait()
@@ -55,7 +55,7 @@ class TimeSlice:
         self._started = monotonic()
 
     async def pause(self, awaitable: Awaitable[T]) -> T:
-        """Await something else; the time does not count."""
+        """Await something else, such as Redis; the time does not count."""
         before = monotonic()
         result = await awaitable
         self._started += monotonic() - before

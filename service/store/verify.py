@@ -1,7 +1,7 @@
-"""One session, or one set of the index, against what the stored configs require.
+"""Verifies one session, or one set of the index, against the stored configs.
 
-What the index must hold follows from the stored configs and from constants alone: never from a server's limits, which may have
-been different when the configs were written. The store is live, so each comparison is one script; it also repairs, where asked.
+What the index must contain follows from the stored configs and from constants alone: never from a server's limits, which may
+have been different when the configs were written. The store is live, so each comparison is one script; it can also repair.
 """
 
 from collections.abc import AsyncIterator, Iterable, Sequence
@@ -9,27 +9,23 @@ from dataclasses import dataclass
 
 import orjson
 
-from service.configs.document import EMPTY, NULL, document, parse
+from service.configs.document import EMPTY, NULL, Document, parse
 from service.configs.limits import Limits
 from service.configs.ttl import LAST_MOMENT
 from service.errors import BadRequest
 from service.redis_client.client import RedisClient
 from service.redis_client.errors import WrongType
-from service.store import scripts
+from service.store import script_calls
 from service.store.keys import Partition
 
-VERIFY_SESSION = scripts.load("verify_session")
-VERIFY_SET = scripts.load("verify_set")
-VERIFY_TYPE = scripts.load("verify_type")
-
-#: Serials that one call of `verify_set.lua` looks at.
+#: Serials that one call of `verify_set.lua` compares.
 SERIALS_BATCH = 50
 #: How often a session that changes during its verification is read again.
 ATTEMPTS = 10
-#: Levels of stored JSON that are parsed. A server stores 256 at most; what is deeper was written by hand, and Python's stack
-#: ends near a thousand.
+#: Levels of stored JSON that are parsed. A server stores at most 256; deeper JSON was written by hand, and Python's stack
+#: allows about a thousand.
 MAX_STORED_NESTING = 512
-#: Largest serial and revision: Lua's numbers are exact up to there.
+#: Largest serial and revision: Lua's numbers are exact up to it.
 MAX_INTEGER = 2**53
 
 _UNLIMITED = Limits(max_configs_bytes=2**62, max_keys=2**31, max_terms=2**31)
@@ -71,7 +67,7 @@ MESSAGES = {
     "token": "API key {id}: its record and its project's set of API keys do not match",
     "orphaned token": "API key {id}: its record names no project",
 }
-#: What no repair can bring back: it takes somebody who knows what was there.
+#: Findings that no repair can fix: only the operator knows what was there.
 BEYOND_REPAIR = frozenset({"unreadable", "incomplete", "unknown", "keys", "orphaned token"})
 
 
@@ -79,8 +75,8 @@ BEYOND_REPAIR = frozenset({"unreadable", "incomplete", "unknown", "keys", "orpha
 class Finding:
     """One confirmed difference.
 
-    `id` is a session's id, or a serial, block, partition or key where no session is to blame. `repairable` is whether
-    `--repair` removes the difference without losing what a user wrote.
+    `id` is a session's id or, where no session is concerned, a serial, block, partition or Redis key. `repairable` is whether
+    `--repair` can remove the difference without losing user data.
     """
 
     kind: str
@@ -99,7 +95,7 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class ExpectedIndex:
-    """What a session's stored configs should lead to: their stored form, the terms field, and the terms one by one."""
+    """What a session's stored configs require: their stored form, the terms field, and the terms one by one."""
 
     configs: bytes
     terms: bytes = EMPTY
@@ -108,7 +104,7 @@ class ExpectedIndex:
 
 
 def readable(name: bytes) -> str:
-    """A name from Redis as text that can be printed, whatever its bytes are."""
+    """A name from Redis as printable text, whatever its bytes are."""
     return name.decode(errors="backslashreplace")
 
 
@@ -118,12 +114,12 @@ def is_number(text: bytes | None, maximum: int) -> bool:
 
 
 def is_complete(user: bytes | None, expires_at: bytes | None, numbers: Iterable[bytes | None]) -> bool:
-    """Whether a session's `NUMBERS` are such; and so its expires_at, and its user a JSON string, if it has them."""
+    """Whether a session's `NUMBERS` are valid, and so are its expires_at and its user (a JSON string), if it has them."""
     try:
         has_user = user is None or isinstance(orjson.loads(user), str)
     except orjson.JSONDecodeError:
         has_user = False
-    numbered = all(is_number(number, most) for number, most in zip(numbers, NUMBERS.values(), strict=True))
+    numbered = all(is_number(number, maximum) for number, maximum in zip(numbers, NUMBERS.values(), strict=True))
     return has_user and numbered and (expires_at is None or is_number(expires_at, LAST_MOMENT))
 
 
@@ -137,7 +133,7 @@ def expected_index(configs: bytes) -> ExpectedIndex:
         return ExpectedIndex(configs, problem=error.message)
     if not isinstance(values, dict):
         return ExpectedIndex(configs, problem="not a JSON object")
-    expected = document(values, configs, _UNLIMITED)
+    expected = Document.build(values, configs, _UNLIMITED)
     return ExpectedIndex(
         expected.configs, expected.terms, tuple(term for member in expected.members for term in member.index_terms)
     )
@@ -146,9 +142,9 @@ def expected_index(configs: bytes) -> ExpectedIndex:
 async def verify_session(
     redis: RedisClient, partition: Partition, session_id: str, *, suspects: Iterable[str] = (), repair: bool = False
 ) -> list[Finding]:
-    """Compare one session with its configs, in one script; repair it where asked.
+    """Compare one session with its configs, in one script; optionally repair it.
 
-    `suspects` are terms whose sets may have the session wrongly, in addition to those in its `terms` field.
+    `suspects` are terms whose sets may contain the session wrongly, in addition to those in its `terms` field.
 
     Raises:
         WrongType: a key of the index has the wrong type.
@@ -162,60 +158,61 @@ async def verify_session(
         if configs is not None and not is_complete(user, expires_at, numbers):
             return [Finding("incomplete", session_id)]
         expected = expected_index(NULL if configs is None else configs)
-        reply = await VERIFY_SESSION.run(
-            redis,
-            (partition.session(session_id), partition.sessions, partition.state),
-            (
-                *partition.arguments,
-                session_id,
-                configs or b"",
-                user or b"",
-                expected.configs,
-                expected.terms,
-                int(repair),
-                *suspects,
-            ),
-            writes=repair,
+        call = script_calls.verify_session(
+            session=partition.session(session_id),
+            sessions=partition.sessions,
+            state=partition.state,
+            partition=partition.arguments,
+            session_id=session_id,
+            read_configs=configs or b"",
+            read_user=user or b"",
+            configs=expected.configs,
+            terms=expected.terms,
+            repair=int(repair),
+            suspects=tuple(suspects),
         )
-        if reply[0] == b"changed":
+        comparison = await call.run(redis, writes=repair)
+        if comparison.has_changed:
             continue
-        pairs = zip(reply[1::2], reply[2::2], strict=True)
-        findings = [Finding(kind.decode(), session_id, readable(term)) for kind, term in pairs]
+        findings = [Finding(kind, session_id, readable(term)) for kind, term in comparison.findings]
         return [Finding("unreadable", session_id, expected.problem), *findings] if expected.problem else findings
-    return []  # A session that is written all the time is indexed all the time.
+    return []  # A session that keeps changing is indexed by each of its writes.
 
 
 async def verify_set(
     redis: RedisClient, partition: Partition, block: str, term: str, serials: Sequence[bytes], *, repair: bool = False
 ) -> list[Finding]:
-    """Compare some members of the set of `block` and `term` with the sessions that have them as serials; repair where asked.
+    """Compare members of the set of `block` and `term` with the sessions that have these serials; optionally repair them.
 
     Raises:
-        WrongType: a key that it takes has the wrong type.
+        WrongType: one of its keys has the wrong type.
     """
     findings = []
     for first in range(0, max(len(serials), 1), SERIALS_BATCH):
-        reply = await VERIFY_SET.run(
-            redis,
-            (partition.sessions,),
-            (*partition.arguments, block, term, int(repair), *serials[first : first + SERIALS_BATCH]),
-            writes=repair,
+        call = script_calls.verify_set(
+            sessions=partition.sessions,
+            partition=partition.arguments,
+            block=block,
+            term=term,
+            repair=int(repair),
+            serials=serials[first : first + SERIALS_BATCH],
         )
-        for kind, serial in zip(reply[::2], reply[1::2], strict=True):
+        for kind, serial in await call.run(redis, writes=repair):
             orphan = Finding("orphan", readable(serial), term)
-            findings.append(orphan if kind == b"stale" else Finding("listed", block, term))
+            findings.append(orphan if kind == "stale" else Finding("listed", block, term))
     return findings
 
 
 async def verify_type(
     redis: RedisClient, key: str, expected: str, *, derived: bool = False, repair: bool = False
 ) -> list[Finding]:
-    """Whether `key` is of the type `expected`, if it exists.
+    """Check that `key`, if it exists, has the type `expected`.
 
-    One of another type is deleted with `repair`, if it is `derived`: what belongs there follows from other keys.
+    `repair` deletes a key of another type if it is `derived`, which means that its contents follow from other keys.
     """
-    actual = await VERIFY_TYPE.run(redis, (key,), (expected, int(derived and repair)), writes=derived and repair)
-    return [Finding("type", key, f"{actual.decode()}, not {expected}", repairable=derived)] if actual else []
+    call = script_calls.verify_type(key=key, expected=expected, repair=int(derived and repair))
+    actual = await call.run(redis, writes=derived and repair)
+    return [Finding("type", key, f"{actual}, not {expected}", repairable=derived)] if actual else []
 
 
 async def verify_types(
@@ -227,7 +224,7 @@ async def verify_types(
     suspects: Iterable[str] = (),
     repair: bool = False,
 ) -> AsyncIterator[Finding]:
-    """The keys of the index in `blocks`, of a session's terms and of `suspects`, that are no sets; `repair` deletes them."""
+    """Index keys in `blocks`, of a session's terms and of `suspects`, that are not sets; `repair` deletes them."""
     configs, user = await redis.call("HMGET", partition.session(session_id), "configs", "user")
     terms = {*suspects, *expected_index(configs or NULL).index_terms}
     if user is not None:

@@ -6,10 +6,9 @@ import pytest
 
 from service.configs.limits import Limits
 from service.redis_client.client import RedisClient
-from service.store import users
+from service.store import script_calls, users
 from service.store.sessions import Sessions
-from service.store.upkeep.sweeper import EXPIRE
-from service.store.users import COUNT, MAX_DUE, Users
+from service.store.users import MAX_EXPIRED, Users
 from tests.support.filling import (
     PROJECT,
     TIMEOUT,
@@ -49,8 +48,8 @@ async def test_a_count_excludes_expired_sessions_and_sweeps_nothing(counting: Co
     counting.seen.clear()
     for user in ("alice", "bob"):
         assert await Users(sessions).count_sessions(user) == 20
-    assert {command[1] for command, _ in counting.seen if command[0] == "EVALSHA"} == {COUNT.sha}
-    assert EXPIRE.sha not in {command[1] for command, _ in counting.seen}
+    assert {command[1] for command, _ in counting.seen if command[0] == "EVALSHA"} == {script_calls.count_sessions.script.sha}
+    assert script_calls.expire.script.sha not in {command[1] for command, _ in counting.seen}
     assert await keyspace(counting) == before
     await sweep_all(sessions)
     assert await Users(sessions).count_sessions("alice") == 20
@@ -60,7 +59,7 @@ async def test_a_count_excludes_expired_sessions_and_sweeps_nothing(counting: Co
 async def test_a_count_may_include_expired_sessions_beyond_its_limit_until_they_are_swept(
     counting: CountingClient, partitions: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(users, "MAX_DUE", 10)
+    monkeypatch.setattr(users, "MAX_EXPIRED", 10)
     sessions = await fill(counting, partitions, 20, 30)
     assert 20 < await Users(sessions).count_sessions("alice") < 50
     await sweep_all(sessions)
@@ -71,7 +70,7 @@ async def test_a_count_runs_one_script_per_partition_however_many_sessions_have_
     sessions = await fill(counting, 2, 5, 100)
     counting.seen.clear()
     assert await Users(sessions).count_sessions("bob") == 5
-    assert MAX_DUE >= 200
+    assert MAX_EXPIRED >= 200
     names = sorted(str(command[0]) for command, _ in counting.seen)
     assert names in (["EVALSHA", "EVALSHA", "ZSCORE"], ["EVAL", "EVALSHA", "EVALSHA", "EVALSHA", "ZSCORE"])
 

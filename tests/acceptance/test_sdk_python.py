@@ -201,7 +201,7 @@ async def test_refusals_reach_the_caller_with_status_and_sentence(sdk: Sdk) -> N
     assert await refused(sdk.sessions.get_configs, "nope") == (400, "invalid session_id")
     assert await refused(sdk.sessions.create, use_uuid="nope") == (400, "invalid UUID format for use_uuid")
     assert await refused(sdk.sessions.list, limit=201) == (400, "limit must be a whole number from 1 to 200")
-    assert await refused(sdk.sessions.list, cursor="x") == (400, "cursor is not one that this list gave")
+    assert await refused(sdk.sessions.list, cursor="x") == (400, "invalid cursor")
     assert await refused(sdk.users.get_resources, "nobody") == (404, "user not found")
     assert await refused(sdk.project.update_configs, {}) == (400, "empty body")
 

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from redis import Redis
 
-from service.store.sessions import Project
+from service.store.record import Project
 from tests.support.http import Api
 from tests.support.redis_servers import EVERY_SERVER
 from tests.support.server import Serving, run_command

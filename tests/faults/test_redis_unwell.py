@@ -10,7 +10,7 @@ import pytest
 from redis import Redis
 from redis.exceptions import ResponseError
 
-from service.store.sessions import Project
+from service.store.record import Project
 from tests.support.filling import with_every_server
 from tests.support.http import Api
 from tests.support.server import Serving, Start

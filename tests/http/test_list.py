@@ -109,16 +109,16 @@ BAD_CURSORS = [
 @pytest.mark.parametrize("cursor", BAD_CURSORS)
 def test_an_invalid_cursor_gets_400(api: Api, cursor: str) -> None:
     api.new()
-    assert api.refusal(cursor=cursor) == "cursor is not one that this list gave"
+    assert api.refusal(cursor=cursor) == "invalid cursor"
 
 
 def test_cursors_of_sessions_and_users_are_not_interchangeable(api: Api) -> None:
     for name in "abc":
         api.new(user=name)
     sessions, users = api.page(limit=1)["next_cursor"], api.call("GET", "/user/ls", query={"limit": 1}).data["next_cursor"]
-    assert api.refusal(cursor=users) == "cursor is not one that this list gave"
+    assert api.refusal(cursor=users) == "invalid cursor"
     response = api.call("GET", "/user/ls", status=400, query={"cursor": sessions})
-    assert response.msg == "cursor is not one that this list gave"
+    assert response.msg == "invalid cursor"
 
 
 def test_an_altered_cursor_gets_400_or_stays_within_the_project(crowd: Api) -> None:

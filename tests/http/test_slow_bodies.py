@@ -8,7 +8,7 @@ from contextlib import ExitStack, closing
 
 import pytest
 
-from service.store.projects import KEY_TTL
+from service.store.api_keys import KEY_TTL
 from tests.support.http import Api, Operator, Response
 from tests.support.raw_http import answer_on, connect, head
 

@@ -125,7 +125,9 @@ class Client:
     def living(self) -> list[Session]:
         """The sessions that most likely exist; none that is indeterminate."""
         span = Span(now(), now())
-        return [each for each in self.sessions.values() if each.indeterminate_since is None and each.known(span) is not None]
+        return [
+            each for each in self.sessions.values() if each.indeterminate_since is None and each.most_likely(span) is not None
+        ]
 
     def indeterminate(self) -> list[Session]:
         """The indeterminate sessions whose state a read can now determine."""

@@ -118,7 +118,7 @@ class SessionOperations:
             session.indeterminate_since = None
 
     def _pick(self) -> Session | None:
-        """A session that is not indeterminate, most likely one that is there."""
+        """A session that is not indeterminate, most likely one that exists."""
         living = self._client.living()
         if not living or self._random.random() < 0.07:
             living = [session for session in self._client.sessions.values() if session.indeterminate_since is None]
@@ -152,7 +152,7 @@ class SessionOperations:
             self._client.users[user].set_exists(exists=True)
 
     def _user_may_be_named(self, user: str | None, error: Unavailable) -> None:
-        """A request without a response may have made a user known, even where it surely made no session."""
+        """A request without a response may have registered a user, even if it created no session."""
         if user is not None and (error.uncertain or error.how == "503"):
             self._client.users[user].may_exist(exists=True)
 
@@ -166,7 +166,7 @@ class SessionOperations:
         sessions, own_ids, span = self._client.sessions, self._client.own_ids, Span(now(), now())
         deleted = [
             name for name, each in sessions.items()
-            if each.indeterminate_since is None and each.known(span) is None and name not in own_ids
+            if each.indeterminate_since is None and each.most_likely(span) is None and name not in own_ids
         ]  # fmt: skip
         for name in deleted[:-MAX_DELETED]:
             del sessions[name]

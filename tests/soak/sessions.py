@@ -49,7 +49,7 @@ class Session:
         """The states in which a request within `span` may find it."""
         return _distinct(aged for state in self.states for aged in ([None] if state is None else state.aged(span)))
 
-    def known(self, span: Span) -> Possible:
+    def most_likely(self, span: Span) -> Possible:
         """The state in which it most likely is: one in which it exists, if there is one."""
         return next((state for state in self.possible(span) if state is not None), None)
 

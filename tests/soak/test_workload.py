@@ -163,7 +163,7 @@ def test_the_model_has_random_configs_as_the_store_has_them() -> None:
     random = Random(5)
     for number in range(300):
         text, members = values.written(values.configs(random, number), random)
-        stored = document.document(document.parse(text.encode(), max_nesting=64), text.encode(), Limits())
+        stored = document.Document.build(document.parse(text.encode(), max_nesting=64), text.encode(), Limits())
         assert stored.configs == lines(members)
         assert merged(None, members) == {key: value for key, value in members.items() if value != "null"}
 

@@ -28,12 +28,12 @@ class UserOperations:
 
     async def list_users(self) -> None:
         """All users, paged to the end."""
-        shown = {user.identifier for user in await all_users(self._client, self._random.choice((0, 5, 200)))}
+        listed = {user.identifier for user in await all_users(self._client, self._random.choice((0, 5, 200)))}
         for user in self._client.users.values():
-            user.check(user.name in shown, "in the list of users")
+            user.check(user.name in listed, "in the list of users")
 
     async def count(self) -> None:
-        """How many sessions a user has; of one indeterminate, once that can tell whether they are known."""
+        """How many sessions a user has. If the user is indeterminate, only once a read can determine it."""
         user = self._random.choice(list(self._client.users.values()))
         if user.indeterminate_since is None or self._client.context.fault_windows.has_settled(user.indeterminate_since):
             await count_sessions(self._client, user)
@@ -75,14 +75,14 @@ def user_path(user: UserModel) -> str:
 
 
 async def count_sessions(client: Client, user: UserModel) -> None:
-    """Hold what the server counts for a user to what is known of their sessions.
+    """Compare the server's count of a user's sessions with the model.
 
     Raises:
         Violation: it counts otherwise.
     """
     start = now()
     response, _ = await client.send(Request("GET", user_path(user) + "/resources"))
-    user.check(response.status != 404, "known by what they have")
+    user.check(response.status != 404, "known to /resources")
     user.set_exists(response.status != 404)
     if response.status == 404:
         return
@@ -115,7 +115,7 @@ async def all_users(client: Client, limit: int) -> list[User]:
         parameters["cursor"] = page.next_cursor or ""
     order = [microseconds(user.created_at) for user in users]
     if order != sorted(set(order), reverse=descending):
-        raise Violation(f"users are out of order, or shown twice: {users}")
+        raise Violation(f"users are out of order, or listed twice: {users}")
     if any(user.id != str(uuid5(UUID(user.project_id), user.identifier)) for user in users):
         raise Violation(f"users have wrong ids: {users}")
     return users

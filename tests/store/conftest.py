@@ -1,10 +1,11 @@
-"""Fixtures of the store's tests: a link to a Redis with nothing in it, and small ways to fill a store."""
+"""Fixtures of the store's tests: a client of an empty Redis, and small ways to fill a store."""
 
 import pytest
 
 from service.configs.limits import Limits
 from service.redis_client.client import RedisClient
-from service.store.sessions import Project, Sessions
+from service.store.record import Project
+from service.store.sessions import Sessions
 from service.store.upkeep import repartition
 from service.store.users import Users
 from tests.support.filling import PROJECT, opened

@@ -10,9 +10,9 @@ from service.configs.limits import Limits
 from service.errors import StoreUnavailable, WriteUncertain
 from service.redis_client.client import RedisClient
 from service.redis_client.multiplexer import Command
-from service.store.creation import copy_session, create_session
-from service.store.scripts import Script
-from service.store.sessions import Session, Sessions
+from service.store.record import Session
+from service.store.scripts import Call, Script, run_many
+from service.store.sessions import Sessions
 from service.store.upkeep.partition_check import Check
 from service.store.users import Users
 from tests.support.filling import PROJECT, TIMEOUT, add, document_of, keyspace, opened, own, session_id
@@ -20,15 +20,7 @@ from tests.support.filling import PROJECT, TIMEOUT, add, document_of, keyspace, 
 
 async def create_for(user: str, users: Users, number: int = 9) -> tuple[Session, bool]:
     """Create session `number` as POST /session with its id as `use_uuid` does."""
-    return await create_session(
-        users,
-        session_id(number),
-        document_of({"a": 1}),
-        user=user,
-        disable_task_tracking=False,
-        ttl=None,
-        may_exist=True,
-    )
+    return await users.sessions.create_session(session_id(number), document_of({"a": 1}), user=user)
 
 
 class BreakingClient(RedisClient):
@@ -62,7 +54,7 @@ async def create(sessions: Sessions) -> None:
 
 
 async def copy(sessions: Sessions) -> None:
-    await copy_session(Users(sessions), session_id(1), session_id(9))
+    await sessions.copy_session(session_id(1), session_id(9))
 
 
 async def delete_user(sessions: Sessions) -> None:
@@ -70,11 +62,12 @@ async def delete_user(sessions: Sessions) -> None:
 
 
 @pytest.mark.parametrize("steps", [create, copy, delete_user])
-async def test_steps_broken_off_leave_a_true_index_and_every_user_known(
+async def test_interrupted_operations_leave_a_correct_index_and_every_user_registered(
     breaking: BreakingClient, steps: Callable[[Sessions], Awaitable[None]]
 ) -> None:
-    sessions = Sessions(breaking, PROJECT, Limits(), 1, 4)
     for works in range(100):
+        # A new worker each time: it remembers no user.
+        sessions = Sessions(breaking, PROJECT, Limits(), 1, 4)
         breaking.works = 10**9
         await breaking.call("FLUSHALL")
         await own(sessions)
@@ -103,10 +96,10 @@ async def test_steps_broken_off_leave_a_true_index_and_every_user_known(
 
 
 async def sessions_there(redis: RedisClient) -> dict[str, Any]:
-    return {name: held for name, held in (await keyspace(redis)).items() if ":session:" in name}
+    return {name: stored for name, stored in (await keyspace(redis)).items() if ":session:" in name}
 
 
-async def test_a_request_to_be_ignored_makes_no_user_known(breaking: BreakingClient) -> None:
+async def test_a_create_of_an_existing_session_registers_no_user(breaking: BreakingClient) -> None:
     sessions = await opened(breaking, PROJECT, Limits(), 1, 4)
     await add(sessions, 9, {"a": 1}, "bob")
     before = await keyspace(breaking)
@@ -115,30 +108,30 @@ async def test_a_request_to_be_ignored_makes_no_user_known(breaking: BreakingCli
     assert await keyspace(breaking) == before
 
 
-async def test_a_user_is_made_known_once_however_many_sessions_follow(breaking: BreakingClient) -> None:
+async def test_a_user_is_registered_once_for_any_number_of_sessions(breaking: BreakingClient) -> None:
     users = Users(await opened(breaking, PROJECT, Limits(), 1, 4))
     await create_for("alice", users)
     breaking.works = 0
-    await users.expect("alice", "")
-    await users.expect("alice", session_id(2))
+    assert await users.sessions._expect_user("alice", session_id(2), may_exist=False) is None
+    assert await users.sessions._expect_user("alice", session_id(2), may_exist=True) is None
     breaking.works = 100
     await users.delete("alice")
     breaking.works = 0
     with pytest.raises(StoreUnavailable):
-        await users.expect("alice", "")
+        await users.sessions._expect_user("alice", session_id(2), may_exist=False)
 
 
-async def test_scripts_dropped_in_the_middle_of_many_calls_are_run_once_each(breaking: BreakingClient) -> None:
+async def test_scripts_flushed_in_the_middle_of_a_batch_run_once_each(breaking: BreakingClient) -> None:
     source = "return redis.call('INCR', KEYS[1])"
-    count = Script("count", source, hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest(), ("counter",), ())
-    whole = breaking.batch
+    script = Script("count", source, hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest(), ("counter",), ())
+    complete = breaking.batch
 
     async def forgetting(commands: Sequence[Command], **options: Any) -> list[Any]:  # noqa: ANN401 - as `RedisClient.batch`
         """The scripts are dropped after the first two of the commands."""
-        first = await whole(commands[:2], **options)
+        first = await complete(commands[:2], **options)
         await breaking.call("SCRIPT", "FLUSH")
-        return first + await whole(commands[2:], **options)
+        return first + await complete(commands[2:], **options)
 
     breaking.batch = forgetting  # type: ignore[method-assign]
-    assert sorted(await count.run_many(breaking, [(("counter",), ())] * 5)) == [1, 2, 3, 4, 5]
+    assert sorted(await run_many(breaking, [Call(script, ("counter",), (), int)] * 5)) == [1, 2, 3, 4, 5]
     assert await breaking.call("GET", "counter") == b"5"

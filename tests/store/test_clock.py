@@ -12,10 +12,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import service
+from service.configs.ttl import Ttl
 from service.errors import NotFound, PreconditionFailed
 from service.store import listing
 from service.store.listing import Query
-from service.store.sessions import Session, Sessions
+from service.store.record import Session
+from service.store.sessions import Sessions
 from service.store.upkeep.partition_check import Check
 from service.store.upkeep.sweeper import Sweeper
 from service.store.users import Users
@@ -50,11 +52,11 @@ class History:
 
     async def create(self, name: str) -> None:
         if name not in self.live:
-            made = await add(self.sessions, IDS.index(name) + 1, {"a": 1}, "alice")
-            assert made.created_at > self.newest
-            assert made.updated_at == made.created_at
-            self.newest = made.created_at
-            self._take(made)
+            created = await add(self.sessions, IDS.index(name) + 1, {"a": 1}, "alice")
+            assert created.created_at > self.newest
+            assert created.updated_at == created.created_at
+            self.newest = created.created_at
+            self._take(created)
 
     async def write(self, name: str, kind: str) -> None:
         before = self.live.get(name)
@@ -85,11 +87,11 @@ class History:
     async def hold(self) -> None:
         """Lists are in the order of creation, both ways, and so is created_at; the index is true."""
         for query in (Query(), Query(user="alice")):
-            found = (await listing.page(self.sessions, query, 200)).sessions
-            assert [session.id for session in found] == [name for name in self._in_order() if name in self.live]
-            assert [each.created_at for each in found] == sorted({each.created_at for each in found})
+            matches = (await listing.page(self.sessions, query, 200)).sessions
+            assert [session.id for session in matches] == [name for name in self._in_order() if name in self.live]
+            assert [each.created_at for each in matches] == sorted({each.created_at for each in matches})
             turned = await listing.page(self.sessions, Query(user=query.user, descending=True), 200)
-            assert turned.sessions == found[::-1]
+            assert turned.sessions == matches[::-1]
         check = Check(self.sessions.redis, self.sessions.all_partitions[0])
         assert [str(finding) async for finding in check.findings()] == []
 
@@ -100,7 +102,7 @@ class History:
 @on_every_redis
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(seed=st.integers(0, 2**32))
-async def test_a_clock_that_steps_back_breaks_no_order_and_gives_no_etag_twice(sessions: Sessions, seed: int) -> None:
+async def test_a_clock_that_steps_back_breaks_no_order_and_repeats_no_etag(sessions: Sessions, seed: int) -> None:
     await sessions.redis.call("FLUSHALL")
     await own(sessions)
     history, random = History(sessions), Random(seed)
@@ -118,7 +120,7 @@ async def test_a_clock_that_steps_back_breaks_no_order_and_gives_no_etag_twice(s
     await history.hold()
 
 
-async def test_a_session_deleted_and_created_again_after_a_step_back_is_another(sessions: Sessions) -> None:
+async def test_a_session_recreated_after_the_clock_stepped_back_has_another_etag(sessions: Sessions) -> None:
     history = History(sessions)
     for _ in range(3):
         await history.create(IDS[0])
@@ -130,7 +132,7 @@ async def test_a_session_deleted_and_created_again_after_a_step_back_is_another(
 
 
 @pytest.mark.parametrize("step", [60_000_000, YEAR])
-async def test_an_expired_session_is_there_again_after_a_step_back_whole_and_for_as_long(sessions: Sessions, step: int) -> None:
+async def test_an_expired_session_is_readable_again_after_the_clock_stepped_back(sessions: Sessions, step: int) -> None:
     history = History(sessions)
     for name in IDS[:3]:
         await history.create(name)
@@ -147,23 +149,23 @@ async def test_an_expired_session_is_there_again_after_a_step_back_whole_and_for
     await Sweeper(sessions.redis, 1, 4).round()
     history.live[IDS[1]] = await sessions.get(IDS[1])
     await history.hold()
-    await sessions.patch(IDS[1], document_of({"b": 1}), ttl=5)
+    await sessions.patch(IDS[1], document_of({"b": 1}), ttl=Ttl(5))
     # The new lifetime is by the clock of now, not by the time at which the session was written last.
     (seconds, micros) = map(int, await sessions.redis.call("TIME"))
-    left = ((await sessions.get(IDS[1])).expires_at or 0) - (seconds * 1_000_000 + micros)
-    assert 0 < left <= 5_000_000
+    remaining = ((await sessions.get(IDS[1])).expires_at or 0) - (seconds * 1_000_000 + micros)
+    assert 0 < remaining <= 5_000_000
     await lapse(sessions, IDS[1])
     await Sweeper(sessions.redis, 1, 4).round()
     history.live.pop(IDS[1])
     await history.hold()
 
 
-async def test_users_are_in_the_order_of_their_creation_after_a_step_back(users: Users) -> None:
+async def test_users_stay_in_order_of_creation_after_the_clock_stepped_back(users: Users) -> None:
     redis, key = users.sessions.redis, f"scc:{{{users.sessions.project.slug}}}:users"
-    await users.register("alice")
+    await users.sessions.registration.register("alice")
     await redis.call("ZINCRBY", key, YEAR, "alice")
     for name in ("bob", "anna"):
-        await users.register(name)
+        await users.sessions.registration.register(name)
     page, _ = await users.page(limit=10, after=None, descending=False)
     assert [user.identifier for user in page] == ["alice", "bob", "anna"]
 
@@ -172,22 +174,22 @@ async def test_users_are_in_the_order_of_their_creation_after_a_step_back(users:
 CLOCKS = {
     "http/server/response.py": "the Date header: the time of now, whatever it was before",
     "process/aof_tail.py": "the name of a file, which nothing is compared with",
-    "store/lua/find.lua": "which sessions of a page are expired: test_an_expired_session_is_there_again…",
+    "store/lua/find_candidates.lua": "which sessions of a page are expired: test_an_expired_session_is_readable_again…",
     "store/lua/include/commit.lua": "all times of a write: the tests above",
-    "store/lua/include/user.lua": "the order of users: test_users_are_in_the_order_of_their_creation…",
+    "store/lua/include/user.lua": "the order of users: test_users_stay_in_order_of_creation…",
     "store/lua/preflight.lua": "whether TIME is allowed, not what it says",
-    "store/lua/take_rate.lua": "tests/store/test_rate_limit.py: …_stops_a_key_for_one_interval_at_most",
+    "store/lua/rate_limit.lua": "tests/store/test_rate_limit.py: …_blocks_a_key_for_one_interval_at_most",
     "store/upkeep/preflight.py": "as above",
     "store/projects.py": "a project's created_at, which nothing is compared with",
-    "store/sessions.py": "whether a session is expired: test_an_expired_session_is_there_again…",
+    "store/sessions.py": "whether a session is expired: test_an_expired_session_is_readable_again…",
     "store/upkeep/records.py": "the created_at that a damaged project record gets, as above",
-    "store/upkeep/sweeper.py": "which sessions are expired, and the lease: test_a_clock_that_stepped_back_stops_no_sweep",
+    "store/upkeep/sweeper.py": "what has expired, and the lease: test_sweeper.py: …_clock_that_stepped_back_stops_no_sweep",
 }
 
 _CLOCK = re.compile(r'"(?:TIME|PX|EX|P?EXPIRE(?:AT)?|P?TTL|PXAT|EXAT|GETEX|P?SETEX)"|time\.time\(|datetime\.now\(')
 
 
-def test_every_use_of_a_clock_that_can_step_is_known() -> None:
+def test_every_use_of_a_clock_that_can_step_is_listed() -> None:
     root = Path(service.__file__).parent
     sources = [path for path in root.rglob("*") if path.suffix in (".py", ".lua")]
     uses = {str(path.relative_to(root)) for path in sources if _CLOCK.search(path.read_text(encoding="utf-8"))}

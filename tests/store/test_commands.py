@@ -47,8 +47,8 @@ def run(empty_redis: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytes
     def run(*words: str) -> tuple[int, str, str]:
         capsys.readouterr()
         status = cli.main(words)
-        told = capsys.readouterr()
-        return status, told.out, told.err
+        output = capsys.readouterr()
+        return status, output.out, output.err
 
     return run
 
@@ -82,9 +82,9 @@ def find(request: pytest.FixtureRequest, run: Run, empty_redis: str) -> Callable
     def find(*words: str) -> list[int]:
         status, out, err = run("find", *words)
         assert err == ""
-        found = [line.split(" ", 1)[0] for line in out.splitlines()]
-        assert status == (0 if found else 1)
-        return [ALL[[session_id(number) for number in ALL].index(name)] for name in found]
+        matches = [line.split(" ", 1)[0] for line in out.splitlines()]
+        assert status == (0 if matches else 1)
+        return [ALL[[session_id(number) for number in ALL].index(name)] for name in matches]
 
     return find
 
@@ -179,13 +179,13 @@ def test_more_than_a_page_is_printed_up_to_the_limit(run: Run, empty_redis: str)
     on_store(empty_redis, fill_many)
     odd = [session_id(number) for number in range(1, 601, 2)]
 
-    def found(*words: str) -> list[str]:
+    def ids(*words: str) -> list[str]:
         return [line.split()[0] for line in run("find", "a=1", "--project", "many", *words)[1].splitlines()]
 
-    assert found() == odd[:20]
-    assert found("--limit", "299") == odd[:299]
-    assert found("--limit", "5000") == odd
-    assert found("--limit", "300", "--newest") == odd[::-1]
+    assert ids() == odd[:20]
+    assert ids("--limit", "299") == odd[:299]
+    assert ids("--limit", "5000") == odd
+    assert ids("--limit", "300", "--newest") == odd[::-1]
     assert run("find", "a=1", "--project", "many", "--count") == (0, "300\n", "")
 
 
@@ -199,8 +199,8 @@ def test_what_has_expired_is_neither_found_nor_counted_nor_wrong(run: Run, empty
 
     on_store(empty_redis, fill_and_lapse)
     for words, numbers in (('agent="bot1"', (3, 5)), ('@user="alice@example.com"', (2,)), ("", (2, 3, 4, 5, 6))):
-        found = {line.split()[0] for line in run("find", words)[1].splitlines()}
-        assert found == {session_id(number) for number in numbers}
+        matches = {line.split()[0] for line in run("find", words)[1].splitlines()}
+        assert matches == {session_id(number) for number in numbers}
         assert run("find", words, "--count")[1] == f"{len(numbers)}\n"
     assert run("check")[:2] == (0, "1 project checked: no differences\n")
 
@@ -208,19 +208,19 @@ def test_what_has_expired_is_neither_found_nor_counted_nor_wrong(run: Run, empty
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (('agent="bot1',), 'a double quote is not closed; a term is typed like agent="bot1"'),
-        (("agent=bot1",), "agent=bot1: the value must be JSON; write text in double quotes"),
-        (("agent",), 'agent has no value; a term is typed like agent="text" or agent=1'),
-        (("agent=",), "agent=: the value must be JSON; write text in double quotes"),
-        (("=1",), '=1 is no term; a term is typed like agent="bot1", runtime.version="2.1" or tags[]="t1"'),
+        (('agent="bot1',), 'a double quote is not closed; type a term like agent="bot1"'),
+        (("agent=bot1",), "agent=bot1: the value must be JSON; put text in double quotes"),
+        (("agent",), 'agent has no value; type a term like agent="text" or agent=1'),
+        (("agent=",), "agent=: the value must be JSON; put text in double quotes"),
+        (("=1",), '=1 is not a term; type a term like agent="bot1", runtime.version="2.1" or tags[]="t1"'),
         (("agent={}",), "agent={}: the value must be text, a number, true, false or null"),
-        (("@user=5",), 'a user is typed like @user="alice@example.com"'),
-        (("@user",), "@user: the value must be JSON; write text in double quotes"),
+        (("@user=5",), 'type a user like @user="alice@example.com"'),
+        (("@user",), "@user: the value must be JSON; put text in double quotes"),
         (
             ('@users="alice"',),
-            '@users="alice" is no term; a term is typed like agent="bot1", runtime.version="2.1" or tags[]="t1"',
+            '@users="alice" is not a term; type a term like agent="bot1", runtime.version="2.1" or tags[]="t1"',
         ),
-        (('@user="a" @user="b"',), "a session has one user; @user stands twice"),
+        (('@user="a" @user="b"',), "@user is given twice, but a session has one user"),
         ((), "find needs terms, or a filter with --json"),
         (("a=1", "--json", "{}"), "find needs terms, or a filter with --json"),
         (("a=1", "--limit", "0"), "--limit must be 1 or more"),
@@ -229,13 +229,13 @@ def test_what_has_expired_is_neither_found_nor_counted_nor_wrong(run: Run, empty
         (("a=1", "--project", "nowhere"), "there is no project nowhere"),
     ],
 )
-def test_a_mistake_is_told_in_one_line(run: Run, empty_redis: str, words: tuple[str, ...], message: str) -> None:
+def test_a_usage_error_is_one_line(run: Run, empty_redis: str, words: tuple[str, ...], message: str) -> None:
     on_store(empty_redis, fill_default)
     assert run("find", *words) == (1, "", message + "\n")
 
 
 @pytest.mark.parametrize("command", ["find a=1", "check", "project list"])
-def test_a_store_that_is_not_there_is_told_in_one_line(run: Run, command: str) -> None:
+def test_a_missing_store_is_reported_in_one_line(run: Run, command: str) -> None:
     name, *rest = command.split()
     status, out, err = run(name, "--redis-url", "unix:///nowhere/redis.sock", *rest)
     assert (status, out) == (1, "")
@@ -253,7 +253,7 @@ def test_a_check_of_a_whole_store_says_so(run: Run, empty_redis: str) -> None:
 
 
 @pytest.mark.parametrize("partitions", [1, 3])
-def test_a_check_names_every_difference_and_mends_it_where_asked(run: Run, empty_redis: str, partitions: int) -> None:
+def test_a_check_names_every_difference_and_repairs_it_on_request(run: Run, empty_redis: str, partitions: int) -> None:
     on_store(empty_redis, lambda redis: fill_default(redis, partitions))
 
     async def damage(redis: RedisClient) -> None:
@@ -271,13 +271,13 @@ def test_a_check_names_every_difference_and_mends_it_where_asked(run: Run, empty
     assert f"default: session {session_id(2)}: the configs were edited by hand" in lines
     assert lines[-1] == f"1 project checked: {len(lines) - 1} differences"
     status, out, _ = run("check", "--repair")
-    found = len(out.splitlines()) - 1
-    assert (status, out.splitlines()[-1]) == (0, f"1 project checked: {found} differences, {found} repaired")
+    repaired = len(out.splitlines()) - 1
+    assert (status, out.splitlines()[-1]) == (0, f"1 project checked: {repaired} differences, {repaired} repaired")
     assert run("check")[:2] == (0, "1 project checked: no differences\n")
     assert run("find", 'agent="bot3"', "--count")[1] == "1\n"
 
 
-def test_what_cannot_be_mended_keeps_the_status_of_a_repair_at_one(run: Run, empty_redis: str) -> None:
+def test_a_finding_beyond_repair_keeps_the_exit_status_at_one(run: Run, empty_redis: str) -> None:
     on_store(empty_redis, fill_default)
     on_store(empty_redis, lambda redis: redis.call("HSET", f"scc:{{default.0}}:session:{session_id(6)}", "configs", "{oops"))
     assert run("check", "--repair")[0] == 1
@@ -290,18 +290,18 @@ def test_a_project_lives_from_create_to_delete(run: Run, empty_redis: str, monke
     on_store(empty_redis, fill_default)
     untouched = on_store(empty_redis, keyspace)
     status, out, _ = run("project", "create", "acme")
-    made = re.fullmatch(r"project acme ([0-9a-f-]{36})\nkey (sk-ac-[\w-]{43})\n", out)
+    created = re.fullmatch(r"project acme ([0-9a-f-]{36})\nkey (sk-ac-[\w-]{43})\n", out)
     assert status == 0
-    assert made is not None
+    assert created is not None
     listed = run("project", "list")[1].splitlines()
-    assert f"acme\t{made[1]}" in listed
+    assert f"acme\t{created[1]}" in listed
     assert len(listed) == 2
 
     async def opened(redis: RedisClient) -> list[str | None]:
-        projects = [await Registry(redis, "a secret").load(key) for key in keys]
+        projects = [await Registry(redis, "a secret").api_keys.load(key) for key in keys]
         return [project.slug if project else None for project in projects]
 
-    keys = [made[2]]
+    keys = [created[2]]
     assert on_store(empty_redis, opened) == ["acme"]
     status, out, _ = run("project", "rotate-key", "acme")
     assert status == 0
@@ -331,7 +331,7 @@ def test_a_project_lives_from_create_to_delete(run: Run, empty_redis: str, monke
         (("delete", "default"), "project default belongs to the root key and cannot be deleted"),
     ],
 )
-def test_a_mistake_with_a_project_is_told_in_one_line(run: Run, empty_redis: str, words: tuple[str, ...], message: str) -> None:
+def test_an_error_with_a_project_is_one_line(run: Run, empty_redis: str, words: tuple[str, ...], message: str) -> None:
     on_store(empty_redis, fill_default)
     before = on_store(empty_redis, keyspace)
     assert run("project", *words) == (1, "", message + "\n")
@@ -359,7 +359,7 @@ def test_a_store_moves_to_another_number_of_partitions_and_says_so(run: Run, emp
 
 
 @pytest.mark.usefixtures("at_once")
-def test_what_was_wrong_before_a_move_is_told_after_it(run: Run, empty_redis: str) -> None:
+def test_findings_from_before_a_repartition_are_reported_after_it(run: Run, empty_redis: str) -> None:
     on_store(empty_redis, fill_default)
     on_store(empty_redis, lambda redis: redis.call("ZADD", "scc:{default.0}:sessions", 99, session_id(99)))
     status, out, _ = run("repartition", "3")
@@ -395,6 +395,8 @@ def test_while_a_store_is_being_moved_no_command_works_on_it(run: Run, empty_red
     ],
 )
 @pytest.mark.usefixtures("at_once")
-def test_a_move_that_cannot_be_made_is_told_in_one_line(run: Run, empty_redis: str, words: Sequence[str], message: str) -> None:
+def test_a_repartition_that_is_impossible_is_refused_in_one_line(
+    run: Run, empty_redis: str, words: Sequence[str], message: str
+) -> None:
     assert run("repartition", *words) == (1, "", message + "\n")
     assert on_store(empty_redis, keyspace) == {}

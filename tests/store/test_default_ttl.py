@@ -6,11 +6,11 @@ from typing import Any
 import pytest
 
 from service.configs.limits import Limits
-from service.configs.ttl import TTL_MAX
+from service.configs.ttl import NO_EXPIRY, TTL_MAX, Ttl
 from service.errors import BadRequest, StoreUnavailable, WriteUncertain
 from service.redis_client.client import RedisClient
 from service.store import default_ttl
-from service.store.projects import ProjectConfigs
+from service.store.project_configs import ProjectConfigs
 from service.store.sessions import Sessions
 from service.store.upkeep import partition_check
 from service.store.upkeep.partition_check import Check
@@ -19,17 +19,17 @@ from tests.support.filling import PROJECT, add, document_of, keyspace, on_every_
 SECOND = 1_000_000
 
 
-async def test_a_session_created_without_a_lifetime_gets_it(redis: RedisClient) -> None:
+async def test_a_session_created_without_a_ttl_gets_the_default(redis: RedisClient) -> None:
     sessions = await opened(redis, PROJECT, Limits(), 3, 4)
     configs = ProjectConfigs(sessions)
     await configs.patch(document_of({"session_ttl": 500, "other": 1}))
     for number in range(9):
-        made = await add(sessions, number, {})
-        assert made.expires_at == made.created_at + 500 * SECOND
-    made, _ = await sessions.create(session_id(10), None, user=None, disable_task_tracking=False, ttl=0)
-    assert made.expires_at is None
-    made, _ = await sessions.create(session_id(11), None, user=None, disable_task_tracking=False, ttl=9)
-    assert made.expires_at == made.created_at + 9 * SECOND
+        created = await add(sessions, number, {})
+        assert created.expires_at == created.created_at + 500 * SECOND
+    created, _ = await sessions.create_session(session_id(10), None, ttl=NO_EXPIRY)
+    assert created.expires_at is None
+    created, _ = await sessions.create_session(session_id(11), None, ttl=Ttl(9))
+    assert created.expires_at == created.created_at + 9 * SECOND
     # Other configs come and go without it.
     await configs.patch(document_of({"other": None}))
     assert (await add(sessions, 12, {})).expires_at is not None
@@ -39,7 +39,7 @@ async def test_a_session_created_without_a_lifetime_gets_it(redis: RedisClient) 
 
 
 @pytest.mark.parametrize("value", [0, -1, 1.5, 60.0, True, False, "60", [], {}, TTL_MAX + 1, 2**63])
-async def test_what_is_no_lifetime_changes_nothing(sessions: Sessions, value: object) -> None:
+async def test_an_invalid_ttl_changes_nothing(sessions: Sessions, value: object) -> None:
     configs = ProjectConfigs(sessions)
     await configs.patch(document_of({"session_ttl": 500}))
     before = await keyspace(sessions.redis)
@@ -49,7 +49,7 @@ async def test_what_is_no_lifetime_changes_nothing(sessions: Sessions, value: ob
 
 
 @on_every_redis
-async def test_of_many_changes_at_once_all_partitions_keep_the_one_that_the_record_keeps(redis: RedisClient) -> None:
+async def test_of_concurrent_changes_all_partitions_keep_the_one_in_the_record(redis: RedisClient) -> None:
     sessions = await opened(redis, PROJECT, Limits(), 7, 4)
     for _ in range(5):
         changes = [document_of({"session_ttl": ttl}) for ttl in (None, *range(1, 40))]
@@ -58,14 +58,14 @@ async def test_of_many_changes_at_once_all_partitions_keep_the_one_that_the_reco
             assert await default_ttl.is_current(redis, partition)
 
 
-async def test_a_partition_that_knows_of_a_later_change_keeps_it(sessions: Sessions) -> None:
+async def test_a_partition_with_a_later_revision_keeps_it(sessions: Sessions) -> None:
     for revision, ttl, kept in ((5, 50, 50), (4, 40, 50), (5, 60, 50), (6, 0, 0), (10, 70, 70), (9, 0, 70)):
-        await default_ttl.publish(sessions.redis, sessions.all_partitions, revision, ttl)
+        await default_ttl.publish(sessions.redis, sessions.all_partitions, revision, Ttl(ttl))
         stored = await sessions.redis.call("HGET", sessions.all_partitions[0].state, "session_ttl")
         assert int(stored or 0) == kept
 
 
-async def test_a_change_that_not_all_partitions_know_of_is_told_to_be_uncertain(
+async def test_a_change_that_did_not_reach_all_partitions_is_reported_as_uncertain(
     sessions: Sessions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def away(*_: object, **__: object) -> list[Any]:
@@ -80,7 +80,7 @@ async def test_a_change_that_not_all_partitions_know_of_is_told_to_be_uncertain(
     assert await default_ttl.is_current(sessions.redis, sessions.all_partitions[0])
 
 
-async def test_a_check_finds_a_partition_that_was_not_told_and_tells_it(
+async def test_a_check_finds_and_repairs_a_partition_without_the_default(
     redis: RedisClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(partition_check, "UNDER_WAY", 0)
@@ -92,7 +92,9 @@ async def test_a_check_finds_a_partition_that_was_not_told_and_tells_it(
 
     async def findings(*, repair: bool) -> list[str]:
         return [
-            str(found) for partition in sessions.all_partitions async for found in Check(redis, partition, repair).findings()
+            str(finding)
+            for partition in sessions.all_partitions
+            async for finding in Check(redis, partition, repair).findings()
         ]
 
     wrong = [f"partition {number}: its session_ttl is not what the project's configs say" for number in (0, 2)]
@@ -105,18 +107,18 @@ async def test_a_check_finds_a_partition_that_was_not_told_and_tells_it(
 async def test_a_change_that_is_under_way_is_no_finding(sessions: Sessions, monkeypatch: pytest.MonkeyPatch) -> None:
     async def meanwhile(seconds: float) -> None:
         assert seconds == partition_check.UNDER_WAY
-        await default_ttl.publish(sessions.redis, sessions.all_partitions, 1, 50)
+        await default_ttl.publish(sessions.redis, sessions.all_partitions, 1, Ttl(50))
 
     await sessions.redis.call("HSET", "scc:{acme}:project", "configs", '{\n"session_ttl":50\n}', "configs_revision", 1)
     monkeypatch.setattr(asyncio, "sleep", meanwhile)
     check = Check(sessions.redis, sessions.all_partitions[0])
-    assert [str(found) async for found in check.findings()] == []
+    assert [str(finding) async for finding in check.findings()] == []
 
 
 @pytest.mark.parametrize("configs", ["", "{oops", "[]", "null", '{"session_ttl":"x"}', '{"session_ttl":-1}', "{}"])
-async def test_nonsense_that_a_hand_wrote_is_no_default(sessions: Sessions, configs: str) -> None:
+async def test_an_invalid_default_written_by_hand_is_ignored(sessions: Sessions, configs: str) -> None:
     await sessions.redis.call("HSET", "scc:{acme}:project", "configs", configs)
-    assert default_ttl.default_ttl(configs.encode()) == 0
+    assert default_ttl.default_ttl(configs.encode()) == NO_EXPIRY
     assert await default_ttl.is_current(sessions.redis, sessions.all_partitions[0])
     await default_ttl.republish(sessions.redis, sessions.all_partitions[0])
     assert (await add(sessions, 1, {})).expires_at is None

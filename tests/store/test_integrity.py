@@ -24,12 +24,12 @@ COUNT = 6
 
 async def findings(sessions: Sessions, *, repair: bool = False) -> list[str]:
     """What a check of every partition says, in the form `kind id term`."""
-    found = []
+    lines = []
     for partition in sessions.all_partitions:
         async for finding in Check(sessions.redis, partition, repair).findings():
             assert str(finding)
-            found.append(" ".join(part for part in (finding.kind, finding.id, finding.term) if part))
-    return sorted(found)
+            lines.append(" ".join(part for part in (finding.kind, finding.id, finding.term) if part))
+    return sorted(lines)
 
 
 @pytest.fixture(autouse=True)
@@ -200,7 +200,7 @@ DAMAGE: dict[str, tuple[list[tuple[str | int, ...]], list[str]]] = {
 
 @on_every_redis
 @pytest.mark.parametrize("damage", DAMAGE)
-async def test_a_check_names_damage_changes_nothing_and_mends_it_where_asked(filled: Sessions, damage: str) -> None:
+async def test_a_check_names_damage_without_changes_and_repairs_it_on_request(filled: Sessions, damage: str) -> None:
     commands, said = DAMAGE[damage]
     before = await keyspace(filled.redis)
     for command in commands:
@@ -246,7 +246,7 @@ async def test_configs_that_cannot_be_read_are_reported_and_not_lost(filled: Ses
 
 
 @pytest.mark.parametrize("kind", [kind for kind in UNREADABLE if kind != "empty"])
-async def test_a_patch_on_unreadable_configs_is_refused_and_a_put_heals_them(filled: Sessions, kind: str) -> None:
+async def test_a_patch_of_unreadable_configs_is_refused_and_a_put_replaces_them(filled: Sessions, kind: str) -> None:
     configs, _ = UNREADABLE[kind]
     await filled.redis.call("HSET", session(TWO), "configs", configs)
     if kind == "broken in its form":
@@ -275,7 +275,7 @@ async def test_a_patch_on_unreadable_configs_is_refused_and_a_put_heals_them(fil
         ('{"\\u006fwn":3,"\\u0062":1}', b'{\n"own":7,\n"b":1\n}'),
     ],
 )
-async def test_a_patch_takes_in_what_a_hand_has_written(filled: Sessions, edited: str, merged: bytes) -> None:
+async def test_a_patch_merges_into_configs_edited_by_hand(filled: Sessions, edited: str, merged: bytes) -> None:
     await filled.redis.call("HSET", session(TWO), "configs", edited)
     written = await filled.patch(TWO, document_of({"own": 7}))
     assert written.configs == merged
@@ -294,7 +294,7 @@ async def test_a_patch_takes_in_what_a_hand_has_written(filled: Sessions, edited
         ("user", "5"),
     ],
 )
-async def test_a_hash_damaged_beyond_its_configs_is_named_and_takes_no_other_with_it(
+async def test_a_hash_damaged_beyond_its_configs_is_reported_and_affects_no_other(
     filled: Sessions, field: str, value: str | None
 ) -> None:
     await filled.redis.call(*(("HDEL", session(TWO), field) if value is None else ("HSET", session(TWO), field, value)))
@@ -305,7 +305,7 @@ async def test_a_hash_damaged_beyond_its_configs_is_named_and_takes_no_other_wit
         with pytest.raises(Unreadable):
             await filled.get(TWO)
         with pytest.raises(Unreadable):
-            await filled.copy(TWO, session_id(9))
+            await filled.copy_session(TWO, session_id(9))
         assert [each.id for each in (await page(filled, Query(user="alice"), 50)).sessions] == others
         assert [each.id for each in (await page(filled, Query(), 50)).sessions] == others
         before = await keyspace(filled.redis)
@@ -322,33 +322,34 @@ async def test_a_hash_damaged_beyond_its_configs_is_named_and_takes_no_other_wit
     assert [line for line in await findings(filled, repair=True) if "incomplete" not in line] == []
 
 
-async def test_a_session_gone_while_it_is_looked_at_is_no_finding(filled: Sessions) -> None:
+async def test_a_session_deleted_during_its_check_is_no_finding(filled: Sessions) -> None:
     check = Check(filled.redis, filled.all_partitions[0])
-    gone = False
+    is_gone = False
     async for _ in check.findings():
         raise AssertionError("nothing is wrong")
-    found = []
+    reported = []
     async for block in check._blocks():
-        if not gone:
+        if not is_gone:
             await filled.delete(ONE)
-            gone = True
-        found += [finding async for finding in check._check_block(block)]
-    assert gone
-    assert found == []
+            is_gone = True
+        reported += [finding async for finding in check._check_block(block)]
+    assert is_gone
+    assert reported == []
 
 
 async def test_a_user_who_is_about_to_be_registered_is_no_finding(filled: Sessions, monkeypatch: pytest.MonkeyPatch) -> None:
-    await filled.create(session_id(7), document_of({}), user="bob", disable_task_tracking=False)
+    await filled.create_session(session_id(7), document_of({}), user="bob")
+    await filled.registration.remove("bob")
 
     async def meanwhile(seconds: float) -> None:
         assert seconds == partition_check.UNDER_WAY
-        await Users(filled).register("bob")
+        await filled.registration.register("bob")
 
     monkeypatch.setattr(asyncio, "sleep", meanwhile)
     assert await findings(filled) == []
 
 
-async def test_a_user_deleted_while_a_check_runs_is_neither_reported_nor_brought_back(filled: Sessions) -> None:
+async def test_a_user_deleted_during_a_check_is_neither_reported_nor_restored(filled: Sessions) -> None:
     await add(filled, 7, {"a": 1}, "bob")
     users = Users(filled)
     partition = filled.all_partitions[0]

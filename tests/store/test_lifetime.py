@@ -8,15 +8,16 @@ from typing import Any
 import pytest
 
 from service.configs.limits import Limits
-from service.configs.ttl import LAST_MOMENT, TTL_MAX
+from service.configs.ttl import LAST_MOMENT, NO_EXPIRY, TTL_MAX, UNSPECIFIED, Ttl
 from service.errors import NotFound, PreconditionFailed, Unreadable
 from service.redis_client.client import RedisClient
 from service.store import scripts
 from service.store.conditions import UNCONDITIONAL, Conditions, ETags
 from service.store.keys import project_key
 from service.store.listing import Query, iter_matches, page
-from service.store.projects import ProjectConfigs
-from service.store.sessions import FIELDS, Sessions, is_expired, microseconds
+from service.store.project_configs import ProjectConfigs
+from service.store.record import FIELDS, is_expired, microseconds
+from service.store.sessions import Sessions
 from service.store.upkeep import sweeper
 from service.store.upkeep.partition_check import Check
 from service.store.users import Users
@@ -47,12 +48,12 @@ async def test_a_session_has_expired_at_its_last_microsecond_and_not_before(
     redis: RedisClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     read = scripts._read
-    probe = """-- include: lifetime
+    probe = """-- include: ttl
 local function after(microseconds) return is_expired(integer(now() + microseconds)) and 1 or 0 end
 return { after(-1), after(0), after(1) }
 """
     monkeypatch.setattr(scripts, "_read", lambda path: probe if path == "probe.lua" else read(path))
-    assert await scripts.load("probe").run(redis, (), ()) == [1, 1, 0]
+    assert await redis.call("EVAL", scripts.load("probe").source, 0) == [1, 1, 0]
     fields = [None] * (len(FIELDS) - 1) + [b"1000"]
     assert [is_expired(fields, now) for now in (999, 1000, 1001)] == [False, True, True]
 
@@ -67,24 +68,22 @@ async def clock(redis: RedisClient) -> int:
 
 async def hold_whole(sessions: Sessions) -> None:
     """The index is what the documents call for, `expiring` what the hashes say, and a check finds nothing."""
-    held = await keyspace(sessions.redis)
+    stored = await keyspace(sessions.redis)
     for partition in sessions.all_partitions:
-        assert index_in(held, partition) == index_from_documents(held, partition)
+        assert index_in(stored, partition) == index_from_documents(stored, partition)
         start = partition.session("")
         ends = {
             name.removeprefix(start).encode(): int(fields[b"expires_at"])
-            for name, fields in held.items()
+            for name, fields in stored.items()
             if name.startswith(start) and b"expires_at" in fields
         }
-        assert held.get(partition.expiring, {}) == ends
+        assert stored.get(partition.expiring, {}) == ends
         assert [str(each) async for each in Check(sessions.redis, partition).findings()] == []
 
 
 @on_every_redis
 @pytest.mark.parametrize("partitions", [1, 3])
-async def test_a_session_whose_lifetime_is_over_is_to_every_operation_a_deleted_one(
-    redis: RedisClient, partitions: int
-) -> None:
+async def test_every_operation_treats_an_expired_session_as_deleted(redis: RedisClient, partitions: int) -> None:
     # By objects that have met a session with a lifetime, and by some that have not.
     def fresh() -> Sessions:
         return Sessions(redis, PROJECT, Limits(), partitions, 4)
@@ -95,18 +94,18 @@ async def test_a_session_whose_lifetime_is_over_is_to_every_operation_a_deleted_
     await lapse(old, TWO)
     for sessions in (old, fresh()):
         before = await keyspace(redis)
-        for read in (sessions.get(TWO), sessions.get(TWO), sessions.copy(TWO, FOUR)):
+        for read in (sessions.get(TWO), sessions.get(TWO), sessions.copy_session(TWO, FOUR)):
             with pytest.raises(NotFound):
                 await read
         for write in (sessions.patch, sessions.replace):
             with pytest.raises(NotFound):
-                await write(TWO, document_of({"a": 2}), ttl=0)
+                await write(TWO, document_of({"a": 2}), ttl=NO_EXPIRY)
             for conditions in (Conditions(ETags(any=True)), only(made[1].etag)):
                 with pytest.raises(PreconditionFailed):
-                    await write(TWO, document_of({"a": 2}), conditions=conditions, ttl=50)
+                    await write(TWO, document_of({"a": 2}), conditions=conditions, ttl=Ttl(50))
         for query in (Query(), Query(user="alice")):
-            found = [session.id async for batch in iter_matches(sessions, query) for session in batch]
-            assert sorted(found) == [ONE, THREE]
+            matches = [session.id async for batch in iter_matches(sessions, query) for session in batch]
+            assert sorted(matches) == [ONE, THREE]
             assert sorted(session.id for session in (await page(sessions, query, 50)).sessions) == [ONE, THREE]
         # None of it has touched what is still to be swept.
         assert await keyspace(redis) == before
@@ -122,7 +121,7 @@ async def test_a_session_whose_lifetime_is_over_is_to_every_operation_a_deleted_
     (UNCONDITIONAL, NotFound), (Conditions(if_none_match=ETags(any=True)), NotFound),
     (Conditions(ETags(any=True)), PreconditionFailed), (only("1-1"), PreconditionFailed),
 ])  # fmt: skip
-async def test_to_delete_it_is_to_find_nothing_and_leaves_nothing(
+async def test_deleting_an_expired_session_finds_nothing_and_leaves_nothing(
     sessions: Sessions, conditions: Conditions, error: type[Exception]
 ) -> None:
     state = sessions.all_partitions[0].state
@@ -134,29 +133,28 @@ async def test_to_delete_it_is_to_find_nothing_and_leaves_nothing(
 
 
 @on_every_redis
-async def test_its_id_is_free_at_once_and_nothing_of_it_stays(sessions: Sessions) -> None:
+async def test_the_id_of_an_expired_session_is_free_and_nothing_of_it_stays(sessions: Sessions) -> None:
     await add(sessions, 2, {"a": 1})
     old = await add(sessions, 1, {"a": 1, "old": [1, 2], "same": "x"}, "alice")
     await lapse(sessions, ONE)
     document = document_of({"same": "x", "new": 1})
-    new, created = await sessions.create(ONE, document, user="bob", disable_task_tracking=True, ttl=1000)
+    new, created = await sessions.create_session(ONE, document, user="bob", disable_task_tracking=True, ttl=Ttl(1000))
     assert created
     assert new.created_at > old.created_at
     assert (new.revision, new.serial, new.user) == (1, old.serial + 1, "bob")
     assert new.etag != old.etag
     assert await sessions.get(ONE) == new
-    held = await keyspace(sessions.redis)
-    assert not any("old" in name or "alice" in name for name in held if ":users" not in name)
-    await Users(sessions).register("bob")
+    stored = await keyspace(sessions.redis)
+    assert not any("old" in name or "alice" in name for name in stored if ":users" not in name)
     await hold_whole(sessions)
     assert await listed(sessions) == [TWO, ONE]
     # One that lives is the one that exists, as ever.
-    again, created = await sessions.create(ONE, document, user=None, disable_task_tracking=False, ttl=0)
+    again, created = await sessions.create_session(ONE, document, ttl=NO_EXPIRY)
     assert (again, created) == (new, False)
 
 
 @on_every_redis
-async def test_a_lifetime_begins_with_the_write_that_asks_for_it(sessions: Sessions) -> None:
+async def test_a_ttl_starts_with_the_write_that_sets_it(sessions: Sessions) -> None:
     async def ends(operation: Awaitable[object], ttl: int) -> int:
         before = await clock(sessions.redis)
         await operation
@@ -166,29 +164,29 @@ async def test_a_lifetime_begins_with_the_write_that_asks_for_it(sessions: Sessi
         assert before <= expires_at - ttl * SECOND <= after
         return expires_at
 
-    creation = sessions.create(ONE, None, user=None, disable_task_tracking=False, ttl=50)
+    creation = sessions.create_session(ONE, None, ttl=Ttl(50))
     first = await ends(creation, 50)
     # A write that says nothing of it leaves it as it is.
     await sessions.patch(ONE, document_of({"a": 1}))
     await sessions.replace(ONE, document_of({"a": 2}))
     assert (await sessions.get(ONE)).expires_at == first
-    await ends(sessions.patch(ONE, document_of({}), ttl=TTL_MAX), TTL_MAX)
-    await ends(sessions.replace(ONE, document_of({}), ttl=1000), 1000)
+    await ends(sessions.patch(ONE, document_of({}), ttl=Ttl(TTL_MAX)), TTL_MAX)
+    await ends(sessions.replace(ONE, document_of({}), ttl=Ttl(1000)), 1000)
     await hold_whole(sessions)
     for write in (sessions.patch, sessions.replace):
-        await write(ONE, document_of({}), ttl=20)
-        await write(ONE, document_of({"a": 1}), ttl=0)
+        await write(ONE, document_of({}), ttl=Ttl(20))
+        await write(ONE, document_of({"a": 1}), ttl=NO_EXPIRY)
         assert (await sessions.get(ONE)).expires_at is None
         await hold_whole(sessions)
     # A refused write leaves it as it is.
-    await sessions.patch(ONE, document_of({}), ttl=30)
-    held = await keyspace(sessions.redis)
+    await sessions.patch(ONE, document_of({}), ttl=Ttl(30))
+    stored = await keyspace(sessions.redis)
     with pytest.raises(PreconditionFailed):
-        await sessions.patch(ONE, document_of({}), conditions=only("1-1"), ttl=0)
-    assert await keyspace(sessions.redis) == held
+        await sessions.patch(ONE, document_of({}), conditions=only("1-1"), ttl=NO_EXPIRY)
+    assert await keyspace(sessions.redis) == stored
 
 
-async def test_a_read_asks_for_the_time_only_where_a_session_with_a_lifetime_was_met(empty_redis: str) -> None:
+async def test_a_read_asks_for_the_time_only_after_a_session_with_an_expiry_was_read(empty_redis: str) -> None:
     redis = CountingClient.open(empty_redis, timeout=TIMEOUT)
     assert isinstance(redis, CountingClient)
     sessions = await opened(redis, PROJECT, Limits())
@@ -200,7 +198,7 @@ async def test_a_read_asks_for_the_time_only_where_a_session_with_a_lifetime_was
         return [command[0] for command, _ in redis.seen]
 
     assert await asked(ONE) == ["HMGET"]
-    await sessions.patch(TWO, document_of({}), ttl=50)
+    await sessions.patch(TWO, document_of({}), ttl=Ttl(50))
     assert await asked(ONE) == ["HMGET"]
     assert await asked(TWO) == ["HMGET", "TIME", "HMGET"]
     # From now on in one round trip: the time first, so that what was alive then is answered whatever comes between.
@@ -208,8 +206,8 @@ async def test_a_read_asks_for_the_time_only_where_a_session_with_a_lifetime_was
     await redis.close()
 
 
-async def test_writes_race_the_end_of_a_lifetime_and_none_comes_after_it(sessions: Sessions) -> None:
-    made, _ = await sessions.create(ONE, document_of({"n": 0}), user=None, disable_task_tracking=False, ttl=1)
+async def test_no_write_succeeds_after_the_expiry_that_it_races(sessions: Sessions) -> None:
+    made, _ = await sessions.create_session(ONE, document_of({"n": 0}), ttl=Ttl(1))
     assert made.expires_at is not None
 
     async def write_on(last: int) -> None:
@@ -228,7 +226,7 @@ async def test_writes_race_the_end_of_a_lifetime_and_none_comes_after_it(session
 
 
 @on_every_redis
-async def test_writers_sweepers_and_ends_of_lifetimes_at_once_leave_the_store_whole(
+async def test_concurrent_writers_sweepers_and_expiries_leave_the_store_consistent(
     redis: RedisClient, empty_redis: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sessions = await opened(redis, PROJECT, Limits(), 2, 4)
@@ -240,12 +238,12 @@ async def test_writers_sweepers_and_ends_of_lifetimes_at_once_leave_the_store_wh
     async def write(seed: int) -> None:
         random = Random(seed)
         for _ in range(250):
-            name, ttl = session_id(random.randrange(12)), random.choice((None, 0, 1000))
+            name, ttl = session_id(random.randrange(12)), random.choice((UNSPECIFIED, NO_EXPIRY, Ttl(1000)))
             document = document_of({"a": random.randrange(3), f"w{seed}": {"b": random.randrange(9)}, "c": None})
             action = random.random()
             try:
                 if action < 0.3:
-                    made, new = await sessions.create(name, document, user="u", disable_task_tracking=False, ttl=ttl)
+                    made, new = await sessions.create_session(name, document, user="u", ttl=ttl)
                     etags.extend([(name, made.etag)] if new else [])
                 elif action < 0.45:
                     etags.append((name, (await sessions.replace(name, document, ttl=ttl)).etag))
@@ -263,7 +261,7 @@ async def test_writers_sweepers_and_ends_of_lifetimes_at_once_leave_the_store_wh
             await sweep_all(Sessions(redis, PROJECT, Limits(), 2, 4))
 
     async def write_all() -> None:
-        await Users(sessions).register("u")
+        await sessions.registration.register("u")
         await asyncio.gather(*(write(seed) for seed in range(6)))
         done.set()
 
@@ -276,7 +274,7 @@ async def test_writers_sweepers_and_ends_of_lifetimes_at_once_leave_the_store_wh
 
 
 @on_every_redis
-async def test_what_was_extended_or_created_anew_since_the_sweep_looked_stays(sessions: Sessions) -> None:
+async def test_a_session_extended_or_recreated_since_the_sweep_read_it_stays(sessions: Sessions) -> None:
     partition = sessions.all_partitions[0]
     await fill(sessions, [{"a": 1}] * 4)
     for name in (ONE, TWO, THREE, FOUR):
@@ -284,7 +282,7 @@ async def test_what_was_extended_or_created_anew_since_the_sweep_looked_stays(se
     due = await sweeper.expired_ids(sessions.redis, partition)
     assert due == [ONE, TWO, THREE, FOUR]
     # One comes anew, and one was extended in time, of which the sweep's look knew nothing.
-    new, _ = await sessions.create(ONE, document_of({"a": 1}), user=None, disable_task_tracking=False)
+    new, _ = await sessions.create_session(ONE, document_of({"a": 1}))
     later = await clock(sessions.redis) + 1000 * SECOND
     await sessions.redis.batch(
         [("HSET", partition.session(TWO), "expires_at", later), ("ZADD", partition.expiring, later, TWO)]
@@ -299,37 +297,35 @@ async def test_what_was_extended_or_created_anew_since_the_sweep_looked_stays(se
 
 
 @pytest.mark.parametrize("partitions", [1, 3])
-async def test_a_deleted_user_takes_sessions_that_are_over_along(redis: RedisClient, partitions: int) -> None:
+async def test_deleting_a_user_deletes_their_expired_sessions(redis: RedisClient, partitions: int) -> None:
     sessions = await opened(redis, PROJECT, Limits(), partitions, 4)
     for number in range(12):
         await add(sessions, number, {"a": 1}, "alice" if number % 2 else "bob")
         if number % 3:
             await lapse(sessions, session_id(number))
     await Users(sessions).delete("alice")
-    left = {name.rpartition(":")[2] for name in await keyspace(redis) if ":session:" in name}
-    assert left == {session_id(number) for number in range(0, 12, 2)}
+    remaining = {name.rpartition(":")[2] for name in await keyspace(redis) if ":session:" in name}
+    assert remaining == {session_id(number) for number in range(0, 12, 2)}
     await hold_whole(sessions)
 
 
-async def test_a_copy_starts_a_lifetime_of_its_own(sessions: Sessions) -> None:
-    await sessions.create(ONE, document_of({"a": 1}), user=None, disable_task_tracking=False, ttl=50)
-    assert (await sessions.copy(ONE, TWO)).expires_at is None
+async def test_a_copy_gets_the_default_ttl_and_not_that_of_its_source(sessions: Sessions) -> None:
+    await sessions.create_session(ONE, document_of({"a": 1}), ttl=Ttl(50))
+    assert (await sessions.copy_session(ONE, TWO)).expires_at is None
     await ProjectConfigs(sessions).patch(document_of({"session_ttl": 7000}))
     before = await clock(sessions.redis)
-    copied = await sessions.copy(ONE, THREE)
+    copied = await sessions.copy_session(ONE, THREE)
     assert copied.expires_at is not None
     assert before + 7000 * SECOND <= copied.expires_at
     assert (await sessions.get(THREE)) == copied
 
 
-def test_the_end_of_a_lifetime_is_the_last_of_the_fields_that_are_read() -> None:
+def test_expires_at_is_the_last_of_the_fields_that_are_read() -> None:
     assert FIELDS[-1] == "expires_at"
 
 
 @pytest.mark.parametrize("field", ["created_at", "updated_at", "expires_at"])
-async def test_a_time_that_no_calendar_has_is_a_damage_and_keeps_no_other_session_from_a_list(
-    sessions: Sessions, field: str
-) -> None:
+async def test_a_time_out_of_range_is_damage_and_hides_no_other_session(sessions: Sessions, field: str) -> None:
     await fill(sessions, [{"a": 1}, {"a": 2}])
     await sessions.redis.call("HSET", sessions.all_partitions[0].session(ONE), field, LAST_MOMENT + 1)
     with pytest.raises(Unreadable):

@@ -14,8 +14,10 @@ from service.configs.containment import Filter, contains, exact
 from service.configs.limits import Limits
 from service.errors import BadRequest
 from service.redis_client.client import RedisClient
-from service.store.listing import Query, decode_cursor, encode_cursor, iter_matches, page
-from service.store.sessions import Session, Sessions
+from service.store.cursors import decode_session_cursor, encode_session_cursor
+from service.store.listing import Query, iter_matches, page
+from service.store.record import Session
+from service.store.sessions import Sessions
 from tests.support import strategies
 from tests.support.filling import PROJECT, TIMEOUT, add, document_of, fill, on_every_redis, opened, session_id
 from tests.support.strategies import Spelled, part_of, spell
@@ -66,30 +68,30 @@ def with_store(url: str, partitions: int, block_size: int, use: Callable[[Sessio
     asyncio.run(run())
 
 
-def expected(held: dict[str, Session], query: Query, wanted: dict[str, Any], beyond: tuple[int, str] | None) -> list[str]:
+def expected(stored: dict[str, Session], query: Query, wanted: dict[str, Any], beyond: tuple[int, str] | None) -> list[str]:
     """By brute force: the ids that a query asks for, in order, after those up to `beyond`."""
-    found = [
+    matches = [
         (session.created_at, session.id)
-        for session in held.values()
+        for session in stored.values()
         if (query.user is None or session.user == query.user)
         and (not wanted or (session.configs != b"null" and contains(exact(session.configs), wanted)))
     ]
-    found.sort(reverse=query.descending)
+    matches.sort(reverse=query.descending)
     if beyond is not None:
-        found = [place for place in found if (place < beyond if query.descending else place > beyond)]
-    return [name for _, name in found]
+        matches = [place for place in matches if (place < beyond if query.descending else place > beyond)]
+    return [name for _, name in matches]
 
 
 async def everything(sessions: Sessions, query: Query, limit: int = 7) -> list[str]:
     """The ids of all pages."""
-    found: list[str] = []
+    matches: list[str] = []
     while True:
         part = await page(sessions, query, limit)
-        found += [session.id for session in part.sessions]
+        matches += [session.id for session in part.sessions]
         if part.cursor is None:
-            return found
+            return matches
         assert len(part.sessions) == limit
-        after = decode_cursor(part.cursor, sessions.partitions)
+        after = decode_session_cursor(part.cursor, sessions.partitions)
         assert after != query.after, "the page made no progress"
         query = replace(query, after=after)
 
@@ -102,7 +104,7 @@ def test_a_listing_equals_a_scan_of_all_sessions(redis_url: str, partitions: int
     def holds(world: World) -> None:
         async def use(sessions: Sessions) -> None:
             configs, filters, random = world.configs, world.filters, world.random
-            held = {
+            stored = {
                 session.id: session
                 for number, spelled in enumerate(configs)
                 for session in [await add(sessions, number, spelled.raw, random.choice(USERS))]
@@ -113,7 +115,7 @@ def test_a_listing_equals_a_scan_of_all_sessions(redis_url: str, partitions: int
                     filter=Filter.parse(spelled.raw, LIMITS),
                     descending=random.random() < 0.5,
                 )
-                right = expected(held, query, spelled.value, None)
+                right = expected(stored, query, spelled.value, None)
                 assert await everything(sessions, query, random.randint(1, 9)) == right
                 bulk = [session.id async for batch in iter_matches(sessions, query) for session in batch]
                 assert sorted(bulk) == sorted(right)
@@ -124,37 +126,35 @@ def test_a_listing_equals_a_scan_of_all_sessions(redis_url: str, partitions: int
 
 
 @pytest.mark.parametrize(("partitions", "block_size"), LAYOUTS)
-def test_what_changes_between_pages_neither_repeats_nor_hides_a_session(
-    redis_url: str, partitions: int, block_size: int
-) -> None:
+def test_changes_between_pages_neither_repeat_nor_hide_a_session(redis_url: str, partitions: int, block_size: int) -> None:
     @few
     @given(worlds)
     def holds(world: World) -> None:
         async def use(sessions: Sessions) -> None:
             configs, filters, random = world.configs, world.filters, world.random
-            held: dict[str, Session] = {}
+            stored: dict[str, Session] = {}
 
             async def create() -> None:
                 spelled, user = random.choice(configs), random.choice(USERS)
                 session = await add(sessions, random.randrange(2**32), spelled.raw, user)
-                held[session.id] = session
+                stored[session.id] = session
 
             async def change() -> None:
                 action = random.random()
-                if action < 0.4 or not held:
+                if action < 0.4 or not stored:
                     return await create()
                 # A run of neighbours, so that whole blocks die.
-                names = sorted(held, key=lambda name: held[name].created_at)
+                names = sorted(stored, key=lambda name: stored[name].created_at)
                 first = random.randrange(len(names))
                 for name in names[first : first + random.randint(1, 6)]:
                     # A cursor knows a partition by a serial: what begins to match after a page of others has passed its time
                     # comes late, so with partitions nothing is replaced here.
                     if action < 0.8 or partitions > 1:
                         await sessions.delete(name)
-                        del held[name]
+                        del stored[name]
                     else:
                         await sessions.replace(name, document_of(random.choice(configs).raw))
-                        held[name] = await sessions.get(name)
+                        stored[name] = await sessions.get(name)
                 return None
 
             for _ in range(25):
@@ -168,14 +168,14 @@ def test_what_changes_between_pages_neither_repeats_nor_hides_a_session(
                 last: tuple[int, str] | None = None
                 for _ in range(100):
                     limit = random.randint(1, 6)
-                    right = expected(held, query, spelled.value, last)
+                    right = expected(stored, query, spelled.value, last)
                     part = await page(sessions, query, limit)
                     assert [session.id for session in part.sessions] == right[:limit]
                     assert (part.cursor is None) == (len(right) <= limit)
                     if part.cursor is None:
                         break
                     last = part.sessions[-1].created_at, part.sessions[-1].id
-                    query = replace(query, after=decode_cursor(part.cursor, partitions))
+                    query = replace(query, after=decode_session_cursor(part.cursor, partitions))
                     await change()
 
         with_store(redis_url, partitions, block_size, use)
@@ -189,90 +189,92 @@ async def test_the_first_and_the_last_session_of_a_block_are_listed(redis: Redis
     """The filters match one session in `share`, each filter at other places of the blocks."""
     sessions = await opened(redis, PROJECT, LIMITS, 1, block_size)
     last = 3 * block_size
-    held = await fill(sessions, [{"n": number, "at": number % share} for number in range(1, last + 1)])
+    stored = await fill(sessions, [{"n": number, "at": number % share} for number in range(1, last + 1)])
     # Each session's number is its serial, so that three blocks have their first, and three their last.
     assert await redis.call("ZSCORE", sessions.all_partitions[0].sessions, session_id(last)) == b"%d" % last
     for at in range(share):
-        right = [session.id for number, session in enumerate(held, 1) if number % share == at]
+        right = [session.id for number, session in enumerate(stored, 1) if number % share == at]
         query = Query(filter=Filter.parse(b'{"at":%d}' % at, LIMITS))
         for limit in (1, 2, 7, 100):
             assert await everything(sessions, query, limit) == right
             assert await everything(sessions, replace(query, descending=True), limit) == right[::-1]
-    for number, session in enumerate(held, 1):
+    for number, session in enumerate(stored, 1):
         query = Query(filter=Filter.parse(b'{"n":%d}' % number, LIMITS))
         assert await everything(sessions, query) == [session.id]
 
 
-async def test_a_filter_that_no_index_can_narrow_is_answered_all_the_same(sessions: Sessions) -> None:
+async def test_a_filter_that_the_index_cannot_narrow_is_answered_too(sessions: Sessions) -> None:
     hit = {"a": {"b": {}}, "n": 1}
-    held = await fill(sessions, [hit, {"a": {"b": 1}}, {"a": {}}, None, {"a": {"b": {"c": 1}}}, {}, {"a": [{"b": {}}]}] * 12)
+    stored = await fill(sessions, [hit, {"a": {"b": 1}}, {"a": {}}, None, {"a": {"b": {"c": 1}}}, {}, {"a": [{"b": {}}]}] * 12)
     for wanted, places in ((b'{"a":{"b":{}}}', (0, 4)), (b'{"a":[{"b":{}}]}', (6,)), (b'{"a":{}}', (0, 1, 2, 4))):
         query = Query(filter=Filter.parse(wanted, LIMITS))
         assert query.required_terms == ()
-        right = [session.id for at, session in enumerate(held) if at % 7 in places]
+        right = [session.id for at, session in enumerate(stored) if at % 7 in places]
         assert await everything(sessions, query) == right
         assert await everything(sessions, replace(query, descending=True)) == right[::-1]
 
 
-async def test_more_demands_than_are_used_still_list_only_what_matches(sessions: Sessions) -> None:
-    whole = {f"k{number}": number for number in range(12)}
-    short = [{key: value for key, value in whole.items() if key != f"k{missing}"} for missing in range(12)]
-    held = await fill(sessions, [whole, *short, {**whole, "more": 1}, *short, {**whole, "k11": 11.5}])
-    query = Query(filter=Filter.parse(document_of(whole).configs, LIMITS))
+async def test_more_required_terms_than_are_used_still_list_only_matches(sessions: Sessions) -> None:
+    complete = {f"k{number}": number for number in range(12)}
+    short = [{key: value for key, value in complete.items() if key != f"k{missing}"} for missing in range(12)]
+    stored = await fill(sessions, [complete, *short, {**complete, "more": 1}, *short, {**complete, "k11": 11.5}])
+    query = Query(filter=Filter.parse(document_of(complete).configs, LIMITS))
     assert len(query.required_terms) == 12
-    assert await everything(sessions, query, 1) == [held[0].id, held[13].id]
+    assert await everything(sessions, query, 1) == [stored[0].id, stored[13].id]
 
 
-async def test_more_demands_below_a_key_that_some_spill_are_met_too(sessions: Sessions) -> None:
+async def test_more_required_terms_below_a_key_that_overflows_in_some_sessions_match_too(sessions: Sessions) -> None:
     part = {f"k{number}": number for number in range(12)}
     wide = {"a": {f"k{number}": number for number in range(80)}}
-    held = await fill(sessions, [{"a": part}, wide, {"a": {**part, "k3": 4}}, {"a": 1}, {"a": {**wide["a"], "k3": 4}}] * 3)
+    stored = await fill(sessions, [{"a": part}, wide, {"a": {**part, "k3": 4}}, {"a": 1}, {"a": {**wide["a"], "k3": 4}}] * 3)
     query = Query(filter=Filter.parse(document_of({"a": part}).configs, LIMITS))
-    assert all(demand.spill == "a~" for demand in query.required_terms)
-    assert await everything(sessions, query, 2) == [held[at].id for at in (0, 1, 5, 6, 10, 11)]
+    assert all(demand.overflow == "a~" for demand in query.required_terms)
+    assert await everything(sessions, query, 2) == [stored[at].id for at in (0, 1, 5, 6, 10, 11)]
 
 
-async def test_a_session_without_configs_is_in_no_filtered_list_and_in_every_other(sessions: Sessions) -> None:
-    held = await fill(sessions, [None, {}, None, {"a": 1}], "alice")
-    assert await everything(sessions, Query()) == [session.id for session in held]
-    assert await everything(sessions, Query(user="alice")) == [session.id for session in held]
-    assert await everything(sessions, Query(filter=Filter.parse(b'{"a":1}', LIMITS))) == [held[3].id]
+async def test_a_session_without_configs_is_in_every_list_but_filtered_ones(sessions: Sessions) -> None:
+    stored = await fill(sessions, [None, {}, None, {"a": 1}], "alice")
+    assert await everything(sessions, Query()) == [session.id for session in stored]
+    assert await everything(sessions, Query(user="alice")) == [session.id for session in stored]
+    assert await everything(sessions, Query(filter=Filter.parse(b'{"a":1}', LIMITS))) == [stored[3].id]
     assert await everything(sessions, Query(filter=Filter.parse(b'{"a":{}}', LIMITS))) == []
 
 
 @pytest.mark.parametrize("partitions", [1, 3])
-async def test_nobody_hides_behind_a_partition_that_gave_nothing_to_the_first_page(redis: RedisClient, partitions: int) -> None:
+async def test_a_partition_without_a_session_on_the_first_page_adds_no_newer_ones_later(
+    redis: RedisClient, partitions: int
+) -> None:
     sessions = await opened(redis, PROJECT, LIMITS, partitions, 4)
     old = [session.id for session in await fill(sessions, [{"a": 1}] * 9)]
     first = await page(sessions, Query(descending=True), 2)
     assert first.cursor is not None
     for number in range(100, 120):
         await add(sessions, number, {"a": 1})
-    query = Query(descending=True, after=decode_cursor(first.cursor, partitions))
+    query = Query(descending=True, after=decode_session_cursor(first.cursor, partitions))
     assert [session.id for session in first.sessions] + await everything(sessions, query) == old[::-1]
 
 
-async def test_a_session_that_went_and_came_again_is_listed_once_at_its_new_place(sessions: Sessions) -> None:
-    held = await fill(sessions, [{"a": 1}] * 6)
-    await sessions.delete(held[2].id)
+async def test_a_session_deleted_and_recreated_is_listed_once_at_its_new_position(sessions: Sessions) -> None:
+    stored = await fill(sessions, [{"a": 1}] * 6)
+    await sessions.delete(stored[2].id)
     await add(sessions, 3, {"a": 1})
-    names = [session.id for session in held]
+    names = [session.id for session in stored]
     right = [*names[:2], *names[3:], names[2]]
     assert await everything(sessions, Query(), 2) == right
     assert await everything(sessions, Query(filter=Filter.parse(b'{"a":1}', LIMITS)), 2) == right
 
 
-def test_a_cursor_leads_back_to_the_serials_it_was_made_of() -> None:
+def test_a_decoded_cursor_has_the_serials_that_were_encoded() -> None:
     for after in ((None,), (0,), (2**53,), (None, 5, None), (1, 2, 3)):
-        assert decode_cursor(encode_cursor(after), len(after)) == after
+        assert decode_session_cursor(encode_session_cursor(after), len(after)) == after
 
 
 @pytest.mark.parametrize(
-    "cursor", ["", "a", "!!!!", "c", "dTU", encode_cursor((2**53 + 1,)), encode_cursor((1, 2)), "czE=\n", "é"]
+    "cursor", ["", "a", "!!!!", "c", "dTU", encode_session_cursor((2**53 + 1,)), encode_session_cursor((1, 2)), "czE=\n", "é"]
 )
-def test_a_cursor_of_another_make_is_refused(cursor: str) -> None:
-    with pytest.raises(BadRequest, match="cursor is not one that this list gave"):
-        decode_cursor(cursor, 1)
+def test_an_invalid_cursor_is_refused(cursor: str) -> None:
+    with pytest.raises(BadRequest, match="invalid cursor"):
+        decode_session_cursor(cursor, 1)
 
 
 def test_a_session_id_is_canonical_in_these_tests() -> None:

@@ -15,9 +15,11 @@ from service.configs.containment import Filter
 from service.configs.limits import Limits
 from service.errors import ClientGone, FilterTooExpensive
 from service.redis_client.client import RedisClient
-from service.store import listing, time_slices
-from service.store.listing import FIND, READ_BYTES, Page, Query, decode_cursor, iter_matches, page
-from service.store.sessions import FIELDS, Sessions
+from service.store import listing, script_calls, time_slices
+from service.store.cursors import decode_session_cursor
+from service.store.listing import READ_BYTES, Page, Query, iter_matches, page
+from service.store.record import FIELDS
+from service.store.sessions import Sessions
 from service.store.time_slices import SLICE, Scheduler, TimeSlice
 from tests.store.test_listing import LIMITS, World, everything, few, with_store
 from tests.support import strategies
@@ -40,7 +42,7 @@ async def pages(
             return found
         assert cursor not in cursors, "a page made no progress"
         cursors.add(cursor)
-        query = replace(query, after=decode_cursor(cursor, sessions.partitions))
+        query = replace(query, after=decode_session_cursor(cursor, sessions.partitions))
 
 
 def ids(found: Sequence[Page]) -> list[str]:
@@ -50,7 +52,7 @@ def ids(found: Sequence[Page]) -> list[str]:
 @on_every_redis
 @pytest.mark.parametrize("partitions", [1, 3])
 @pytest.mark.parametrize("descending", [False, True])
-def test_with_any_budget_all_pages_are_the_whole_list(redis_url: str, partitions: int, descending: bool) -> None:
+def test_with_any_budget_the_pages_together_are_the_complete_list(redis_url: str, partitions: int, descending: bool) -> None:
     @few
     @given(
         st.builds(World, st.lists(strategies.any_configs(), min_size=1, max_size=8), st.integers(0, 2**32)),
@@ -61,7 +63,7 @@ def test_with_any_budget_all_pages_are_the_whole_list(redis_url: str, partitions
             await fill(sessions, [spelled.raw for spelled in world.configs])
             for wanted in (None, NOBODY, *(Filter.parse(spelled.raw, LIMITS) for spelled in world.filters)):
                 query = Query(filter=wanted, descending=descending)
-                right = await everything(sessions, query)
+                expected = await everything(sessions, query)
                 for most in (UNLIMITED, comparisons):
                     budget = partial(Budget, candidates=candidates, max_bytes=max_bytes, comparisons=most)
                     try:
@@ -69,7 +71,7 @@ def test_with_any_budget_all_pages_are_the_whole_list(redis_url: str, partitions
                     except FilterTooExpensive:
                         assert most == comparisons
                         continue
-                    assert ids(found) == right
+                    assert ids(found) == expected
                     assert all(len(part.sessions) <= limit for part in found)
                     assert all(fits(part, page_bytes) for part in found)
 
@@ -97,7 +99,7 @@ async def test_a_page_on_which_nothing_matches_ends_empty_with_a_cursor_behind_w
 
 
 @pytest.mark.parametrize("partitions", [1, 3])
-async def test_a_search_of_the_index_for_nothing_is_work_that_ends_a_page(
+async def test_a_search_of_the_index_without_results_counts_and_ends_a_page(
     redis: RedisClient, partitions: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sessions = await opened(redis, PROJECT, LIMITS, partitions, 4)
@@ -121,7 +123,9 @@ async def test_a_search_of_the_index_for_nothing_is_work_that_ends_a_page(
     assert searches <= 3 * partitions * len(found)
 
 
-async def test_a_first_session_that_is_too_dear_is_refused_and_a_later_one_begins_the_next_page(sessions: Sessions) -> None:
+async def test_a_first_session_that_is_too_expensive_is_refused_and_a_later_one_starts_the_next_page(
+    sessions: Sessions,
+) -> None:
     cheap, dear = {"a": [[1]]}, {"a": [*([[0]] * 50), [1]]}
     await fill(sessions, [cheap, cheap, dear, cheap])
     query = Query(filter=Filter.parse(b'{"a":[[1]]}', LIMITS))
@@ -129,27 +133,27 @@ async def test_a_first_session_that_is_too_dear_is_refused_and_a_later_one_begin
     first = await page(sessions, query, 20, budget=Budget(comparisons=50))
     assert len(first.sessions) == 2
     assert first.cursor is not None
-    query = replace(query, after=decode_cursor(first.cursor, 1))
+    query = replace(query, after=decode_session_cursor(first.cursor, 1))
     with pytest.raises(FilterTooExpensive, match="comparing filter_by_configs with the arrays of a session"):
         await page(sessions, query, 20, budget=Budget(comparisons=50))
 
 
 class Measuring(CountingClient):
-    """Notes the bytes of configs in each reply of find.lua."""
+    """Notes the bytes of configs in each reply of find_candidates.lua."""
 
     @property
     def read(self) -> list[int]:
         return [
             sum(len(session[0]) for session in reply[4:])
             for command, reply in self.seen
-            if command[:2] == ("EVALSHA", FIND.sha) and not isinstance(reply, Exception)
+            if command[:2] == ("EVALSHA", script_calls.find_candidates.script.sha) and not isinstance(reply, Exception)
         ]
 
 
 @on_every_redis
 @pytest.mark.parametrize("partitions", [1, 3])
 @pytest.mark.parametrize("wanted", [None, b'{"kind":1}', b'{"nobody":{}}'])
-async def test_what_is_read_at_a_time_is_bounded_in_bytes(empty_redis: str, partitions: int, wanted: bytes | None) -> None:
+async def test_one_read_is_bounded_in_bytes(empty_redis: str, partitions: int, wanted: bytes | None) -> None:
     redis = Measuring.open(empty_redis, timeout=30)
     sessions = await opened(redis, PROJECT, Limits(), partitions, 4)
     large = 200_000
@@ -171,7 +175,7 @@ async def test_a_page_of_small_sessions_takes_one_round_trip_to_each_partition(e
     redis = CountingClient.open(empty_redis, timeout=30)
     sessions = await opened(redis, PROJECT, Limits(), partitions)
     await pour(sessions, [{"kind": 1}] * 300)
-    await redis.call("SCRIPT", "LOAD", FIND.source)
+    await redis.call("SCRIPT", "LOAD", script_calls.find_candidates.script.source)
     for wanted in (b'{"kind":1}', b""):
         redis.seen.clear()
         assert len((await page(sessions, Query(filter=Filter.parse(wanted, LIMITS)), 20)).sessions) == 20
@@ -180,7 +184,9 @@ async def test_a_page_of_small_sessions_takes_one_round_trip_to_each_partition(e
 
 
 def test_the_script_reads_the_fields_that_make_a_session() -> None:
-    assert re.findall(r'"(\w+)"', FIND.source.partition("local FIELDS = {")[2].partition("}")[0]) == list(FIELDS)
+    assert re.findall(
+        r'"(\w+)"', script_calls.find_candidates.script.source.partition("local FIELDS = {")[2].partition("}")[0]
+    ) == list(FIELDS)
 
 
 def used_up(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,23 +12,25 @@ import pytest
 from service.configs.containment import Filter
 from service.configs.limits import Limits
 from service.redis_client.topology import Target, Topology
-from service.store.listing import BATCH_MAX, FIND, Query, decode_cursor, iter_matches, page
+from service.store import script_calls
+from service.store.cursors import decode_session_cursor
+from service.store.listing import BATCH_MAX, Query, iter_matches, page
 from tests.store.test_listing import everything
 from tests.support.filling import PROJECT, TIMEOUT, CountingClient, document_of, fill, on_every_redis, opened, pour
 
-#: As `find.lua` has them.
-MAX_DEMANDS, MAX_BLOCKS, MAX_COST, PROBE_COST, WINDOW_MIN = 8, 32, 12000, 3, 32
+#: As `find_candidates.lua` has them.
+MAX_TERMS, MAX_BLOCKS, MAX_COST, PROBE_COST, WINDOW_MIN = 8, 32, 12000, 3, 32
 
 
 class WatchedClient(CountingClient):
-    """A link that notes, for each run of find.lua, how often it called each command."""
+    """A link that notes, for each run of find_candidates.lua, how often it called each command."""
 
     def __init__(self, topology: Topology, *, timeout: float) -> None:
         super().__init__(topology, timeout=timeout)
         self.finds: list[Counter[str]] = []
 
     async def call(self, *command: str | bytes | int, writes: bool = False, near: Target | None = None) -> Any:  # noqa: ANN401 - as `RedisClient.call`
-        if command[:2] != ("EVALSHA", FIND.sha):
+        if command[:2] != ("EVALSHA", script_calls.find_candidates.script.sha):
             return await super().call(*command, writes=writes, near=near)
         before = await self.stats()
         reply = await super().call(*command, writes=writes, near=near)
@@ -45,7 +47,7 @@ class WatchedClient(CountingClient):
 @pytest.fixture
 async def watched(empty_redis: str) -> AsyncIterator[WatchedClient]:
     redis = WatchedClient.open(empty_redis, timeout=TIMEOUT)
-    await redis.call("SCRIPT", "LOAD", FIND.source)
+    await redis.call("SCRIPT", "LOAD", script_calls.find_candidates.script.source)
     yield redis
     await redis.close()
 
@@ -55,8 +57,8 @@ def parse(configs: object) -> Query:
 
 
 def bounded(finds: list[Counter[str]], required_terms: int) -> bool:
-    """Whether every run of find.lua looked at no more than its bounds allow; `required_terms` with alternatives count twice."""
-    sets = min(required_terms, 2 * MAX_DEMANDS)
+    """Whether every run of find_candidates.lua stayed within its limits; `required_terms` with an overflow term count twice."""
+    sets = min(required_terms, 2 * MAX_TERMS)
     probes = MAX_COST // (PROBE_COST * WINDOW_MIN) + sets
     return all(
         calls["scard"] <= (MAX_BLOCKS + 1) * sets + 2 * required_terms
@@ -68,15 +70,15 @@ def bounded(finds: list[Counter[str]], required_terms: int) -> bool:
 
 
 def test_the_bounds_are_those_of_the_script() -> None:
-    here = {"MAX_DEMANDS": MAX_DEMANDS, "MAX_BLOCKS": MAX_BLOCKS, "MAX_COST": MAX_COST, "PROBE_COST": PROBE_COST}
+    here = {"MAX_TERMS": MAX_TERMS, "MAX_BLOCKS": MAX_BLOCKS, "MAX_COST": MAX_COST, "PROBE_COST": PROBE_COST}
     for name, value in here.items():
-        assert re.search(rf"^local {name} = {value}\b", FIND.source, re.MULTILINE)
-    assert f"local WINDOW_MIN, WINDOW_MAX = {WINDOW_MIN}, " in FIND.source
+        assert re.search(rf"^local {name} = {value}\b", script_calls.find_candidates.script.source, re.MULTILINE)
+    assert f"local WINDOW_MIN, WINDOW_MAX = {WINDOW_MIN}, " in script_calls.find_candidates.script.source
 
 
 @on_every_redis
 @pytest.mark.parametrize("block_size", [4, 16, 4096])
-async def test_three_common_tags_that_hardly_ever_meet_are_found_in_bounded_calls(
+async def test_three_common_tags_that_rarely_occur_together_are_found_in_bounded_calls(
     watched: WatchedClient, block_size: int
 ) -> None:
     sessions = await opened(watched, PROJECT, Limits(), 1, block_size)
@@ -84,10 +86,10 @@ async def test_three_common_tags_that_hardly_ever_meet_are_found_in_bounded_call
     tags = [["t1", "t2", "t3"] if number in (77, 1200, 2390) else pairs[number % 3] for number in range(2400)]
     names = await pour(sessions, [{"tags": own} for own in tags])
     query = parse({"tags": ["t1", "t2", "t3"]})
-    right = [names[number] for number in (77, 1200, 2390)]
-    assert await everything(sessions, query, 20) == right
+    expected = [names[number] for number in (77, 1200, 2390)]
+    assert await everything(sessions, query, 20) == expected
     ascending = len(watched.finds)
-    assert await everything(sessions, replace(query, descending=True), 20) == right[::-1]
+    assert await everything(sessions, replace(query, descending=True), 20) == expected[::-1]
     assert bounded(watched.finds, 6)
     # Each call but the last gets on by the blocks or the members that it may look at.
     blocks = 2401 // block_size + 1
@@ -97,14 +99,14 @@ async def test_three_common_tags_that_hardly_ever_meet_are_found_in_bounded_call
         assert ascending >= blocks // MAX_BLOCKS
 
 
-async def test_large_blocks_that_have_little_in_common_are_few_a_call(watched: WatchedClient) -> None:
+async def test_a_call_visits_few_large_blocks_with_few_common_members(watched: WatchedClient) -> None:
     sessions = await opened(watched, PROJECT, Limits(), 1, 1024)
     random = Random(1)
     tags = [f"t{number}" for number in range(8)]
     chosen = [[tag for tag in tags if random.random() < 0.5] for _ in range(6000)]
     names = await pour(sessions, [{"tags": own} for own in chosen])
-    right = [name for name, own in zip(names, chosen, strict=True) if own == tags]
-    assert await everything(sessions, parse({"tags": tags}), 100) == right
+    expected = [name for name, own in zip(names, chosen, strict=True) if own == tags]
+    assert await everything(sessions, parse({"tags": tags}), 100) == expected
     # A block costs its smallest set once for each of the eight: about 450 times 8.
     assert len(watched.finds) == 2
     assert max(calls["sinter"] for calls in watched.finds) <= 1 + MAX_COST // (400 * 8) + 1
@@ -112,15 +114,15 @@ async def test_large_blocks_that_have_little_in_common_are_few_a_call(watched: W
 
 @on_every_redis
 @pytest.mark.parametrize("descending", [False, True])
-async def test_a_block_that_one_call_cannot_finish_is_gone_on_with(watched: WatchedClient, descending: bool) -> None:
+async def test_a_block_that_one_call_cannot_finish_is_continued_by_the_next(watched: WatchedClient, descending: bool) -> None:
     # Two dense sets that promise much, and meet at the far end of the one block there is.
     sessions = await opened(watched, PROJECT, Limits(), 1)
     halves: list[object] = [{"even": 1} if number % 2 else {"odd": 1} for number in range(4000)]
     both: list[object] = [{"even": 1, "odd": 1}] * 50
     names = await pour(sessions, both + halves if descending else halves + both)
     query = replace(parse({"even": 1, "odd": 1}), descending=descending)
-    right = names[:50][::-1] if descending else names[-50:]
-    assert await everything(sessions, query, 20) == right
+    expected = names[:50][::-1] if descending else names[-50:]
+    assert await everything(sessions, query, 20) == expected
     assert len(watched.finds) > 3
     assert bounded(watched.finds, 2)
 
@@ -147,7 +149,7 @@ async def test_a_deep_page_costs_what_the_first_one_did(
         costs.append((await watched.stats() - before).total())
         if part.cursor is None:
             break
-        query = replace(query, after=decode_cursor(part.cursor, 1))
+        query = replace(query, after=decode_session_cursor(part.cursor, 1))
     assert len(costs) == 64
     assert max(costs[32:]) <= max(costs[:8])
 
@@ -161,7 +163,7 @@ async def test_sessions_that_do_not_match_cost_nothing_in_blocks_without_a_match
     assert [calls["scard"] for calls in watched.finds] == [2]
 
 
-async def test_bulk_work_reads_no_more_than_a_batch_at_once(watched: WatchedClient) -> None:
+async def test_a_bulk_operation_reads_one_batch_at_a_time(watched: WatchedClient) -> None:
     sessions = await opened(watched, PROJECT, Limits(), 1)
     names = await pour(sessions, [{"a": 1}] * 700)
     batches = [[session.id for session in batch] async for batch in iter_matches(sessions, parse({"a": 1}))]
@@ -170,20 +172,20 @@ async def test_bulk_work_reads_no_more_than_a_batch_at_once(watched: WatchedClie
     assert bounded(watched.finds, 1)
 
 
-async def test_of_many_demands_the_rarest_lead(watched: WatchedClient) -> None:
+async def test_of_many_required_terms_the_rarest_lead_the_search(watched: WatchedClient) -> None:
     sessions = await opened(watched, PROJECT, Limits(), 1, 4)
     common = {f"k{number}": number for number in range(12)}
-    held = await fill(sessions, [{**common, "z": "rare"} if number == 30 else common for number in range(60)])
-    assert await everything(sessions, parse({**common, "z": "rare"}), 20) == [held[30].id]
+    stored = await fill(sessions, [{**common, "z": "rare"} if number == 30 else common for number in range(60)])
+    assert await everything(sessions, parse({**common, "z": "rare"}), 20) == [stored[30].id]
     # One SCARD for each demand, to know the rarest, and one for each that is used in the one block that is left.
-    assert [calls["scard"] for calls in watched.finds] == [13 + MAX_DEMANDS]
+    assert [calls["scard"] for calls in watched.finds] == [13 + MAX_TERMS]
 
 
-async def test_hundreds_of_demands_are_cut_to_the_rarest(watched: WatchedClient) -> None:
+async def test_of_hundreds_of_required_terms_only_the_rarest_are_used(watched: WatchedClient) -> None:
     sessions = await opened(watched, PROJECT, Limits(), 1, 4)
-    whole = {f"k{number}": number for number in range(200)}
-    near: Callable[[int], dict[str, int]] = lambda number: {**whole, f"k{number}": -1}  # noqa: E731 - one line says it
-    held = await fill(sessions, [whole if number == 30 else near(number) for number in range(40)])
-    assert await everything(sessions, parse(whole), 20) == [held[30].id]
+    complete = {f"k{number}": number for number in range(200)}
+    near: Callable[[int], dict[str, int]] = lambda number: {**complete, f"k{number}": -1}  # noqa: E731 - one line says it
+    stored = await fill(sessions, [complete if number == 30 else near(number) for number in range(40)])
+    assert await everything(sessions, parse(complete), 20) == [stored[30].id]
     assert bounded(watched.finds, 200)
-    assert max(calls["scard"] for calls in watched.finds) <= 200 + 11 * MAX_DEMANDS
+    assert max(calls["scard"] for calls in watched.finds) <= 200 + 11 * MAX_TERMS

@@ -10,7 +10,6 @@ from service.configs.limits import Limits
 from service.errors import NotFound
 from service.redis_client.client import RedisClient
 from service.store.upkeep.partition_check import UNDER_WAY, Check
-from service.store.users import Users
 from tests.support.filling import PROJECT, TIMEOUT, document_of, keyspace, on_every_redis, opened, session_id
 from tests.support.model import index_from_documents, index_in
 
@@ -22,7 +21,7 @@ WRITERS, CHECKS, SESSIONS = 6, 8, 30
 async def test_a_check_beside_writers_reports_nothing(empty_redis: str, repair: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     redis = RedisClient.open(empty_redis, timeout=TIMEOUT)
     sessions = await opened(redis, PROJECT, Limits(), 1, 4)
-    users, done = Users(sessions), asyncio.Event()
+    done = asyncio.Event()
     written = [0] * WRITERS
 
     async def write(writer: int) -> None:
@@ -34,9 +33,7 @@ async def test_a_check_beside_writers_reports_nothing(empty_redis: str, repair: 
             user = random.choice((None, "alice", "bob", "carol"))
             try:
                 if action < 0.35:
-                    await sessions.create(name, document, user=user, disable_task_tracking=False)
-                    if user:
-                        await users.register(user)
+                    await sessions.create_session(name, document, user=user)
                 elif action < 0.55:
                     await sessions.replace(name, document)
                 elif action < 0.75:

@@ -7,7 +7,7 @@ from service.errors import StartupError, StoreEmpty, StoreUnavailable, Unauthori
 from service.redis_client.client import RedisClient
 from service.settings import Settings
 from service.store import keys, manifest
-from service.store.projects import KeyRing, Registry
+from service.store.api_keys import ApiKeys, KeyRing
 from service.store.upkeep import bootstrap
 from service.store.upkeep.sweeper import Sweeper
 from tests.support.filling import keyspace
@@ -86,7 +86,7 @@ async def test_a_new_record_names_the_oldest_versions(redis: RedisClient, settin
 
 async def test_in_an_emptied_store_no_key_is_called_wrong(redis: RedisClient, settings: Settings) -> None:
     await bootstrap._prepare(settings)
-    ring = KeyRing(Registry(redis, settings.key_secret), lambda project: project)
+    ring = KeyRing(ApiKeys(redis, settings.key_secret), lambda project: project)
     with pytest.raises(Unauthorized):
         await ring.authenticate("Bearer sk-ac-nobody")
     await redis.call_on_masters("FLUSHALL")

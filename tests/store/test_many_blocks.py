@@ -26,8 +26,8 @@ async def test_a_term_and_its_overflow_may_occur_in_any_number_of_blocks(redis: 
         query = Query(filter=Filter(wanted, wanted))
         expected = [
             name
-            for name, held in zip(ids, configs, strict=True)
-            if "c" not in wanted or held["c"]["k1"] == 1  # type: ignore[index]  # a value of either kind
+            for name, stored in zip(ids, configs, strict=True)
+            if "c" not in wanted or stored["c"]["k1"] == 1  # type: ignore[index]  # a value of either kind
         ]
         assert [each.id async for batch in iter_matches(sessions, query) for each in batch] == expected
         for descending, ordered in ((False, expected), (True, expected[::-1])):
@@ -41,7 +41,7 @@ def test_no_script_unpacks_a_list_of_unbounded_length(path: Path) -> None:
         "unpack(stored, 1, 8)",  # the fields of one session
         "unpack(write.fields)",  # the fields of one session
         "unpack(FIELDS)",  # as above
-        "unpack(plain)",  # one key for each term, of which `find` takes MAX_DEMANDS at most
+        "unpack(plain)",  # one key for each term, of which `find` takes MAX_TERMS at most
     }
     lines = [line for line in path.read_text(encoding="utf-8").splitlines() if "unpack(" in line]
     batches = ("unpack(list, from, to)", "unpack(keys, first, last)")

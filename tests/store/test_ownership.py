@@ -6,16 +6,16 @@ from typing import Any, NamedTuple
 import pytest
 
 from service.configs.limits import Limits
+from service.configs.ttl import Ttl
 from service.errors import LayoutChanged, ServiceError, StateIncomplete, StoreUnavailable, Unauthorized, WriteUncertain
 from service.redis_client.client import RedisClient
-from service.store import default_ttl, manifest, ownership
-from service.store.creation import create_session
+from service.store import default_ttl, manifest, ownership, script_calls
 from service.store.keys import PROJECTS, STORE, project_key, users_key
-from service.store.projects import ProjectConfigs, Registry
+from service.store.project_configs import ProjectConfigs
+from service.store.projects import Registry
 from service.store.sessions import Sessions
 from service.store.upkeep import repartition
 from service.store.upkeep.check import StoreCheck
-from service.store.upkeep.numbering import RENUMBER
 from service.store.users import Users
 from service.store.verify import verify_session, verify_set
 from tests.support.filling import (
@@ -37,12 +37,11 @@ Operation = Callable[[Sessions], Awaitable[Any]]
 
 
 async def create_with_user(sessions: Sessions) -> None:
-    users = Users(sessions)
-    await create_session(users, NEW, None, user="carol", disable_task_tracking=False, ttl=None, may_exist=False)
+    await sessions.create_session(NEW, None, user="carol", may_exist=False)
 
 
 def create(session: str) -> Operation:
-    return lambda sessions: sessions.create(session, document_of({"b": 1}), user=None, disable_task_tracking=False)
+    return lambda sessions: sessions.create_session(session, document_of({"b": 1}))
 
 
 #: What writes to a partition, by a name.
@@ -50,7 +49,7 @@ ON_A_PARTITION: dict[str, Operation] = {
     "create": create(NEW),
     "create of an id in use": create(ONE),
     "create with a user": create_with_user,
-    "copy": lambda sessions: sessions.copy(ONE, NEW),
+    "copy": lambda sessions: sessions.copy_session(ONE, NEW),
     "replace": lambda sessions: sessions.replace(ONE, document_of({"b": 1})),
     "replace of none": lambda sessions: sessions.replace(NEW, document_of({"b": 1})),
     "patch": lambda sessions: sessions.patch(ONE, document_of({"b": 1})),
@@ -58,15 +57,15 @@ ON_A_PARTITION: dict[str, Operation] = {
     "delete of many": lambda sessions: sessions.delete_many([ONE, NEW]),
     "delete of a user": lambda sessions: Users(sessions).delete("alice"),
     "sweep": lambda sessions: sweep_all(sessions),
-    "change of the default lifetime": lambda sessions: default_ttl.publish(sessions.redis, sessions.all_partitions, 5, 50),
+    "change of the default lifetime": lambda sessions: default_ttl.publish(sessions.redis, sessions.all_partitions, 5, Ttl(50)),
     "patch of the project": lambda sessions: ProjectConfigs(sessions).patch(document_of({"session_ttl": 50})),
 }
 #: What writes to the project's own keys.
 ON_A_PROJECT: dict[str, Operation] = {
     "create with a user": create_with_user,
-    "register": lambda sessions: Users(sessions).register("carol"),
-    "register of one who is there": lambda sessions: Users(sessions).register("alice"),
-    "expect": lambda sessions: Users(sessions).expect("carol", ""),
+    "register": lambda sessions: sessions.registration.register("carol"),
+    "register of one who is there": lambda sessions: sessions.registration.register("alice"),
+    "expect": lambda sessions: sessions.registration.expect("carol"),
     "delete of a user": lambda sessions: Users(sessions).delete("nobody"),
     "patch of the project": lambda sessions: ProjectConfigs(sessions).patch(document_of({"b": 1})),
 }
@@ -113,7 +112,7 @@ async def refused(sessions: Sessions, operation: Operation, error: type[ServiceE
 
 @on_every_redis
 @pytest.mark.parametrize("change", CHANGES)
-async def test_a_write_to_a_partition_of_another_is_refused_and_changes_nothing(redis: RedisClient, change: str) -> None:
+async def test_a_write_to_a_partition_of_another_owner_is_refused_and_changes_nothing(redis: RedisClient, change: str) -> None:
     sessions = await filled(redis)
     field, value, error = CHANGES[change]
     await set_field(redis, sessions.all_partitions[0].state, field, value)
@@ -140,18 +139,18 @@ async def test_a_write_to_the_keys_of_another_project_is_refused_and_changes_not
         await refused(sessions, operation, error)
 
 
-async def test_a_withdrawal_from_another_project_takes_no_user_of_theirs(redis: RedisClient) -> None:
+async def test_a_withdrawal_removes_no_user_of_another_project(redis: RedisClient) -> None:
     sessions = await filled(redis)
-    created_at = await Users(sessions).expect("carol", "")
+    created_at = await sessions.registration.expect("carol")
     assert created_at is not None
     await set_field(redis, project_key(PROJECT.slug), "id", "another")
     before = await keyspace(redis)
-    await Users(sessions).withdraw("carol", created_at)
+    await sessions.registration.withdraw("carol", created_at)
     assert await keyspace(redis) == before
 
 
 @pytest.mark.parametrize("change", CHANGES)
-async def test_a_repair_leaves_a_partition_of_another_as_it_is(redis: RedisClient, change: str) -> None:
+async def test_a_repair_does_not_change_a_partition_of_another_owner(redis: RedisClient, change: str) -> None:
     sessions = await filled(redis)
     partition = sessions.all_partitions[0]
     await redis.call("SADD", partition.index(0, "x=1"), 1)
@@ -160,8 +159,10 @@ async def test_a_repair_leaves_a_partition_of_another_as_it_is(redis: RedisClien
     before = await keyspace(redis)
     await verify_session(redis, partition, ONE, repair=True)
     await verify_set(redis, partition, "0", "x=1", [b"1"], repair=True)
-    keys = (partition.session(ONE), partition.sessions)
-    assert await RENUMBER.run(redis, keys, (*partition.arguments, ONE, 1, 8)) == 0
+    call = script_calls.renumber(
+        session=partition.session(ONE), sessions=partition.sessions, partition=partition.arguments, session_id=ONE, old=1, new=8
+    )
+    assert not await call.run(redis)
     assert await keyspace(redis) == before
 
 
@@ -184,10 +185,10 @@ async def created(redis: RedisClient, slug: str = "acme") -> Sessions:
 
 
 @on_every_redis
-async def test_what_an_old_project_s_requests_write_reaches_no_new_project_of_its_name(redis: RedisClient) -> None:
+async def test_requests_of_a_deleted_project_write_nothing_to_a_new_one_of_its_name(redis: RedisClient) -> None:
     registry, old = Registry(redis, "a secret"), await created(redis)
     await add(old, 1, {"a": 1}, "alice")
-    await registry.revoke_keys(old.project)
+    await registry.api_keys.revoke(old.project)
     await registry.delete(old)
     # A copy finds nothing to be copied, a sweep nothing to be removed.
     reading = (ON_A_PARTITION["copy"], ON_A_PARTITION["sweep"])
@@ -221,12 +222,18 @@ async def straggler(empty_redis: str) -> Any:  # noqa: ANN401 - a generator
     await redis.close()
 
 
-async def test_nothing_outlives_a_deletion_during_which_requests_still_write(redis: RedisClient, straggler: Straggler) -> None:
+async def test_nothing_remains_after_a_deletion_during_which_requests_still_write(
+    redis: RedisClient, straggler: Straggler
+) -> None:
     old = await created(redis)
     refusals: set[type[ServiceError]] = set()
 
     async def write() -> None:
-        for step in (create_with_user, lambda sessions: Users(sessions).register("bob"), ON_A_PROJECT["patch of the project"]):
+        for step in (
+            create_with_user,
+            lambda sessions: sessions.registration.register("bob"),
+            ON_A_PROJECT["patch of the project"],
+        ):
             try:
                 await step(old)
             except ServiceError as error:
@@ -235,14 +242,14 @@ async def test_nothing_outlives_a_deletion_during_which_requests_still_write(red
     for number in range(10):
         await add(old, number, {"a": 1}, "alice")
     straggler.write = write
-    await Registry(straggler, "a secret").revoke_keys(old.project)
+    await Registry(straggler, "a secret").api_keys.revoke(old.project)
     await Registry(straggler, "a secret").delete(old)
     await write()
     assert await keyspace(redis) == {}
     assert refusals <= {Unauthorized, StateIncomplete}
 
 
-async def test_a_deletion_that_was_interrupted_is_done_again(redis: RedisClient) -> None:
+async def test_an_interrupted_deletion_can_be_repeated(redis: RedisClient) -> None:
     registry, sessions = Registry(redis, "a secret"), await created(redis)
     await add(sessions, 1, {"a": 1}, "alice")
     await ownership.record(redis, sessions.all_partitions)
@@ -264,7 +271,7 @@ async def test_a_project_that_took_the_name_meanwhile_is_not_deleted(redis: Redi
     assert await keyspace(redis) == before
 
 
-async def test_a_state_that_outlived_its_project_becomes_the_new_project_s(redis: RedisClient) -> None:
+async def test_a_state_left_over_from_a_deleted_project_becomes_the_new_project_s(redis: RedisClient) -> None:
     await redis.call("HSET", "scc:{acme.0}:state", "project_id", "old", "partitions", 9, "serial", 4)
     await add(await created(redis), 1, {"a": 1})
 
@@ -307,7 +314,7 @@ def late_worker(impatient_move: None, monkeypatch: pytest.MonkeyPatch) -> None: 
 
 @pytest.mark.usefixtures("late_worker")
 @pytest.mark.parametrize(("before", "after"), [(1, 3), (3, 1), (3, 2)])
-async def test_a_move_loses_nothing_that_a_server_acknowledges_meanwhile(
+async def test_a_repartition_loses_nothing_that_a_server_acknowledges_meanwhile(
     redis: RedisClient, straggler: Straggler, before: int, after: int
 ) -> None:
     old = await stored(redis, before)
@@ -326,7 +333,7 @@ async def test_a_move_loses_nothing_that_a_server_acknowledges_meanwhile(
                 if number < 100:
                     await old.replace(session_id(number), configs)
                 else:
-                    await old.create(session_id(number), configs, user=None, disable_task_tracking=False)
+                    await old.create_session(session_id(number), configs)
                 written[session_id(number)] = configs.configs
             except ServiceError as error:
                 refusals.add(type(error))
@@ -342,12 +349,12 @@ async def test_a_move_loses_nothing_that_a_server_acknowledges_meanwhile(
     located = StoreCheck(redis, [old.project], await manifest.read(redis))
     assert [str(finding) async for _, finding in located.findings()] == []
     for number in (1, 200):
-        await new.create(session_id(number), document_of({"b": 1}), user=None, disable_task_tracking=False)
+        await new.create_session(session_id(number), document_of({"b": 1}))
 
 
 @pytest.mark.usefixtures("late_worker")
 @pytest.mark.parametrize(("before", "after"), [(1, 2), (2, 4), (4, 2)])
-async def test_a_default_lifetime_that_is_acknowledged_holds_in_every_partition_after_a_move(
+async def test_an_acknowledged_default_ttl_is_in_every_partition_after_a_repartition(
     redis: RedisClient, straggler: Straggler, before: int, after: int
 ) -> None:
     old = await stored(redis, before)
@@ -375,7 +382,9 @@ async def test_a_default_lifetime_that_is_acknowledged_holds_in_every_partition_
 
 
 @pytest.mark.usefixtures("impatient_move")
-async def test_a_move_that_gives_up_lets_the_servers_write_again(redis: RedisClient, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_repartition_that_gives_up_lets_the_servers_write_again(
+    redis: RedisClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
     sessions = await stored(redis, 2)
     before = await keyspace(redis)
 

@@ -11,8 +11,9 @@ import pytest
 from service.configs.limits import Limits
 from service.redis_client.multiplexer import Command
 from service.redis_client.topology import Target, Topology
+from service.store.cursors import decode_session_cursor
 from service.store.keys import partition_number
-from service.store.listing import Query, decode_cursor, page
+from service.store.listing import Query, page
 from service.store.users import Users
 from tests.store.test_listing import everything
 from tests.store.test_listing_cost import parse
@@ -77,11 +78,11 @@ async def test_a_page_takes_as_few_round_trips_from_many_partitions_as_from_one(
     names = await pour(sessions, [{"a": 1, "b": "x", "n": number} for number in range(1000)])
     query = Query(parse(configs).user, parse(configs).filter, descending)
     # Scripts are known from here on.
-    right = await everything(sessions, query, 100)
-    assert sorted(right) == sorted(names)
+    expected = await everything(sessions, query, 100)
+    assert sorted(expected) == sorted(names)
     rounds.rounds, rounds.seen = 0, []
     first = await page(sessions, query, 20)
-    assert [session.id for session in first.sessions] == right[:20]
+    assert [session.id for session in first.sessions] == expected[:20]
     # One; backwards, over several partitions, first where each begins. A partition that has more of the page than its share is
     # read once more.
     more = rounds.rounds - 1 - (descending and partitions > 1)
@@ -90,8 +91,10 @@ async def test_a_page_takes_as_few_round_trips_from_many_partitions_as_from_one(
     assert share * partitions <= read <= share * partitions + 2 * share * more * partitions
     assert first.cursor is not None
     rounds.rounds = 0
-    second = await page(sessions, Query(query.user, query.filter, descending, decode_cursor(first.cursor, partitions)), 20)
-    assert [session.id for session in second.sessions] == right[20:40]
+    second = await page(
+        sessions, Query(query.user, query.filter, descending, decode_session_cursor(first.cursor, partitions)), 20
+    )
+    assert [session.id for session in second.sessions] == expected[20:40]
     assert rounds.rounds in (1, 2)
 
 
@@ -100,15 +103,15 @@ async def test_a_partition_that_has_most_of_a_page_is_read_further(rounds: Round
     ids = {number: partition_number(session_id(number), 8) for number in range(1, 2000)}
     crowd = [number for number, partition in ids.items() if partition == 3][:60]
     others = [number for number, partition in ids.items() if partition != 3][:20]
-    made = [(await add(sessions, number, {"a": 1})).id for number in [*others[:10], *crowd, *others[10:]]]
+    created = [(await add(sessions, number, {"a": 1})).id for number in [*others[:10], *crowd, *others[10:]]]
     for configs in ({}, {"a": 1}):
         for limit in (1, 20, 50, 79, 80, 200):
-            assert await everything(sessions, parse(configs), limit) == made
+            assert await everything(sessions, parse(configs), limit) == created
             backwards = Query(filter=parse(configs).filter, descending=True)
-            assert await everything(sessions, backwards, limit) == made[::-1]
+            assert await everything(sessions, backwards, limit) == created[::-1]
 
 
-async def test_the_sessions_of_a_user_are_counted_in_all_partitions_at_once(rounds: RoundsClient) -> None:
+async def test_the_sessions_of_a_user_are_counted_in_all_partitions_concurrently(rounds: RoundsClient) -> None:
     sessions = await opened(rounds, PROJECT, Limits(), 64, 4)
     users = Users(sessions)
     numbers = count(1)

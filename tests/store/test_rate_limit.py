@@ -10,9 +10,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from service.redis_client.client import RedisClient
+from service.store import script_calls
+from service.store.api_keys import digest
 from service.store.keys import rate_key
-from service.store.projects import digest
-from service.store.rate_limit import TAKE_RATE, Quota, RateLimiter
+from service.store.rate_limit import Quota, RateLimiter
 
 #: A rate at which nothing comes back while a test runs.
 HARDLY = 0.001
@@ -23,27 +24,27 @@ def rates(redis: RedisClient, burst: int, per_second: float = HARDLY) -> RateLim
     return RateLimiter(redis, SECRET, per_second, burst)
 
 
-async def test_the_burst_is_given_once_over_all_connections(empty_redis: str) -> None:
+async def test_one_burst_is_shared_by_all_connections(empty_redis: str) -> None:
     links = [RedisClient.open(empty_redis, timeout=60.0) for _ in range(3)]
     taken = await asyncio.gather(*(rates(links[turn % 3], 7).acquire("sk-ac-a") for turn in range(40)))
-    assert sorted(allowance.left for allowance in taken if not allowance.wait) == list(range(7))
+    assert sorted(allowance.remaining for allowance in taken if not allowance.wait) == list(range(7))
     refused = [allowance for allowance in taken if allowance.wait]
     assert len(refused) == 33
     # A token comes every 1,000 seconds.
-    assert {allowance.left for allowance in refused} == {0}
+    assert {allowance.remaining for allowance in refused} == {0}
     assert all(900 < allowance.wait <= 1000 and 6900 < allowance.reset_after <= 7000 for allowance in refused)
     for redis in links:
         await redis.close()
 
 
-async def test_each_key_has_a_rate_of_its_own_and_none_is_shown(redis: RedisClient) -> None:
+async def test_each_key_has_its_own_rate_and_none_is_stored_in_clear(redis: RedisClient) -> None:
     for key in ("sk-ac-a", "sk-ac-b"):
         assert [(await rates(redis, 2).acquire(key)).wait > 0 for _ in range(3)] == [False, False, True]
     stored = {key.decode() for key in await redis.call("KEYS", "*")}
     assert stored == {rate_key(digest(key, SECRET)) for key in ("sk-ac-a", "sk-ac-b")}
 
 
-async def test_a_key_that_asks_no_more_leaves_nothing_behind(redis: RedisClient) -> None:
+async def test_an_idle_key_leaves_nothing_in_redis(redis: RedisClient) -> None:
     await rates(redis, 3).acquire("sk-ac-a")
     assert 900_000 < await redis.call("PTTL", rate_key(digest("sk-ac-a", SECRET))) <= 1_000_000
     assert await rates(redis, 5, 100_000.0).acquire("sk-ac-b") == Quota(4, 1, 0)
@@ -51,7 +52,8 @@ async def test_a_key_that_asks_no_more_leaves_nothing_behind(redis: RedisClient)
 
 
 #: The script with a clock that the caller sets; Redis's expiry, which knows another, is left out.
-CLOCKED = re.sub(r', "PX", .*\)$', ")", TAKE_RATE.source, flags=re.MULTILINE).replace('redis.call("TIME")', "{ 0, ARGV[3] }")
+SOURCE = script_calls.rate_limit.script.source
+CLOCKED = re.sub(r', "PX", .*\)$', ")", SOURCE, flags=re.MULTILINE).replace('redis.call("TIME")', "{ 0, ARGV[3] }")
 _numbers = count()
 
 
@@ -79,7 +81,7 @@ async def acquire(redis: RedisClient, key: str, interval: int, burst: int, now: 
 def test_the_clock_of_the_test_is_in_the_script() -> None:
     assert "ARGV[3]" in CLOCKED
     assert not re.search(r'"TIME"|"PX"', CLOCKED)
-    assert CLOCKED.count("\n") == TAKE_RATE.source.count("\n")
+    assert CLOCKED.count("\n") == SOURCE.count("\n")
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
@@ -88,7 +90,7 @@ def test_the_clock_of_the_test_is_in_the_script() -> None:
     burst=st.integers(1, 20),
     steps=st.lists(st.tuples(st.integers(0, 30), st.fractions(0, 3)), min_size=1, max_size=40),
 )
-async def test_the_script_lets_through_what_a_bucket_of_tokens_would(
+async def test_the_script_admits_what_a_token_bucket_would(
     redis_url: str, interval: int, burst: int, steps: list[tuple[int, Fraction]]
 ) -> None:
     redis, key = RedisClient.open(redis_url, timeout=60.0), f"rate:{next(_numbers)}"
@@ -103,7 +105,7 @@ async def test_the_script_lets_through_what_a_bucket_of_tokens_would(
 
 
 @pytest.mark.parametrize("back", [1, 10_000, 10**12])
-async def test_a_clock_that_steps_back_stops_a_key_for_one_interval_at_most(redis: RedisClient, back: int) -> None:
+async def test_a_clock_that_steps_back_blocks_a_key_for_one_interval_at_most(redis: RedisClient, back: int) -> None:
     interval, now = 1_000_000_000, 1_800_000_000_000_000
     for _ in range(3):
         assert (await acquire(redis, "rate:back", interval, 3, now))[2] == 0
@@ -120,9 +122,7 @@ HOUR = 3600
 
 
 @pytest.mark.parametrize("step", [20, HOUR])
-async def test_a_key_that_is_asked_all_the_time_has_its_rate_again_right_after_redis_s_clock_stepped_back(
-    redis: RedisClient, step: int
-) -> None:
+async def test_a_busy_key_has_its_rate_again_right_after_the_clock_of_redis_stepped_back(redis: RedisClient, step: int) -> None:
     """Seen from the new time, what was stored before is ahead by the step, and so is its expiry."""
     fast = rates(redis, 2, 20.0)
     key = rate_key(digest("sk-ac-a", SECRET))
@@ -136,7 +136,7 @@ async def test_a_key_that_is_asked_all_the_time_has_its_rate_again_right_after_r
     assert await redis.call("PTTL", key) <= 100
 
 
-async def test_a_rate_that_was_raised_holds_from_the_next_request_on(redis: RedisClient) -> None:
+async def test_a_raised_rate_applies_from_the_next_request(redis: RedisClient) -> None:
     for _ in range(4):
         await rates(redis, 3).acquire("sk-ac-a")
     raised = rates(redis, 3, 1000.0)

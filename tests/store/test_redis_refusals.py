@@ -7,7 +7,6 @@ import pytest
 from service.errors import StoreFull, StoreUnavailable
 from service.redis_client.client import RedisClient
 from service.store.sessions import Sessions
-from service.store.users import Users
 from tests.support.filling import add, document_of, keyspace, on_every_redis, session_id
 
 
@@ -19,11 +18,11 @@ async def test_a_redis_out_of_memory_refuses_every_write_and_accepts_deletes(ses
     await redis.call("CONFIG", "SET", "maxmemory", 1)
     try:
         for write in (
-            sessions.create(session_id(3), document_of({"a": 1}), user=None, disable_task_tracking=False),
+            sessions.create_session(session_id(3), document_of({"a": 1})),
             sessions.replace(session_id(1), document_of({"b": 1})),
             sessions.patch(session_id(1), document_of({"b": 1})),
-            sessions.copy(session_id(1), session_id(4)),
-            Users(sessions).register("bob"),
+            sessions.copy_session(session_id(1), session_id(4)),
+            sessions.registration.register("bob"),
         ):
             with pytest.raises(StoreUnavailable) as caught:
                 await write
@@ -44,11 +43,11 @@ async def test_a_replica_refuses_every_write_and_serves_reads(sessions: Sessions
     await redis.call("REPLICAOF", "127.0.0.1", 1)
     try:
         for write in (
-            sessions.create(session_id(3), document_of({"a": 1}), user=None, disable_task_tracking=False),
+            sessions.create_session(session_id(3), document_of({"a": 1})),
             sessions.patch(session_id(1), document_of({"b": 1})),
             sessions.delete(session_id(1)),
             sessions.delete_many([session_id(1)]),
-            Users(sessions).register("bob"),
+            sessions.registration.register("bob"),
         ):
             with pytest.raises(StoreUnavailable) as caught:
                 await write

@@ -8,13 +8,16 @@ from hypothesis import strategies as st
 from hypothesis.stateful import rule
 
 from service.configs.containment import Filter
+from service.configs.ttl import Ttl
 from service.errors import BadRequest
 from service.redis_client import admin
 from service.redis_client.client import RedisClient
+from service.store.cursors import decode_session_cursor
 from service.store.keys import PROJECTS, STORE
-from service.store.listing import Query, decode_cursor, page
-from service.store.projects import ProjectConfigs
-from service.store.sessions import Project, Session, Sessions
+from service.store.listing import Query, page
+from service.store.project_configs import ProjectConfigs
+from service.store.record import Project, Session
+from service.store.sessions import Sessions
 from service.store.upkeep import repartition
 from service.store.upkeep.partition_check import Check
 from tests.support.filling import PROJECT, TIMEOUT, add, document_of, keyspace, lapse, on_every_redis, session_id
@@ -56,7 +59,7 @@ async def filled(redis: RedisClient, partitions: int, count: int = 20) -> Keyspa
         for number in range(2, count, 6):
             await sessions.delete(session_id(number))
         for number in range(3, count, 4):
-            await sessions.patch(session_id(number), document_of({}), ttl=1000 * number)
+            await sessions.patch(session_id(number), document_of({}), ttl=Ttl(1000 * number))
         await lapse(sessions, session_id(7))
     await ProjectConfigs(store(redis, partitions)).patch(document_of({"session_ttl": 86400, "other": 1}))
     return await keyspace(redis)
@@ -73,7 +76,7 @@ async def everything(sessions: Sessions) -> list[list[Session]]:
             found += [session._replace(serial=0) for session in part.sessions]
             if part.cursor is None:
                 break
-            after = decode_cursor(part.cursor, sessions.partitions)
+            after = decode_session_cursor(part.cursor, sessions.partitions)
         lists.append(found)
     return lists
 
@@ -130,8 +133,8 @@ class MovingStore(StoreMachine):
     def _take_serials(self, moved: Keyspace) -> None:
         """Take over the serials that a move has assigned."""
         self.model.sessions = self.sessions
-        for name, held in self.model.held.items():
-            held.serial = int(moved[self.sessions.partition(name).session(name)][b"serial"])
+        for name, entry in self.model.entries.items():
+            entry.serial = int(moved[self.sessions.partition(name).session(name)][b"serial"])
         states = {partition.number: moved.get(partition.state, {}) for partition in self.sessions.all_partitions}
         self.model.state = {
             number: (int(state[b"serial"]), int(state[b"created_at"])) for number, state in states.items() if b"serial" in state
@@ -208,8 +211,8 @@ async def test_cursors_from_before_are_refused(redis: RedisClient) -> None:
     cursor = (await page(store(redis, 1), Query(), 3)).cursor
     assert cursor is not None
     await move(redis, 3)
-    with pytest.raises(BadRequest, match="cursor is not one that this list gave"):
-        decode_cursor(cursor, 3)
+    with pytest.raises(BadRequest, match="invalid cursor"):
+        decode_session_cursor(cursor, 3)
 
 
 @pytest.fixture

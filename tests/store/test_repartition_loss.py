@@ -11,11 +11,12 @@ from service.errors import StoreUnavailable
 from service.redis_client import admin
 from service.redis_client.client import RedisClient
 from service.redis_client.multiplexer import Command
-from service.store import manifest
+from service.store import manifest, script_calls
 from service.store.keys import Owner, Partition, partition_number
 from service.store.manifest import Move
+from service.store.scripts import Call
 from service.store.upkeep import repartition
-from service.store.upkeep.repartition import MOVE, NUMBER, NUMBERING
+from service.store.upkeep.repartition import MOVE, NUMBERING
 from tests.support.filling import PROJECT, TIMEOUT, add, keyspace, opened, session_id
 from tests.support.moves import BLOCK_SIZE, COUNT, STRAY, Keyspace, after_move, home, move, restore
 
@@ -165,6 +166,12 @@ async def test_a_full_redis_stops_a_move_and_it_goes_on_when_there_is_room(redis
     assert await keyspace(redis) == after_move(held, 2)
 
 
+def assign_serials(partition: Partition) -> Call[int]:
+    return script_calls.assign_serials(
+        order=partition.order, sessions=partition.sessions, state=partition.state, partition=partition.arguments
+    )
+
+
 @pytest.mark.usefixtures("held")
 async def test_numbering_writes_nothing_where_a_key_is_out_of_reach(redis: RedisClient, empty_redis: str) -> None:
     partition = Partition(PROJECT.slug, 0, BLOCK_SIZE, Owner(PROJECT.id, 1))
@@ -176,7 +183,7 @@ async def test_numbering_writes_nothing_where_a_key_is_out_of_reach(redis: Redis
     narrow = RedisClient.open(empty_redis.replace("unix://", "unix://narrow:pass@"), timeout=TIMEOUT)
     try:
         with pytest.raises(StoreUnavailable):
-            await NUMBER.run(narrow, (partition.order, partition.sessions, partition.state), partition.arguments)
+            await assign_serials(partition).run(narrow)
     finally:
         await narrow.close()
         await redis.call("ACL", "DELUSER", "narrow")
@@ -193,6 +200,5 @@ async def test_one_call_numbers_a_bounded_number_of_sessions_and_terms(
         await add(sessions, number, {f"k{key}": key for key in range(terms)})
         await redis.call("ZADD", partition.order, number, session_id(number))
     await redis.call("HDEL", partition.state, "serial", "created_at")
-    call = ((partition.order, partition.sessions, partition.state), partition.arguments)
-    assert [await NUMBER.run(redis, *call) for _ in taken] == taken
+    assert [await assign_serials(partition).run(redis) for _ in taken] == taken
     assert await redis.call("HGET", partition.state, "serial") == b"20"

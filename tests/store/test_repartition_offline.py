@@ -10,9 +10,10 @@ from service.errors import StartupError, StoreUnavailable
 from service.redis_client.client import RedisClient
 from service.settings import Settings
 from service.store import manifest
+from service.store.api_keys import KEY_TTL, KeyRing
 from service.store.keys import STORE
 from service.store.manifest import Move
-from service.store.projects import KEY_TTL, KeyRing, Registry
+from service.store.projects import Registry
 from service.store.upkeep import bootstrap, repartition
 from service.store.upkeep.repartition import CLOSE, MOVE
 from tests.support.filling import TIMEOUT, keyspace, on_every_redis
@@ -118,7 +119,7 @@ async def test_while_a_store_is_moved_no_server_starts_and_none_that_runs_works(
     registry = Registry(redis, "a secret")
     now = 1000.0
     monkeypatch.setattr(time, "monotonic", lambda: now)
-    ring = KeyRing(registry, lambda project: project)
+    ring = KeyRing(registry.api_keys, lambda project: project)
     assert (await ring.authenticate("Bearer sk-ac-root")).slug == "default"
     refusals = []
     # The connection of the start that was refused goes away a moment later.
@@ -142,4 +143,4 @@ async def test_while_a_store_is_moved_no_server_starts_and_none_that_runs_works(
         await ring.authenticate("Bearer sk-ac-root")
     with pytest.raises(StartupError, match="this store was made with partitions 2, not 1"):
         await bootstrap._prepare(settings)
-    assert (await KeyRing(registry, lambda project: project, 2).authenticate("Bearer sk-ac-root")).slug == "default"
+    assert (await KeyRing(registry.api_keys, lambda project: project, 2).authenticate("Bearer sk-ac-root")).slug == "default"

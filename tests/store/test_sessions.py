@@ -6,6 +6,7 @@ import pytest
 
 from service.configs.containment import Filter
 from service.configs.limits import Limits
+from service.configs.ttl import Ttl
 from service.errors import ConfigsTooLarge, NotFound, PreconditionFailed, TooLarge, Unreadable
 from service.redis_client.client import RedisClient
 from service.store.conditions import Conditions, ETags
@@ -34,8 +35,8 @@ async def test_a_block_stays_listed_for_a_term_as_long_as_one_session_in_it_has_
     await fill(sessions, [{"a": 1, "b": 1, "c": 1}, {"a": 1, "b": 2, "c": 1}, {"b": 1}])
 
     async def listed() -> dict[str, set[bytes]]:
-        held = await keyspace(sessions.redis)
-        return {name.removeprefix(partition.blocks("")): held[name] for name in sorted(held) if ":blocks:" in name}
+        stored = await keyspace(sessions.redis)
+        return {name.removeprefix(partition.blocks("")): stored[name] for name in sorted(stored) if ":blocks:" in name}
 
     assert await listed() == {term: {b"0"} for term in ("a=1", "b=1", "b=2", "c=1")}
     await sessions.patch(TWO, document_of({"a": None, "b": 3, "c": None}))
@@ -58,7 +59,7 @@ async def test_a_write_adds_its_new_terms_even_if_an_old_one_is_missing_from_the
 
 @on_every_redis
 @pytest.mark.parametrize("count", [1, 63, 64, 65, 129, 1500])
-async def test_any_number_of_terms_comes_and_goes(sessions: Sessions, count: int) -> None:
+async def test_any_number_of_terms_is_added_and_removed(sessions: Sessions, count: int) -> None:
     kept = await add(sessions, 1, {"k0": 0, "k70": 70})
     both = await keyspace(sessions.redis)
     many = {f"k{number}": number for number in range(count)}
@@ -67,29 +68,27 @@ async def test_any_number_of_terms_comes_and_goes(sessions: Sessions, count: int
     state = sessions.all_partitions[0].state
     for change in (sessions.replace(TWO, document_of(many, Limits(max_keys=5000, max_terms=5000))),):
         await change
-        held = await keyspace(sessions.redis)
-        assert sets <= set(held)
-        assert all(b"2" in held[name] for name in sets)
+        stored = await keyspace(sessions.redis)
+        assert sets <= set(stored)
+        assert all(b"2" in stored[name] for name in sets)
         await sessions.delete(TWO)
         after = await keyspace(sessions.redis)
         assert {**after, state: 0} == {**both, state: 0}
     assert (await sessions.get(kept.id)).configs == kept.configs
 
 
-async def test_a_session_from_before_the_limit_on_terms_was_lower_is_read_listed_and_deleted(sessions: Sessions) -> None:
+async def test_a_session_over_a_lowered_limit_on_terms_is_read_listed_and_deleted(sessions: Sessions) -> None:
     before = await keyspace(sessions.redis)
     ample = Limits(max_terms=5000)
     many = {f"k{number}": number for number in range(1000)}
-    await Sessions(sessions.redis, PROJECT, ample, 1, 4).create(
-        ONE, document_of(many, ample), user=None, disable_task_tracking=False
-    )
+    await Sessions(sessions.redis, PROJECT, ample, 1, 4).create_session(ONE, document_of(many, ample))
     now = Sessions(sessions.redis, PROJECT, Limits(), 1, 4)
-    held = await now.get(ONE)
+    stored = await now.get(ONE)
     query = Query(filter=Filter.parse(b'{"k999":999}', Limits()))
     assert [session.id for session in (await page(now, query, 10)).sessions] == [ONE]
     with pytest.raises(ConfigsTooLarge, match="more than 512 index terms"):
         await now.patch(ONE, document_of({"one": 1}))
-    assert await now.get(ONE) == held
+    assert await now.get(ONE) == stored
     await now.patch(ONE, document_of({"k0": None}))
     await now.delete(ONE)
     assert {**await keyspace(sessions.redis), now.all_partitions[0].state: 0} == {**before, now.all_partitions[0].state: 0}
@@ -115,7 +114,7 @@ async def test_a_member_that_gets_its_first_terms_later_is_no_finding(sessions: 
         (Limits(max_configs_bytes=23), {"c": 1}, {"c": 11}, "larger than 23 bytes"),
     ],
 )
-async def test_a_patch_may_reach_a_limit_and_not_pass_it(
+async def test_a_patch_may_reach_a_limit_but_not_exceed_it(
     redis: RedisClient, limits: Limits, fits: dict[str, object], too_much: dict[str, object], message: str
 ) -> None:
     sessions = await opened(redis, PROJECT, limits, 1, 4)
@@ -137,11 +136,11 @@ OVER = {"a": "x" * 20, "b": [1, 2, 3], "c": 1}
 @pytest.mark.parametrize(
     "limits", [Limits(max_configs_bytes=30), Limits(max_keys=2), Limits(max_terms=3)], ids=["bytes", "keys", "terms"]
 )
-async def test_a_patch_may_leave_or_shrink_what_lowered_limits_no_longer_allow(redis: RedisClient, limits: Limits) -> None:
+async def test_a_patch_may_keep_or_shrink_configs_over_a_lowered_limit(redis: RedisClient, limits: Limits) -> None:
     await fill(await opened(redis, PROJECT, Limits(), 1, 4), [OVER])
     sessions = Sessions(redis, PROJECT, limits, 1, 4)
     for same in ({}, {"c": 1}, {"c": 2}, {"a": "y" * 20}, {"b": [4, 5, 6]}):
-        await sessions.patch(ONE, document_of(same), ttl=60)
+        await sessions.patch(ONE, document_of(same), ttl=Ttl(60))
     assert (await sessions.get(ONE)).revision == 6
     before = await keyspace(redis)
     with pytest.raises(TooLarge):
@@ -153,20 +152,20 @@ async def test_a_patch_may_leave_or_shrink_what_lowered_limits_no_longer_allow(r
     assert [str(finding) async for finding in check.findings()] == []
 
 
-async def test_configs_over_the_limit_are_refused_before_redis_is_asked(redis: RedisClient) -> None:
+async def test_configs_over_the_limit_are_refused_without_a_call_to_redis(redis: RedisClient) -> None:
     sessions = await opened(redis, PROJECT, Limits(max_configs_bytes=20), 1, 4)
     with pytest.raises(TooLarge):
-        await sessions.create(ONE, document_of({"a": "x" * 20}), user=None, disable_task_tracking=False)
+        await sessions.create_session(ONE, document_of({"a": "x" * 20}))
     await fill(sessions, [{"a": 1}])
     with pytest.raises(TooLarge):
         await sessions.replace(ONE, document_of({"a": "x" * 20}))
     assert (await sessions.get(ONE)).revision == 1
 
 
-async def test_a_condition_names_the_state_and_nothing_that_only_looks_like_it(sessions: Sessions) -> None:
-    (made,) = await fill(sessions, [{"a": 1}])
-    etag = made.etag
-    for wrong in (f"{etag}1", f"1{etag}", etag[:-1], etag.upper() + "x", f"{made.created_at}", f"{made.created_at}-0"):
+async def test_a_condition_matches_only_the_exact_etag(sessions: Sessions) -> None:
+    (created,) = await fill(sessions, [{"a": 1}])
+    etag = created.etag
+    for wrong in (f"{etag}1", f"1{etag}", etag[:-1], etag.upper() + "x", f"{created.created_at}", f"{created.created_at}-0"):
         for write in (
             sessions.patch(ONE, document_of({"a": 2}), conditions=only(wrong)),
             sessions.replace(ONE, document_of({"a": 2}), conditions=only(wrong)),
@@ -174,7 +173,7 @@ async def test_a_condition_names_the_state_and_nothing_that_only_looks_like_it(s
         ):
             with pytest.raises(PreconditionFailed):
                 await write
-    assert (await sessions.get(ONE)) == made
+    assert (await sessions.get(ONE)) == created
     second = await sessions.patch(ONE, document_of({"a": 2}), conditions=only("1-1", etag))
     with pytest.raises(PreconditionFailed):
         await sessions.replace(ONE, document_of({"a": 3}), conditions=only(etag))
@@ -193,25 +192,25 @@ ANY = ETags(any=True)
 
 @on_every_redis
 async def test_both_conditions_of_a_write_are_checked_and_a_refused_one_changes_nothing(sessions: Sessions) -> None:
-    (made,) = await fill(sessions, [{"a": 1}])
-    right, wrong = ETags(frozenset({made.etag, "1-1"})), ETags(frozenset({"1-1"}))
+    (created,) = await fill(sessions, [{"a": 1}])
+    same, wrong = ETags(frozenset({created.etag, "1-1"})), ETags(frozenset({"1-1"}))
     before = await keyspace(sessions.redis)
     for conditions, header in (
-        (Conditions(wrong), "If-Match"), (Conditions(ETags()), "If-Match"), (Conditions(None, right), "If-None-Match"),
-        (Conditions(None, ANY), "If-None-Match"), (Conditions(right, right), "If-None-Match"),
-        (Conditions(ANY, ANY), "If-None-Match"), (Conditions(wrong, right), "If-Match"), (Conditions(wrong, wrong), "If-Match"),
+        (Conditions(wrong), "If-Match"), (Conditions(ETags()), "If-Match"), (Conditions(None, same), "If-None-Match"),
+        (Conditions(None, ANY), "If-None-Match"), (Conditions(same, same), "If-None-Match"),
+        (Conditions(ANY, ANY), "If-None-Match"), (Conditions(wrong, same), "If-Match"), (Conditions(wrong, wrong), "If-Match"),
     ):  # fmt: skip
         for write in (
             sessions.patch(ONE, document_of({"a": 2}), conditions=conditions),
             sessions.replace(ONE, document_of({"a": 2}), conditions=conditions),
             sessions.delete(ONE, conditions=conditions),
-            sessions.copy(ONE, TWO, conditions),
+            sessions.copy_session(ONE, TWO, conditions),
         ):
             with pytest.raises(PreconditionFailed, match=f"^{header} does not hold"):
                 await write
     assert await keyspace(sessions.redis) == before
-    for conditions in (Conditions(right, wrong), Conditions(ANY, ETags()), Conditions(None, wrong)):
-        await sessions.copy(ONE, TWO, conditions)
+    for conditions in (Conditions(same, wrong), Conditions(ANY, ETags()), Conditions(None, wrong)):
+        await sessions.copy_session(ONE, TWO, conditions)
         await sessions.delete(TWO, conditions=Conditions(ANY, wrong))
 
 
@@ -226,18 +225,16 @@ async def test_without_a_session_if_match_fails_and_if_none_match_holds(sessions
             sessions.patch(ONE, document_of({"a": 2}), conditions=conditions),
             sessions.replace(ONE, document_of({"a": 2}), conditions=conditions),
             sessions.delete(ONE, conditions=conditions),
-            sessions.copy(ONE, TWO, conditions),
+            sessions.copy_session(ONE, TWO, conditions),
         ):
             with pytest.raises(error):
                 await asked
 
 
 @on_every_redis
-async def test_create_where_no_session_may_have_the_id_yet(sessions: Sessions) -> None:
+async def test_create_with_if_none_match_fails_if_the_id_exists(sessions: Sessions) -> None:
     async def create() -> tuple[bool, bytes]:
-        session, is_new = await sessions.create(
-            ONE, document_of({"a": 1}), user=None, disable_task_tracking=False, conditions=Conditions(None, ANY)
-        )
+        session, is_new = await sessions.create_session(ONE, document_of({"a": 1}), conditions=Conditions(None, ANY))
         return is_new, session.configs
 
     assert await create() == (True, document_of({"a": 1}).configs)
@@ -250,7 +247,7 @@ async def test_create_where_no_session_may_have_the_id_yet(sessions: Sessions) -
     assert (await create())[0]
 
 
-async def test_a_session_that_comes_again_has_an_etag_of_its_own(sessions: Sessions) -> None:
+async def test_a_recreated_session_has_another_etag(sessions: Sessions) -> None:
     first = await add(sessions, 1, {"a": 1})
     await sessions.delete(ONE)
     second = await add(sessions, 1, {"a": 1})
@@ -261,25 +258,25 @@ async def test_a_session_that_comes_again_has_an_etag_of_its_own(sessions: Sessi
 
 @on_every_redis
 async def test_one_of_many_creations_of_one_id_wins_and_the_others_see_it(sessions: Sessions) -> None:
-    made = await asyncio.gather(
+    created = await asyncio.gather(
         *(
-            sessions.create(ONE, document_of({"n": number}), user=f"u{number}", disable_task_tracking=bool(number % 2))
+            sessions.create_session(ONE, document_of({"n": number}), user=f"u{number}", disable_task_tracking=bool(number % 2))
             for number in range(30)
         )
     )
-    assert [new for _, new in made].count(True) == 1
-    assert len({session for session, _ in made}) == 1
-    winner = made[0][0]
-    held = await keyspace(sessions.redis)
-    assert held[sessions.all_partitions[0].sessions] == {ONE.encode(): 1}
-    assert {name.rpartition(":")[2] for name in held if ":index:" in name} == {
+    assert [new for _, new in created].count(True) == 1
+    assert len({session for session, _ in created}) == 1
+    winner = created[0][0]
+    stored = await keyspace(sessions.redis)
+    assert stored[sessions.all_partitions[0].sessions] == {ONE.encode(): 1}
+    assert {name.rpartition(":")[2] for name in stored if ":index:" in name} == {
         winner.configs.decode().split("\n")[1].replace('"', "").replace(":", "="),
         f'@user="{winner.user}"',
     }
 
 
 @on_every_redis
-async def test_many_merges_at_once_lose_nothing(sessions: Sessions) -> None:
+async def test_concurrent_merges_lose_nothing(sessions: Sessions) -> None:
     await fill(sessions, [{"kept": [1.0]}])
 
     async def merge(client: int) -> None:
@@ -287,31 +284,31 @@ async def test_many_merges_at_once_lose_nothing(sessions: Sessions) -> None:
             await sessions.patch(ONE, document_of({f"c{client}": turn, f"gone{client}": None if turn % 2 else turn}))
 
     await asyncio.gather(*(merge(client) for client in range(16)))
-    held = await sessions.get(ONE)
-    assert held.revision == 1 + 16 * 20
-    lines = held.configs.decode().strip("{}\n").split(",\n")
+    stored = await sessions.get(ONE)
+    assert stored.revision == 1 + 16 * 20
+    lines = stored.configs.decode().strip("{}\n").split(",\n")
     assert lines[0] == '"kept":[1.0]'
     assert sorted(lines[1:]) == sorted(f'"c{client}":19' for client in range(16))
 
 
-async def test_a_copy_has_all_of_the_source_but_its_place_and_goes_its_own_way(sessions: Sessions) -> None:
-    source, _ = await sessions.create(ONE, document_of(b'{"a":1.0,"b":[]}'), user="alice", disable_task_tracking=True)
+async def test_a_copy_equals_its_source_but_for_its_position_and_is_independent(sessions: Sessions) -> None:
+    source, _ = await sessions.create_session(ONE, document_of(b'{"a":1.0,"b":[]}'), user="alice", disable_task_tracking=True)
     await sessions.patch(ONE, document_of({"c": 1}))
-    copied = await sessions.copy(ONE, TWO)
+    copied = await sessions.copy_session(ONE, TWO)
     assert copied.configs == b'{\n"a":1.0,\n"b":[],\n"c":1\n}'
     assert (copied.user, copied.disable_task_tracking, copied.revision) == ("alice", True, 1)
     assert copied.created_at > source.created_at
     await sessions.replace(ONE, document_of({}))
     assert await sessions.get(TWO) == copied
     with pytest.raises(NotFound):
-        await sessions.copy(THREE, session_id(4))
+        await sessions.copy_session(THREE, session_id(4))
 
 
-async def test_a_hash_that_is_half_gone_is_not_taken_for_a_session(sessions: Sessions) -> None:
+async def test_an_incomplete_hash_is_not_a_session(sessions: Sessions) -> None:
     key = sessions.all_partitions[0].session(ONE)
     await sessions.redis.call("HSET", key, "revision", 3)
     with pytest.raises(NotFound):
         await sessions.get(ONE)
     with pytest.raises((Unreadable, NotFound)):
-        await sessions.create(ONE, document_of({}), user=None, disable_task_tracking=False)
+        await sessions.create_session(ONE, document_of({}))
     assert (await keyspace(sessions.redis))[key] == {b"revision": b"3"}

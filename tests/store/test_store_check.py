@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from service.configs.containment import Filter
 from service.configs.limits import Limits
+from service.configs.ttl import Ttl
 from service.redis_client.client import RedisClient
 from service.redis_client.errors import WrongType
 from service.redis_client.multiplexer import Command
@@ -46,7 +47,7 @@ async def small_store(redis: RedisClient, partitions: int = 1) -> Sessions:
     sessions = Sessions(redis, project, Limits(), partitions, BLOCK_SIZE)
     for number in range(1, COUNT + 1):
         await add(sessions, number, {"a": 1, "own": number, "c": {"d": [number % 3]}}, "alice" if number % 2 else None)
-    await sessions.replace(ONE, document_of({"a": 1, "own": 1}), ttl=10_000)
+    await sessions.replace(ONE, document_of({"a": 1, "own": 1}), ttl=Ttl(10_000))
     return sessions
 
 
@@ -216,7 +217,7 @@ async def test_limits_of_a_server_change_nothing_in_what_the_index_must_hold(red
     wide = {f"k{number}": number for number in range(3000)}
     generous = Limits(max_nesting=256, max_keys=10_000, max_terms=10_000)
     for number, configs in ((50, {"deep": deep}), (51, wide)):
-        await sessions.create(session_id(number), document_of(configs, generous), user=None, disable_task_tracking=False)
+        await sessions.create_session(session_id(number), document_of(configs, generous))
     assert await check(redis) == []
     for levels in (300, 511, 600, 5000, 100_000):
         await redis.call("HSET", P + "session:" + TWO, "configs", '{"a":' + "[" * levels + "]" * levels + "}")

@@ -9,17 +9,18 @@ import pytest
 from redis.exceptions import ResponseError
 
 from service.configs.limits import Limits
+from service.configs.ttl import Ttl
 from service.errors import StoreUnavailable
 from service.redis_client.client import RedisClient
 from service.redis_client.multiplexer import Command
 from service.redis_client.topology import Target
-from service.store import keys
-from service.store import portions as store_portions
+from service.store import keys, script_calls
+from service.store import removal_batches as batches
 from service.store.keys import Partition
 from service.store.projects import Registry
 from service.store.sessions import Sessions
 from service.store.upkeep import sweeper as sweeping
-from service.store.upkeep.sweeper import EXPIRE, Sweeper
+from service.store.upkeep.sweeper import Sweeper
 from tests.support.filling import (
     PROJECT,
     TIMEOUT,
@@ -72,7 +73,7 @@ async def test_a_round_removes_all_that_is_over_in_every_project_and_nothing_els
     one = await project(redis, "one", 7, 0, partitions)
     two = await project(redis, "two", 3, 0, partitions)
     await project(redis, "idle", 0, 0, partitions)
-    lives, _ = await two.create(session_id(99), None, user=None, disable_task_tracking=False, ttl=1000)
+    lives, _ = await two.create_session(session_id(99), None, ttl=Ttl(1000))
     right = await keyspace(redis)
     for sessions, first in ((one, 100), (two, 200)):
         for number in range(first, first + 30):
@@ -101,7 +102,8 @@ async def test_a_round_is_bounded_and_projects_take_turns(counting: CountingClie
         more = await sweeper.round()
         rounds += 1
         run = sum(
-            command[:2] == ("EVALSHA", EXPIRE.sha) and not isinstance(reply, Exception) for command, reply in counting.seen
+            command[:2] == ("EVALSHA", script_calls.expire.script.sha) and not isinstance(reply, Exception)
+            for command, reply in counting.seen
         )
         assert run < 10 + 4
         if rounds == 2:
@@ -151,10 +153,10 @@ async def test_what_is_removed_in_one_round_trip_is_bounded_by_its_terms(
         async def batch(self, commands: list[Command]) -> list[int | Exception]:
             return [sizes[int(str(key))] for _, key, _ in commands]
 
-    monkeypatch.setattr(store_portions, "REMOVED_BYTES", 100)
+    monkeypatch.setattr(batches, "BATCH_BYTES", 100)
     names = [session_id(number) for number in range(len(sizes))]
     named = [(name, str(number)) for number, name in enumerate(names)]
-    actual = [portion async for portion in store_portions.portions(cast("Any", Sizes()), named)]
+    actual = [batch async for batch in batches.removal_batches(cast("Any", Sizes()), named)]
     assert [len(portion) for portion in actual] == expected
     assert [name for portion in actual for name in portion] == names
 
@@ -184,7 +186,7 @@ async def test_a_session_that_a_hand_has_damaged_goes_with_what_is_known_of_it(s
 async def test_damage_in_one_partition_keeps_no_other_from_being_swept(
     redis: RedisClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(store_portions, "REMOVED_BYTES", 60)
+    monkeypatch.setattr(batches, "BATCH_BYTES", 60)
     for slug in ("a", "b", "c"):
         await project(redis, slug, 1, 5)
     partition = Partition("b", 0, BLOCK)
@@ -409,7 +411,7 @@ async def test_no_failure_ends_the_sweep_and_the_first_of_several_is_told_withou
 async def test_a_sweep_of_nothing_looks_once(counting: CountingClient) -> None:
     sessions = await opened(counting, PROJECT, Limits(), 3, BLOCK)
     await add(sessions, 1, {"a": 1})
-    await sessions.patch(session_id(1), document_of({}), ttl=1000)
+    await sessions.patch(session_id(1), document_of({}), ttl=Ttl(1000))
     counting.seen.clear()
     await sweep_all(sessions)
     assert sorted(str(command[0]) for command, _ in counting.seen) == ["TIME", "ZRANGE", "ZRANGE", "ZRANGE"]

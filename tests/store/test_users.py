@@ -8,10 +8,12 @@ import pytest
 from service.configs.limits import Limits
 from service.errors import BadRequest, SessionNotFound, UserNotFound
 from service.redis_client.client import RedisClient
+from service.store.cursors import decode_user_cursor, encode_user_cursor
 from service.store.keys import project_key, users_key
-from service.store.sessions import Project, Sessions
+from service.store.record import Project
+from service.store.sessions import Sessions
 from service.store.upkeep.partition_check import Check
-from service.store.users import Users, check_identifier, decode_cursor, encode_cursor, user_id
+from service.store.users import Users, check_identifier, user_id
 from tests.support.filling import PROJECT, add, document_of, fill, keyspace, on_every_redis, opened, session_id
 
 
@@ -19,24 +21,24 @@ async def names(users: Users, *, descending: bool = False) -> list[str]:
     return [user.identifier for user in (await users.page(limit=1000, after=None, descending=descending))[0]]
 
 
-async def test_a_user_is_known_once_however_often_they_are_named(users: Users) -> None:
+async def test_a_user_is_listed_once_however_often_they_are_named(users: Users) -> None:
     for name in ("bob", "alice", "bob", "кот 😀", "bob"):
-        await users.register(name)
+        await users.sessions.registration.register(name)
     before = await users.page(limit=1000, after=None, descending=False)
-    await users.register("bob")
+    await users.sessions.registration.register("bob")
     assert await users.page(limit=1000, after=None, descending=False) == before
     assert await names(users) == ["bob", "alice", "кот 😀"]
     assert await names(users, descending=True) == ["кот 😀", "alice", "bob"]
 
 
 @on_every_redis
-async def test_no_two_users_are_as_old_even_when_they_come_at_once(users: Users) -> None:
+async def test_no_two_users_have_the_same_created_at_even_if_concurrent(users: Users) -> None:
     wanted = [f"user{number}" for number in range(200)]
-    await asyncio.gather(*(users.register(name) for name in wanted * 2))
-    found, cursor = await users.page(limit=1000, after=None, descending=False)
+    await asyncio.gather(*(users.sessions.registration.register(name) for name in wanted * 2))
+    page, cursor = await users.page(limit=1000, after=None, descending=False)
     assert cursor is None
-    assert sorted(user.identifier for user in found) == sorted(wanted)
-    ages = [user.created_at for user in found]
+    assert sorted(user.identifier for user in page) == sorted(wanted)
+    ages = [user.created_at for user in page]
     assert all(first < second for first, second in pairwise(ages))
 
 
@@ -45,10 +47,10 @@ async def test_a_user_comes_after_all_others_even_when_the_clock_has_stepped_bac
     # As if the others had come at a time that the clock has not reached yet.
     ahead = 4_000_000_000_000_000
     await redis.call("ZADD", users_key("acme"), ahead, "early")
-    await users.register("late")
-    await users.register("later")
-    found, _ = await users.page(limit=1000, after=None, descending=False)
-    assert [(user.identifier, user.created_at) for user in found] == [
+    await users.sessions.registration.register("late")
+    await users.sessions.registration.register("later")
+    page, _ = await users.page(limit=1000, after=None, descending=False)
+    assert [(user.identifier, user.created_at) for user in page] == [
         ("early", ahead), ("late", ahead + 1), ("later", ahead + 2),
     ]  # fmt: skip
 
@@ -58,45 +60,45 @@ async def test_a_session_comes_after_all_others_even_when_the_clock_has_stepped_
     ahead = 4_000_000_000_000_000
     state = sessions.all_partitions[0].state
     await sessions.redis.call("HSET", state, "serial", 9_000_000_000, "created_at", ahead)
-    made = await fill(sessions, [{"a": 1}, {"a": 2}])
-    assert [(session.serial, session.created_at, session.updated_at) for session in made] == [
+    created = await fill(sessions, [{"a": 1}, {"a": 2}])
+    assert [(session.serial, session.created_at, session.updated_at) for session in created] == [
         (9_000_000_001, ahead + 1, ahead + 1), (9_000_000_002, ahead + 2, ahead + 2),
     ]  # fmt: skip
     # Nor does a write make it younger than it is.
-    assert (await sessions.patch(made[0].id, document_of({"b": 1}))).updated_at == ahead + 1
+    assert (await sessions.patch(created[0].id, document_of({"b": 1}))).updated_at == ahead + 1
     assert [each async for each in Check(sessions.redis, sessions.all_partitions[0]).findings()] == []
     assert (await keyspace(sessions.redis))[sessions.all_partitions[0].index(9_000_000_001 // 4, "b=1")] == {b"9000000001"}
 
 
 @pytest.mark.parametrize("descending", [False, True])
 @pytest.mark.parametrize("limit", [1, 2, 3, 7, 8])
-async def test_pages_of_users_are_the_whole_in_order(users: Users, limit: int, descending: bool) -> None:
+async def test_pages_of_users_are_complete_and_in_order(users: Users, limit: int, descending: bool) -> None:
     wanted = [f"user{number}" for number in range(7)]
     for name in wanted:
-        await users.register(name)
-    found: list[str] = []
+        await users.sessions.registration.register(name)
+    listed: list[str] = []
     after = None
     while True:
         page, cursor = await users.page(limit=limit, after=after, descending=descending)
-        found += [user.identifier for user in page]
+        listed += [user.identifier for user in page]
         if cursor is None:
             break
         assert len(page) == limit
-        after = decode_cursor(cursor)
-    assert found == (wanted[::-1] if descending else wanted)
+        after = decode_user_cursor(cursor)
+    assert listed == (wanted[::-1] if descending else wanted)
 
 
-@pytest.mark.parametrize("cursor", ["", "x", "u", "czE", "é", "dTE=\n", encode_cursor(10**16)])
-def test_a_cursor_of_another_make_is_refused(cursor: str) -> None:
-    with pytest.raises(BadRequest, match="cursor is not one that this list gave"):
-        decode_cursor(cursor)
+@pytest.mark.parametrize("cursor", ["", "x", "u", "czE", "é", "dTE=\n", encode_user_cursor(10**16)])
+def test_an_invalid_cursor_is_refused(cursor: str) -> None:
+    with pytest.raises(BadRequest, match="invalid cursor"):
+        decode_user_cursor(cursor)
 
 
-def test_a_cursor_leads_back_to_the_time_it_was_made_of() -> None:
-    assert decode_cursor(encode_cursor(1_700_000_000_123_456)) == 1_700_000_000_123_456
+def test_a_decoded_cursor_has_the_time_that_was_encoded() -> None:
+    assert decode_user_cursor(encode_user_cursor(1_700_000_000_123_456)) == 1_700_000_000_123_456
 
 
-def test_a_user_s_id_is_theirs_alone_in_their_project() -> None:
+def test_a_user_s_id_is_unique_in_the_project() -> None:
     other = Project("other", "5b1d8a4e-0000-4000-8000-000000000002")
     ids = {user_id(project.id, name) for project in (PROJECT, other) for name in ("alice", "Alice", "bob")}
     assert len(ids) == 6
@@ -104,13 +106,13 @@ def test_a_user_s_id_is_theirs_alone_in_their_project() -> None:
 
 
 @pytest.mark.parametrize("identifier", ["a\x00b", "\n", "a\x7f", "\x85", "x" * 257, "é" * 129])
-def test_what_cannot_be_an_identifier_is_refused(identifier: str) -> None:
+def test_an_invalid_identifier_is_refused(identifier: str) -> None:
     with pytest.raises(BadRequest, match=r"^user "):
         check_identifier(identifier, Limits())
 
 
 @pytest.mark.parametrize("identifier", ["alice", "x" * 256, "é" * 128, "a b", "😀", '"', "\u2028"])
-def test_what_can_be_one_is_let_in(identifier: str) -> None:
+def test_a_valid_identifier_is_accepted(identifier: str) -> None:
     check_identifier(identifier, Limits())
 
 
@@ -118,7 +120,7 @@ def test_what_can_be_one_is_let_in(identifier: str) -> None:
 async def test_sessions_of_a_user_are_counted_in_all_blocks_and_partitions(redis: RedisClient, partitions: int) -> None:
     sessions = await opened(redis, PROJECT, Limits(), partitions, 4)
     users = Users(sessions)
-    await users.register("idle")
+    await users.sessions.registration.register("idle")
     for number in range(23):
         await add(sessions, number, {"a": 1}, "alice" if number % 3 else "bob")
     assert await users.count_sessions("alice") == 15
@@ -130,7 +132,7 @@ async def test_sessions_of_a_user_are_counted_in_all_blocks_and_partitions(redis
 
 @on_every_redis
 @pytest.mark.parametrize("partitions", [1, 3])
-async def test_a_deleted_user_takes_all_of_their_sessions_and_nothing_else(redis: RedisClient, partitions: int) -> None:
+async def test_deleting_a_user_deletes_all_their_sessions_and_nothing_else(redis: RedisClient, partitions: int) -> None:
     sessions = await opened(redis, PROJECT, Limits(), partitions, 4)
     users = Users(sessions)
     # The identifier of one is a part of the other's, and in a config of a third.
@@ -140,15 +142,15 @@ async def test_a_deleted_user_takes_all_of_their_sessions_and_nothing_else(redis
         await add(sessions, number, {"@user": "al"}, "alice" if number % 2 else None)
     await users.delete("al")
     assert await names(users) == ["alice"]
-    left = await keyspace(redis)
-    kept = {name.rpartition(":")[2] for name in left if ":session:" in name}
+    remaining = await keyspace(redis)
+    kept = {name.rpartition(":")[2] for name in remaining if ":session:" in name}
     assert kept == {session_id(number) for number in range(250, 270)}
-    assert not any('@user="al"' in name.removesuffix('"@user"="al"') for name in left)
+    assert not any('@user="al"' in name.removesuffix('"@user"="al"') for name in remaining)
     await users.delete("al")
-    assert await keyspace(redis) == left
+    assert await keyspace(redis) == remaining
 
 
-async def test_a_session_created_while_its_user_is_deleted_leaves_all_whole(users: Users) -> None:
+async def test_a_session_created_while_its_user_is_deleted_leaves_the_store_consistent(users: Users) -> None:
     sessions = users.sessions
 
     async def create(first: int) -> None:

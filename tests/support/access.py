@@ -138,7 +138,7 @@ class StoreAccess:
 
     async def create(self, session_id: str, user: str, text: bytes) -> Snapshot:  # noqa: ARG002 - as `Access.create`
         async with _Errors(self._failures):
-            created, _ = await self._sessions.create(session_id, document_of(text), user=None, disable_task_tracking=False)
+            created, _ = await self._sessions.create_session(session_id, document_of(text))
             return Snapshot(created.revision, created.configs, created.etag)
 
     async def replace(self, session_id: str, text: bytes) -> Snapshot:

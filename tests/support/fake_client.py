@@ -1,4 +1,4 @@
-"""A link to fakeredis, which has no connection that a lane could share."""
+"""A `RedisClient` on fakeredis, which has no connections."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -12,7 +12,7 @@ from service.redis_client.topology import Target
 
 
 class FakeClient(RedisClient):
-    """The commands of a link, run by fakeredis one at a time."""
+    """Runs each command on fakeredis, one at a time."""
 
     def __init__(self, server: fakeredis.FakeServer) -> None:
         self._client = fakeredis.FakeAsyncRedis(server=server, protocol=2)

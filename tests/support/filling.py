@@ -7,17 +7,18 @@ from uuid import UUID
 import orjson
 import pytest
 
-from service.configs.document import Document, document
+from service.configs.document import Document
 from service.configs.limits import Limits
 from service.redis_client.client import RedisClient
 from service.redis_client.multiplexer import Command
 from service.redis_client.topology import Target, Topology
-from service.store import keys, manifest, ownership
+from service.store import keys, manifest, ownership, script_calls
 from service.store.conditions import Conditions, ETags
 from service.store.keys import BLOCK_SIZE, project_key
-from service.store.sessions import CREATE, Project, Session, Sessions
+from service.store.record import Project, Session
+from service.store.scripts import run_many
+from service.store.sessions import Sessions
 from service.store.upkeep import sweeper
-from service.store.users import Users
 from tests.support.redis_servers import EVERY_SERVER
 from tests.support.server import PATIENCE
 
@@ -41,7 +42,7 @@ def session_id(number: int) -> str:
 def document_of(configs: object, limits: Limits | None = None) -> Document:
     """The document of configs given as JSON text, or as a value."""
     raw = configs if isinstance(configs, bytes) else orjson.dumps(configs)
-    return document(orjson.loads(raw), raw, limits or Limits())
+    return Document.build(orjson.loads(raw), raw, limits or Limits())
 
 
 def only(*tags: str) -> Conditions:
@@ -70,12 +71,10 @@ async def give_record(redis: RedisClient) -> None:
 
 
 async def add(sessions: Sessions, number: int, configs: object, user: str | None = None) -> Session:
-    """Create session `number`, and make its user known as a request does."""
-    held = None if configs is None else document_of(configs)
-    session, new = await sessions.create(session_id(number), held, user=user, disable_task_tracking=False)
-    assert new
-    if user is not None:
-        await Users(sessions).register(user)
+    """Create session `number`, and register its user as a request does."""
+    document = None if configs is None else document_of(configs)
+    session, is_new = await sessions.create_session(session_id(number), document, user=user)
+    assert is_new
     return session
 
 
@@ -97,7 +96,7 @@ return moment
 async def lapse(sessions: Sessions, name: str) -> int:
     """Let the lifetime of a session be over since just now, as if time had passed; returns when it ended, 0 if it is not there.
 
-    Redis's clock cannot be moved; for whoever asks, a moment that lies behind it is the same.
+    Redis's clock cannot be moved; an end that lies before it has the same effect.
     """
     partition = sessions.partition(name)
     return int(await sessions.redis.call("EVAL", _LAPSE, 2, partition.session(name), partition.expiring, name) or 0)
@@ -111,27 +110,27 @@ async def sweep_all(sessions: Sessions) -> None:
 
 
 async def keyspace(redis: RedisClient) -> dict[str, Any]:
-    """Every key there is and what it holds: dict for a hash, set for a set, dict member → score for a sorted set."""
+    """Every key with its content: dict for a hash, set for a set, dict member → score for a sorted set."""
     readers: Mapping[bytes, tuple[str, ...]] = {
         b"hash": ("HGETALL",),
         b"set": ("SMEMBERS",),
         b"zset": ("ZRANGE", "0", "-1", "WITHSCORES"),
     }
-    held: dict[str, Any] = {}
-    names = [name for found in await redis.call_on_masters("KEYS", "*") for name in found]
+    contents: dict[str, Any] = {}
+    names = [name for reply in await redis.call_on_masters("KEYS", "*") for name in reply]
     kinds = await redis.batch([("TYPE", name) for name in names])
     commands: list[Command] = [(readers[kind][0], name, *readers[kind][1:]) for name, kind in zip(names, kinds, strict=True)]
     for name, kind, reply in zip(names, kinds, await redis.batch(commands), strict=True):
         pairs = dict(zip(reply[::2], reply[1::2], strict=True)) if kind != b"set" else {}
         if kind == b"zset":
-            held[name.decode()] = {member: int(float(score)) for member, score in pairs.items()}
+            contents[name.decode()] = {member: int(float(score)) for member, score in pairs.items()}
         else:
-            held[name.decode()] = set(reply) if kind == b"set" else pairs
-    return held
+            contents[name.decode()] = set(reply) if kind == b"set" else pairs
+    return contents
 
 
 class CountingClient(RedisClient):
-    """A link that remembers every command it sent and every reply."""
+    """A `RedisClient` that records every command and its reply."""
 
     def __init__(self, topology: Topology, *, timeout: float) -> None:
         super().__init__(topology, timeout=timeout)
@@ -152,14 +151,24 @@ async def pour(sessions: Sessions, all_configs: Sequence[object]) -> list[str]:
     """As `fill`, in few round trips; returns the ids."""
     calls = []
     for number, configs in enumerate(all_configs, 1):
-        held, name = document_of(configs), session_id(number)
+        document, name = document_of(configs), session_id(number)
         partition = sessions.partition(name)
         calls.append(
-            (
-                (partition.session(name), partition.sessions, partition.state),
-                (*partition.arguments, name, held.configs, held.terms, "", 0, 0, "", 0),
+            script_calls.create(
+                session=partition.session(name),
+                sessions=partition.sessions,
+                state=partition.state,
+                partition=partition.arguments,
+                session_id=name,
+                configs=document.configs,
+                terms=document.terms,
+                user="",
+                disable_task_tracking=0,
+                ttl=0,
+                conditions="",
+                max_sessions=0,
             )
         )
     for first in range(0, len(calls), 500):
-        await CREATE.run_many(sessions.redis, calls[first : first + 500])
+        await run_many(sessions.redis, calls[first : first + 500])
     return [session_id(number) for number in range(1, len(calls) + 1)]

@@ -1,4 +1,4 @@
-"""A client of the API that holds every answer against the envelope, and a way to make projects beside the server."""
+"""A client of the API that checks every answer's envelope, and an operator who makes projects in the server's Redis."""
 
 import asyncio
 import http.client
@@ -17,7 +17,8 @@ from service.errors import reasons
 from service.redis_client.client import RedisClient
 from service.settings import Settings
 from service.store.projects import Registry
-from service.store.sessions import Project, Sessions
+from service.store.record import Project
+from service.store.sessions import Sessions
 from service.store.upkeep.partition_check import Check
 from service.store.verify import Finding
 from tests.support.openapi import description
@@ -58,7 +59,7 @@ class Response:
 
     @property
     def reason(self) -> str:
-        """The word by which an error is told from others of its status."""
+        """The word that distinguishes an error from others of its status."""
         return str(self.body["reason"])
 
     @property
@@ -73,9 +74,9 @@ class Response:
 
 
 def check_envelope(answer: Response, *, request_id: str = "", has_body: bool = True) -> None:
-    """What holds for every answer, whatever was asked."""
-    shown = answer.headers["X-Request-Id"]
-    assert shown == request_id if request_id else _REQUEST_ID.fullmatch(shown)
+    """What holds for every answer."""
+    actual = answer.headers["X-Request-Id"]
+    assert actual == request_id if request_id else _REQUEST_ID.fullmatch(actual)
     if answer.status == http.HTTPStatus.NOT_MODIFIED:
         assert answer.raw == b""
         return
@@ -183,12 +184,12 @@ class Api:
 
     def ids(self, **query: object) -> list[str]:
         """The ids of all sessions that a query lists, page by page."""
-        found: list[str] = []
+        ids: list[str] = []
         while True:
             page = self.page(**query)
-            found += [session["id"] for session in page["items"]]
+            ids += [session["id"] for session in page["items"]]
             if not page["has_more"]:
-                return found
+                return ids
             query["cursor"] = page["next_cursor"]
 
     def matching(self, wanted: object, **query: object) -> list[str]:
@@ -226,16 +227,16 @@ class Operator:
 
     def with_new_key(self, api: Api) -> Api:
         """The same project, with another key."""
-        return Api(self.server, self._runner.run(self.registry.add_key(api.project)), api.project)
+        return Api(self.server, self._runner.run(self.registry.api_keys.add(api.project)), api.project)
 
     def delete(self, project: Project) -> None:
         """Delete a project without waiting until the workers have forgotten its keys."""
         settings = Settings()
-        self._runner.run(self.registry.revoke_keys(project))
+        self._runner.run(self.registry.api_keys.revoke(project))
         self._runner.run(self.registry.delete(Sessions(self._redis, project, settings, settings.partitions)))
 
     def revoke_keys(self, project: Project) -> None:
-        self._runner.run(self.registry.revoke_keys(project))
+        self._runner.run(self.registry.api_keys.revoke(project))
 
     def keys(self, project: Project) -> list[str]:
         """Every key of a project."""

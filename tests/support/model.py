@@ -1,4 +1,4 @@
-"""What a store should hold: sessions as a plain dict, and every key of Redis computed from it."""
+"""A model of a store: sessions in a dict, and every key of Redis computed from them."""
 
 import json
 from collections import defaultdict
@@ -11,7 +11,8 @@ import orjson
 from service.configs.limits import Limits
 from service.configs.terms import member_terms, pack_terms, user_term
 from service.store.keys import Partition, partition_number, project_key, users_key
-from service.store.sessions import Session, Sessions, Written
+from service.store.record import Session, Written
+from service.store.sessions import Sessions
 
 #: Numbers as they are written; only where a value ends is asked of it.
 _VALUES = json.JSONDecoder(parse_int=str, parse_float=str, strict=False)
@@ -19,21 +20,21 @@ _SPACE = " \t\r\n"
 
 
 def spans(text: str) -> dict[str, str]:
-    """The members of a JSON object, each value as it is written but for the line breaks and tabs between its tokens.
+    """The members of a JSON object, each value as it is written, without line breaks and tabs between its tokens.
 
     Written without the service's parser: of equal keys the last value counts, at the place of the first.
     """
-    found: dict[str, str] = {}
+    members: dict[str, str] = {}
     at = _skip(text, text.index("{") + 1)
     while text[at] != "}":
         key, at = _VALUES.raw_decode(text, at)
         at = _skip(text, _skip(text, at) + 1)
         _, end = _VALUES.raw_decode(text, at)
-        found[key] = text[at:end].translate({10: None, 13: None, 9: None})
+        members[key] = text[at:end].translate({10: None, 13: None, 9: None})
         at = _skip(text, end)
         if text[at] == ",":
             at = _skip(text, at + 1)
-    return found
+    return members
 
 
 def _skip(text: str, at: int) -> int:
@@ -54,8 +55,8 @@ def terms_of(values: Mapping[str, str]) -> dict[str, list[str]]:
 
 
 @dataclass
-class Held:
-    """One session as it should be; `values` are None for null configs."""
+class Entry:
+    """One session of the model; `values` are None for null configs."""
 
     values: dict[str, str] | None
     revision: int
@@ -65,8 +66,8 @@ class Held:
     created_at: int
     updated_at: int
     expires_at: int | None
-    #: Its lifetime is over, and nothing has removed it yet.
-    over: bool = False
+    #: Whether its lifetime is over, and nothing has removed it yet.
+    is_expired: bool = False
 
     @property
     def configs(self) -> bytes:
@@ -74,9 +75,9 @@ class Held:
 
     @property
     def terms(self) -> list[str]:
-        """Every term the session should be found under."""
-        own = [term for terms in terms_of(self.values or {}).values() for term in terms]
-        return own if self.user is None else [*own, user_term(self.user)]
+        """Every term that the session is indexed under."""
+        terms = [term for terms in terms_of(self.values or {}).values() for term in terms]
+        return terms if self.user is None else [*terms, user_term(self.user)]
 
     def hash(self) -> dict[bytes, bytes]:
         """Its hash in Redis."""
@@ -90,10 +91,10 @@ class Held:
             fields["disable_task_tracking"] = 1
         if self.expires_at is not None:
             fields["expires_at"] = self.expires_at
-        held = {name.encode(): str(value).encode() for name, value in fields.items()}
+        content = {name.encode(): str(value).encode() for name, value in fields.items()}
         joined = {key: pack_terms(key, terms) for key, terms in terms_of(self.values or {}).items()}
-        held |= {b"configs": self.configs, b"terms": lines(joined)}
-        return held if self.user is None else held | {b"user": orjson.dumps(self.user)}
+        content |= {b"configs": self.configs, b"terms": lines(joined)}
+        return content if self.user is None else content | {b"user": orjson.dumps(self.user)}
 
 
 def merged(values: Mapping[str, str] | None, changes: Mapping[str, str]) -> dict[str, str]:
@@ -108,7 +109,7 @@ def merged(values: Mapping[str, str] | None, changes: Mapping[str, str]) -> dict
 
 
 def fits(values: Mapping[str, str], limits: Limits) -> bool:
-    """Whether configs are within the limits that a write is held to."""
+    """Whether configs are within the limits of a write."""
     return (
         len(lines(values)) <= limits.max_configs_bytes
         and len(values) <= limits.max_keys
@@ -121,7 +122,7 @@ class Model:
     """The sessions and users of one project, as they should be."""
 
     sessions: Sessions
-    held: dict[str, Held] = field(default_factory=dict)
+    entries: dict[str, Entry] = field(default_factory=dict)
     users: dict[str, int] = field(default_factory=dict)
     #: Last serial and created_at of each partition that ever had a session.
     state: dict[int, tuple[int, int]] = field(default_factory=dict)
@@ -130,45 +131,47 @@ class Model:
     ttl: int = 0
     revision: int = 0
 
-    def living(self, session_id: str) -> Held | None:
-        """The session as a request should find it."""
-        held = self.held.get(session_id)
-        return None if held is None or held.over else held
+    def living(self, session_id: str) -> Entry | None:
+        """The session that a request should see; None if it has expired."""
+        entry = self.entries.get(session_id)
+        return None if entry is None or entry.is_expired else entry
 
     @property
     def listed(self) -> list[str]:
-        """The ids that a walk over all sessions should meet, in its order."""
+        """The ids that a list of all sessions should have, in its order."""
         places = [
-            (partition_number(name, self.sessions.partitions), held.serial, name)
-            for name, held in self.held.items()
-            if not held.over
+            (partition_number(name, self.sessions.partitions), entry.serial, name)
+            for name, entry in self.entries.items()
+            if not entry.is_expired
         ]
         return [name for _, _, name in sorted(places)]
 
     def sweep(self) -> None:
-        """Forget what is over."""
-        self.held = {name: held for name, held in self.held.items() if not held.over}
+        """Remove the expired sessions."""
+        self.entries = {name: entry for name, entry in self.entries.items() if not entry.is_expired}
 
-    def create(self, made: Session, values: dict[str, str] | None, user: str | None, tracking: bool) -> None:
-        """Take in a session that is new, and hold its serial and times to what they must be."""
-        number = partition_number(made.id, self.sessions.partitions)
+    def create(self, session: Session, values: dict[str, str] | None, user: str | None, tracking: bool) -> None:
+        """Add a new session, after checking its serial and times."""
+        number = partition_number(session.id, self.sessions.partitions)
         serial, newest = self.state.get(number, (0, 0))
-        assert made.serial == serial + 1
-        assert made.created_at > newest
-        assert made.updated_at == made.created_at
-        assert made.revision == 1
-        self.state[number] = made.serial, made.created_at
-        self.held[made.id] = Held(values, 1, user, tracking, made.serial, made.created_at, made.updated_at, made.expires_at)
-        assert made.configs == self.held[made.id].configs
-        self._new_etag(made.id, made.etag)
+        assert session.serial == serial + 1
+        assert session.created_at > newest
+        assert session.updated_at == session.created_at
+        assert session.revision == 1
+        self.state[number] = session.serial, session.created_at
+        self.entries[session.id] = Entry(
+            values, 1, user, tracking, session.serial, session.created_at, session.updated_at, session.expires_at
+        )
+        assert session.configs == self.entries[session.id].configs
+        self._new_etag(session.id, session.etag)
 
     def write(self, session_id: str, written: Written, values: dict[str, str]) -> None:
-        """Take in new configs, and hold revision, times and ETag to what they must be."""
-        held = self.held[session_id]
-        assert written.revision == held.revision + 1
-        assert written.created_at == held.created_at
-        assert written.updated_at >= held.updated_at
-        held.values, held.revision, held.updated_at = values, written.revision, written.updated_at
+        """Update a session, after checking revision, times and ETag."""
+        entry = self.entries[session_id]
+        assert written.revision == entry.revision + 1
+        assert written.created_at == entry.created_at
+        assert written.updated_at >= entry.updated_at
+        entry.values, entry.revision, entry.updated_at = values, written.revision, written.updated_at
         self._new_etag(session_id, written.etag)
 
     def _new_etag(self, session_id: str, etag: str) -> None:
@@ -176,7 +179,7 @@ class Model:
         self.etags.add((session_id, etag))
 
     def keyspace(self) -> dict[str, Any]:
-        """Every key that should be there, and what it should hold."""
+        """Every key that should exist, with its content."""
         slug = self.sessions.project.slug
         expected: dict[str, Any] = {users_key(slug): dict(self._users_encoded())} if self.users else {}
         expected[project_key(slug)] = {b"id": self.sessions.project.id.encode()}
@@ -185,14 +188,14 @@ class Model:
             expected[project_key(slug)] |= {b"configs": configs, b"configs_revision": b"%d" % self.revision}
         for partition in self.sessions.all_partitions:
             expected[partition.state] = self._state(partition)
-            mine = {name: held for name, held in self.held.items() if self.sessions.partition(name) == partition}
+            mine = {name: entry for name, entry in self.entries.items() if self.sessions.partition(name) == partition}
             if mine:
-                expected[partition.sessions] = {name.encode(): held.serial for name, held in mine.items()}
-            expiring = {name.encode(): held.expires_at for name, held in mine.items() if held.expires_at is not None}
+                expected[partition.sessions] = {name.encode(): entry.serial for name, entry in mine.items()}
+            expiring = {name.encode(): entry.expires_at for name, entry in mine.items() if entry.expires_at is not None}
             if expiring:
                 expected[partition.expiring] = expiring
-            expected |= {partition.session(name): held.hash() for name, held in mine.items()}
-            expected |= index_of(partition, ((held.serial, held.terms) for held in mine.values()))
+            expected |= {partition.session(name): entry.hash() for name, entry in mine.items()}
+            expected |= index_of(partition, ((entry.serial, entry.terms) for entry in mine.values()))
         return expected
 
     def _state(self, partition: Partition) -> dict[bytes, bytes]:
@@ -222,20 +225,20 @@ def index_of(partition: Partition, sessions: Iterable[tuple[int, Iterable[str]]]
     return dict(sets)
 
 
-def index_from_documents(held: Mapping[str, Any], partition: Partition) -> dict[str, set[bytes]]:
+def index_from_documents(keyspace: Mapping[str, Any], partition: Partition) -> dict[str, set[bytes]]:
     """The index sets that the documents in a keyspace call for."""
-    found = []
-    for name, fields in held.items():
+    documents = []
+    for name, fields in keyspace.items():
         if name.startswith(partition.session("")):
             values = {} if fields[b"configs"] == b"null" else spans(fields[b"configs"].decode())
             terms = [term for terms in terms_of(values).values() for term in terms]
             if b"user" in fields:
                 terms.append(user_term(orjson.loads(fields[b"user"])))
-            found.append((int(fields[b"serial"]), terms))
-    return index_of(partition, found)
+            documents.append((int(fields[b"serial"]), terms))
+    return index_of(partition, documents)
 
 
-def index_in(held: Mapping[str, Any], partition: Partition) -> dict[str, set[bytes]]:
+def index_in(keyspace: Mapping[str, Any], partition: Partition) -> dict[str, set[bytes]]:
     """The index sets that are in a keyspace."""
     kinds = (f"{partition.prefix}index:", partition.blocks(""))
-    return {name: content for name, content in held.items() if name.startswith(kinds)}
+    return {name: content for name, content in keyspace.items() if name.startswith(kinds)}

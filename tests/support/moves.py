@@ -14,7 +14,8 @@ from service.redis_client.multiplexer import Command
 from service.redis_client.topology import Target, Topology
 from service.store.keys import PROJECTS, STORE, Partition, partition_number, project_key
 from service.store.manifest import LAYOUT
-from service.store.sessions import Project, Sessions
+from service.store.record import Project
+from service.store.sessions import Sessions
 from service.store.upkeep import repartition
 from tests.support.filling import PROJECT, TIMEOUT, add, keyspace, opened, own, session_id
 from tests.support.model import index_from_documents

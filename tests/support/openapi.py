@@ -1,4 +1,4 @@
-"""What /openapi.json says, held against every answer that a test gets."""
+"""The description in /openapi.json, against which every answer that a test gets is checked."""
 
 from dataclasses import dataclass
 from functools import cache

@@ -17,7 +17,7 @@ class Proxy:
         self.port = 0
         #: Where new connections lead.
         self.upstream = upstream
-        #: Seconds that every piece of a reply is held back.
+        #: Seconds by which every piece of a reply is delayed.
         self.delay = 0.0
         #: Whether everything is swallowed, in both directions.
         self.is_hole = False
@@ -65,7 +65,7 @@ class Proxy:
             ways.append(asyncio.create_task(self._replies(far_reader, writer)))
             await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
         except asyncio.CancelledError:
-            # No orderly end: the other side is told so.
+            # Not an orderly end: the other side gets a reset.
             writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             writer.transport.abort()
         finally:

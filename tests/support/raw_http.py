@@ -1,4 +1,4 @@
-"""HTTP by hand, over sockets: bytes as a test wants them, and answers as they come."""
+"""HTTP over raw sockets: a test decides every byte that is sent."""
 
 import errno
 import http.client

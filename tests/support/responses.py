@@ -23,8 +23,8 @@ class Row(msgspec.Struct, frozen=True):
     expires_at: str | None = None
 
     def __str__(self) -> str:
-        shown = {name: getattr(self, name) for name in self.__struct_fields__ if name != "configs"}
-        return f"{shown} with configs {bytes(self.configs)!r}"
+        members = {name: getattr(self, name) for name in self.__struct_fields__ if name != "configs"}
+        return f"{members} with configs {bytes(self.configs)!r}"
 
     def id_of(self, user: str | None) -> str | None:
         """The id that a user of this project has in responses."""
@@ -99,7 +99,7 @@ def data(response: Response, kind: type[T]) -> T:
     """What a response carries.
 
     Raises:
-        Violation: that, or the envelope, is not as it should be.
+        Violation: the data or the envelope is malformed.
     """
     try:
         envelope = msgspec.json.decode(response.raw, type=_Envelope)
@@ -107,9 +107,9 @@ def data(response: Response, kind: type[T]) -> T:
             return msgspec.json.decode(envelope.data, type=kind)
     except msgspec.DecodeError:
         pass
-    raise Violation(f"a response is not as it should be: {response.status} {response.raw[:500].decode(errors='replace')}")
+    raise Violation(f"a response is malformed: {response.status} {response.raw[:500].decode(errors='replace')}")
 
 
 def members(raw: msgspec.Raw) -> dict[str, str]:
-    """The members of an object, each value as it stands there."""
+    """The members of an object, each value as it is written."""
     return {key: bytes(value).decode() for key, value in msgspec.json.decode(raw, type=dict[str, msgspec.Raw]).items()}

@@ -46,18 +46,18 @@ def logging_nothing(server: Server) -> Iterator[None]:
         assert file.read() == b""
 
 
-def until(holds: Callable[[], object], what: str) -> None:
-    """Wait until `holds()`; fail with `what` when it never does."""
+def until(condition: Callable[[], object], what: str) -> None:
+    """Wait until `condition()` is true; fail with `what` if it never is."""
     deadline = time.monotonic() + PATIENCE
-    while not holds():
+    while not condition():
         assert time.monotonic() < deadline, f"never came: {what}"
         time.sleep(0.01)
 
 
-async def eventually(holds: Callable[[], object], what: str) -> None:
-    """As `until`, while other tasks of the event loop go on."""
+async def eventually(condition: Callable[[], object], what: str) -> None:
+    """As `until`, while other tasks of the event loop run."""
     deadline = time.monotonic() + PATIENCE
-    while not holds():
+    while not condition():
         assert time.monotonic() < deadline, f"never came: {what}"
         await asyncio.sleep(0.01)
 
@@ -72,7 +72,7 @@ def clean_environment(**variables: str) -> dict[str, str]:
 
 
 def run_command(*words: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    """Run `session-configs …` to its end."""
+    """Run `session-configs …` until it exits."""
     return subprocess.run(
         [sys.executable, "-m", "service", *words],
         env=clean_environment(**variables),
@@ -84,7 +84,7 @@ def run_command(*words: str, **variables: str) -> subprocess.CompletedProcess[st
 
 
 class Serving:
-    """One `session-configs serve` on a free port; its output goes to files beside the data directory.
+    """One `session-configs serve` on a free port; its output goes to files next to the data directory.
 
     It has a process group of its own, as a shell in a terminal gives it.
     """
@@ -118,12 +118,12 @@ class Serving:
 
     @property
     def base_url(self) -> str:
-        """Where the API is; known once ready."""
+        """URL of the API; only when it is ready."""
         return self.output.splitlines()[0].split()[-1]
 
     @property
     def origin(self) -> str:
-        """`http://host:port`; known once ready."""
+        """`http://host:port`; only when it is ready."""
         return self.base_url.removesuffix("/api/v1")
 
     def wait_ready(self) -> "Serving":
@@ -133,7 +133,7 @@ class Serving:
         return self
 
     def server(self, key: str) -> Server:
-        """What a test needs to know of it; known once ready."""
+        """What a test needs to know of it; only when it is ready."""
         redis_url = f"unix://{self.data_dir / 'redis.sock'}"
         return Server(self.origin, self.base_url, key, self.data_dir, redis_url, self.process.pid)
 
@@ -153,7 +153,7 @@ class Serving:
 
     @property
     def redis_url(self) -> str:
-        """The Redis it was told to use, empty where it has its own."""
+        """URL of the Redis it was given, empty if it has an embedded one."""
         return self._redis_url
 
     def children(self, name: str = "") -> list[int]:

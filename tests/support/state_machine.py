@@ -12,17 +12,18 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from service.configs.containment import exact
 from service.configs.document import Document
 from service.configs.limits import Limits
-from service.configs.ttl import TTL_MAX
+from service.configs.ttl import TTL_MAX, UNSPECIFIED, Ttl
 from service.errors import ConfigsTooLarge, PreconditionFailed, SessionNotFound
 from service.redis_client.client import RedisClient
 from service.store.conditions import Conditions, ETags
 from service.store.listing import Query, iter_matches
-from service.store.projects import ProjectConfigs
-from service.store.sessions import Sessions, microseconds
+from service.store.project_configs import ProjectConfigs
+from service.store.record import microseconds
+from service.store.sessions import Sessions
 from service.store.upkeep.partition_check import Check
 from service.store.users import Users
 from tests.support.filling import PROJECT, document_of, keyspace, lapse, own, session_id, sweep_all
-from tests.support.model import Held, Model, fits, merged, spans
+from tests.support.model import Entry, Model, fits, merged, spans
 from tests.support.strategies import any_configs, spell
 
 Result = TypeVar("Result")
@@ -46,6 +47,11 @@ _ttls = st.sampled_from((None, None, None, 0, 1000, TTL_MAX))
 _conditions = st.tuples(st.sampled_from(ETAGS), st.sampled_from(ETAGS))
 #: Configs that share their terms.
 _small = st.dictionaries(st.sampled_from("abc"), st.sampled_from((1, 2, [1, 2], {"x": 1, "y": [1]})), max_size=3)
+
+
+def _ttl(seconds: int | None) -> Ttl:
+    """The TTL of a write; None if the write does not specify one."""
+    return UNSPECIFIED if seconds is None else Ttl(seconds)
 
 
 class StoreMachine(RuleBasedStateMachine):
@@ -84,8 +90,8 @@ class StoreMachine(RuleBasedStateMachine):
 
     async def finish(self) -> None:
         """Delete every session; only states, users and the project remain."""
-        await self.sessions.delete_many(list(self.model.held))
-        self.model.held = {}
+        await self.sessions.delete_many(list(self.model.entries))
+        self.model.entries = {}
         actual = await keyspace(self.redis)
         assert actual == self.model.keyspace(), actual
         assert all(key.endswith((":state", ":users", ":project")) for key in actual)
@@ -118,7 +124,7 @@ class StoreMachine(RuleBasedStateMachine):
         listed = [session.id async for batch in iter_matches(self.sessions, Query()) for session in batch]
         assert listed == self.model.listed
         for user in self.model.users:
-            count = sum(held.user == user and not held.over for held in self.model.held.values())
+            count = sum(entry.user == user and not entry.is_expired for entry in self.model.entries.values())
             assert await self.users.count_sessions(user) == count
 
     @rule(index=_indexes, user=_users, tracking=st.booleans(), ttl=_ttls, kind=_indexes, seed=_seeds)
@@ -133,7 +139,7 @@ class StoreMachine(RuleBasedStateMachine):
 
     def _id_to_create(self, index: int) -> str:
         """One of a few ids; the expired sessions' ids come more often."""
-        expired = [name for name, held in self.model.held.items() if held.over]
+        expired = [name for name, entry in self.model.entries.items() if entry.is_expired]
         names = [*IDS, *expired, *expired]
         return names[index % len(names)]
 
@@ -145,7 +151,7 @@ class StoreMachine(RuleBasedStateMachine):
             return
         existing, since = self.model.living(name), await self._clock()
         note(f"create {name} {values}")
-        creation = self.sessions.create(name, document, user=user, disable_task_tracking=tracking, ttl=ttl)
+        creation = self.sessions.create_session(name, document, user=user, disable_task_tracking=tracking, ttl=_ttl(ttl))
         reply = await self._attempt(creation, None if values is None or fits(values, LIMITS) else ConfigsTooLarge)
         if reply is None:
             return
@@ -165,15 +171,15 @@ class StoreMachine(RuleBasedStateMachine):
         self.do(self._replace(index, conditions, ttl, self._kind(configs), seed))
 
     async def _replace(self, index: int, names: ETagNames, ttl: int | None, configs: Configs, seed: int) -> None:
-        name, held = self._session(index)
+        name, entry = self._session(index)
         values, document = self._spelled(configs, seed)
         if document is None:
             return
-        conditions, error = _condition(held, names)
+        conditions, error = _condition(entry, names)
         since = await self._clock()
         note(f"replace {name} {values}")
         # The size is checked before the session is looked up.
-        writing = self.sessions.replace(name, document, conditions=conditions, ttl=ttl)
+        writing = self.sessions.replace(name, document, conditions=conditions, ttl=_ttl(ttl))
         written = await self._attempt(writing, error if fits(values, LIMITS) else ConfigsTooLarge)
         if written is not None:
             self.model.write(name, written, values)
@@ -188,71 +194,71 @@ class StoreMachine(RuleBasedStateMachine):
         self.do(self._patch(index, conditions, ttl, self._kind(kind), seed))
 
     async def _patch(self, index: int, names: ETagNames, ttl: int | None, configs: Configs, seed: int) -> None:
-        name, held = self._session(index)
+        name, entry = self._session(index)
         changes, document = self._spelled(configs, seed, nulls=True)
         if document is None:
             return
-        conditions, error = _condition(held, names)
+        conditions, error = _condition(entry, names)
         since = await self._clock()
         note(f"patch {name} {changes}")
-        values = merged(held.values if held else None, changes)
+        values = merged(entry.values if entry else None, changes)
         if error is None and not fits(values, LIMITS):
             error = ConfigsTooLarge
-        written = await self._attempt(self.sessions.patch(name, document, conditions=conditions, ttl=ttl), error)
+        written = await self._attempt(self.sessions.patch(name, document, conditions=conditions, ttl=_ttl(ttl)), error)
         if written is not None:
             self.model.write(name, written, values)
             await self._take_expiry(name, ttl, since)
-            assert written.configs == self.model.held[name].configs
+            assert written.configs == self.model.entries[name].configs
 
     @rule(index=_indexes, conditions=_conditions)
     def delete(self, index: int, conditions: ETagNames) -> None:
         self.do(self._delete(index, conditions))
 
     async def _delete(self, index: int, names: ETagNames) -> None:
-        name, held = self._session(index)
-        conditions, error = _condition(held, names)
+        name, entry = self._session(index)
+        conditions, error = _condition(entry, names)
         note(f"delete {name}")
         await self._attempt(self.sessions.delete(name, conditions=conditions), error)
         # Nothing is left of an expired session either.
-        if error is None or held is None:
-            self.model.held.pop(name, None)
+        if error is None or entry is None:
+            self.model.entries.pop(name, None)
 
     @rule(index=_indexes, number=st.integers(20, 10**6))
     def copy(self, index: int, number: int) -> None:
         self.do(self._copy(index, session_id(number)))
 
     async def _copy(self, index: int, new: str) -> None:
-        name, held = self._session(index)
-        if new in self.model.held:
+        name, entry = self._session(index)
+        if new in self.model.entries:
             return
         note(f"copy {name} to {new}")
         since = await self._clock()
-        copied = await self._attempt(self.sessions.copy(name, new), None if held else SessionNotFound)
-        if copied is not None and held is not None:
+        copied = await self._attempt(self.sessions.copy_session(name, new), None if entry else SessionNotFound)
+        if copied is not None and entry is not None:
             await self._check_expiry(copied.expires_at, self.model.ttl, since)
-            self.model.create(copied, held.values, held.user, held.tracking)
-            await self._register(held.user)
+            self.model.create(copied, entry.values, entry.user, entry.tracking)
+            await self._register(entry.user)
 
     @rule(index=_indexes)
     def get(self, index: int) -> None:
         self.do(self._get(index))
 
     async def _get(self, index: int) -> None:
-        name, held = self._session(index)
+        name, entry = self._session(index)
         note(f"get {name}")
-        session = await self._attempt(self.sessions.get(name), None if held else SessionNotFound)
-        if held is not None:
+        session = await self._attempt(self.sessions.get(name), None if entry else SessionNotFound)
+        if entry is not None:
             assert session is not None
-            assert (session.configs, session.etag) == (held.configs, f"{held.created_at}-{held.revision}")
+            assert (session.configs, session.etag) == (entry.configs, f"{entry.created_at}-{entry.revision}")
             assert (session.user, session.disable_task_tracking, session.expires_at) == (
-                held.user, held.tracking, held.expires_at,
+                entry.user, entry.tracking, entry.expires_at,
             )  # fmt: skip
 
     @rule(user=st.sampled_from((*USERS, "nobody", "nothing")))
     def delete_user(self, user: str) -> None:
         self.do(self.users.delete(user))
         self.model.users.pop(user, None)
-        self.model.held = {name: held for name, held in self.model.held.items() if held.user != user}
+        self.model.entries = {name: entry for name, entry in self.model.entries.items() if entry.user != user}
 
     @rule(user=st.sampled_from(USERS))
     def register(self, user: str) -> None:
@@ -261,7 +267,7 @@ class StoreMachine(RuleBasedStateMachine):
     async def _register(self, user: str | None) -> None:
         if user is None:
             return
-        await self.users.register(user)
+        await self.sessions.registration.register(user)
         page, cursor = await self.users.page(limit=1000, after=None, descending=False)
         created = {each.identifier: each.created_at for each in page}
         assert cursor is None
@@ -273,10 +279,10 @@ class StoreMachine(RuleBasedStateMachine):
     @rule(index=_indexes)
     def expire(self, index: int) -> None:
         """The lifetime of a session ends."""
-        name, held = self._session(index)
+        name, entry = self._session(index)
         note(f"expire {name}")
-        if held is not None:
-            held.expires_at, held.over = self.do(lapse(self.sessions, name)), True
+        if entry is not None:
+            entry.expires_at, entry.is_expired = self.do(lapse(self.sessions, name)), True
 
     @rule()
     def sweep(self) -> None:
@@ -302,8 +308,8 @@ class StoreMachine(RuleBasedStateMachine):
     async def _take_expiry(self, name: str, ttl: int | None, since: int) -> None:
         """A write that asked for a lifetime has set it; the invariant sees that any other has not."""
         if ttl is not None:
-            self.model.held[name].expires_at = (await self.sessions.get(name)).expires_at
-            await self._check_expiry(self.model.held[name].expires_at, ttl, since)
+            self.model.entries[name].expires_at = (await self.sessions.get(name)).expires_at
+            await self._check_expiry(self.model.entries[name].expires_at, ttl, since)
 
     async def _attempt(self, operation: Awaitable[Result], error: type[Exception] | None) -> Result | None:
         """The result of an operation, or None where it failed with `error`, as it then must."""
@@ -315,9 +321,9 @@ class StoreMachine(RuleBasedStateMachine):
         assert actual is error
         return result
 
-    def _session(self, index: int) -> tuple[str, Held | None]:
+    def _session(self, index: int) -> tuple[str, Entry | None]:
         """A session, most likely one that exists; what a request should see of it, None where it has expired."""
-        names = [*self.model.held, IDS[index % len(IDS)]]
+        names = [*self.model.entries, IDS[index % len(IDS)]]
         name = names[index % len(names)]
         return name, self.model.living(name)
 
@@ -348,18 +354,18 @@ async def _opened(connect: Callable[[], RedisClient]) -> RedisClient:
     return connect()
 
 
-def _condition(held: Held | None, names: ETagNames) -> tuple[Conditions, type[Exception] | None]:
+def _condition(entry: Entry | None, names: ETagNames) -> tuple[Conditions, type[Exception] | None]:
     """If-Match and If-None-Match with the ETags that are named, and the error that a write to the session then meets."""
-    etag = f"{held.created_at}-{held.revision}" if held else "1-1"
+    etag = f"{entry.created_at}-{entry.revision}" if entry else "1-1"
     wrong = frozenset({f"{etag}1", f"1{etag}", etag[:-1]})
     etags: dict[str | None, ETags | None] = {
         None: None, "any": ETags(any=True), "right": ETags(wrong | {etag}), "wrong": ETags(wrong), "none": ETags(),
     }  # fmt: skip
     if_match, if_none_match = names
     conditions = Conditions(etags[if_match], etags[if_none_match])
-    if if_match is not None and (held is None or if_match not in ("any", "right")):
+    if if_match is not None and (entry is None or if_match not in ("any", "right")):
         return conditions, PreconditionFailed
-    if held is None:
+    if entry is None:
         return conditions, SessionNotFound
     return conditions, PreconditionFailed if if_none_match in ("any", "right") else None
 

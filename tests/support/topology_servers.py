@@ -48,7 +48,7 @@ class Server:
             self.client = Redis(host=HOST, port=self.port, protocol=2, decode_responses=True, socket_timeout=PATIENCE)
             self.client.response_callbacks.clear()
             self.start()
-            # Somebody else may have taken the port meanwhile.
+            # Another process may have taken the port.
             until(lambda: self.answers or self.process.poll() is not None, "an answer of Redis")
             if self.process.poll() is None:
                 return
@@ -87,7 +87,7 @@ class Server:
         self.process.send_signal(signal.SIGSTOP)
 
     def wake(self) -> None:
-        """Let it go on."""
+        """Let it continue."""
         self.process.send_signal(signal.SIGCONT)
 
     def is_master(self) -> bool:
@@ -161,10 +161,10 @@ class Cluster:
             for first, last, master, *_ in server.ask("CLUSTER", "SLOTS"):
                 if first <= slot <= last and master[1] == server.port:
                     return server
-        raise AssertionError(f"nobody has slot {slot}")
+        raise AssertionError(f"no node has slot {slot}")
 
     def replica_of(self, master: Server) -> Server:
-        """The replica of a master, as it says itself."""
+        """The replica of a master, by its own report."""
         return next(server for server in self.servers if server.ask("ROLE")[:3] == ["slave", HOST, master.port])
 
     def begin_move(self, slot: int, target: Server) -> Server:
@@ -183,7 +183,7 @@ class Cluster:
         source.ask("MIGRATE", HOST, target.port, "", 0, 30_000, "KEYS", *keys)
 
     def end_move(self, slot: int, target: Server) -> None:
-        """Make the target the owner, as redis-cli does: known to it first."""
+        """Make the target the owner, as redis-cli does: on the target first."""
         target.ask("CLUSTER", "SETSLOT", slot, "NODE", id_of(target))
         for master in self.masters():
             # One that has given its last slot away becomes a replica.
@@ -204,7 +204,7 @@ class Cluster:
         server = self._server()
         server.ask("CLUSTER", "MEET", HOST, self.servers[0].port)
         self.servers.append(server)
-        until(lambda: all(len(nodes_of(each)) == len(self.servers) for each in self.servers), "a node that is known to all")
+        until(lambda: all(len(nodes_of(each)) == len(self.servers) for each in self.servers), "a node that all others know")
         until(lambda: sees_all_served(server), "a node that knows all")
         return server
 
@@ -233,7 +233,7 @@ def id_of(server: Server) -> str:
 
 
 def has_slots(server: Server) -> bool:
-    """Whether a node is a master with slots, as it says itself."""
+    """Whether a node is a master with slots, by its own report."""
     (own,) = [line for line in nodes_of(server) if "myself" in line[2]]
     return "master" in own[2] and len(own) > 8
 
@@ -282,17 +282,17 @@ class Sentinels:
     def wait_whole(self) -> None:
         """Wait until all Sentinels know each other and the same master, and its replicas are up to date."""
 
-        def known(sentinel: Server) -> bool:
-            told = sentinel.ask("SENTINEL", "MASTER", self.NAME)
-            told = dict(zip(told[::2], told[1::2], strict=True))
-            seen = [told[name] for name in ("flags", "num-slaves", "num-other-sentinels", "port")]
+        def is_complete(sentinel: Server) -> bool:
+            reply = sentinel.ask("SENTINEL", "MASTER", self.NAME)
+            fields = dict(zip(reply[::2], reply[1::2], strict=True))
+            seen = [fields[name] for name in ("flags", "num-slaves", "num-other-sentinels", "port")]
             return seen == ["master", "2", "2", str(self.master().port)]
 
-        until(lambda: all(map(known, self.sentinels)), "Sentinels that know each other")
+        until(lambda: all(map(is_complete, self.sentinels)), "Sentinels that know each other")
 
         def replicated() -> bool:
-            told = [server.ask("INFO", "replication") for server in self.servers if server is not self.master()]
-            return all("role:slave" in info and "master_link_status:up" in info for info in told)
+            replies = [server.ask("INFO", "replication") for server in self.servers if server is not self.master()]
+            return all("role:slave" in info and "master_link_status:up" in info for info in replies)
 
         until(replicated, "replicas that are up to date")
 

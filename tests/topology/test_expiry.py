@@ -6,7 +6,7 @@ from service.errors import NotFound
 from service.store import default_ttl
 from service.store.keys import PROJECTS
 from service.store.listing import Query, page
-from service.store.projects import ProjectConfigs
+from service.store.project_configs import ProjectConfigs
 from service.store.sessions import Sessions
 from service.store.upkeep.partition_check import Check
 from service.store.upkeep.sweeper import Sweeper

@@ -31,4 +31,4 @@ def test_a_listing_of_a_cluster_equals_a_scan_of_all_sessions(cluster: Cluster, 
 
 
 def test_changes_between_pages_of_a_cluster_neither_repeat_nor_hide_a_session(cluster: Cluster) -> None:
-    test_listing.test_what_changes_between_pages_neither_repeats_nor_hides_a_session(cluster.url, 16, 4)
+    test_listing.test_changes_between_pages_neither_repeat_nor_hide_a_session(cluster.url, 16, 4)

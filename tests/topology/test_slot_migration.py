@@ -6,6 +6,7 @@ from random import Random
 
 from service.configs.containment import Filter
 from service.configs.limits import Limits
+from service.configs.ttl import Ttl
 from service.errors import StoreUnavailable
 from service.redis_client.client import RedisClient
 from service.redis_client.cluster import slot_of
@@ -24,7 +25,7 @@ SHORT = 0.3
 ONE, TWO, EXPIRED, NEW, OTHER = map(session_id, (1, 2, 7, 8, 9))
 
 WRITES: dict[str, Callable[[Sessions], Awaitable[object]]] = {
-    "create": lambda sessions: sessions.create(NEW, document_of({"a": 1, "z": 1}), user=None, disable_task_tracking=False),
+    "create": lambda sessions: sessions.create_session(NEW, document_of({"a": 1, "z": 1})),
     "replace": lambda sessions: sessions.replace(ONE, document_of({"a": 1, "z": 1})),
     "patch that adds a term": lambda sessions: sessions.patch(ONE, document_of({"z": 1})),
     "patch that removes the last session of a term": lambda sessions: sessions.patch(ONE, document_of({"unique": None})),
@@ -32,9 +33,9 @@ WRITES: dict[str, Callable[[Sessions], Awaitable[object]]] = {
     "patch that changes no term": lambda sessions: sessions.patch(ONE, document_of({"a": 1})),
     "delete": lambda sessions: sessions.delete(ONE),
     "delete of many": lambda sessions: sessions.delete_many([ONE, TWO]),
-    "copy": lambda sessions: sessions.copy(ONE, OTHER),
+    "copy": lambda sessions: sessions.copy_session(ONE, OTHER),
     "create in place of an expired session": lambda sessions: add(sessions, 7, {"a": 1}),
-    "patch that sets a TTL": lambda sessions: sessions.patch(TWO, document_of({}), ttl=50),
+    "patch that sets a TTL": lambda sessions: sessions.patch(TWO, document_of({}), ttl=Ttl(50)),
     "expire": lambda sessions: sweeper.expire(sessions.redis, sessions.all_partitions[0], [EXPIRED]),
 }
 

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, Phase, example, given, settings
 from hypothesis import strategies as st
 
 from service.configs.containment import Filter, contains, exact
-from service.configs.document import document, parse
+from service.configs.document import Document, parse
 from service.configs.limits import Limits
 from service.errors import BadRequest
 from tests.support.postgres import Postgres
@@ -168,7 +168,7 @@ ALL_RULES = [rule for rules in RULES.values() for rule in rules]
 
 
 def store(raw: bytes) -> bytes:
-    return document(parse(raw, max_nesting=LIMITS.max_nesting), raw, LIMITS).configs
+    return Document.build(parse(raw, max_nesting=LIMITS.max_nesting), raw, LIMITS).configs
 
 
 def matches(config: bytes, wanted: bytes, limits: Limits = AMPLE) -> bool:
@@ -178,7 +178,7 @@ def matches(config: bytes, wanted: bytes, limits: Limits = AMPLE) -> bool:
 
 
 @pytest.mark.parametrize("rule", RULES)
-def test_each_rule_holds_for_the_stored_form_and_for_what_a_hand_wrote(rule: str) -> None:
+def test_each_rule_holds_for_the_stored_form_and_for_manual_edits(rule: str) -> None:
     for config, wanted, verdict in RULES[rule]:
         assert matches(store(config.encode()), wanted.encode()) is verdict, (config, wanted)
         assert matches(config.encode(), wanted.encode()) is verdict, (config, wanted)
@@ -244,7 +244,7 @@ def test_nothing_and_an_empty_object_are_no_filter(raw: str) -> None:
     ["[]", "1", '"a"', "true", "[{}]", "{", "nul", '{"a":01}', '{"a":+1}', '{"a":NaN}', '{"a":Infinity}', '{"a":1e400}',
      '{"a":"\\ud800"}', '{"a":"\n"}', '{"a":1e-10000}', "\ufeff{}", '{"a":1' + "0" * 5000 + "}"],
 )  # fmt: skip
-def test_what_is_no_filter_is_a_bad_request_that_names_the_parameter(wrong: str) -> None:
+def test_an_invalid_filter_is_a_bad_request_that_names_the_parameter(wrong: str) -> None:
     with pytest.raises(BadRequest, match="filter_by_configs"):
         Filter.parse(wrong.encode(), LIMITS)
 
@@ -262,7 +262,7 @@ def test_a_filter_is_bounded_in_values_and_in_nesting() -> None:
 def test_the_deepest_nesting_that_can_be_set_is_matched(opening: str, closing: str) -> None:
     limits = Limits(max_nesting=256, max_filter_values=1000)
     raw = f'{{"a":{opening * 255}1{closing * 255}}}'.encode()
-    form = document(parse(raw, max_nesting=256), raw, limits).configs
+    form = Document.build(parse(raw, max_nesting=256), raw, limits).configs
     assert matches(form, raw, limits)
     assert not matches(form, raw.replace(b"1", b"2"), limits)
 
@@ -285,13 +285,13 @@ def test_null_configs_match_no_filter() -> None:
         '{"b":2,\n"a":1.0}',
     ],
 )
-def test_configs_that_a_hand_wrote_in_another_form_are_matched(configs: str) -> None:
+def test_configs_edited_by_hand_in_another_form_are_matched(configs: str) -> None:
     assert matches(configs.encode(), b'{"a":1}')
     assert not matches(configs.encode(), b'{"a":2}')
 
 
 @pytest.mark.parametrize("character", ["\t", "\x01", "\x1f", "\x00"])
-def test_control_characters_in_configs_that_a_hand_wrote_match_their_escapes(character: str) -> None:
+def test_control_characters_in_configs_edited_by_hand_match_their_escapes(character: str) -> None:
     wanted = json.dumps({"a": f"x{character}y"}).encode()
     for form in (f'{{"a":"x{character}y"}}', f'{{\n"a":"x{character}y"\n}}', f'{{\n"a":"x{character}y",\n"b":1\n}}'):
         assert matches(form.encode(), wanted)
@@ -309,7 +309,7 @@ ODD = [
 
 @pytest.mark.parametrize("configs", ODD)
 @pytest.mark.parametrize("wanted", ['{"a":1}', '{"a":[[]]}', '{"a":"x"}', '{"a":{"b":0.5}}'])
-def test_a_filter_reads_damaged_configs_as_no_match(configs: bytes, wanted: str) -> None:
+def test_damaged_configs_match_no_filter(configs: bytes, wanted: str) -> None:
     # "[[]]" is contained in a hundred thousand levels, and too deep to be read.
     assert matches(configs, wanted.encode()) is False
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from service.configs import document as stored_document
 from service.configs.containment import Filter, exact
-from service.configs.document import EMPTY, NULL, Document, check_size, document, is_stored_form, member_span, parse
+from service.configs.document import EMPTY, NULL, Document, check_size, is_stored_form, member_span, parse
 from service.configs.limits import Limits
 from service.errors import BadRequest, TooLarge
 from tests.support.strategies import Spelled, known_documents, spell, spelled_objects
@@ -26,7 +26,7 @@ NESTING = LIMITS.max_nesting
 
 
 def build(raw: bytes, limits: Limits = LIMITS) -> Document:
-    return document(parse(raw, max_nesting=limits.max_nesting), raw, limits)
+    return Document.build(parse(raw, max_nesting=limits.max_nesting), raw, limits)
 
 
 def store(raw: bytes) -> bytes:
@@ -50,7 +50,7 @@ def read_lines(form: bytes) -> dict[str, Any]:
     first, *lines, last = form.decode().split("\n")
     assert (first, last) == ("{", "}")
     assert lines, "the empty object is {}"
-    found: dict[str, Any] = {}
+    values: dict[str, Any] = {}
     for line in lines:
         assert line.endswith(",") == (line is not lines[-1])
         member = line.removesuffix(",")
@@ -61,9 +61,9 @@ def read_lines(form: bytes) -> dict[str, Any]:
         assert not set(text) & set("\n\r\t")
         assert text == text.strip()
         assert not text.endswith(",")
-        assert key not in found
-        found[key] = json.loads(text, parse_float=Decimal)
-    return found
+        assert key not in values
+        values[key] = json.loads(text, parse_float=Decimal)
+    return values
 
 
 def nested(levels: int, brackets: str = "[") -> bytes:
@@ -105,7 +105,7 @@ def test_the_terms_have_the_form_of_the_configs_and_a_line_for_each_member(case:
     assert lines == [member.key + b":" + member.terms for member in built.members]
 
 
-def test_known_documents_come_back_as_they_were() -> None:
+def test_the_example_documents_come_back_unchanged() -> None:
     documents = known_documents()
     assert len(documents) >= 5
     for name, compact in documents:
@@ -146,13 +146,13 @@ def test_one_key_has_one_spelling(spelling: str) -> None:
     assert store(f"{{{spelling}:1}}".encode()) == '{\n"é":1\n}'.encode()
 
 
-def test_a_member_knows_whether_it_is_null() -> None:
+def test_is_null_is_true_only_for_null() -> None:
     null, text, empty = build(b'{"a": null ,"b":"null","c":{}}').members
     assert (null.is_null, text.is_null, empty.is_null) == (True, False, False)
 
 
 @pytest.mark.parametrize("form", [EMPTY, NULL, b'{\n"a":1\n}'])
-def test_the_stored_form_is_told_from_what_a_hand_wrote(form: bytes) -> None:
+def test_the_stored_form_is_distinguished_from_manual_edits(form: bytes) -> None:
     assert is_stored_form(form)
     assert not is_stored_form(form + b"\n")
     assert not is_stored_form(b" " + form)
@@ -160,7 +160,7 @@ def test_the_stored_form_is_told_from_what_a_hand_wrote(form: bytes) -> None:
 
 
 @pytest.mark.parametrize("brackets", ["[", "{", "[{", "{[["])
-def test_nesting_is_taken_up_to_the_limit_and_not_beyond(brackets: str) -> None:
+def test_nesting_is_accepted_up_to_the_limit_and_not_beyond(brackets: str) -> None:
     assert is_stored_form(store(nested(NESTING, brackets)))
     with pytest.raises(BadRequest, match=f"nested deeper than {NESTING} levels"):
         store(nested(NESTING + 1, brackets))
@@ -210,7 +210,7 @@ def test_a_string_that_is_never_closed_costs_one_pass() -> None:
 
 
 @pytest.mark.parametrize("number", ["1e-9999", "1E-9999", "0e9999", "0E+9999", "12.5e0000", "1e308"])
-def test_an_exponent_of_four_digits_is_taken(number: str) -> None:
+def test_an_exponent_of_four_digits_is_accepted(number: str) -> None:
     form = store(f'{{"a":{number}}}'.encode())
     assert read_lines(form)["a"] == Decimal(number)
 
@@ -276,7 +276,7 @@ def test_arbitrary_bytes_are_json_or_refused_and_nothing_else(raw: bytes) -> Non
     with suppress(BadRequest, TooLarge):
         value = parse(raw, max_nesting=limits.max_nesting)
         if isinstance(value, dict):
-            assert shape(read_lines(document(value, raw, limits).configs)) == shape(exact(raw))
+            assert shape(read_lines(Document.build(value, raw, limits).configs)) == shape(exact(raw))
     with suppress(BadRequest):
         assert isinstance(Filter.parse(raw, limits), Filter | None)
 
@@ -295,14 +295,14 @@ def test_more_terms_than_allowed_are_too_large() -> None:
         build(b'{"a":1,"b":["x","y"],"c":{"d":1,"e":2}}', limits)
 
 
-def test_a_container_that_spills_counts_as_one_term() -> None:
+def test_a_container_that_overflows_counts_as_one_term() -> None:
     limits = Limits(max_terms=2)
     assert len(build(spell({"a": list(range(1000)), "b": 1}).encode(), limits).members) == 2
     with pytest.raises(TooLarge):
         build(spell({"a": list(range(1000)), "b": 1, "c": {}}).encode(), limits)
 
 
-def test_configs_of_the_largest_size_are_taken_and_a_byte_more_is_not() -> None:
+def test_configs_of_the_largest_size_are_accepted_and_one_byte_more_is_not() -> None:
     form = store(b'{"a":1}')
     check_size(form, Limits(max_configs_bytes=len(form)))
     with pytest.raises(TooLarge, match=f"larger than {len(form) - 1} bytes"):
@@ -325,51 +325,51 @@ from service.configs.limits import Limits
 def pages():
     return int(Path("/proc/self/statm").read_text(encoding="utf-8").split()[1])
 
-document.document({"a": 0}, b'{"a":0}', Limits())
+document.Document.build({"a": 0}, b'{"a":0}', Limits())
 before = pages()
-for number in range(document.REMEMBERED_MEMBERS - 1):
-    document.document({"k": number}, b'{"k":%d}' % number, Limits())
-assert len(document._remembered) == document.REMEMBERED_MEMBERS
+for number in range(document.CACHED_MEMBERS - 1):
+    document.Document.build({"k": number}, b'{"k":%d}' % number, Limits())
+assert len(document._cache) == document.CACHED_MEMBERS
 print((pages() - before) * resource.getpagesize())
 """
 
 
-def test_a_member_that_is_remembered_takes_hundreds_of_bytes_and_not_thousands() -> None:
+def test_a_cached_member_takes_hundreds_of_bytes_and_not_thousands() -> None:
     # In a process of its own: another one may have memory to fill first.
     printed = subprocess.run([sys.executable, "-c", _REMEMBERING], capture_output=True, text=True, check=True).stdout
-    assert int(printed) / stored_document.REMEMBERED_MEMBERS < 1500
+    assert int(printed) / stored_document.CACHED_MEMBERS < 1500
 
 
 def members_of(raw: bytes) -> tuple[stored_document.Member, ...]:
     return build(raw).members
 
 
-def test_a_member_is_remembered_up_to_its_largest_size_and_not_beyond(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stored_document, "_remembered", {})
-    room = stored_document.REMEMBERED_SIZE - len("key") - len('""')
+def test_a_member_is_cached_up_to_its_largest_size_and_not_beyond(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stored_document, "_cache", {})
+    room = stored_document.CACHED_SIZE - len("key") - len('""')
     fits, too_large = (b'{"key":"%b"}' % (b"x" * size) for size in (room, room + 1))
     assert members_of(fits)[0] is members_of(fits)[0]
     assert members_of(too_large)[0] is not members_of(too_large)[0]
-    long_key = b'{"%b":1}' % (b"k" * stored_document.REMEMBERED_SIZE)
+    long_key = b'{"%b":1}' % (b"k" * stored_document.CACHED_SIZE)
     assert members_of(long_key)[0] is not members_of(long_key)[0]
 
 
-def test_no_more_members_are_remembered_than_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
-    remembered: dict[object, object] = {}
-    monkeypatch.setattr(stored_document, "_remembered", remembered)
-    monkeypatch.setattr(stored_document, "REMEMBERED_MEMBERS", 3)
+def test_no_more_members_are_cached_than_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
+    cache: dict[object, object] = {}
+    monkeypatch.setattr(stored_document, "_cache", cache)
+    monkeypatch.setattr(stored_document, "CACHED_MEMBERS", 3)
     sizes = []
     for number in range(10):
         members_of(b'{"k":%d}' % number)
-        sizes.append(len(remembered))
+        sizes.append(len(cache))
     assert max(sizes) == 3
 
 
-def test_configs_that_are_too_large_are_refused_before_their_terms_are_made(monkeypatch: pytest.MonkeyPatch) -> None:
-    made: list[str] = []
+def test_configs_that_are_too_large_are_refused_before_their_terms_are_derived(monkeypatch: pytest.MonkeyPatch) -> None:
+    created: list[str] = []
 
     def packed(key: str, value: object) -> str:  # noqa: ARG001 - as the function that it replaces
-        made.append(key)
+        created.append(key)
         return ""
 
     monkeypatch.setattr("service.configs.document.packed_terms", packed)
@@ -377,9 +377,9 @@ def test_configs_that_are_too_large_are_refused_before_their_terms_are_made(monk
     too_large = (b'{"never":"%b"}' % (b"x" * 99), b'{"never":[%b1]}' % (b"1," * 50), b'{"never":"%b","b":1}' % (b"x" * 98))
     for raw in too_large:
         with pytest.raises(TooLarge, match="configs are larger than 100 bytes"):
-            document(orjson.loads(raw), raw, limits)
-    assert made == []
+            Document.build(orjson.loads(raw), raw, limits)
+    assert created == []
     # Line breaks, and members that a PATCH may delete, do not count here.
     nulls = b",".join(b'"k%d":null' % number for number in range(50))
     for raw in (b'{"a":%b"x"}' % (b"\n" * 200), b'{"a":[1,%b2]}' % (b"\t" * 200), b'{"a":1,%b}' % nulls):
-        document(orjson.loads(raw), raw, limits)
+        Document.build(orjson.loads(raw), raw, limits)

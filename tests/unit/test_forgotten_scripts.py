@@ -1,12 +1,12 @@
 """Servers that have forgotten scripts, several at once: every call is made once, and no caller sees NOSCRIPT."""
 
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import cast
 
 from service.redis_client.client import RedisClient
 from service.redis_client.errors import NoScriptError
 from service.redis_client.multiplexer import Command
-from service.store.scripts import Script
+from service.store.scripts import Call, Script, run_many
 
 ONE, OTHER = (Script(name, f"return '{name}'", f"sha of {name}", ("key",), ()) for name in ("one", "other"))
 
@@ -42,19 +42,19 @@ class ForgetfulServers:
         return [self._reply(command) for command in commands]
 
 
-def calls(*keys: str) -> list[tuple[list[str], list[Any]]]:
-    return [([key], []) for key in keys]
+def calls(script: Script, *keys: str) -> list[Call[str]]:
+    return [Call(script, [key], [], str) for key in keys]
 
 
 async def test_a_batch_whose_script_several_servers_have_forgotten_makes_every_call_once() -> None:
     servers = ForgetfulServers()
     client = cast("RedisClient", servers)
     keys = ["a1", "b1", "a2", "c1", "b2"]
-    assert await ONE.run_many(client, calls(*keys)) == [f"{ONE.sha} on {key}" for key in keys]
+    assert await run_many(client, calls(ONE, *keys)) == [f"{ONE.sha} on {key}" for key in keys]
     assert sorted(servers.runs) == [(ONE.sha, key) for key in sorted(keys)]
     # The batch, and one round trip for each server that has forgotten the script.
     assert servers.round_trips == 4
-    assert await ONE.run_many(client, calls(*keys)) == [f"{ONE.sha} on {key}" for key in keys]
+    assert await run_many(client, calls(ONE, *keys)) == [f"{ONE.sha} on {key}" for key in keys]
     assert servers.round_trips == 5
 
 
@@ -62,10 +62,18 @@ async def test_a_server_that_has_forgotten_one_script_still_has_the_other() -> N
     servers = ForgetfulServers()
     client = cast("RedisClient", servers)
     for script in (ONE, OTHER):
-        assert await script.run(client, ["a1"], []) == f"{script.sha} on a1"
+        assert await Call(script, ["a1"], [], str).run(client) == f"{script.sha} on a1"
     servers.loaded.remove(("a", OTHER.sha))
     servers.round_trips = 0
-    assert await ONE.run_many(client, calls("a1", "a2")) == [f"{ONE.sha} on {key}" for key in ("a1", "a2")]
+    assert await run_many(client, calls(ONE, "a1", "a2")) == [f"{ONE.sha} on {key}" for key in ("a1", "a2")]
     assert servers.round_trips == 1
-    assert await OTHER.run(client, ["a1"], []) == f"{OTHER.sha} on a1"
+    assert await Call(OTHER, ["a1"], [], str).run(client) == f"{OTHER.sha} on a1"
     assert servers.round_trips == 3
+
+
+async def test_a_batch_of_two_scripts_that_a_server_has_forgotten_makes_every_call_once() -> None:
+    servers = ForgetfulServers()
+    client = cast("RedisClient", servers)
+    batch = [*calls(ONE, "a1"), *calls(OTHER, "a2"), *calls(ONE, "a3")]
+    assert await run_many(client, batch) == [f"{ONE.sha} on a1", f"{OTHER.sha} on a2", f"{ONE.sha} on a3"]
+    assert sorted(servers.runs) == sorted([(ONE.sha, "a1"), (OTHER.sha, "a2"), (ONE.sha, "a3")])

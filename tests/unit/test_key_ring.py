@@ -7,9 +7,9 @@ import pytest
 
 from service.errors import Unauthorized
 from service.redis_client.client import RedisClient
-from service.store import manifest, projects
-from service.store.projects import KEY_MAX, KEY_TTL, KeyRing, Registry
-from service.store.sessions import Project
+from service.store import api_keys, manifest
+from service.store.api_keys import KEY_MAX, KEY_TTL, ApiKeys, KeyRing
+from service.store.record import Project
 
 ACME, BOLT = Project("acme", "id-of-acme"), Project("bolt", "id-of-bolt")
 
@@ -38,14 +38,14 @@ def registry(monkeypatch: pytest.MonkeyPatch) -> FakeRegistry:
     async def confirm(*_: object) -> None:
         """The store is as it was."""
 
-    monkeypatch.setattr(projects, "time", SimpleNamespace(monotonic=lambda: registry.now))
+    monkeypatch.setattr(api_keys, "time", SimpleNamespace(monotonic=lambda: registry.now))
     monkeypatch.setattr(manifest, "confirm", confirm)
     return registry
 
 
 @pytest.fixture
 def ring(registry: FakeRegistry) -> KeyRing[Project]:
-    return KeyRing(cast("Registry", registry), lambda project: project)
+    return KeyRing(cast("ApiKeys", registry), lambda project: project)
 
 
 async def test_a_key_is_remembered_for_its_time_and_looked_up_again_afterwards(
@@ -95,7 +95,7 @@ async def test_a_revoked_key_is_forgotten_and_a_refusal_is_not_remembered(
 async def test_no_more_keys_are_remembered_than_allowed(
     registry: FakeRegistry, ring: KeyRing[Project], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(projects, "KEYS_REMEMBERED", 3)
+    monkeypatch.setattr(api_keys, "KEYS_REMEMBERED", 3)
     headers = [f"Bearer sk-ac-{number}" for number in range(10, 20)]
     registry.projects |= {header.removeprefix("Bearer "): ACME for header in headers}
     for header in headers:

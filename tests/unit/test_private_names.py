@@ -20,7 +20,7 @@ import service
 from service.http.server.connections import Connection, Server
 from service.http.server.protocol import Protocol
 from service.http.server.receiver import Receiver
-from service.store.sessions import Session
+from service.store.record import Session
 
 ROOT = Path(service.__file__).parent
 
@@ -55,6 +55,7 @@ ATTRIBUTES: dict[tuple[str, str], object] = {
     ("process/parent_death.py", "_exit"): os,
     ("http/api/sessions.py", "_replace"): Session,
     ("store/ownership.py", "_asdict"): Session,
+    ("store/scripts.py", "_fields"): Session,
 }
 IMPORTS = {("http/server/receiver.py", "aiohttp.web_protocol._ErrInfo")}
 

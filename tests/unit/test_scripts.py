@@ -1,16 +1,18 @@
 """The Lua scripts as files: headers, includes, and how Python calls them. No Redis."""
 
-import ast
 import re
+from collections.abc import Callable, Sequence
 from importlib import resources
 from pathlib import Path
 
 import pytest
 
-import service.store
-from service.store import scripts
-from service.store.keys import Owner, Partition
-from service.store.scripts import load
+from service.configs.limits import Limits
+from service.errors import ServiceError
+from service.store import script_calls, scripts
+from service.store.keys import Owner
+from service.store.script_calls import StatusReply
+from service.store.scripts import KeysAndArguments, ScriptFunction, load, script
 
 LUA = Path(str(resources.files("service.store"))) / "lua"
 NAMES = sorted(path.stem for path in LUA.glob("*.lua"))
@@ -19,7 +21,7 @@ ALL_FILES = sorted(LUA.rglob("*.lua"))
 #: The last argument of these stands for many.
 MANY = {
     "adopt_session": "fields",
-    "find": "demands",
+    "find_candidates": "required_terms",
     "patch": "members",
     "patch_project": "members",
     "verify_session": "suspects",
@@ -54,15 +56,15 @@ def used(kind: str, name: str) -> set[int]:
 
 
 def test_there_are_scripts_to_test() -> None:
-    assert {"create", "replace", "patch", "delete", "find"} <= set(NAMES)
+    assert {"create", "replace", "patch", "delete", "find_candidates"} <= set(NAMES)
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_script_loads_and_is_known_by_its_sha(name: str) -> None:
-    script = load(name)
-    assert script.name == name
-    assert re.fullmatch("[0-9a-f]{40}", script.sha)
-    assert "-- include:" not in script.source
+def test_a_script_loads_and_has_a_sha(name: str) -> None:
+    loaded = load(name)
+    assert loaded.name == name
+    assert re.fullmatch("[0-9a-f]{40}", loaded.sha)
+    assert "-- include:" not in loaded.source
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -75,9 +77,9 @@ def test_a_header_says_what_the_script_does_and_what_it_returns(name: str) -> No
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_script_reads_exactly_the_keys_and_arguments_that_its_header_names(name: str) -> None:
-    script = load(name)
-    assert used("KEYS", name) == set(range(1, len(script.keys) + 1))
-    assert used("ARGV", name) == set(range(1, len(script.arguments) + 1))
+    loaded = load(name)
+    assert used("KEYS", name) == set(range(1, len(loaded.keys) + 1))
+    assert used("ARGV", name) == set(range(1, len(loaded.arguments) + 1))
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -96,84 +98,79 @@ def test_an_include_reads_neither_keys_nor_arguments(path: Path) -> None:
         assert re.search(r"\bKEYS\b", path.read_text(encoding="utf-8"))
 
 
-#: What stands for several arguments, by the attribute that is unpacked.
-SEVERAL = {"arguments": len(Partition("", 0).arguments), "owner": len(Owner._fields)}
+@pytest.mark.parametrize("name", NAMES)
+def test_every_script_has_a_typed_function(name: str) -> None:
+    function = getattr(script_calls, name)
+    assert isinstance(function, ScriptFunction)
+    assert function.script == load(name)
 
 
-def count(argument: ast.Tuple) -> tuple[int, bool]:
-    """How many items a tuple has that is written out, and whether its last stands for any number of them."""
-    total, rest = 0, False
-    for item in argument.elts:
-        unpacked = item.value if isinstance(item, ast.Starred) else None
-        rest = unpacked is not None and not (isinstance(unpacked, ast.Attribute) and unpacked.attr in SEVERAL)
-        total += SEVERAL[unpacked.attr] if isinstance(unpacked, ast.Attribute) and unpacked.attr in SEVERAL else 1
-    return total, rest
+@pytest.mark.parametrize(
+    "build",
+    [
+        pytest.param(lambda *, session, prefix, ttl: ((session,), (ttl, prefix)), id="arguments in another order"),
+        pytest.param(lambda *, session, prefix, ttl: ((prefix,), (session, ttl)), id="a key among the arguments"),
+        pytest.param(lambda *, session, prefix: ((session,), (prefix,)), id="an argument less"),
+        pytest.param(lambda *, session, prefix, ttl, more: ((session,), (prefix, ttl, more)), id="an argument more"),
+        pytest.param(lambda *, session, prefix, lifetime: ((session,), (prefix, lifetime)), id="another name"),
+        pytest.param(lambda *, session, prefix, ttl: ((session,), (prefix, ttl, ttl)), id="an argument twice"),
+        pytest.param(lambda *, prefix, ttl: ((), (prefix, ttl)), id="a key less"),
+    ],
+)
+def test_a_function_that_does_not_follow_the_header_is_refused(
+    monkeypatch: pytest.MonkeyPatch, build: Callable[..., KeysAndArguments]
+) -> None:
+    pretend(monkeypatch, main="-- KEYS[1] session\n-- ARGV[1] prefix\n-- ARGV[2] ttl\nreturn 1\n")
+    build.__name__ = "main"
+    with pytest.raises(TypeError, match=r"^main\(\) passes .*, but its Lua header names others$"):
+        script(int)(build)
 
 
-def calls() -> list[tuple[str, str, int, bool]]:
-    """Every call of a script whose tuples are written out: script, KEYS or ARGV, length, whether the last item is starred."""
-    found = []
-    for path in sorted(Path(service.store.__file__).parent.rglob("*.py")):
-        tree = ast.parse(path.read_text(encoding="utf-8"))
-        for node in ast.walk(tree):
-            if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute) or node.func.attr != "run":
-                continue
-            owner = node.func.value
-            if not isinstance(owner, ast.Name) or not owner.id.isupper():
-                continue
-            for kind, argument in zip(("KEYS", "ARGV"), node.args[1:], strict=False):
-                if isinstance(argument, ast.Tuple):
-                    found.append((owner.id.lower(), kind, *count(argument)))
-    return found
+def test_a_call_has_its_arguments_in_the_order_of_the_header(monkeypatch: pytest.MonkeyPatch) -> None:
+    source = "-- KEYS[1] state\n-- ARGV[1] project_id\n-- ARGV[2] partitions\n-- ARGV[3] members\nreturn 1\n"
+    pretend(monkeypatch, main=source)
+
+    @script(int)
+    def main(*, members: Sequence[str], owner: Owner, state: str) -> KeysAndArguments:
+        return (state,), (*owner, *members)
+
+    call = main(state="k", owner=Owner("p", 2), members=["a", "b"])
+    assert call.evalsha == ("EVALSHA", main.script.sha, 1, "k", "p", 2, "a", "b")
+    assert call.eval == ("EVAL", source, 1, "k", "p", 2, "a", "b")
+    assert call.parse(b"7") == 7
 
 
-def test_python_hands_each_script_as_many_keys_and_arguments_as_its_header_names() -> None:
-    checked = set()
-    for name, kind, number, starred in calls():
-        script = load(name)
-        declared = script.keys if kind == "KEYS" else script.arguments
-        checked.add((name, kind))
-        if starred:
-            assert name in MANY, f"{name} takes no rest"
-        # A rest that is empty may be left out.
-        assert number == len(declared) or (name in MANY and number == len(declared) - 1), f"{name} {kind}"
-    # `patch` builds its arguments beforehand, `delete` for one call and for many; the others are run many at once.
-    assert checked >= {(name, kind) for name in NAMES for kind in ("KEYS", "ARGV")} - {
-        ("patch", "ARGV"),
-        ("count", "KEYS"),
-        ("count", "ARGV"),
-        ("delete", "KEYS"),
-        ("delete", "ARGV"),
-        ("adopt_session", "ARGV"),
-        ("count", "KEYS"),
-        ("count", "ARGV"),
-        ("expire", "KEYS"),
-        ("expire", "ARGV"),
-        ("number", "KEYS"),
-        ("number", "ARGV"),
-        ("set_session_ttl", "KEYS"),
-        ("set_session_ttl", "ARGV"),
-        ("preflight", "KEYS"),
-        ("preflight", "ARGV"),
-        ("register_user", "KEYS"),
-        ("expect_user", "KEYS"),
-        ("withdraw_user", "KEYS"),
-        ("delete_user", "KEYS"),
-        ("verify_state", "ARGV"),
-    }
+#: Statuses that are not errors.
+SUCCESS = {b"ok", b"created", b"exists", b"expected", b"registered"}
+
+
+def test_every_status_that_a_script_returns_is_an_error_or_a_success() -> None:
+    functions = [value for value in vars(script_calls).values() if isinstance(value, ScriptFunction)]
+    sources = [each.script.source for each in functions if each._parse is script_calls._status]
+    returned = {status.encode() for source in sources for status in re.findall(r'(?:return|and|or) \{ "(\w+)"', source)}
+    assert returned == SUCCESS | set(script_calls._ERRORS)
+    assert not SUCCESS & set(script_calls._ERRORS)
+
+
+@pytest.mark.parametrize("status", sorted(script_calls._ERRORS))
+def test_an_error_status_raises_and_a_success_does_not(status: bytes) -> None:
+    with pytest.raises(ServiceError):
+        StatusReply(status, [b"If-Match"]).raise_for_status(Limits())
+    for success in SUCCESS:
+        StatusReply(success, []).raise_for_status(Limits())
 
 
 WRITE = re.compile(r'call\("(?:HSET|HDEL|HINCRBY|SADD|SREM|ZADD|ZREM|ZREMRANGEBYRANK|DEL|SET|UNLINK)"')
 #: What these write belongs to no project, or is the very repair of what the others compare.
-UNOWNED = {"preflight", "take_rate", "verify_type", "verify_state"}
+UNOWNED = {"preflight", "rate_limit", "verify_type", "verify_state"}
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_every_script_that_writes_compares_whose_keys_they_are_before_its_first_write(name: str) -> None:
+def test_every_script_that_writes_checks_the_owner_before_its_first_write(name: str) -> None:
     source = body(name)
     # `count` includes what writes, and uses none of it.
-    writes = name != "count" and WRITE.search(re.sub(r"--.*", "", load(name).source)) is not None
-    compared = re.search(r"\b(?:owner_failure|disowned|other_project)\(", source)
+    writes = name != "count_sessions" and WRITE.search(re.sub(r"--.*", "", load(name).source)) is not None
+    compared = re.search(r"\b(?:owner_error|partition_owner_error|project_owner_error)\(", source)
     assert (compared is not None) is (writes and name not in UNOWNED)
     if compared is not None:
         first = re.search(r"\b(?:commit|remove|renumber|add_user|update_index)\(", source)
@@ -215,7 +212,7 @@ def test_what_is_included_twice_stands_once(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_an_include_that_includes_itself_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     pretend(monkeypatch, main="-- include: a\n", include_a="-- include: b\n", include_b="-- include: a\n")
-    with pytest.raises(ValueError, match="Lua include a → b → a is a circle"):
+    with pytest.raises(ValueError, match="Lua include a → b → a is a cycle"):
         load("main")
 
 
@@ -240,10 +237,3 @@ def test_the_same_holds_for_its_arguments(monkeypatch: pytest.MonkeyPatch) -> No
     pretend(monkeypatch, main="-- KEYS[1] session\n-- ARGV[2] prefix\n")
     with pytest.raises(ValueError, match=r"main.lua does not number its ARGV from 1"):
         load("main")
-
-
-def test_a_command_names_the_script_by_its_sha_and_counts_the_keys(monkeypatch: pytest.MonkeyPatch) -> None:
-    pretend(monkeypatch, main="-- KEYS[1] session\n-- ARGV[1] prefix\nreturn 1\n")
-    script = load("main")
-    assert (script.keys, script.arguments) == (("session",), ("prefix",))
-    assert script.command(("k",), ("a", b"b", 3)) == ("EVALSHA", script.sha, 1, "k", "a", b"b", 3)

@@ -8,7 +8,7 @@ import pytest
 
 from service.errors import StartupError
 from service.settings import CONNECTION, PATHS, SECRETS, Settings, add_flags, flag, load, variable, warnings
-from service.store.projects import KEY_MAX, KEY_PREFIX
+from service.store.api_keys import KEY_MAX, KEY_PREFIX
 
 #: For each setting a text, and the value that it becomes; none is the default.
 SAMPLES: dict[str, tuple[str, object]] = {

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from service.configs import terms
 from service.configs.containment import Filter, contains
-from service.configs.document import document, parse
+from service.configs.document import Document, parse
 from service.configs.limits import Limits
-from service.configs.terms import SPILL_LIMIT, RequiredTerm, member_terms, required_terms, spill_term, user_term
+from service.configs.terms import OVERFLOW_LIMIT, RequiredTerm, member_terms, overflow_term, required_terms, user_term
 from tests.support.strategies import (
     Spelled,
     cases,
@@ -31,7 +31,7 @@ AMPLE = Limits(max_filter_values=10**6, max_terms=10**6)
 def terms_of(raw: bytes | str) -> list[str]:
     """All terms of a JSON object, as a session's index has them."""
     raw = raw.encode() if isinstance(raw, str) else raw
-    members = document(parse(raw, max_nesting=AMPLE.max_nesting), raw, AMPLE).members
+    members = Document.build(parse(raw, max_nesting=AMPLE.max_nesting), raw, AMPLE).members
     return [term for member in members for term in member.index_terms]
 
 
@@ -49,23 +49,23 @@ def terms_of(raw: bytes | str) -> list[str]:
         ('{"' + "k" * 200 + '":1}', "#" + hashlib.sha256(b"k" * 200).hexdigest()[:16] + "=1"),
     ],
 )
-def test_a_session_keeps_its_terms_without_the_text_of_the_key(text: str, kept: str) -> None:
+def test_packed_terms_omit_the_text_of_the_key(text: str, kept: str) -> None:
     raw = text.encode()
-    (member,) = document(parse(raw, max_nesting=64), raw, AMPLE).members
+    (member,) = Document.build(parse(raw, max_nesting=64), raw, AMPLE).members
     assert member.terms.decode() == kept
 
 
 @given(spelled_objects())
-def test_what_a_session_keeps_of_its_terms_gives_them_whole(case: Spelled) -> None:
+def test_unpacking_packed_terms_restores_them(case: Spelled) -> None:
     values = parse(case.raw, max_nesting=AMPLE.max_nesting)
-    for member in document(values, case.raw, AMPLE).members:
+    for member in Document.build(values, case.raw, AMPLE).members:
         key = orjson.loads(member.key)
         assert list(member.index_terms) == member_terms(key, values[key])
 
 
-def demands_of(raw: bytes | str) -> tuple[RequiredTerm, ...]:
-    found = Filter.parse(raw.encode() if isinstance(raw, str) else raw, AMPLE)
-    return found.required_terms if found else ()
+def required_terms_of(raw: bytes | str) -> tuple[RequiredTerm, ...]:
+    filter_ = Filter.parse(raw.encode() if isinstance(raw, str) else raw, AMPLE)
+    return filter_.required_terms if filter_ else ()
 
 
 def sha(text: str) -> str:
@@ -128,7 +128,7 @@ def test_a_number_has_the_text_of_its_double(spellings: str, text: str) -> None:
     ("text", "hashed"),
     [("x" * 128, False), ("x" * 129, True), ('"' * 64, False), ('"' * 65, True), ("é" * 64, False), ("é" * 65, True)],
 )
-def test_a_string_of_more_than_128_bytes_stands_as_its_hash(text: str, hashed: bool) -> None:
+def test_a_string_of_more_than_128_bytes_is_replaced_by_its_hash(text: str, hashed: bool) -> None:
     shown = sha(text) if hashed else orjson.dumps(text).decode()
     assert terms_of(under("a", text)) == [f"a={shown}"]
     assert terms_of(under("a", [text])) == [f"a[]={shown}"]
@@ -145,14 +145,14 @@ def test_a_string_of_more_than_128_bytes_stands_as_its_hash(text: str, hashed: b
         ("é" * 65, sha("é" * 65)),
     ],
 )
-def test_a_key_of_more_than_128_bytes_stands_as_its_hash(key: str, shown: str) -> None:
+def test_a_key_of_more_than_128_bytes_is_replaced_by_its_hash(key: str, shown: str) -> None:
     assert terms_of(under(key, 1)) == [f"{shown}=1"]
     assert terms_of(under(key, {})) == [shown + "{}"]
     assert terms_of(under("a", {key: 1})) == [f"a.{shown}=1"]
     assert terms_of(under(key, list(range(100)))) == [f"{shown}~"]
 
 
-def test_a_path_of_more_than_256_characters_goes_on_from_its_hash() -> None:
+def test_a_path_of_more_than_256_characters_is_replaced_by_its_hash() -> None:
     long = "k" * 100
     longest = f"{long}.{long}.{'l' * 54}"
     assert terms_of(under(long, {long: {"l" * 54: 1}})) == [f"{longest}=1"]
@@ -161,20 +161,20 @@ def test_a_path_of_more_than_256_characters_goes_on_from_its_hash() -> None:
     assert terms_of(under(long, {long: {"l" * 55: {"m": [1]}}})) == [f"{sha(longest + 'l')}.m[]=1"]
 
 
-def test_a_container_of_64_terms_is_indexed_and_one_more_spills() -> None:
-    assert len(terms_of(under("a", list(range(SPILL_LIMIT))))) == SPILL_LIMIT == 64
-    assert terms_of(under("a", list(range(SPILL_LIMIT + 1)))) == ["a~"]
-    assert terms_of(under("a", [*range(SPILL_LIMIT)] * 5)) == [f"a[]={number}" for number in range(SPILL_LIMIT)]
+def test_a_container_of_64_terms_is_indexed_and_one_of_65_overflows() -> None:
+    assert len(terms_of(under("a", list(range(OVERFLOW_LIMIT))))) == OVERFLOW_LIMIT == 64
+    assert terms_of(under("a", list(range(OVERFLOW_LIMIT + 1)))) == ["a~"]
+    assert terms_of(under("a", [*range(OVERFLOW_LIMIT)] * 5)) == [f"a[]={number}" for number in range(OVERFLOW_LIMIT)]
     assert terms_of(under("a", {"b": {str(number): 1 for number in range(65)}})) == ["a~"]
     assert terms_of(under("a.b", list(range(65)))) == ['"a.b"~']
 
 
-def test_one_key_spills_without_the_others() -> None:
+def test_one_key_overflows_without_the_others() -> None:
     wide = list(range(100))
     assert terms_of(orjson.dumps({"a": {"b": 1}, "wide": wide, "c": wide[:2]})) == ["a.b=1", "wide~", "c[]=0", "c[]=1"]
 
 
-def test_a_document_of_many_levels_and_items_is_read_in_one_walk() -> None:
+def test_a_document_of_many_levels_and_items_is_read_in_one_pass() -> None:
     deep = '{"' + "k" * 128 + '":'
     raw = f'{{"a":{deep * 60}[{",".join(["1"] * 100_000)}]{"}" * 60}}}'
     (term,) = terms_of(raw)
@@ -182,19 +182,19 @@ def test_a_document_of_many_levels_and_items_is_read_in_one_walk() -> None:
     assert term.endswith("=1")
 
 
-def test_a_filter_demands_the_terms_of_its_scalars_or_the_spill_of_their_key() -> None:
-    assert demands_of('{"agent":"bot1","n":1.0}') == (RequiredTerm('agent="bot1"'), RequiredTerm("n=1"))
-    assert demands_of('{"a":{"b":[1,{"c":2}]}}') == (RequiredTerm("a.b[]=1", "a~"), RequiredTerm("a.b[].c=2", "a~"))
-    assert demands_of('{"a.b":[1]}') == (RequiredTerm('"a.b"[]=1', '"a.b"~'),)
+def test_a_filter_requires_the_terms_of_its_scalars_or_the_overflow_of_their_key() -> None:
+    assert required_terms_of('{"agent":"bot1","n":1.0}') == (RequiredTerm('agent="bot1"'), RequiredTerm("n=1"))
+    assert required_terms_of('{"a":{"b":[1,{"c":2}]}}') == (RequiredTerm("a.b[]=1", "a~"), RequiredTerm("a.b[].c=2", "a~"))
+    assert required_terms_of('{"a.b":[1]}') == (RequiredTerm('"a.b"[]=1', '"a.b"~'),)
 
 
-def test_a_filter_that_spills_itself_demands_a_session_that_spills() -> None:
-    assert demands_of(under("a", list(range(65)))) == (RequiredTerm("a~"),)
+def test_a_filter_that_overflows_requires_a_session_that_overflows() -> None:
+    assert required_terms_of(under("a", list(range(65)))) == (RequiredTerm("a~"),)
 
 
 @pytest.mark.parametrize("raw", ['{"a":{}}', '{"a":[]}', '{"a":{"b":{}}}', '{"a":[[],{}]}', "{}"])
-def test_containers_without_scalars_demand_nothing(raw: str) -> None:
-    assert demands_of(raw) == ()
+def test_containers_without_scalars_require_nothing(raw: str) -> None:
+    assert required_terms_of(raw) == ()
 
 
 def test_the_index_proposes_every_config_that_contains_a_filter() -> None:
@@ -206,8 +206,8 @@ def test_the_index_proposes_every_config_that_contains_a_filter() -> None:
         config, wanted = case
         if contains(config.value, wanted.value):
             have = set(terms_of(config.raw))
-            for demand in demands_of(wanted.raw):
-                assert demand.term in have or demand.spill in have
+            for demand in required_terms_of(wanted.raw):
+                assert demand.term in have or demand.overflow in have
                 seen["by its term" if demand.term in have else "by a spill"] += 1
 
     propose()
@@ -217,14 +217,14 @@ def test_the_index_proposes_every_config_that_contains_a_filter() -> None:
 def test_the_index_proposes_each_real_config_to_a_filter_that_is_the_config() -> None:
     for name, raw in known_documents():
         have = set(terms_of(raw))
-        assert [demand for demand in demands_of(raw) if demand.term not in have] == [], name
+        assert [demand for demand in required_terms_of(raw) if demand.term not in have] == [], name
 
 
 @given(twice_spelled_objects())
 def test_terms_come_from_the_value_and_not_from_its_spelling(case: tuple[Spelled, Spelled]) -> None:
     one, other = case
     assert terms_of(one.raw) == terms_of(other.raw)
-    assert demands_of(one.raw) == demands_of(other.raw)
+    assert required_terms_of(one.raw) == required_terms_of(other.raw)
 
 
 @given(st.lists(keys(), min_size=2, max_size=2, unique=True), values(), values())
@@ -258,25 +258,25 @@ def test_a_users_term_is_readable_and_never_shortened(user: str, term: str) -> N
     assert user_term(user) == term
 
 
-def test_a_member_can_be_given_its_terms_as_if_nothing_spilled() -> None:
+def test_a_member_s_terms_can_be_derived_without_overflow() -> None:
     wide = list(range(100))
-    assert member_terms("a", wide) == [spill_term("a")] == ["a~"]
-    assert len(member_terms("a", wide, spill_limit=100)) == 100
+    assert member_terms("a", wide) == [overflow_term("a")] == ["a~"]
+    assert len(member_terms("a", wide, overflow_limit=100)) == 100
     assert required_terms({"a": wide}) == (RequiredTerm("a~"),)
 
 
-def test_equal_scalars_of_an_array_are_made_into_a_term_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    made: list[object] = []
+def test_the_term_of_equal_scalars_in_an_array_is_derived_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    created: list[object] = []
     text = terms._scalar_text
 
     def counted(value: object) -> str:
-        made.append(value)
+        created.append(value)
         return text(value)
 
     monkeypatch.setattr(terms, "_scalar_text", counted)
     values = [1, "a", True, 1.5, None] * 10_000
     assert member_terms("k", values) == ["k[]=1", 'k[]="a"', "k[]=true", "k[]=1.5", "k[]=null"]
-    assert len(made) == 5
+    assert len(created) == 5
     # Equal to Python, but not in JSON; and what has containers in it is taken as it is.
     assert member_terms("k", [True, 1, False, 0, -0.0]) == ["k[]=true", "k[]=1", "k[]=false", "k[]=0"]
     assert member_terms("k", [1, [1], {"x": 1}, 1]) == ["k[]=1", "k[][]=1", "k[].x=1"]

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from statistics import median
 from uuid import UUID
 
-from scripts.benchmark.filling import patch_arguments
+from scripts.benchmark.filling import patch_call
 from scripts.benchmark.load.requests import create_request, patch_request
 from scripts.benchmark.rows.requests import settings_changes, settings_document
 from scripts.benchmark.run import Bench
@@ -15,7 +15,7 @@ from scripts.lib.program import Failed
 from service.redis_client.multiplexer import Command
 from service.store import keys
 from service.store.keys import Owner, Partition
-from service.store.sessions import PATCH
+from service.store.script_calls import patch
 
 _CALLS, _BATCHES = 500, 40  # calls a batch, batches of each script a round
 _CHECK = re.compile(
@@ -32,11 +32,12 @@ def owner(bench: Bench) -> dict[str, Measurement]:
         connection.send_ok(create_request(settings_document(number), session_id=session_id))
     patches = [patch_request(session_id, settings_changes(number)) for number, session_id in enumerate(ids)]
     requests = bench.write_requests("owner", patches)
-    without_check, removed = _CHECK.subn("", PATCH.source)
+    source = patch.script.source
+    without_check, removed = _CHECK.subn("", source)
     if removed != 1:
         raise Failed("patch.lua does not check the owner in the way that the row `owner` removes")
     # The second script's values differ from the first's, so that each call changes both keys and their terms.
-    calls = [_calls(service.redis, source, ids, turn) for turn, source in enumerate((PATCH.source, without_check), 1)]
+    calls = [_calls(service.redis, each, ids, turn) for turn, each in enumerate((source, without_check), 1)]
     pairs: list[tuple[float, float]] = []
 
     def added() -> float:
@@ -58,10 +59,8 @@ def _calls(redis: RedisProbe, source: str, ids: Sequence[str], turn: int) -> lis
     sha = redis.execute("SCRIPT", "LOAD", source)
     project_id = redis.execute("HGET", keys.PROJECTS, "default").decode()
     partition = Partition("default", 0, owner=Owner(project_id, 1))
-    return [
-        ("EVALSHA", sha, 1, partition.session(session_id), *patch_arguments(partition, settings_changes(number + turn)))
-        for number, session_id in enumerate(ids)
-    ]
+    calls = [patch_call(partition, session_id, settings_changes(number + turn)) for number, session_id in enumerate(ids)]
+    return [("EVALSHA", sha, len(call.keys), *call.keys, *call.arguments) for call in calls]
 
 
 def _batch(redis: RedisProbe, calls: Sequence[Command]) -> float:

@@ -12,7 +12,7 @@ from scripts.benchmark.run import CONNECTIONS, REQUESTS, Bench
 from scripts.benchmark.statistics import Measurement
 from scripts.lib.program import Failed
 from service.store.keys import Partition
-from service.store.sessions import FIELDS
+from service.store.record import FIELDS
 
 _BLOB = "bench:configs"
 

@@ -10,9 +10,9 @@ from uuid import UUID
 from aiohttp import web
 from aiohttp.streams import StreamReader
 
-from service.configs.document import Document, document, member_span, parse
+from service.configs.document import Document, member_span, parse
 from service.configs.limits import Limits
-from service.configs.ttl import ttl_of
+from service.configs.ttl import UNSPECIFIED, Ttl, parse_ttl
 from service.errors import BadRequest, BodyTooLarge, Overloaded, RequestTimeout
 from service.http.server.context import Call
 from service.http.server.headers import require_json, require_uncompressed, send_100_continue
@@ -89,13 +89,13 @@ class Body:
             raise BadRequest(f"{name} must be true or false")
         return bool(value)
 
-    def ttl(self) -> int | None:
-        """The member `ttl` in seconds; 0 if it is null, None if it is absent.
+    def ttl(self) -> Ttl:
+        """The member `ttl`; `UNSPECIFIED` if it is absent.
 
         Raises:
             BadRequest: it is not a valid TTL.
         """
-        return ttl_of(self.values["ttl"], "ttl") if "ttl" in self.values else None
+        return parse_ttl(self.values["ttl"], "ttl") if "ttl" in self.values else UNSPECIFIED
 
     def configs(self, limits: Limits, *, required: bool) -> Document | None:
         """The member `configs`; None if it is null or absent and not `required`.
@@ -109,7 +109,7 @@ class Body:
             return None
         if not isinstance(value, dict):
             raise BadRequest("configs must be a JSON object")
-        return document(value, member_span(self.raw, "configs"), limits)
+        return Document.build(value, member_span(self.raw, "configs"), limits)
 
 
 async def read_body(call: Call) -> bytes:

@@ -1,7 +1,7 @@
 """The configs of the project itself."""
 
 from service.configs.criteria import check_criteria
-from service.configs.document import document, parse
+from service.configs.document import Document, parse
 from service.errors import BadRequest
 from service.http.api import parsing, representations
 from service.http.server.context import Call
@@ -23,4 +23,4 @@ async def patch(call: Call) -> Response:
     if not isinstance(values, dict):
         raise BadRequest("the body must be a JSON object")
     check_criteria(values)
-    return representations.ok(await call.store.configs.patch(document(values, raw, limits, is_indexed=False)))
+    return representations.ok(await call.store.configs.patch(Document.build(values, raw, limits, is_indexed=False)))

@@ -7,7 +7,7 @@ from functools import lru_cache
 import orjson
 
 from service.http.server.response import Response
-from service.store.sessions import Session
+from service.store.record import Session
 from service.store.users import User, user_id
 
 _OK = b'{"code":0,"msg":""}'

@@ -6,14 +6,16 @@ from service.configs.budget import Budget
 from service.configs.containment import Filter
 from service.configs.document import NULL, Document, is_stored_form, parse
 from service.configs.limits import Limits
+from service.configs.ttl import Ttl
 from service.errors import BadRequest, Unreadable
 from service.http.api import parsing, representations
 from service.http.server.context import Call
 from service.http.server.protocol import client_check
 from service.http.server.response import Response
-from service.store import creation, listing
+from service.store import listing
 from service.store.conditions import Conditions
-from service.store.sessions import Session
+from service.store.cursors import decode_session_cursor
+from service.store.record import Session
 from service.store.time_slices import TimeSlice
 from service.store.users import check_identifier
 
@@ -35,8 +37,7 @@ async def create(call: Call) -> Response:
     document, ttl = body.configs(limits, required=False), body.ttl()
     disable_task_tracking = body.boolean("disable_task_tracking")
     del body  # The parsed values take many times the memory of their bytes, and the store may take long.
-    session, created = await creation.create_session(
-        call.store.users,
+    session, created = await call.store.sessions.create_session(
         new_id,
         document,
         user=user,
@@ -73,7 +74,7 @@ async def list_page(call: Call) -> Response:
         user=user,
         filter=Filter.parse(parameters.get("filter_by_configs", "").encode(), limits),
         descending=parsing.boolean(parameters, "time_desc"),
-        after=listing.decode_cursor(cursor, store.partitions) if cursor else None,
+        after=decode_session_cursor(cursor, store.partitions) if cursor else None,
     )
     budget = Budget(
         candidates=limits.max_list_candidates,
@@ -117,12 +118,12 @@ async def delete(call: Call) -> Response:
 async def copy(call: Call) -> Response:
     """POST /session/{session_id}/copy."""
     session_id = parsing.session_id(call.parameter)
-    new = await creation.copy_session(call.store.users, session_id, str(uuid4()), call.conditions)
+    new = await call.store.sessions.copy_session(session_id, str(uuid4()), call.conditions)
     data = b'{"old_session_id":"%b","new_session_id":"%b"}' % (session_id.encode(), new.id.encode())
     return representations.ok(data, etag=new.etag)
 
 
-async def _read_configs(call: Call) -> tuple[str, Document, int | None]:
+async def _read_configs(call: Call) -> tuple[str, Document, Ttl]:
     """Session id, configs and TTL of a PUT or PATCH."""
     session_id = parsing.session_id(call.parameter)
     limits = call.settings

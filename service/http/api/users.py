@@ -3,7 +3,7 @@
 from service.http.api import parsing, representations
 from service.http.server.context import Call
 from service.http.server.response import Response
-from service.store.users import decode_cursor
+from service.store.cursors import decode_user_cursor
 
 #: The most users of one page; an absent limit or 0 means as many.
 MAX_LIMIT = 200
@@ -15,7 +15,7 @@ async def list_page(call: Call) -> Response:
     cursor = parameters.get("cursor")
     users, next_cursor = await call.store.users.page(
         limit=parsing.integer(parameters, "limit", default=0, minimum=0, maximum=MAX_LIMIT) or MAX_LIMIT,
-        after=decode_cursor(cursor) if cursor else None,
+        after=decode_user_cursor(cursor) if cursor else None,
         descending=parsing.boolean(parameters, "time_desc"),
     )
     items = [representations.user_json(user, call.store.project.id) for user in users]

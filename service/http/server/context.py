@@ -13,11 +13,13 @@ from service.http.server.admission import AdmissionControl, Ticket
 from service.http.server.response import Response
 from service.redis_client.client import RedisClient
 from service.settings import Settings
+from service.store.api_keys import ApiKeys, KeyRing
 from service.store.conditions import Conditions
 from service.store.listing import LARGE_LISTS
-from service.store.projects import KeyRing, ProjectConfigs, Registry
+from service.store.project_configs import ProjectConfigs
 from service.store.rate_limit import RateLimiter
-from service.store.sessions import Project, Sessions
+from service.store.record import Project
+from service.store.sessions import Sessions
 from service.store.time_slices import Scheduler
 from service.store.upkeep.server_config import ConfigWatch
 from service.store.users import Users
@@ -44,7 +46,7 @@ class WorkerContext:
         self.rate_limiter = _rate_limiter(settings, redis)
         self.scan_scheduler = Scheduler()
         self.large_lists = asyncio.Semaphore(LARGE_LISTS)
-        self.api_keys = KeyRing(Registry(redis, settings.key_secret), self._project_store, settings.partitions)
+        self.api_keys = KeyRing(ApiKeys(redis, settings.key_secret), self._project_store, settings.partitions)
 
     def _project_store(self, project: Project) -> ProjectStore:
         sessions = Sessions(self.redis, project, self.settings, self.settings.partitions)

@@ -83,6 +83,6 @@ def rate_limit(limiter: RateLimiter, quota: Quota) -> bytes:
     return b'RateLimit-Policy: "key";q=%d;w=%d\r\nRateLimit: "key";r=%d;t=%d\r\n' % (
         limiter.burst,
         window,
-        quota.left,
+        quota.remaining,
         quota.reset_after,
     )

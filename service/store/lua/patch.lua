@@ -1,32 +1,32 @@
--- patch: merge members into a session's configs; a member without a value is removed; no value is ever parsed.
+-- patch: merge members into a session's configs; an empty value removes the member; values are not parsed.
 -- KEYS[1] session     hash of the session
 -- ARGV[1] prefix      of the partition's keys
--- ARGV[2] block_size  serials a block
--- ARGV[3] project_id  of the request, as the partition's state should have it
+-- ARGV[2] block_size  serials per block
+-- ARGV[3] project_id  of the request; the partition's state must name it
 -- ARGV[4] partitions  of the request, likewise
 -- ARGV[5] conditions  of the request (see precondition.lua)
--- ARGV[6] ttl         lifetime from now on in seconds, 0 for none, "" to leave it as it is
--- ARGV[7] max_bytes   of the configs after the merge, unless they were as large before
--- ARGV[8] max_keys    at the top, as above
--- ARGV[9] max_terms   as above
--- ARGV[10] members     three each: key as JSON, raw value ("" removes), terms as the session keeps them
+-- ARGV[6] ttl         seconds from now, 0 for no expiry, "" to leave the expiry unchanged
+-- ARGV[7] max_bytes   of the configs after the merge; larger ones may stay or shrink, but not grow
+-- ARGV[8] max_keys    at the top level, likewise
+-- ARGV[9] max_terms   likewise
+-- ARGV[10] members     triples of key as JSON, raw value ("" removes), packed terms (see index.lua)
 -- returns {"ok", revision, created_at, updated_at, configs} | {"not_found"} | {"precondition_failed", header} | {"unreadable"}
 --       | {"too_large"} | {"too_many_keys"} | {"too_many_terms"} | an error of ownership.lua
 -- include: ownership
--- include: lifetime
+-- include: ttl
 -- include: precondition
 
 local session = KEYS[1]
 local prefix, block_size, conditions, ttl = ARGV[1], tonumber(ARGV[2]), ARGV[5], tonumber(ARGV[6])
 local max_bytes, max_keys, max_terms = tonumber(ARGV[7]), tonumber(ARGV[8]), tonumber(ARGV[9])
 
-local refusal = disowned(prefix .. "state", ARGV[3], ARGV[4])
-if refusal then return refusal end
+local error_reply = partition_owner_error(prefix .. "state", ARGV[3], ARGV[4])
+if error_reply then return error_reply end
 
 local stored = redis.call("HMGET", session, "configs", "terms", "revision", "serial", "created_at", "updated_at", "expires_at")
-if not stored[1] or is_expired(stored[7]) then return absent(conditions) end
+if not stored[1] or is_expired(stored[7]) then return not_found(conditions) end
 if not are_numbers(stored[3], stored[4], stored[5], stored[6]) then return { "unreadable" } end
-if stored[7] and not moment_of(stored[7]) then return { "unreadable" } end
+if stored[7] and not parse_expires_at(stored[7]) then return { "unreadable" } end
 local failure = condition_failure(conditions, stored[5], stored[3])
 if failure then return failure end
 
@@ -40,10 +40,10 @@ local configs, key_count = merge(stored[1] == "null" and "{}" or stored[1], keys
 local old_terms = {}
 local terms = merge(stored[2] or "{}", keys, terms_of, old_terms)
 if not configs or not terms then return { "unreadable" } end
--- A session that was written under higher limits may stay as large as it is, or shrink: growth alone is refused.
+-- Configs over a limit were written when it was higher: they may keep their size or shrink, but not grow.
 if #configs > max_bytes and #configs > #stored[1] then return { "too_large" } end
 if key_count > max_keys and key_count > count_members(stored[1]) then return { "too_many_keys" } end
--- Counting terms reads all of them, so it is only done where there could be too many.
+-- Counting terms reads all of them; skip it unless there could be too many.
 if #terms > max_terms then
   local count = count_terms(terms)
   if count > max_terms and count > count_terms(stored[2] or "{}") then return { "too_many_terms" } end
@@ -62,7 +62,7 @@ local removed, added = term_difference(had, has)
 local revision, updated_at = commit({
   operation = "patch", session = session, prefix = prefix, block_size = block_size, serial = tonumber(stored[4]),
   revision = tonumber(stored[3]), not_before = tonumber(stored[6]), fields = { "configs", configs, "terms", terms },
-  expires_at = lifetime(ttl), had_expiry = stored[7],
+  expires_at = expires_at_for(ttl), had_expiry = stored[7],
   before = stored[1], keys = keys, removed = removed, added = added,
 })
 return { "ok", revision, stored[5], updated_at, configs }

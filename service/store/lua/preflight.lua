@@ -1,11 +1,11 @@
--- preflight: run every command that a script of this service uses, each on keys of its own, and leave nothing behind.
--- KEYS[1] hash
--- KEYS[2] set
--- KEYS[3] zset
--- KEYS[4] string
+-- preflight: run every command that the scripts use, on keys of its own, and remove the keys again.
+-- KEYS[1] hash_key
+-- KEYS[2] set_key
+-- KEYS[3] zset_key
+-- KEYS[4] string_key
 -- ARGV[1] prefix   of these keys
--- returns {command, error, command, error, …} of those that were refused
--- A right that is missing would else be met in the middle of a script, whose writes are not rolled back.
+-- returns {command, error, command, error, …} for each refused command
+-- Without it, a missing permission would fail in the middle of a script, whose earlier writes are not rolled back.
 
 local hash, set, zset, text, other = KEYS[1], KEYS[2], KEYS[3], KEYS[4], ARGV[1] .. "other"
 local refused = {}
@@ -26,7 +26,7 @@ try("HMGET", hash, "field", "number")
 try("HEXISTS", hash, "field")
 try("HDEL", hash, "field")
 try("SADD", set, 1)
--- A key that the script makes the name of, as all scripts do for the index.
+-- A key whose name the script builds, as all scripts do for the index.
 try("SADD", other, 1)
 try("SISMEMBER", set, 1)
 try("SMISMEMBER", set, 1, 2)

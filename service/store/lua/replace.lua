@@ -1,30 +1,30 @@
--- replace: put new configs in the place of all that a session has.
+-- replace: replace all configs of a session.
 -- KEYS[1] session     hash of the session
 -- ARGV[1] prefix      of the partition's keys
--- ARGV[2] block_size  serials a block
--- ARGV[3] project_id  of the request, as the partition's state should have it
+-- ARGV[2] block_size  serials per block
+-- ARGV[3] project_id  of the request; the partition's state must name it
 -- ARGV[4] partitions  of the request, likewise
 -- ARGV[5] conditions  of the request (see precondition.lua)
--- ARGV[6] ttl         lifetime from now on in seconds, 0 for none, "" to leave it as it is
+-- ARGV[6] ttl         seconds from now, 0 for no expiry, "" to leave the expiry unchanged
 -- ARGV[7] configs     stored form
 -- ARGV[8] terms       stored form
 -- returns {"ok", revision, created_at, updated_at} | {"not_found"} | {"precondition_failed", header} | {"unreadable"}
 --       | an error of ownership.lua
 -- include: ownership
--- include: lifetime
+-- include: ttl
 -- include: precondition
 
 local session = KEYS[1]
 local prefix, block_size, conditions, ttl = ARGV[1], tonumber(ARGV[2]), ARGV[5], tonumber(ARGV[6])
 local configs, terms = ARGV[7], ARGV[8]
 
-local refusal = disowned(prefix .. "state", ARGV[3], ARGV[4])
-if refusal then return refusal end
+local error_reply = partition_owner_error(prefix .. "state", ARGV[3], ARGV[4])
+if error_reply then return error_reply end
 
 local stored = redis.call("HMGET", session, "configs", "terms", "revision", "serial", "created_at", "updated_at", "expires_at")
-if not stored[1] or is_expired(stored[7]) then return absent(conditions) end
+if not stored[1] or is_expired(stored[7]) then return not_found(conditions) end
 if not are_numbers(stored[3], stored[4], stored[5], stored[6]) then return { "unreadable" } end
-if stored[7] and not moment_of(stored[7]) then return { "unreadable" } end
+if stored[7] and not parse_expires_at(stored[7]) then return { "unreadable" } end
 local failure = condition_failure(conditions, stored[5], stored[3])
 if failure then return failure end
 
@@ -34,7 +34,7 @@ if stored[2] ~= terms then removed, added = term_difference(all_terms(stored[2] 
 local revision, updated_at = commit({
   operation = "replace", session = session, prefix = prefix, block_size = block_size, serial = tonumber(stored[4]),
   revision = tonumber(stored[3]), not_before = tonumber(stored[6]), fields = { "configs", configs, "terms", terms },
-  expires_at = lifetime(ttl), had_expiry = stored[7],
+  expires_at = expires_at_for(ttl), had_expiry = stored[7],
   before = stored[1], removed = removed, added = added,
 })
 return { "ok", revision, stored[5], updated_at }

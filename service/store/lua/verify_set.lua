@@ -1,14 +1,14 @@
--- verify_set: compare one index set with the sessions whose serials it has; repair it where asked.
+-- verify_set: compare one index set with the sessions whose serials it contains; optionally repair it.
 -- KEYS[1] sessions    zset of the partition, id -> serial
 -- ARGV[1] prefix      of the partition's keys
--- ARGV[2] block_size  serials a block
--- ARGV[3] project_id  of the request, as the partition's state should have it
+-- ARGV[2] block_size  serials per block
+-- ARGV[3] project_id  of the request; the partition's state must name it
 -- ARGV[4] partitions  of the request, likewise
 -- ARGV[5] block       of the set
 -- ARGV[6] term        of the set
 -- ARGV[7] repair      0 or 1
--- ARGV[8] serials     those that may be in the set wrongly
--- returns {finding, serial, finding, serial, …}; with repair, nothing where the partition is another's
+-- ARGV[8] serials     members that may be wrong
+-- returns {finding, serial, finding, serial, …}; with repair, an empty list if the partition has another owner
 -- Findings: stale (no session has the serial, it lacks the term, or the serial lies in another block), listed (the block is
 -- listed but the set is gone).
 -- include: ownership
@@ -23,13 +23,13 @@ local function has_term(id)
   local stored = redis.pcall("HMGET", prefix .. "session:" .. id, "terms", "user")
   if stored.err then return false end
   if stored[2] and term == "@user=" .. stored[2] then return true end
-  for _, own in ipairs(all_terms(stored[1] or "{}")) do
-    if own == term then return true end
+  for _, stored_term in ipairs(all_terms(stored[1] or "{}")) do
+    if stored_term == term then return true end
   end
   return false
 end
 
--- Whether a session with that serial and the term lies in this block; what is no serial at all does not.
+-- Whether a session with this serial and the term lies in this block; false if `serial` is not a serial.
 local function belongs(serial)
   local number = tonumber(serial)
   if not number or string.format("%.0f", number) ~= serial then return false end
@@ -40,7 +40,7 @@ local function belongs(serial)
   return false
 end
 
-if repair and disowned(prefix .. "state", ARGV[3], ARGV[4]) then return {} end
+if repair and partition_owner_error(prefix .. "state", ARGV[3], ARGV[4]) then return {} end
 if repair then check_reach(prefix) end
 local reply = {}
 for i = 8, #ARGV do
@@ -51,7 +51,7 @@ for i = 8, #ARGV do
   end
 end
 if redis.call("EXISTS", set) == 0 and redis.call("SISMEMBER", blocks, block) == 1 then
-  -- A set that this call emptied is told by its stale members.
+  -- If this call emptied the set, its stale members are findings already.
   if #reply == 0 then reply = { "listed", "" } end
   if repair then redis.call("SREM", blocks, block) end
 end

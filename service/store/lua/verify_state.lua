@@ -1,17 +1,17 @@
--- verify_state: compare the state of a partition with its project, the layout and the sessions that have the highest serials;
--- repair it where asked.
+-- verify_state: compare the state of a partition with its project, the layout and the sessions that have the highest
+-- serials; optionally repair it.
 -- KEYS[1] state       hash of the partition: project id, partitions, last serial, last created_at
 -- KEYS[2] sessions    zset of the partition, id -> serial
 -- ARGV[1] prefix      of the partition's keys
--- ARGV[2] project_id  that the state should have
--- ARGV[3] partitions  that it should have
+-- ARGV[2] project_id  that the state must name
+-- ARGV[3] partitions  that the state must name
 -- ARGV[4] repair      0 or 1
--- returns the findings: owner (the project id or the partitions differ or are missing), state (it is behind the sessions, or not
--- readable, or no hash)
--- A state that is ahead is right: sessions may have been deleted.
+-- returns the findings: owner (the project id or the partitions differ or are missing), state (it is behind the sessions,
+-- cannot be read, or is not a hash)
+-- A state ahead of the sessions is correct: sessions may have been deleted.
 
 local MAX = 9007199254740992 -- 2^53: beyond it numbers are not exact
-local LOOKS = 100            -- sessions; some of the last may be damaged themselves
+local MAX_SESSIONS = 100     -- to examine: some of the last may be damaged themselves
 
 local state, sessions = KEYS[1], KEYS[2]
 local prefix, project_id, partitions, repair = ARGV[1], ARGV[2], ARGV[3], ARGV[4] == "1"
@@ -22,12 +22,12 @@ local function valid(text)
 end
 
 local serial, created_at = 0, 0
-local listed = redis.call("ZREVRANGEBYSCORE", sessions, MAX, 0, "WITHSCORES", "LIMIT", 0, LOOKS)
-for i = 1, #listed, 2 do
-  local stored = redis.pcall("HMGET", prefix .. "session:" .. listed[i], "serial", "created_at")
+local flat = redis.call("ZREVRANGEBYSCORE", sessions, MAX, 0, "WITHSCORES", "LIMIT", 0, MAX_SESSIONS)
+for i = 1, #flat, 2 do
+  local stored = redis.pcall("HMGET", prefix .. "session:" .. flat[i], "serial", "created_at")
   local number = not stored.err and valid(stored[1])
-  -- A serial that only the list has is not in use.
-  if number and number == tonumber(listed[i + 1]) then
+  -- A serial that only the zset has is not in use.
+  if number and number == tonumber(flat[i + 1]) then
     serial, created_at = math.max(serial, number), math.max(created_at, valid(stored[2]) or 0)
   end
 end
@@ -35,15 +35,15 @@ end
 local is_hash = redis.call("TYPE", state).ok
 is_hash = is_hash == "hash" or is_hash == "none"
 local last = is_hash and redis.call("HMGET", state, "serial", "created_at", "project_id", "partitions") or {}
--- An empty partition needs no state; what is there must be readable all the same.
-local function is_right(text, least)
-  if not text then return least == 0 end
+-- An empty partition needs no state; a state that exists must be readable.
+local function is_at_least(text, minimum)
+  if not text then return minimum == 0 end
   local number = valid(text)
-  return number and number >= least
+  return number and number >= minimum
 end
 local reply = {}
 if last[3] ~= project_id or last[4] ~= partitions then reply[1] = "owner" end
-local is_current = is_hash and is_right(last[1], serial) and is_right(last[2], created_at)
+local is_current = is_hash and is_at_least(last[1], serial) and is_at_least(last[2], created_at)
 if not is_current then reply[#reply + 1] = "state" end
 
 if repair then

@@ -11,8 +11,9 @@ from service.redis_client.client import RedisClient, checked
 from service.redis_client.errors import RedisError, ResponseError
 from service.settings import Settings, flag
 from service.store import keys, manifest
-from service.store.projects import KEY_PREFIX, Registry, digest
-from service.store.sessions import Project
+from service.store.api_keys import KEY_PREFIX, digest
+from service.store.projects import Registry
+from service.store.record import Project
 from service.store.upkeep import server_config
 from service.store.upkeep.preflight import preflight
 
@@ -128,7 +129,7 @@ async def set_root_key(registry: Registry, project: Project, key: str, *, replac
     """
     hashed = digest(key, registry.secret)
     check = hashed[:CHECK_LENGTH].encode()
-    if not replace and await registry.hashes(project, ROOT_KEY) - {hashed}:
+    if not replace and await registry.api_keys.digests(project, ROOT_KEY) - {hashed}:
         raise StartupError(_OTHER_ROOT_KEY)
     stored = await registry.redis.call("HGET", keys.STORE, "root_key_check")
     if stored != check and (replace or stored is None):
@@ -137,8 +138,8 @@ async def set_root_key(registry: Registry, project: Project, key: str, *, replac
         stored = await registry.redis.call("HGET", keys.STORE, "root_key_check")
     if stored != check:
         raise StartupError(_OTHER_ROOT_KEY)
-    await registry.add_key(project, key, name=ROOT_KEY)
-    await registry.revoke_keys(project, name=ROOT_KEY, but=key)
+    await registry.api_keys.add(project, key, name=ROOT_KEY)
+    await registry.api_keys.revoke(project, name=ROOT_KEY, but=key)
 
 
 async def check_store(redis: RedisClient, settings: Settings) -> None:

@@ -24,7 +24,7 @@ from service.store.keys import (
     partition_number,
 )
 from service.store.manifest import Layout
-from service.store.sessions import Project
+from service.store.record import Project
 from service.store.upkeep import partition_check, records
 from service.store.upkeep.partition_check import Check
 from service.store.upkeep.relocation import relocate

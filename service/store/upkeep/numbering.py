@@ -13,11 +13,9 @@ from typing import NamedTuple
 from service.configs.ttl import LAST_MOMENT
 from service.redis_client.client import RedisClient
 from service.redis_client.errors import WrongType
-from service.store import scripts
+from service.store import script_calls
 from service.store.keys import Partition
 from service.store.verify import MAX_INTEGER, Finding, is_number, verify_types
-
-RENUMBER = scripts.load("renumber")
 
 #: Sessions read in one round trip.
 SESSIONS_BATCH = 100
@@ -149,8 +147,12 @@ async def _renumber(redis: RedisClient, partition: Partition, session: Numbered,
 
 
 async def _run_renumber(redis: RedisClient, partition: Partition, session: Numbered, serial: int) -> None:
-    await RENUMBER.run(
-        redis,
-        (partition.session(session.id), partition.sessions),
-        (*partition.arguments, session.id, session.serial, serial),
+    call = script_calls.renumber(
+        session=partition.session(session.id),
+        sessions=partition.sessions,
+        partition=partition.arguments,
+        session_id=session.id,
+        old=session.serial,
+        new=serial,
     )
+    await call.run(redis)

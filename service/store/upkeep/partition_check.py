@@ -14,13 +14,16 @@ from typing import Any
 
 import orjson
 
+from service.configs.limits import Limits
 from service.errors import StateIncomplete, Unauthorized
 from service.redis_client import admin
 from service.redis_client.client import RedisClient, checked
 from service.redis_client.errors import WrongType
 from service.redis_client.multiplexer import Command
-from service.store import default_ttl, keys, scripts
+from service.store import default_ttl, keys, script_calls
 from service.store.keys import Partition, is_text, partition_number
+from service.store.record import Project
+from service.store.registration import UserRegistration
 from service.store.upkeep.block import Block
 from service.store.upkeep.covered_sets import CoveredSets
 from service.store.upkeep.numbering import Numbered, Numbering, listed_sessions, renumber
@@ -37,9 +40,6 @@ from service.store.verify import (
     verify_type,
     verify_types,
 )
-
-REGISTER_USER = scripts.load("register_user")
-VERIFY_STATE = scripts.load("verify_state")
 
 #: Sets read in one round trip: a check must not block a live Redis.
 SETS_BATCH = 50
@@ -163,9 +163,14 @@ class Check:
 
     async def _verify_state(self, *, repair: bool) -> list[str]:
         partition = self.partition
-        arguments = (partition.prefix, *partition.owner, int(repair))
-        kinds = await VERIFY_STATE.run(self.redis, (partition.state, partition.sessions), arguments, writes=repair)
-        return [kind.decode() for kind in kinds]
+        call = script_calls.verify_state(
+            state=partition.state,
+            sessions=partition.sessions,
+            prefix=partition.prefix,
+            owner=partition.owner,
+            repair=int(repair),
+        )
+        return await call.run(self.redis, writes=repair)
 
     async def _blocks(self) -> AsyncIterator[Block]:
         """The sessions in the order of their serials, gathered into blocks."""
@@ -307,10 +312,10 @@ class Check:
             if fields == [user, serial] and not (await self._are_registered([user]))[0]:
                 yield Finding("user", session_id)
                 if self.repair:
-                    slug = self.partition.slug
-                    users = (keys.users_key(slug), keys.expected_users_key(slug), keys.project_key(slug))
+                    slug, owner = self.partition.slug, self.partition.owner
+                    registration = UserRegistration(self.redis, Project(slug, owner.project_id), Limits())
                     with suppress(WrongType, StateIncomplete, Unauthorized):  # The check of the record has reported it.
-                        await REGISTER_USER.run(self.redis, users, (self.partition.owner.project_id, orjson.loads(user)))
+                        await registration.register(orjson.loads(user))
 
     async def _check_expiring(self) -> AsyncIterator[Finding]:
         """Sessions in `expiring` that are not listed."""

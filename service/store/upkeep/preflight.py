@@ -12,9 +12,7 @@ from service.redis_client.client import RedisClient
 from service.redis_client.errors import NoScriptError, ResponseError
 from service.redis_client.multiplexer import Command
 from service.redis_client.replies import Cause
-from service.store import keys, scripts
-
-PREFLIGHT = scripts.load("preflight")
+from service.store import keys, script_calls
 
 #: The oldest Redis that has every command which the scripts use.
 OLDEST = (6, 2)
@@ -63,14 +61,16 @@ async def _check_version(redis: RedisClient, prefix: str) -> None:
 
 
 async def _try_scripts(redis: RedisClient, prefix: str) -> None:
-    names = [prefix + kind for kind in PREFLIGHT.keys]
+    call = script_calls.preflight(
+        hash_key=f"{prefix}hash", set_key=f"{prefix}set", zset_key=f"{prefix}zset", string_key=f"{prefix}string", prefix=prefix
+    )
     # Scripts are run by EVALSHA, and by EVAL where the server does not know them yet: both are needed.
     with suppress(NoScriptError):
-        await redis.call(*PREFLIGHT.command(names, [prefix]))
-    reply = await redis.call(*PREFLIGHT.loading(names, [prefix]))
+        await redis.call(*call.evalsha)
+    reply = call.parse(await redis.call(*call.eval))
     refused: dict[str, Cause] = {}
-    for command, text in zip(reply[::2], reply[1::2], strict=True):
-        refused[command.decode()] = replies.refusal(text.decode(errors="replace")) or OTHER_REFUSAL
+    for command, text in reply:
+        refused[command] = replies.refusal(text.decode(errors="replace")) or OTHER_REFUSAL
     _raise_for(refused, " in scripts")
 
 

@@ -14,7 +14,7 @@ from service.redis_client.errors import WrongType
 from service.redis_client.multiplexer import Command
 from service.store import keys
 from service.store.keys import is_text
-from service.store.sessions import Project
+from service.store.record import Project
 from service.store.upkeep import partition_check
 from service.store.verify import MAX_INTEGER, Finding, is_number, readable, verify_type
 

@@ -10,10 +10,8 @@ from uuid import UUID
 from service.errors import LayoutChanged, StateIncomplete, Unauthorized
 from service.redis_client.client import RedisClient
 from service.redis_client.errors import WrongType
-from service.store import scripts
+from service.store import script_calls
 from service.store.keys import Partition
-
-ADOPT_SESSION = scripts.load("adopt_session")
 
 #: Fields of a session's hash at most; one with more was written by hand.
 MAX_FIELDS = 64
@@ -32,8 +30,9 @@ async def relocate(redis: RedisClient, source: Partition, target: Partition, ses
         fields = await redis.call("HGETALL", source_key)
         if not 0 < len(fields) <= 2 * MAX_FIELDS:
             return False
-        is_copied = await ADOPT_SESSION.run(redis, (target_key, target.state), (*target.owner, *fields))
-        is_moved = bool(is_copied or await redis.call("HGETALL", target_key) == fields)
+        call = script_calls.adopt_session(session=target_key, state=target.state, owner=target.owner, fields=fields)
+        is_copied = await call.run(redis)
+        is_moved = is_copied or await redis.call("HGETALL", target_key) == fields
     except (WrongType, Unauthorized, LayoutChanged, StateIncomplete):
         return False
     if is_moved:

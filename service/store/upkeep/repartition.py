@@ -26,16 +26,15 @@ from service.redis_client import admin
 from service.redis_client.client import RedisClient
 from service.redis_client.errors import ResponseError
 from service.redis_client.multiplexer import Command
-from service.store import default_ttl, keys, manifest, ownership, scripts
+from service.store import default_ttl, keys, manifest, ownership, script_calls
 from service.store.keys import DERIVED, Owner, Partition, all_partitions, is_text, partition_number, split
 from service.store.manifest import Move
+from service.store.scripts import run_many
 from service.store.verify import readable
-
-NUMBER = scripts.load("number")
 
 CLOSE, MOVE, NUMBERING = "close", "move", "number"
 
-#: Sessions read, calls of `number.lua`, and other commands, all of them short, a round trip.
+#: Sessions read, calls of `assign_serials.lua`, and other commands, all of them short, a round trip.
 SESSIONS_BATCH, CALLS_BATCH, COMMANDS_BATCH = 100, 16, 500
 #: Seconds until a write is on disk (`everysec`) and on the replicas of its node. A copy and its original may be on two nodes,
 #: and each may lose its last writes on its own.
@@ -225,8 +224,13 @@ class _Work:
             while waiting := await self._not_numbered():
                 while waiting:
                     turns = list(islice(cycle(waiting), CALLS_BATCH))
-                    calls = [((one.order, one.sessions, one.state), one.arguments) for one in turns]
-                    counts = await NUMBER.run_many(self.redis, calls)
+                    calls = [
+                        script_calls.assign_serials(
+                            order=one.order, sessions=one.sessions, state=one.state, partition=one.arguments
+                        )
+                        for one in turns
+                    ]
+                    counts = await run_many(self.redis, calls)
                     progress(sum(counts))
                     finished = {partition for partition, count in zip(turns, counts, strict=True) if not count}
                     waiting = [partition for partition in waiting if partition not in finished]

@@ -17,12 +17,11 @@ from random import uniform
 from service.errors import StateIncomplete, StoreFull, StoreUnavailable, Unauthorized
 from service.redis_client.client import RedisClient, checked
 from service.redis_client.errors import ResponseError
-from service.store import keys, manifest, scripts
+from service.store import keys, manifest, script_calls
 from service.store.keys import BLOCK_SIZE, Owner, Partition, all_partitions, is_text
-from service.store.portions import portions
-from service.store.sessions import microseconds
-
-EXPIRE = scripts.load("expire")
+from service.store.record import microseconds
+from service.store.removal_batches import removal_batches
+from service.store.scripts import run_many
 
 #: Seconds between two rounds of one worker, and their jitter: workers must not run in step.
 INTERVAL = 1.0
@@ -62,14 +61,16 @@ async def expired_ids(redis: RedisClient, partition: Partition) -> list[str]:
 async def expire(redis: RedisClient, partition: Partition, session_ids: Sequence[str]) -> int:
     """Remove those of `session_ids` that have expired; returns how many are no longer listed as expiring."""
     removed = 0
-    async for batch in portions(redis, [(name, partition.session(name)) for name in session_ids]):
-        replies = await EXPIRE.run_many(
-            redis,
-            [((partition.session(name), partition.sessions), (*partition.arguments, name)) for name in batch],
-            # It compares before it removes, so it may be sent again as reads are.
-            writes=False,
-        )
-        removed += sum(reply[0] != b"lives" for reply in replies)
+    async for batch in removal_batches(redis, [(name, partition.session(name)) for name in session_ids]):
+        calls = [
+            script_calls.expire(
+                session=partition.session(name), sessions=partition.sessions, partition=partition.arguments, session_id=name
+            )
+            for name in batch
+        ]
+        # It compares before it removes, so it may be sent again as reads are.
+        replies = await run_many(redis, calls, writes=False)
+        removed += sum(reply != "alive" for reply in replies)
     return removed
 
 

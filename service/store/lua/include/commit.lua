@@ -1,49 +1,49 @@
--- The step that every write takes: document, revision, times, terms and index move together, here and nowhere else.
+-- Every write goes through commit: configs, revision, times, terms and index change together, here and nowhere else.
 -- include: lines
 -- include: index
 
--- Numbers go through %.0f: Lua's own conversion keeps 14 digits, a time in microseconds has 16.
+-- %.0f, because Lua's own conversion keeps 14 digits and a time in microseconds has 16.
 local function integer(number)
   return string.format("%.0f", number)
 end
 
--- Redis's clock in microseconds, read once: all times of one write are the same.
-local moment
+-- Redis's clock in microseconds, read once: all times of one write are equal.
+local clock
 local function now()
-  if not moment then
+  if not clock then
     local time = redis.call("TIME")
-    moment = time[1] * 1000000 + time[2]
+    clock = time[1] * 1000000 + time[2]
   end
-  return moment
+  return clock
 end
 
--- Whether a write that sets fields can make the session larger than it was.
+-- Whether a write can make the session larger.
 local function grows(write)
   local gets_expiry = (write.expires_at or "") ~= "" and not write.had_expiry
   return write.operation == "create" or #write.added > 0 or #write.fields[2] > #write.before or gets_expiry
 end
 
--- commit(write): write.operation   its name
+-- commit(write): write.operation   name of the operation
 --                write.session     key of the session
 --                write.prefix, write.block_size, write.serial
 --                write.revision    the revision before (0 for a new session)
---                write.not_before  microseconds that updated_at must not fall below, should the clock have stepped back
+--                write.not_before  lower bound of updated_at in microseconds, in case the clock stepped back
 --                write.fields      fields of the session to set, configs first; nil removes the session
 --                write.removed, write.added  terms
---                write.expires_at  when the session's lifetime ends (microseconds, as text), "" for never, nil to leave it as it is
---                write.had_expiry  whether the session's lifetime had an end before
+--                write.expires_at  when the session expires (microseconds, as text), "" for never, nil for unchanged
+--                write.had_expiry  whether the session had an expires_at before
 --                write.before, write.keys    the configs before and the keys that change in them (nil: all); with operation
---                                            they are what a record of changes is made of
--- Returns the new revision and updated_at, as they are stored. Fails, and nothing is written, where a key is out of reach; so what
--- an operation writes beside this it writes afterwards.
+--                                            they are what a change log would need
+-- Returns the new revision and updated_at, as stored. If a key is out of reach it fails before it writes anything; so an
+-- operation does its own writes after it.
 local function commit(write)
   check_reach(write.prefix)
   local expiring = write.expires_at and write.prefix .. "expiring"
   local revision = integer(write.revision + 1)
   local updated_at = integer(math.max(now(), write.not_before))
   if write.fields then
-    -- Out of memory, Redis refuses a script a first write that may need memory, and nothing after a first write. So what does not
-    -- grow begins with one that needs none, and works in a full store as a removal does.
+    -- Out of memory, Redis refuses a script whose first write may need memory, and checks no later write. So a write that does not
+    -- grow the session starts with a DEL, which needs none, and works in a full store as a removal does.
     if not grows(write) then redis.call("DEL", write.prefix .. "never") end
     redis.call("HSET", write.session, "revision", revision, "updated_at", updated_at, unpack(write.fields))
   else

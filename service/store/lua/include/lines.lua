@@ -5,64 +5,64 @@
 --   "runtime":{"name":"r1"}
 --   }
 --
--- A value never holds a raw line break, so a line is a member and no value is ever parsed here. `{}` is the empty object. A
--- session's terms are kept in the same form: key, then its terms (see index.lua).
+-- A value never contains a raw line break, so each line is one member and no value is parsed here. `{}` is the empty object. A
+-- session's terms are stored in the same form: key, then its packed terms (see index.lua).
 
 local sub, find, match, byte = string.sub, string.find, string.match, string.byte
 local QUOTE, BACKSLASH, COLON, COMMA = 34, 92, 58, 44
 
--- Position of the quote that ends the JSON string that starts at `at`, or nil.
-local function string_end(text, at)
-  local quote = find(text, '"', at + 1, true)
+-- Position of the closing quote of the JSON string that starts at `position`, or nil.
+local function string_end(text, position)
+  local quote = find(text, '"', position + 1, true)
   while quote do
     local before = quote - 1
     while byte(text, before) == BACKSLASH do before = before - 1 end
-    -- An even number of backslashes before it: the quote itself is not escaped.
+    -- After an even number of backslashes the quote is not escaped.
     if (quote - before) % 2 == 1 then return quote end
     quote = find(text, '"', quote + 1, true)
   end
 end
 
--- Whether `text` has the outline of the form; what a hand has written may not.
-local function is_lines(text)
+-- Whether `text` starts and ends as the stored form does; a manual edit may not.
+local function is_stored_form(text)
   return text == "{}" or (sub(text, 1, 2) == "{\n" and sub(text, -2) == "\n}")
 end
 
--- The key that starts at `at` and where its value starts, or nil.
-local function key_at(text, at)
-  -- Most keys have nothing escaped: one match takes them.
-  local key, from = match(text, '^("[^"\\\n]*"):()', at)
+-- The key that starts at `position`, and the position of its value; or nil.
+local function key_at(text, position)
+  -- Most keys contain no escape, and one match suffices.
+  local key, from = match(text, '^("[^"\\\n]*"):()', position)
   if key then return key, from end
-  local quote = byte(text, at) == QUOTE and string_end(text, at)
-  if quote and byte(text, quote + 1) == COLON then return sub(text, at, quote), quote + 2 end
+  local quote = byte(text, position) == QUOTE and string_end(text, position)
+  if quote and byte(text, quote + 1) == COLON then return sub(text, position, quote), quote + 2 end
 end
 
 -- Iterates over the members of `text`: key, start of the line, first and last position of the value.
--- A line that is no member yields the key false.
+-- A line that is not a member yields the key false.
 local function members(text)
-  local at, last = 3, #text - 2
+  local position, last = 3, #text - 2
   return function()
-    if at > last then return nil end
-    local start = at
-    local key, from = key_at(text, at)
+    if position > last then return nil end
+    local start = position
+    local key, from = key_at(text, position)
     local line_break = key and find(text, "\n", from, true)
     -- Every line but the last ends with a comma.
     local to = line_break and (line_break > last and last or byte(text, line_break - 1) == COMMA and line_break - 2)
-    at = (to and line_break or last) + 1
+    position = (to and line_break or last) + 1
     if not to then return false end
     return key, start, from, to
   end
 end
 
--- How many members `text` has; as many as there are lines where they are members.
+-- The number of members of `text`.
 local function count_members(text)
   local count = 0
   for _ in members(text) do count = count + 1 end
   return count
 end
 
--- Puts `count` pieces together. On Redis 7 a string in Lua costs a pass over all of its bytes, so a large text is made in as few
--- steps as can be: the operator makes one string, table.concat several on its way.
+-- Joins `count` pieces. On Redis 7 each new Lua string costs a pass over its bytes, so a large text is built in as few steps as
+-- possible: a chain of `..` creates one string, table.concat several.
 local function join(pieces, count)
   if count > 12 then return table.concat(pieces) end
   local p = pieces
@@ -70,13 +70,13 @@ local function join(pieces, count)
   return p[1] .. p[2] .. p[3] .. p[4] .. p[5] .. p[6] .. p[7] .. p[8] .. p[9] .. p[10] .. p[11] .. p[12]
 end
 
--- merge(text, keys, values, old): `text` with each of `keys` set to its value in `values`, or removed where that is "". One pass:
--- what is not named is copied in whole spans, byte for byte; a changed member keeps its place; a new one goes to the end.
--- Returns the new text and its number of members, nil where `text` is not of the form. The table `old`, if given, gets the
--- values before, by key.
+-- merge(text, keys, values, old): sets each of `keys` to its value in `values`, or removes it if that is "". One pass: members
+-- that are not named are copied in spans, byte for byte; a changed member keeps its position; a new one is appended.
+-- Returns the new text and its number of members, or nil if `text` is not in the stored form. Fills the table `old`, if given,
+-- with the previous values by key.
 local function merge(text, keys, values, old)
-  if not is_lines(text) then return nil end
-  local pieces, size, seen, count = { "{\n" }, 1, {}, 0
+  if not is_stored_form(text) then return nil end
+  local pieces, size, replaced, count = { "{\n" }, 1, {}, 0
   local function add(piece, value)
     if size > 1 then pieces[size + 1], size = ",\n", size + 1 end
     pieces[size + 1], size = piece, size + 1
@@ -90,7 +90,7 @@ local function merge(text, keys, values, old)
       kept, kept_end, count = kept or start, to, count + 1
     else
       if kept then add(sub(text, kept, kept_end)) end
-      kept, seen[key] = nil, true
+      kept, replaced[key] = nil, true
       if old then old[key] = sub(text, from, to) end
       if value ~= "" then
         add(key, value)
@@ -100,7 +100,7 @@ local function merge(text, keys, values, old)
   end
   if kept then add(sub(text, kept, kept_end)) end
   for _, key in ipairs(keys) do
-    if not seen[key] and values[key] ~= "" then
+    if not replaced[key] and values[key] ~= "" then
       add(key, values[key])
       count = count + 1
     end

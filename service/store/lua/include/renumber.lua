@@ -1,8 +1,8 @@
--- Another serial for a session: its hash, the zset of sessions and the index change together.
+-- A new serial for a session: its hash, the zset of sessions and the index change together.
 -- include: lines
 -- include: index
 
--- All terms of the session in the hash `key`, its user's included; nil where it is no hash.
+-- All terms of the session in the hash `key`, including its user's; nil if it is not a hash.
 local function session_terms(key)
   local stored = redis.pcall("HMGET", key, "terms", "user")
   if stored.err then return nil end
@@ -11,7 +11,7 @@ local function session_terms(key)
   return terms
 end
 
--- The other sessions that are listed under `serial`, a number as text, and have it: their index members are the same ones.
+-- The other sessions that have the same `serial` (a number as text), and so share their index members with this one.
 local function sharing(sessions, prefix, id, serial)
   local others = {}
   for _, other in ipairs(redis.call("ZRANGEBYSCORE", sessions, serial, serial)) do
@@ -22,7 +22,7 @@ local function sharing(sessions, prefix, id, serial)
   return others
 end
 
--- Moves session `id` from serial `old` to `new`, both numbers as text. `old` may be another session's too, which keeps it.
+-- Moves session `id` from serial `old` to `new`, both numbers as text. Another session that has `old` too keeps it.
 local function renumber(sessions, prefix, block_size, id, old, new)
   check_reach(prefix)
   local key = prefix .. "session:" .. id

@@ -1,0 +1,109 @@
+"""A session as Redis stores it: the fields of its hash, and how they are parsed."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import orjson
+
+from service.configs.ttl import LAST_MOMENT
+
+#: The fields of a session's hash that make a `Session`, in the order in which scripts return them.
+FIELDS = ("configs", "revision", "user", "created_at", "updated_at", "disable_task_tracking", "serial", "expires_at")
+
+
+@dataclass(frozen=True, slots=True)
+class Project:
+    """A project as a request knows it: Redis keys contain its slug, responses its id."""
+
+    slug: str
+    id: str
+
+
+class Session(NamedTuple):
+    """One session. `configs` is the stored form; times are microseconds since 1970; `user` is an identifier.
+
+    `expires_at` is None if the session never expires.
+    """
+
+    id: str
+    configs: bytes
+    revision: int
+    user: str | None
+    created_at: int
+    updated_at: int
+    disable_task_tracking: bool
+    serial: int
+    expires_at: int | None
+
+    @property
+    def etag(self) -> str:
+        """The ETag of this state, without quotes; a later session with the same id never repeats it."""
+        return f"{self.created_at}-{self.revision}"
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """The result of a write: the session's revision and times (microseconds), and its configs after a merge."""
+
+    revision: int
+    created_at: int
+    updated_at: int
+    configs: bytes = b""
+
+    @property
+    def etag(self) -> str:
+        """As `Session.etag`."""
+        return f"{self.created_at}-{self.revision}"
+
+
+def session_of(session_id: str, fields: Sequence[Any]) -> Session | None:
+    """Parse the values of `FIELDS`; None if there is no session, or if a manual edit broke fields other than configs."""
+    configs, revision, user, created_at, updated_at, tracking, serial, expires_at = fields
+    if configs is None:
+        return None
+    try:
+        return Session(
+            id=session_id,
+            configs=configs,
+            revision=int(revision),
+            user=None if user is None else _parse_user(user),
+            created_at=_parse_time(created_at),
+            updated_at=_parse_time(updated_at),
+            disable_task_tracking=tracking == b"1",
+            serial=int(serial),
+            expires_at=None if expires_at is None else _parse_time(expires_at),
+        )
+    except (TypeError, ValueError):
+        return None
+
+
+def is_expired(fields: Sequence[Any], now: int) -> bool:
+    """Whether the session with these values of `FIELDS` has expired at `now` (microseconds since 1970)."""
+    expires_at = fields[-1]
+    return expires_at is not None and expires_at.isdigit() and int(expires_at) <= now
+
+
+def microseconds(time: Sequence[Any]) -> int:
+    """Convert a reply of TIME to microseconds since 1970."""
+    seconds, fraction = time
+    return int(seconds) * 1_000_000 + int(fraction)
+
+
+def user_field(user: str | None) -> str:
+    """A user's identifier as a session's hash stores it: a JSON string, or "" for no user."""
+    return "" if user is None else orjson.dumps(user).decode()
+
+
+def _parse_time(stored: bytes) -> int:
+    time = int(stored)
+    if not 0 <= time <= LAST_MOMENT:
+        raise ValueError
+    return time
+
+
+def _parse_user(stored: bytes) -> str:
+    user = orjson.loads(stored)
+    if not isinstance(user, str):
+        raise TypeError
+    return user
