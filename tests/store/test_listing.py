@@ -203,6 +203,17 @@ async def test_the_first_and_the_last_session_of_a_block_are_listed(redis: Redis
         assert await everything(sessions, query) == [session.id]
 
 
+@pytest.mark.parametrize("count", [3, 4, 5, 12, 13])
+async def test_all_sessions_are_read_however_many_batches_they_take(
+    sessions: Sessions, monkeypatch: pytest.MonkeyPatch, count: int
+) -> None:
+    monkeypatch.setattr("service.store.listing.BATCH_MAX", 4)
+    ids = [session.id for session in await fill(sessions, [{}] * count)]
+    assert [session.id async for batch in iter_matches(sessions, Query()) for session in batch] == ids
+    for descending, ordered in ((False, ids), (True, ids[::-1])):
+        assert await everything(sessions, Query(descending=descending), 100) == ordered
+
+
 async def test_a_filter_that_the_index_cannot_narrow_is_answered_too(sessions: Sessions) -> None:
     hit = {"a": {"b": {}}, "n": 1}
     stored = await fill(sessions, [hit, {"a": {"b": 1}}, {"a": {}}, None, {"a": {"b": {"c": 1}}}, {}, {"a": [{"b": {}}]}] * 12)
