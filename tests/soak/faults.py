@@ -89,7 +89,7 @@ class Faults:
             client.abandon_next = self._random.choice((HALF_SENT, NOT_READ))
 
     async def _redis_answers(self) -> None:
-        """Wait until Redis responses."""
+        """Wait until Redis responds."""
         async with asyncio.timeout(PATIENCE):
             while True:
                 try:
