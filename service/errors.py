@@ -117,7 +117,7 @@ class MethodNotAllowed(ServiceError):
 
     def __init__(self, allowed: Iterable[str]) -> None:
         self.allowed = ", ".join(sorted(allowed))
-        super().__init__(f"method not allowed; this path takes {self.allowed}")
+        super().__init__(f"method not allowed; this path allows {self.allowed}")
 
 
 class RequestTimeout(ServiceError):
@@ -141,7 +141,7 @@ class PreconditionFailed(ServiceError):
 
     status = 412
     reason = "precondition_failed"
-    message = "If-Match or If-None-Match does not match the current session"
+    message = "If-Match or If-None-Match does not hold for the current session"
 
 
 class TooLarge(ServiceError):

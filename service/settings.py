@@ -18,6 +18,8 @@ from service.configs.limits import Limits
 from service.errors import StartupError
 from service.process.memory import MIN_MEMORY, default_max_memory
 
+#: Path prefix of every route that needs an API key.
+API_PREFIX = "/api/v1"
 FSYNC_POLICIES = ("always", "everysec", "no")
 TRUE, FALSE = ("1", "true", "yes", "on"), ("0", "false", "no", "off")
 

@@ -12,7 +12,7 @@ import uvloop
 from aiohttp import web
 
 from service.http.api import conditions
-from service.http.api.routes import API_PREFIX, HEALTH_PATH, NOT_SERVED, ROUTES
+from service.http.api.routes import HEALTH_PATH, NOT_SERVED, ROUTES
 from service.http.server.connections import Server
 from service.http.server.context import WorkerContext
 from service.http.server.dispatch import Dispatch
@@ -24,7 +24,7 @@ from service.process.listeners import BACKLOG, has_pending
 from service.process.open_files import raise_limit
 from service.process.workers import STOP_SIGNALS, Supervision
 from service.redis_client.client import RedisClient
-from service.settings import Settings
+from service.settings import API_PREFIX, Settings
 from service.store.upkeep.sweeper import Sweeper
 
 #: New objects after which Python looks for cycles; a request leaves no cycle behind.
@@ -35,7 +35,7 @@ LAST_CALL, FIRST_REQUEST = 0.1, 1.0
 #: Files that a worker opens in addition to its connections, with room to spare.
 OTHER_FILES = 64
 
-log = logging.getLogger("service")
+logger = logging.getLogger("service")
 
 
 def run_worker(settings: Settings, listener: socket.socket, supervision: Supervision) -> None:
@@ -58,7 +58,7 @@ def _connections(maximum: int) -> int:
     if files == maximum + OTHER_FILES:
         return maximum
     connections = files - min(OTHER_FILES, files // 2)
-    log.warning("this process may open %d files only (ulimit -n): %d connections, not %d", files, connections, maximum)
+    logger.warning("the limit on open files is %d (ulimit -n): at most %d connections, not %d", files, connections, maximum)
     return connections
 
 

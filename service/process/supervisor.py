@@ -25,11 +25,9 @@ from service.process.heartbeat import INTERVAL, Limits
 from service.process.listeners import check_free, open_listeners, origin, stop_accepting
 from service.process.parent_death import ParentPipe
 from service.process.workers import Signals, Supervision, Watched, WorkerProcess
-from service.settings import Settings, variable
+from service.settings import API_PREFIX, Settings, variable
 
 logger = logging.getLogger(__name__)
-
-API = "/api/v1"
 
 #: Seconds after the shutdown timeout before workers that are still running are killed.
 DRAIN_GRACE = 5.0
@@ -104,7 +102,7 @@ def _prepare_and_work(
     if signals.stop_requests:
         return
     listeners = open_listeners(settings.host, settings.port, settings.workers)
-    base_url = origin(listeners[0]) + API
+    base_url = origin(listeners[0]) + API_PREFIX
     parent_pipe = ParentPipe()
     workers = [
         WorkerProcess(

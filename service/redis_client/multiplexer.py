@@ -160,6 +160,8 @@ class MultiplexedConnection(asyncio.Protocol):
         It waits for nothing that Redis does: neither for the write buffer to drain nor for the TLS shutdown.
         """
         self._closed = True
+        # A task that is cancelled before its first step could not tell the callers who wait for it that they got no connection.
+        await asyncio.sleep(0)
         if self._connecting is not None:
             self._connecting.cancel()
             await asyncio.wait([self._connecting])

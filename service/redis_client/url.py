@@ -170,7 +170,7 @@ def _options(query: str, userinfo: str, kind: str, tls: bool) -> tuple[Options, 
     allowed = _OPTIONS | (_SENTINEL_OPTIONS if kind == "sentinel" else set())
     for name in options:
         if name.startswith("ssl_") and not tls:
-            raise _error(f"has the option {name}, which only rediss:// takes")
+            raise _error(f"has the option {name}, which only rediss:// accepts")
         if name not in allowed and not name.startswith("ssl_"):
             raise _error("has an unknown option in its query")
     user, _, password = userinfo.partition(":")

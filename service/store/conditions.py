@@ -6,8 +6,8 @@ from typing import Final
 from service.errors import PreconditionFailed
 
 _FAILED = {
-    "If-Match": "If-Match does not hold: the session is not in a state that it names",
-    "If-None-Match": "If-None-Match does not hold: the session is in a state that it names",
+    "If-Match": "If-Match does not hold: no ETag in it matches the session",
+    "If-None-Match": "If-None-Match does not hold: an ETag in it matches the session",
 }
 
 

@@ -68,7 +68,7 @@ class _Access:
         if self.oldest_reader is None or self.oldest_writer is None:
             if self.layout in (None, b"%d" % LAYOUT):
                 return None
-            return f"this store was made with layout {_text(self.layout)}, not {LAYOUT}"
+            return f"this store was created with layout {_text(self.layout)}, not {LAYOUT}"
         if not (self.oldest_reader.isdigit() and self.oldest_writer.isdigit()):
             return _DAMAGED
         if int(self.oldest_reader) > LAYOUT:
@@ -162,7 +162,7 @@ async def confirm(redis: RedisClient, partitions: int) -> None:
     if problem is not None:
         raise StoreUnavailable(problem, may_pass=False)
     if record.moving_to is not None:
-        raise LayoutChanged("a repartition is running; start this server again when it has finished")
+        raise LayoutChanged("the store is being repartitioned; try again later")
     if record.partitions is not None and record.partitions != b"%d" % partitions:
         number = _text(record.partitions)
         raise LayoutChanged(f"the store has {number} partitions; this server was started with {partitions}")

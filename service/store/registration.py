@@ -1,4 +1,4 @@
-"""The registration of users around the creation of their sessions. Private to the store.
+"""The registration of users around the creation of their sessions, for the other modules of the store.
 
 A crash must not leave a session whose user is not listed. So the user is registered before the session is created (`expect`),
 withdrawn if no session was created, and registered again afterwards (`confirm`), in case the user was deleted meanwhile.

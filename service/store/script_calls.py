@@ -22,12 +22,13 @@ class StatusReply(NamedTuple):
     values: list[Any]
 
     def raise_for_status(self, limits: Limits) -> None:
-        """Raise the error that the status stands for, if it is one; `limits` are those that the script was given."""
-        error = _ERRORS.get(self.status)
-        if error is not None:
-            raise error(self.values, limits)
+        """Raise the error that the status stands for, unless it is one of success; `limits` are those of the call."""
+        if self.status not in _SUCCESS:
+            raise _ERRORS[self.status](self.values, limits)
 
 
+#: The statuses of calls that did what they were asked for, or had nothing to do.
+_SUCCESS = frozenset({b"ok", b"created", b"exists", b"expected", b"registered"})
 #: The error for each status that refuses.
 _ERRORS: dict[bytes, Callable[[list[Any], Limits], Exception]] = {
     b"not_found": lambda _, __: SessionNotFound(),

@@ -43,11 +43,11 @@ MESSAGES = {
     "serial": "session {id}: it is not listed under its serial",
     "shared": "session {id}: another session has the same serial",
     "order": "session {id}: its serial is not in the order of creation",
-    "misplaced": "session {id} is in a partition to which its id does not lead: {term}",
+    "misplaced": "session {id} is in the wrong partition: {term}",
     "missing": "session {id} is missing from the index of {term}",
     "unlisted": "session {id}: its block is missing from the blocks of {term}",
     "stale": "session {id} is wrongly in the index of {term}",
-    "orphan": "the index of {term} has {id}, which no session with that term has as its serial",
+    "orphan": "the index of {term} has serial {id}, but no session with that term has it",
     "listed": "the blocks of {term} list block {id}, in which it does not occur",
     "user": "session {id}: its user is not registered",
     "expiry": "session {id}: its expires_at is not what the list of expiring sessions says",
@@ -58,7 +58,7 @@ MESSAGES = {
     # A key.
     "type": "key {id} has the wrong type: {term}",
     "name": "key {id} is not UTF-8",
-    "unknown": "key {id} is none that this service uses",
+    "unknown": "key {id} is not one that this service uses",
     "derived": "key {id} is left over: nothing reads it",
     # A project and its API keys.
     "project": "the project is not listed in scc:projects",

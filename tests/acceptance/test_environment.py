@@ -221,7 +221,7 @@ def test_a_low_limit_on_open_files_lowers_the_limit_of_connections(tmp_path: Pat
     assert (counted.stdout, counted.stderr) == ("10\n", "")
     for connection in idle:
         connection.close()
-    assert end(process).count("this process may open 50 files only (ulimit -n): 25 connections, not 4096\n") == 2
+    assert end(process).count("the limit on open files is 50 (ulimit -n): at most 25 connections, not 4096\n") == 2
 
 
 @pytest.mark.parametrize(

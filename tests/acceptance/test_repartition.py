@@ -91,7 +91,7 @@ def test_a_store_is_moved_offline_and_through_kills(tmp_path: Path) -> None:
     )
 
     refused = run_command("serve", "--data-dir", str(directory), "--port", "0", SCC_ROOT_TOKEN="root-of-the-tests")
-    assert (refused.returncode, refused.stderr.splitlines()[-1]) == (1, "this store was made with partitions 3, not 1")
+    assert (refused.returncode, refused.stderr.splitlines()[-1]) == (1, "this store was created with partitions 3, not 1")
     serving = start(directory, "--partitions", "3")
     assert listed(serving) == before
     status, answer = request("GET", f"{serving.base_url}/session?limit=7&cursor={cursor}", KEY)

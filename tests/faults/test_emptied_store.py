@@ -134,7 +134,7 @@ def test_an_emptied_store_is_503_until_a_server_of_the_same_layout_makes_a_new_o
             sentence = refused(serve(redis, "--partitions", "3"))
             assert sentence == (
                 "this Redis was emptied while servers with --partitions 1 run on it; "
-                "end them first, or start with --partitions 1"
+                "stop them first, or start with --partitions 1"
             )
         assert redis.ask("EXISTS", "scc:store", "scc:projects", "scc:sweep") == 0
         serve(redis).wait_ready()

@@ -7,7 +7,8 @@ from uuid import uuid4
 
 import pytest
 
-from service.http.api.routes import API_PREFIX, ROUTES, Route
+from service.http.api.routes import ROUTES, Route
+from service.settings import API_PREFIX
 from tests.support.http import Api, Response
 from tests.support.raw_http import conversation, head
 

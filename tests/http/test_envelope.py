@@ -67,7 +67,7 @@ def test_an_unsupported_method_gets_405_with_the_allowed_ones(api: Api, path: st
     for method in {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"} - set(allowed.split(", ")):
         response = api.send(method, path)
         assert (response.status, response.headers["Allow"]) == (405, allowed)
-        assert method == "HEAD" or response.msg == f"method not allowed; this path takes {allowed}"
+        assert method == "HEAD" or response.msg == f"method not allowed; this path allows {allowed}"
 
 
 @pytest.mark.parametrize("path", ["/health", "/ready"])

@@ -15,7 +15,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from redis import Redis
 
-from service.http.api.routes import API_PREFIX, ROUTES
+from service.http.api.routes import ROUTES
+from service.settings import API_PREFIX
 from tests.support.http import Api, Response, user_path
 
 USERS = ["alice", "bob/..", "*"]

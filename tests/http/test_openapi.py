@@ -8,7 +8,7 @@ import pytest
 import schemathesis
 
 from service.http.api import openapi, routes
-from service.settings import Settings
+from service.settings import API_PREFIX, Settings
 from tests.support.http import Api
 from tests.support.openapi import Description, description
 from tests.support.server import request
@@ -40,7 +40,7 @@ def test_the_description_has_exactly_the_routes_of_the_table(described: Descript
 def test_only_paths_outside_the_api_need_no_key(described: Description) -> None:
     paths = described.document["paths"]
     open_paths = {path for path, methods in paths.items() for each in methods.values() if each["security"] == []}
-    assert open_paths == {path for path in paths if not path.startswith(routes.API_PREFIX)}
+    assert open_paths == {path for path in paths if not path.startswith(API_PREFIX)}
     assert open_paths == {"/health", "/ready", "/openapi.json"}
 
 
@@ -78,7 +78,7 @@ def test_errors_have_the_described_status(
     status: int,
 ) -> None:  # fmt: skip
     response = api.send(method, path.replace("{session_id}", session_id or ID), body, headers)
-    assert (response.status, status in described.statuses(method, routes.API_PREFIX + path)) == (status, True)
+    assert (response.status, status in described.statuses(method, API_PREFIX + path)) == (status, True)
 
 
 def test_an_undescribed_response_would_be_noticed(described: Description) -> None:

@@ -5,8 +5,9 @@ from urllib.parse import quote
 
 import pytest
 
-from service.http.api.routes import API_PREFIX, ROUTES, Route
+from service.http.api.routes import ROUTES, Route
 from service.http.server.query import MAX_NAME, MAX_PAIRS
+from service.settings import API_PREFIX
 from tests.support.http import Api
 from tests.support.raw_http import conversation, head
 from tests.support.server import request

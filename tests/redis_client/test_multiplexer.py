@@ -15,7 +15,7 @@ from redis.asyncio.connection import AbstractConnection, UnixDomainSocketConnect
 from service.errors import StoreUnavailable, WriteUncertain
 from service.redis_client import multiplexer
 from service.redis_client.client import RedisClient
-from service.redis_client.errors import ConnectionLost, RequestFailed, TooManyInFlight, Unreachable
+from service.redis_client.errors import Closed, ConnectionLost, RequestFailed, TooManyInFlight, Unreachable
 from service.redis_client.multiplexer import Command, MultiplexedConnection
 from service.redis_client.node import Node
 from service.redis_client.standalone import Standalone
@@ -208,6 +208,26 @@ class FakeConnection:
 
     async def disconnect(self) -> None:
         pass
+
+
+class NeverConnected(FakeConnection):
+    """A redis-py connection whose greeting never ends."""
+
+    async def connect(self) -> None:
+        await asyncio.Event().wait()
+
+
+@pytest.mark.parametrize("turns", range(4))
+async def test_a_call_that_waits_for_a_connection_fails_as_closed_whenever_close_is_called(turns: int) -> None:
+    connection = MultiplexedConnection(
+        lambda: cast("AbstractConnection", NeverConnected(RecordingTransport())), timeout=TIMEOUT
+    )
+    call = asyncio.create_task(connection.send(b"<0>"))
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    await connection.close()
+    with pytest.raises(Closed):
+        await call
 
 
 @pytest.mark.parametrize("calls", range(1, 11))

@@ -231,7 +231,7 @@ async def test_of_two_first_servers_with_different_root_tokens_one_starts(regist
 @pytest.mark.parametrize(
     ("other", "message"),
     [
-        ({"partitions": 3}, "this store was made with partitions 1, not 3"),
+        ({"partitions": 3}, "this store was created with partitions 1, not 3"),
         ({"key_secret": "other"}, "key_secret is not the secret with which the keys in this store were hashed"),
     ],
 )
@@ -249,7 +249,7 @@ async def test_a_store_made_with_other_settings_is_refused_and_left_alone(
 @pytest.mark.parametrize(("field", "here"), [("layout", "1"), ("block_size", "4096")])
 async def test_a_store_of_another_layout_is_refused(redis: RedisClient, settings: Settings, field: str, here: str) -> None:
     await redis.call("HSET", "scc:store", field, "7")
-    with pytest.raises(StartupError, match=f"^this store was made with {field} 7, not {here}$"):
+    with pytest.raises(StartupError, match=f"^this store was created with {field} 7, not {here}$"):
         await bootstrap._prepare(settings)
 
 

@@ -129,7 +129,7 @@ async def test_while_a_store_is_moved_no_server_starts_and_none_that_runs_works(
         nonlocal now
         assert (await ring.authenticate("Bearer sk-ac-root")).slug == "default"
         now += KEY_TTL + 0.1
-        with pytest.raises(StoreUnavailable, match="a repartition is running"):
+        with pytest.raises(StoreUnavailable, match="the store is being repartitioned"):
             await ring.authenticate("Bearer sk-ac-root")
         with pytest.raises(StartupError, match="a repartition to 2 is unfinished; run `repartition 2` to complete it"):
             await bootstrap._prepare(settings)
@@ -141,6 +141,6 @@ async def test_while_a_store_is_moved_no_server_starts_and_none_that_runs_works(
     # Afterwards it is the number of partitions that is held against a server: one that slept through the move is no exception.
     with pytest.raises(StoreUnavailable, match="the store has 2 partitions; this server was started with 1"):
         await ring.authenticate("Bearer sk-ac-root")
-    with pytest.raises(StartupError, match="this store was made with partitions 2, not 1"):
+    with pytest.raises(StartupError, match="this store was created with partitions 2, not 1"):
         await bootstrap._prepare(settings)
     assert (await KeyRing(registry.api_keys, lambda project: project, 2).authenticate("Bearer sk-ac-root")).slug == "default"

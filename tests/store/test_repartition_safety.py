@@ -36,7 +36,7 @@ async def test_where_there_is_no_store_nothing_is_made(redis: RedisClient) -> No
 
 async def test_a_store_of_another_layout_is_left_alone(redis: RedisClient, held: Keyspace) -> None:
     await redis.call("HSET", STORE, "layout", 9)
-    with pytest.raises(StartupError, match="this store was made with layout 9, not 1"):
+    with pytest.raises(StartupError, match="this store was created with layout 9, not 1"):
         await move(redis, 2)
     assert await keyspace(redis) == {**held, STORE: {**held[STORE], b"layout": b"9"}}
 

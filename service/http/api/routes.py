@@ -31,8 +31,8 @@ from service.http.api.schemas import (
 from service.http.server.context import Handler
 from service.http.server.dispatch import Endpoint
 from service.http.server.router import SUBTREE
+from service.settings import API_PREFIX
 
-API_PREFIX = "/api/v1"
 #: Served however busy the worker is.
 HEALTH_PATH = "/health"
 

@@ -34,8 +34,8 @@ async def create(call: Call) -> Response:
     new_id = parsing.canonical_uuid(given_id) if given_id else str(uuid4())
     if new_id is None:
         raise BadRequest("invalid UUID format for use_uuid")
-    document, ttl = body.configs(limits, required=False), body.ttl()
-    disable_task_tracking = body.boolean("disable_task_tracking")
+    document = body.configs(limits, required=False)
+    disable_task_tracking, ttl = body.boolean("disable_task_tracking"), body.ttl()
     del body  # The parsed values take many times the memory of their bytes, and the store may take long.
     session, created = await call.store.sessions.create_session(
         new_id,

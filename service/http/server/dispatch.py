@@ -22,7 +22,7 @@ from service.http.server.router import Router
 from service.store.conditions import UNCONDITIONAL, Conditions
 from service.store.rate_limit import RateLimiter
 
-log = logging.getLogger("service")
+logger = logging.getLogger("service")
 access_log = logging.getLogger("service.access")
 
 #: Parses the condition headers of a request with a method, for a route that accepts some of them.
@@ -86,7 +86,7 @@ class Dispatch:
             _clear_frames(error)
         except Exception:
             # Neither query nor body goes to the log: both may contain configs.
-            log.exception("request %s: %s %s failed", request_id, request.method, path)
+            logger.exception("request %s: %s %s failed", request_id, request.method, path)
             response = error_response(ServiceError())
         finally:
             self._admission.release(ticket)

@@ -25,7 +25,7 @@ from service.http.server.memory import COPIES, GRACE, UNCOUNTED_BYTES
 from service.http.server.receiver import Receiver, head_cost
 from service.http.server.response import Response
 
-log = logging.getLogger("service")
+logger = logging.getLogger("service")
 access_log = logging.getLogger("service.access")
 
 #: Connections over the limit that may send one request each, and how long the server waits for it, in seconds.
@@ -252,7 +252,7 @@ class Protocol(Receiver):
         if status < HTTPStatus.INTERNAL_SERVER_ERROR or isinstance(exc, ServiceError):
             error = self._parse_error(exc)
         else:
-            log.error("a request failed outside of its handler", exc_info=exc)
+            logger.error("a request failed outside of its handler", exc_info=exc)
         return self._final_response(error, request.headers)
 
     def _parse_error(self, exc: BaseException | None) -> ServiceError:

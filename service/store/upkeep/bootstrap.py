@@ -146,7 +146,7 @@ async def check_store(redis: RedisClient, settings: Settings) -> None:
     """Write the manifest of a new store, or compare that of an existing one with the settings.
 
     Raises:
-        StartupError: it was made with another layout, number of partitions, block size or key secret, or a repartition is
+        StartupError: it was created with another layout, number of partitions, block size or key secret, or a repartition is
             unfinished; or servers with another number of partitions still run on a store that was emptied.
     """
     is_new = not await manifest.exists(redis)
@@ -172,7 +172,7 @@ async def check_store(redis: RedisClient, settings: Settings) -> None:
             continue
         if name == "key_secret_check":
             raise StartupError("key_secret is not the secret with which the keys in this store were hashed")
-        raise StartupError(f"this store was made with {name} {actual.decode()}, not {value}")
+        raise StartupError(f"this store was created with {name} {actual.decode()}, not {value}")
 
 
 async def _refuse_other_servers(redis: RedisClient, partitions: int) -> None:
@@ -191,5 +191,5 @@ async def _refuse_other_servers(redis: RedisClient, partitions: int) -> None:
     if others:
         option = f"{flag('partitions')} {min(others)}"
         raise StartupError(
-            f"this Redis was emptied while servers with {option} run on it; end them first, or start with {option}"
+            f"this Redis was emptied while servers with {option} run on it; stop them first, or start with {option}"
         )

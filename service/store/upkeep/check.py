@@ -113,7 +113,7 @@ class StoreCheck:
             async for finding in records.check_project(self.redis, project, repair=self.repair):
                 yield project.slug, finding
             for number in range(self.layout.partitions):
-                async for finding in self._checks[Partition(project.slug, number).prefix].walk():
+                async for finding in self._checks[Partition(project.slug, number).prefix].listed_findings():
                     yield project.slug, finding
 
     async def _check_names(self, names: Iterable[bytes]) -> AsyncIterator[Located]:

@@ -72,7 +72,7 @@ class Check:
 
     async def findings(self) -> AsyncIterator[Finding]:
         """Every difference in this partition alone, confirmed."""
-        async for finding in self.walk():
+        async for finding in self.listed_findings():
             yield finding
         async for names in admin.scan(self.redis, f"{self.partition.prefix}*", self.progress):
             parsed = [keys.split(name.decode(errors="surrogateescape")) for name in names]
@@ -81,7 +81,7 @@ class Check:
         async for finding in self.finish():
             yield finding
 
-    async def walk(self) -> AsyncIterator[Finding]:
+    async def listed_findings(self) -> AsyncIterator[Finding]:
         """The differences that the listed sessions show."""
         async for finding in self._check_head():
             yield finding

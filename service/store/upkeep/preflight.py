@@ -40,7 +40,7 @@ async def preflight(redis: RedisClient) -> None:
     """Run every command and every script on every master.
 
     Raises:
-        StartupError: a server is too old, or a right or a command is missing; which the message names.
+        StartupError: a server is too old, or a right or a command is missing (the message names it).
         StoreUnavailable: Redis cannot be used for another reason.
     """
     for prefix in await redis.one_key_per_master(keys.preflight_prefix):

@@ -58,17 +58,17 @@ def _problems(project: Project, fields: Sequence[bytes | None]) -> list[tuple[st
     name, created_at, configs, revision = fields
     problems: list[tuple[str, str | None]] = []
     if not is_id(project.id):
-        problems.append(("the id in scc:projects is no UUID", None))
+        problems.append(("the id in scc:projects is not a UUID", None))
     elif name != project.id.encode():
         problems.append(("id is not the one in scc:projects", project.id if name is None else None))
     if not is_number(created_at, LAST_MOMENT):
-        problems.append(("created_at is no time", str(int(time.time() * 1_000_000))))
+        problems.append(("created_at is not a time", str(int(time.time() * 1_000_000))))
     if configs is None:
         problems.append(("configs are missing", "{}"))
     elif not _are_configs(configs):
         problems.append(("configs cannot be read", None))
     if revision is not None and not is_number(revision, MAX_INTEGER):
-        problems.append(("configs_revision is no number", "0"))
+        problems.append(("configs_revision is not a number", "0"))
     return problems
 
 

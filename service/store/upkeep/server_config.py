@@ -30,7 +30,7 @@ UNKNOWN = "INFO is not allowed: neither maxmemory-policy nor persistence of Redi
 _EVICTS_ANY = re.compile(rb"^maxmemory_policy:(allkeys-[\w-]+)", re.MULTILINE)
 _APPENDS = re.compile(rb"^aof_enabled:1", re.MULTILINE)
 
-log = logging.getLogger("service")
+logger = logging.getLogger("service")
 
 
 class ServerConfig(NamedTuple):
@@ -124,10 +124,10 @@ class ConfigWatch:
             except StoreUnavailable:
                 pass  # requests and /ready report it
             except Exception as error:
-                log.warning("the configuration of Redis cannot be checked: %s", type(error).__name__)
+                logger.warning("the configuration of Redis cannot be checked: %s", type(error).__name__)
             await asyncio.sleep(INTERVAL + uniform(-SPREAD, SPREAD))  # noqa: S311 - no secret
 
     def _update(self, config: ServerConfig) -> None:
         if config.evicts and config.evicts != self._config.evicts:
-            log.error("%s", config.eviction_problem)
+            logger.error("%s", config.eviction_problem)
         self._config = config

@@ -33,7 +33,7 @@ ROUND_SESSIONS, ROUND_PARTITIONS, PARTITIONS_BATCH = 1000, 2000, 500
 #: Sessions read in one round trip.
 BATCH = 100
 
-log = logging.getLogger("service")
+logger = logging.getLogger("service")
 
 
 async def partitions_with_expired(redis: RedisClient, partitions: Sequence[Partition]) -> list[Partition]:
@@ -78,7 +78,7 @@ class Sweeper:
     """One worker's part in the sweep over all projects and partitions of the store."""
 
     def __init__(self, redis: RedisClient, partitions: int, block_size: int = BLOCK_SIZE) -> None:
-        """`partitions` and `block_size` are those with which the store was first used."""
+        """`partitions` and `block_size` are those of the store."""
         self._redis = redis
         self._partitions = partitions
         self._block_size = block_size
@@ -100,7 +100,7 @@ class Sweeper:
                 # The text of an unexpected error may quote stored data, so only its class is logged.
                 if not has_failed:
                     reason = str(error) if isinstance(error, StoreUnavailable) else type(error).__name__
-                    log.warning("the sweep of expired sessions failed and will be retried: %s", reason)
+                    logger.warning("the sweep of expired sessions failed and will be retried: %s", reason)
                 has_failed = True
 
     async def _take_lease(self) -> bool:
