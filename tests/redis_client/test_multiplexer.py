@@ -15,7 +15,7 @@ from redis.asyncio.connection import AbstractConnection, UnixDomainSocketConnect
 from service.errors import StoreUnavailable, WriteUncertain
 from service.redis_client import multiplexer
 from service.redis_client.client import RedisClient
-from service.redis_client.errors import ConnectionLost, RequestFailed, TooManyInFlight, Unreachable
+from service.redis_client.errors import ConnectionLost, RequestFailed, TimedOut, TooManyInFlight, Unreachable
 from service.redis_client.multiplexer import Command, MultiplexedConnection
 from service.redis_client.node import Node
 from service.redis_client.standalone import Standalone
@@ -270,18 +270,38 @@ async def test_an_attempt_to_connect_that_runs_out_of_time_has_the_error_of_the_
     await connection.close()
 
 
+class ClosingTransport(RecordingTransport):
+    """A transport whose connection was lost during the greeting."""
+
+    def is_closing(self) -> bool:
+        return True
+
+
+async def test_a_connection_that_is_lost_at_the_end_of_its_greeting_is_unreachable() -> None:
+    transport = ClosingTransport()
+    connection = MultiplexedConnection(lambda: cast("AbstractConnection", FakeConnection(transport)), timeout=TIMEOUT)
+    with pytest.raises(Unreachable) as raised:
+        await connection.send(b"x")
+    assert isinstance(raised.value.__cause__, ConnectionResetError)
+    assert transport.written == []
+
+
 class Scripted(Standalone):
-    """A server whose calls have the given results, in order; `calls` counts them."""
+    """A server whose calls have the given results, in order; `calls` counts them, `refreshes` the calls of `refresh_soon`."""
 
     def __init__(self, *results: RequestFailed | list[bytes]) -> None:
         super().__init__(parse("unix:///nowhere"), timeout=TIMEOUT, min_replicas=0)
         self._results = list(results)
         self.calls = 0
+        self.refreshes = 0
         self.clock = 0.0
         self.seconds_a_call = 0.0
 
     def route(self, command: Command, near: Target | None) -> Node:  # noqa: ARG002 - the same for every command
         return cast("Node", SimpleNamespace(reads=self, writes=self))
+
+    def refresh_soon(self) -> None:
+        self.refreshes += 1
 
     async def send(self, packed: bytes, commands: int = 1, seconds: float | None = None) -> list[bytes]:  # noqa: ARG002
         self.calls += 1
@@ -307,6 +327,14 @@ async def test_a_write_that_may_have_been_received_is_not_retried_and_a_read_is(
     assert server.calls == 1
     assert await redis.call("GET", "key") == b"value"
     assert server.calls == 3
+
+
+@pytest.mark.parametrize(("failure", "refreshes"), [(TimedOut, 1), (ConnectionLost, 0)])
+async def test_the_topology_is_refreshed_after_a_call_that_timed_out(failure: type[RequestFailed], refreshes: int) -> None:
+    server = Scripted(failure(sent=True))
+    with pytest.raises(WriteUncertain):
+        await RedisClient(server, timeout=TIMEOUT).call("SET", "key", "value", writes=True)
+    assert server.refreshes == refreshes
 
 
 @pytest.mark.parametrize(("seconds", "calls"), [(0.0, 3), (0.3, 3), (0.5, 2), (0.75, 2), (0.85, 1), (1.0, 1)])
