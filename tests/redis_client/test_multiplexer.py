@@ -15,7 +15,7 @@ from redis.asyncio.connection import AbstractConnection, UnixDomainSocketConnect
 from service.errors import StoreUnavailable, WriteUncertain
 from service.redis_client import multiplexer
 from service.redis_client.client import RedisClient
-from service.redis_client.errors import ConnectionLost, RequestFailed, TimedOut, TooManyInFlight, Unreachable
+from service.redis_client.errors import Closed, ConnectionLost, RequestFailed, TimedOut, TooManyInFlight, Unreachable
 from service.redis_client.multiplexer import Command, MultiplexedConnection
 from service.redis_client.node import Node
 from service.redis_client.standalone import Standalone
@@ -268,6 +268,50 @@ async def test_an_attempt_to_connect_that_runs_out_of_time_has_the_error_of_the_
         await asyncio.sleep(0)
     assert attempts == []
     await connection.close()
+
+
+async def test_closing_fails_the_calls_that_wait_for_a_connection() -> None:
+    connection = MultiplexedConnection(lambda: cast("AbstractConnection", Unopened(None)), timeout=TIMEOUT)
+    call = asyncio.create_task(connection.send(b"x"))
+    for _ in range(5):
+        await asyncio.sleep(0)
+    await connection.close()
+    with pytest.raises(Closed) as raised:
+        await call
+    assert not raised.value.sent
+
+
+async def test_closing_before_the_attempt_to_connect_has_begun_logs_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    attempts: list[FakeConnection] = []
+    connection = MultiplexedConnection(lambda: cast("AbstractConnection", attempts.pop()), timeout=TIMEOUT)
+    call = asyncio.create_task(connection.send(b"x"))
+    await asyncio.sleep(0)  # the call has begun, the attempt has not
+    await connection.close()
+    await asyncio.wait([call])
+    assert caplog.records == []
+
+
+async def test_closing_waits_for_a_connection_that_was_opened_again() -> None:
+    connection = MultiplexedConnection(
+        lambda: cast("AbstractConnection", FakeConnection(RecordingTransport())), timeout=TIMEOUT
+    )
+
+    async def begin_call() -> asyncio.Task[list[object]]:
+        call = asyncio.create_task(connection.send(b"x"))
+        for _ in range(5):
+            await asyncio.sleep(0)
+        return call
+
+    calls = [await begin_call()]
+    connection.connection_lost(None)
+    calls.append(await begin_call())
+    closing = asyncio.create_task(connection.close())
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert not closing.done()
+    connection.connection_lost(None)
+    await closing
+    assert [type(error) for error in await asyncio.gather(*calls, return_exceptions=True)] == [ConnectionLost] * 2
 
 
 class ClosingTransport(RecordingTransport):

@@ -1,5 +1,6 @@
-"""The dispatch of requests whose handlers fail: no error keeps a body in memory. No server runs, and nothing is sent."""
+"""The dispatch without a server: errors keep no body in memory, and draining waits for every request."""
 
+import asyncio
 import gc
 import weakref
 from collections.abc import Iterator
@@ -7,12 +8,13 @@ from types import SimpleNamespace
 from typing import cast
 
 import pytest
+from aiohttp import web
 from aiohttp.test_utils import make_mocked_request
 
 from service.errors import BadRequest
 from service.http.api import conditions
 from service.http.server.admission import AdmissionControl
-from service.http.server.context import Call, WorkerContext
+from service.http.server.context import Call, Handler, WorkerContext
 from service.http.server.dispatch import Dispatch, Endpoint
 from service.http.server.response import Response
 from service.http.server.router import Router
@@ -43,6 +45,20 @@ class FakeLimiter:
         return Quota(9, 1, 0)
 
 
+def dispatch_to(handler: Handler, limiter: FakeLimiter | None = None) -> Dispatch:
+    """A dispatch with one route."""
+    worker = SimpleNamespace(
+        settings=SimpleNamespace(access_log=False), admission=AdmissionControl(4), rate_limiter=limiter, api_keys=FakeKeys()
+    )
+    router = Router([("GET", "/api/v1/x", Endpoint(handler, frozenset(), frozenset()))], ())
+    return Dispatch(cast("WorkerContext", worker), router, conditions.parse, api_prefix="/api/v1", health_path="/health")
+
+
+def get() -> web.Request:
+    """A request for that route."""
+    return make_mocked_request("GET", "/api/v1/x", {"Authorization": "Bearer sk-ac-x"})
+
+
 @pytest.fixture
 def no_cycle_collector() -> Iterator[None]:
     gc.disable()
@@ -71,11 +87,31 @@ async def test_an_error_that_is_part_of_a_cycle_keeps_no_body_in_memory(limiter:
             raise error from cause
         raise AssertionError
 
-    worker = SimpleNamespace(
-        settings=SimpleNamespace(access_log=False), admission=AdmissionControl(4), rate_limiter=limiter, api_keys=FakeKeys()
-    )
-    router = Router([("GET", "/api/v1/x", Endpoint(handle, frozenset(), frozenset()))], ())
-    dispatch = Dispatch(cast("WorkerContext", worker), router, conditions.parse, api_prefix="/api/v1", health_path="/health")
-    response = await dispatch(make_mocked_request("GET", "/api/v1/x", {"Authorization": "Bearer sk-ac-x"}))
+    dispatch = dispatch_to(handle, limiter)
+    response = await dispatch(get())
     assert response.status == 400
     assert [body() for body in bodies] == [None, None]
+
+
+async def test_draining_waits_for_every_request_in_flight() -> None:
+    releases: list[asyncio.Event] = []
+
+    async def handle(call: Call) -> Response:  # noqa: ARG001 - a handler's signature
+        releases.append(asyncio.Event())
+        await releases[-1].wait()
+        return Response(b"")
+
+    dispatch = dispatch_to(handle)
+    requests = [asyncio.create_task(dispatch(get())) for _ in range(3)]
+    while len(releases) < len(requests):  # noqa: ASYNC110 - the dispatch has no event to wait for
+        await asyncio.sleep(0)
+    draining = asyncio.create_task(dispatch.drain(3600.0))
+    for number, request in enumerate(requests):
+        await asyncio.sleep(0)
+        assert not draining.done(), f"{len(requests) - number} requests are in flight"
+        releases[number].set()
+        await request
+        for _ in range(5):
+            await asyncio.sleep(0)
+    assert draining.done()
+    await draining
