@@ -99,9 +99,10 @@ def test_an_unknown_expectation_gets_417(api: Api) -> None:
     assert api.ids() == []
 
 
-def test_expect_100_continue_gets_100_continue(api: Api) -> None:
+@pytest.mark.parametrize("expectation", ["100-continue", "100-Continue"])
+def test_expect_100_continue_gets_100_continue_in_either_case(api: Api, expectation: str) -> None:
     with connect(api) as connection:
-        connection.sendall(head(api, "POST /api/v1/session HTTP/1.1", "Expect: 100-continue", "Content-Length: 2"))
+        connection.sendall(head(api, "POST /api/v1/session HTTP/1.1", f"Expect: {expectation}", "Content-Length: 2"))
         assert connection.recv(100).startswith(b"HTTP/1.1 100 Continue")
         connection.sendall(b"{}")
         assert connection.recv(100).startswith(b"HTTP/1.1 201 Created")

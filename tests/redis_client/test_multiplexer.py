@@ -15,7 +15,7 @@ from redis.asyncio.connection import AbstractConnection, UnixDomainSocketConnect
 from service.errors import StoreUnavailable, WriteUncertain
 from service.redis_client import multiplexer
 from service.redis_client.client import RedisClient
-from service.redis_client.errors import Closed, ConnectionLost, RequestFailed, TooManyInFlight, Unreachable
+from service.redis_client.errors import Closed, ConnectionLost, RequestFailed, TimedOut, TooManyInFlight, Unreachable
 from service.redis_client.multiplexer import Command, MultiplexedConnection
 from service.redis_client.node import Node
 from service.redis_client.standalone import Standalone
@@ -290,18 +290,82 @@ async def test_an_attempt_to_connect_that_runs_out_of_time_has_the_error_of_the_
     await connection.close()
 
 
+async def test_closing_fails_the_calls_that_wait_for_a_connection() -> None:
+    connection = MultiplexedConnection(lambda: cast("AbstractConnection", Unopened(None)), timeout=TIMEOUT)
+    call = asyncio.create_task(connection.send(b"x"))
+    for _ in range(5):
+        await asyncio.sleep(0)
+    await connection.close()
+    with pytest.raises(Closed) as raised:
+        await call
+    assert not raised.value.sent
+
+
+async def test_closing_before_the_attempt_to_connect_has_begun_logs_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    attempts: list[FakeConnection] = []
+    connection = MultiplexedConnection(lambda: cast("AbstractConnection", attempts.pop()), timeout=TIMEOUT)
+    call = asyncio.create_task(connection.send(b"x"))
+    await asyncio.sleep(0)  # the call has begun, the attempt has not
+    await connection.close()
+    await asyncio.wait([call])
+    assert caplog.records == []
+
+
+async def test_closing_waits_for_a_connection_that_was_opened_again() -> None:
+    connection = MultiplexedConnection(
+        lambda: cast("AbstractConnection", FakeConnection(RecordingTransport())), timeout=TIMEOUT
+    )
+
+    async def begin_call() -> asyncio.Task[list[object]]:
+        call = asyncio.create_task(connection.send(b"x"))
+        for _ in range(5):
+            await asyncio.sleep(0)
+        return call
+
+    calls = [await begin_call()]
+    connection.connection_lost(None)
+    calls.append(await begin_call())
+    closing = asyncio.create_task(connection.close())
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert not closing.done()
+    connection.connection_lost(None)
+    await closing
+    assert [type(error) for error in await asyncio.gather(*calls, return_exceptions=True)] == [ConnectionLost] * 2
+
+
+class ClosingTransport(RecordingTransport):
+    """A transport whose connection was lost during the greeting."""
+
+    def is_closing(self) -> bool:
+        return True
+
+
+async def test_a_connection_that_is_lost_at_the_end_of_its_greeting_is_unreachable() -> None:
+    transport = ClosingTransport()
+    connection = MultiplexedConnection(lambda: cast("AbstractConnection", FakeConnection(transport)), timeout=TIMEOUT)
+    with pytest.raises(Unreachable) as raised:
+        await connection.send(b"x")
+    assert isinstance(raised.value.__cause__, ConnectionResetError)
+    assert transport.written == []
+
+
 class Scripted(Standalone):
-    """A server whose calls have the given results, in order; `calls` counts them."""
+    """A server whose calls have the given results, in order; `calls` counts them, `refreshes` the calls of `refresh_soon`."""
 
     def __init__(self, *results: RequestFailed | list[bytes]) -> None:
         super().__init__(parse("unix:///nowhere"), timeout=TIMEOUT, min_replicas=0)
         self._results = list(results)
         self.calls = 0
+        self.refreshes = 0
         self.clock = 0.0
         self.seconds_a_call = 0.0
 
     def route(self, command: Command, near: Target | None) -> Node:  # noqa: ARG002 - the same for every command
         return cast("Node", SimpleNamespace(reads=self, writes=self))
+
+    def refresh_soon(self) -> None:
+        self.refreshes += 1
 
     async def send(self, packed: bytes, commands: int = 1, seconds: float | None = None) -> list[bytes]:  # noqa: ARG002
         self.calls += 1
@@ -327,6 +391,14 @@ async def test_a_write_that_may_have_been_received_is_not_retried_and_a_read_is(
     assert server.calls == 1
     assert await redis.call("GET", "key") == b"value"
     assert server.calls == 3
+
+
+@pytest.mark.parametrize(("failure", "refreshes"), [(TimedOut, 1), (ConnectionLost, 0)])
+async def test_the_topology_is_refreshed_after_a_call_that_timed_out(failure: type[RequestFailed], refreshes: int) -> None:
+    server = Scripted(failure(sent=True))
+    with pytest.raises(WriteUncertain):
+        await RedisClient(server, timeout=TIMEOUT).call("SET", "key", "value", writes=True)
+    assert server.refreshes == refreshes
 
 
 @pytest.mark.parametrize(("seconds", "calls"), [(0.0, 3), (0.3, 3), (0.5, 2), (0.75, 2), (0.85, 1), (1.0, 1)])

@@ -1,6 +1,7 @@
 """A listing equals a scan of all sessions by brute force: filters, users, orders, pages, changes between pages."""
 
 import asyncio
+from base64 import urlsafe_b64encode
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from random import Random
@@ -282,8 +283,24 @@ def test_a_decoded_cursor_has_the_serials_that_were_encoded() -> None:
         assert decode_session_cursor(encode_session_cursor(after), len(after)) == after
 
 
+#: A cursor with a serial of more digits than `int` accepts.
+TOO_MANY_DIGITS = urlsafe_b64encode(b"s" + b"1" * 5000).decode()
+
+
 @pytest.mark.parametrize(
-    "cursor", ["", "a", "!!!!", "c", "dTU", encode_session_cursor((2**53 + 1,)), encode_session_cursor((1, 2)), "czE=\n", "é"]
+    "cursor",
+    [
+        "",
+        "a",
+        "!!!!",
+        "c",
+        "dTU",
+        pytest.param(TOO_MANY_DIGITS, id="5000 digits"),
+        encode_session_cursor((2**53 + 1,)),
+        encode_session_cursor((1, 2)),
+        "czE=\n",
+        "é",
+    ],
 )
 def test_an_invalid_cursor_is_refused(cursor: str) -> None:
     with pytest.raises(BadRequest, match="invalid cursor"):

@@ -23,7 +23,7 @@ from service.store.sessions import Sessions
 from service.store.time_slices import SLICE, Scheduler, TimeSlice
 from tests.store.test_listing import LIMITS, World, everything, few, with_store
 from tests.support import strategies
-from tests.support.filling import PROJECT, CountingClient, fill, on_every_redis, opened, pour
+from tests.support.filling import PROJECT, CountingClient, fill, on_every_redis, opened, pour, session_id
 
 #: No index narrows it.
 NOBODY = Filter.parse(b'{"nobody":{}}', LIMITS)
@@ -47,6 +47,28 @@ async def pages(
 
 def ids(found: Sequence[Page]) -> list[str]:
     return [session.id for part in found for session in part.sessions]
+
+
+@pytest.mark.parametrize("required_terms", [(), ("kind=1", "")])
+async def test_one_candidate_is_read_even_if_it_is_larger_than_the_limit(
+    sessions: Sessions, required_terms: Sequence[str]
+) -> None:
+    await fill(sessions, [{"kind": 1}] * 3)
+    partition = sessions.all_partitions[0]
+    call = script_calls.find_candidates(
+        sessions=partition.sessions,
+        prefix=partition.prefix,
+        block_size=partition.block_size,
+        after="",
+        descending=0,
+        limit=3,
+        max_bytes=1,
+        required_terms=required_terms,
+    )
+    reply = await call.run(sessions.redis, writes=False)
+    assert [session[-1].decode() for session in reply.sessions] == [session_id(1)]
+    assert reply.has_more
+    assert reply.after == b"1"
 
 
 @on_every_redis

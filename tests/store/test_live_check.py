@@ -3,14 +3,17 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 from random import Random
+from typing import Any
 
 import pytest
 
 from service.configs.limits import Limits
 from service.errors import NotFound
 from service.redis_client.client import RedisClient
+from service.store.sessions import Sessions
 from service.store.upkeep.partition_check import UNDER_WAY, Check
-from tests.support.filling import PROJECT, TIMEOUT, document_of, keyspace, on_every_redis, opened, session_id
+from service.store.verify import verify_session
+from tests.support.filling import PROJECT, TIMEOUT, add, document_of, keyspace, on_every_redis, opened, session_id
 from tests.support.model import index_from_documents, index_in
 
 WRITERS, CHECKS, SESSIONS = 6, 8, 30
@@ -68,3 +71,28 @@ async def test_a_check_beside_writers_reports_nothing(empty_redis: str, repair: 
     partition = sessions.all_partitions[0]
     assert index_in(held, partition) == index_from_documents(held, partition)
     await redis.close()
+
+
+async def test_a_session_that_changes_while_it_is_compared_is_compared_again(
+    sessions: Sessions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name, partition = session_id(1), sessions.all_partitions[0]
+    session = await add(sessions, 1, {"a": 1})
+    await sessions.redis.call("SREM", partition.index(session.serial // 4, "a=1"), session.serial)
+    expected = await verify_session(sessions.redis, partition, name)
+    assert expected != []
+    call = sessions.redis.call
+    reads = 0
+
+    async def change_after_the_first_read(*command: str | bytes | int, **options: Any) -> Any:  # noqa: ANN401 - as `RedisClient.call`
+        nonlocal reads
+        reply = await call(*command, **options)
+        if command[0] == "HMGET":
+            reads += 1
+            if reads == 1:
+                await sessions.patch(name, document_of({"b": 1}))
+        return reply
+
+    monkeypatch.setattr(sessions.redis, "call", change_after_the_first_read)
+    assert await verify_session(sessions.redis, partition, name) == expected
+    assert reads == 2

@@ -64,6 +64,14 @@ async def test_after_a_rotation_only_the_new_key_is_valid(registry: Registry) ->
     assert len(stored["scc:{acme}:tokens"]) == 1
 
 
+async def test_adding_a_key_again_restores_its_place_in_the_set_of_its_project(registry: Registry) -> None:
+    project, key = await registry.create("acme")
+    before = await keyspace(registry.redis)
+    await registry.redis.call("DEL", redis_keys.tokens_key("acme"))
+    assert await registry.api_keys.add(project, key) == key
+    assert await keyspace(registry.redis) == before
+
+
 async def test_a_new_key_that_cannot_be_shown_is_revoked_and_the_others_stay(registry: Registry) -> None:
     project, first = await registry.create("acme")
     unseen: list[str] = []

@@ -183,6 +183,14 @@ async def test_a_session_that_a_hand_has_damaged_goes_with_what_is_known_of_it(s
     }
 
 
+async def test_a_sweep_corrects_a_wrong_expiry_time_of_a_session_that_has_not_expired(sessions: Sessions) -> None:
+    session, _ = await sessions.create_session(session_id(1), None, ttl=Ttl(1000))
+    expiring = sessions.all_partitions[0].expiring
+    await sessions.redis.call("ZADD", expiring, 1, session.id)
+    await sweep_all(sessions)
+    assert (await keyspace(sessions.redis))[expiring] == {session.id.encode(): session.expires_at}
+
+
 async def test_damage_in_one_partition_keeps_no_other_from_being_swept(
     redis: RedisClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:

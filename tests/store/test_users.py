@@ -6,11 +6,12 @@ from itertools import pairwise
 import pytest
 
 from service.configs.limits import Limits
-from service.errors import BadRequest, SessionNotFound, UserNotFound
+from service.errors import BadRequest, ProjectFull, SessionNotFound, UserNotFound
 from service.redis_client.client import RedisClient
 from service.store.cursors import decode_user_cursor, encode_user_cursor
 from service.store.keys import project_key, users_key
 from service.store.record import Project
+from service.store.registration import UserRegistration
 from service.store.sessions import Sessions
 from service.store.upkeep.partition_check import Check
 from service.store.users import Users, check_identifier, user_id
@@ -168,6 +169,31 @@ async def test_a_session_created_while_its_user_is_deleted_leaves_the_store_cons
     assert [each async for each in Check(sessions.redis, sessions.all_partitions[0]).findings()] == []
     await users.delete("alice")
     assert set(await keyspace(sessions.redis)) == {sessions.all_partitions[0].state, project_key(PROJECT.slug)}
+
+
+async def test_a_user_who_got_a_session_while_being_deleted_is_registered_again(
+    users: Users, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    remove = UserRegistration.remove
+
+    async def create_and_remove(registration: UserRegistration, identifier: str) -> None:
+        await add(users.sessions, 1, {"a": 1}, identifier)
+        await remove(registration, identifier)
+
+    monkeypatch.setattr(UserRegistration, "remove", create_and_remove)
+    await users.delete("alice")
+    assert await names(users) == ["alice"]
+    assert await users.count_sessions("alice") == 1
+
+
+async def test_a_deleted_user_counts_as_new(redis: RedisClient) -> None:
+    sessions = await opened(redis, PROJECT, Limits(max_users=1), 1, 4)
+    await add(sessions, 1, {"a": 1}, "alice")
+    await Users(sessions).delete("alice")
+    await add(sessions, 2, {"a": 1}, "bob")
+    with pytest.raises(ProjectFull):
+        await add(sessions, 3, {"a": 1}, "alice")
+    assert await names(Users(sessions)) == ["bob"]
 
 
 async def test_a_session_that_got_another_user_meanwhile_is_not_deleted_with_the_first(sessions: Sessions) -> None:
