@@ -1,4 +1,4 @@
-"""Users of a project: known from their first session on, in an order without ties, gone with all of their sessions."""
+"""Users of a project: registered by their first session, listed in an order without ties, deleted with their sessions."""
 
 import asyncio
 from itertools import pairwise
@@ -44,7 +44,7 @@ async def test_no_two_users_have_the_same_created_at_even_if_concurrent(users: U
 
 @on_every_redis
 async def test_a_user_comes_after_all_others_even_when_the_clock_has_stepped_back(users: Users, redis: RedisClient) -> None:
-    # As if the others had come at a time that the clock has not reached yet.
+    # As if the others had been created at a time that the clock has not reached yet.
     ahead = 4_000_000_000_000_000
     await redis.call("ZADD", users_key("acme"), ahead, "early")
     await users.sessions.registration.register("late")
@@ -64,7 +64,7 @@ async def test_a_session_comes_after_all_others_even_when_the_clock_has_stepped_
     assert [(session.serial, session.created_at, session.updated_at) for session in created] == [
         (9_000_000_001, ahead + 1, ahead + 1), (9_000_000_002, ahead + 2, ahead + 2),
     ]  # fmt: skip
-    # Nor does a write make it younger than it is.
+    # A write does not change its created_at.
     assert (await sessions.patch(created[0].id, document_of({"b": 1}))).updated_at == ahead + 1
     assert [each async for each in Check(sessions.redis, sessions.all_partitions[0]).findings()] == []
     assert (await keyspace(sessions.redis))[sessions.all_partitions[0].index(9_000_000_001 // 4, "b=1")] == {b"9000000001"}
@@ -162,7 +162,7 @@ async def test_a_session_created_while_its_user_is_deleted_leaves_the_store_cons
             await users.delete("alice")
 
     await asyncio.gather(create(0), create(100), delete())
-    # Whoever came last: a session of theirs is there only with its user, and the index is whole.
+    # Whichever operation was last, a session exists only with its user, and the index is correct.
     if await sessions.redis.call("EXISTS", sessions.all_partitions[0].blocks('@user="alice"')):
         assert await names(users) == ["alice"]
     assert [each async for each in Check(sessions.redis, sessions.all_partitions[0]).findings()] == []
