@@ -272,8 +272,8 @@ async def test_a_session_extended_or_recreated_since_the_sweep_read_it_stays(ses
         [("HSET", partition.session(TWO), "expires_at", later), ("ZADD", partition.expiring, later, TWO)]
     )
     # Two sweeps that have read the same expiries.
-    done = await asyncio.gather(*(sweeper.expire(sessions.redis, partition, due) for _ in range(2)))
-    assert sum(done) >= 2
+    removed = await asyncio.gather(*(sweeper.expire(sessions.redis, partition, due) for _ in range(2)))
+    assert sum(removed) >= 2
     assert await sessions.get(ONE) == new
     assert (await sessions.get(TWO)).expires_at == later
     assert await listed(sessions) == [TWO, ONE]

@@ -24,7 +24,7 @@ async def test_a_check_during_concurrent_writes_reports_nothing(
     redis = RedisClient.open(empty_redis, timeout=TIMEOUT)
     sessions = await opened(redis, PROJECT, Limits(), 1, 4)
     done = asyncio.Event()
-    written = [0] * WRITERS
+    writes = [0] * WRITERS
 
     async def write(writer: int) -> None:
         random = Random(writer)
@@ -44,12 +44,12 @@ async def test_a_check_during_concurrent_writes_reports_nothing(
                     await sessions.delete(name)
             except NotFound:
                 pass
-            written[writer] += 1
+            writes[writer] += 1
 
     async def pause(seconds: float, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep) -> None:
         # A session is written before its user is registered: instead of a time, wait until every writer has finished.
-        before = list(written)
-        while seconds == UNDER_WAY and any(now <= then for now, then in zip(written, before, strict=True)):
+        before = list(writes)
+        while seconds == UNDER_WAY and any(now <= then for now, then in zip(writes, before, strict=True)):
             await sleep(0)
         if seconds != UNDER_WAY:
             await sleep(seconds)

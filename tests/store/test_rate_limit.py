@@ -26,13 +26,13 @@ def rates(redis: RedisClient, burst: int, per_second: float = SLOW) -> RateLimit
 
 async def test_one_burst_is_shared_by_all_connections(empty_redis: str) -> None:
     clients = [RedisClient.open(empty_redis, timeout=60.0) for _ in range(3)]
-    taken = await asyncio.gather(*(rates(clients[turn % 3], 7).acquire("sk-ac-a") for turn in range(40)))
-    assert sorted(allowance.remaining for allowance in taken if not allowance.wait) == list(range(7))
-    refused = [allowance for allowance in taken if allowance.wait]
+    quotas = await asyncio.gather(*(rates(clients[turn % 3], 7).acquire("sk-ac-a") for turn in range(40)))
+    assert sorted(quota.remaining for quota in quotas if not quota.wait) == list(range(7))
+    refused = [quota for quota in quotas if quota.wait]
     assert len(refused) == 33
     # One token is added every 1,000 seconds.
-    assert {allowance.remaining for allowance in refused} == {0}
-    assert all(900 < allowance.wait <= 1000 and 6900 < allowance.reset_after <= 7000 for allowance in refused)
+    assert {quota.remaining for quota in refused} == {0}
+    assert all(900 < quota.wait <= 1000 and 6900 < quota.reset_after <= 7000 for quota in refused)
     for redis in clients:
         await redis.close()
 

@@ -179,9 +179,9 @@ async def test_a_session_created_after_a_repartition_is_newer_than_any_before(re
     await move(redis, 2)
     sessions = store(redis, 2)
     for number in range(100, 110):
-        made = await add(sessions, number, {})
-        assert made.created_at > late
-        assert made.serial == await redis.call("ZCARD", sessions.partition(made.id).sessions)
+        session = await add(sessions, number, {})
+        assert session.created_at > late
+        assert session.serial == await redis.call("ZCARD", sessions.partition(session.id).sessions)
 
 
 async def test_without_states_the_newest_session_sets_the_lower_bound_of_created_at(redis: RedisClient) -> None:
@@ -191,8 +191,8 @@ async def test_without_states_the_newest_session_sets_the_lower_bound_of_created
     await redis.call("DEL", *(partition.state for partition in sessions.all_partitions))
     await redis.call("HSET", sessions.partition(name).session(name), "created_at", late)
     await move(redis, 1)
-    made = await add(store(redis, 1), 100, {})
-    assert (made.created_at, made.serial) == (late + 1, 18)
+    session = await add(store(redis, 1), 100, {})
+    assert (session.created_at, session.serial) == (late + 1, 18)
 
 
 async def test_unknown_fields_are_kept(redis: RedisClient) -> None:

@@ -44,7 +44,7 @@ async def test_an_original_is_deleted_only_after_its_copy_has_settled(
 ) -> None:
     clock = Clock(monkeypatch)
     copied: dict[str, float] = {}
-    sent = redis.batch
+    send = redis.batch
 
     async def batch(commands: Sequence[Command], *, writes: bool = False) -> list[object]:
         for name, key, *_ in commands:
@@ -54,7 +54,7 @@ async def test_an_original_is_deleted_only_after_its_copy_has_settled(
             if name == "UNLINK" and session:
                 assert where == "scc:{acme.0"
                 assert clock.now >= copied[session] + 2.0
-        return await sent(commands, writes=writes)
+        return await send(commands, writes=writes)
 
     monkeypatch.setattr(redis, "batch", batch)
     await move(redis, 2)

@@ -33,11 +33,11 @@ async def test_a_user_is_listed_once_however_often_they_are_named(users: Users) 
 
 @on_every_redis
 async def test_no_two_users_have_the_same_created_at_even_if_concurrent(users: Users) -> None:
-    wanted = [f"user{number}" for number in range(200)]
-    await asyncio.gather(*(users.sessions.registration.register(name) for name in wanted * 2))
+    identifiers = [f"user{number}" for number in range(200)]
+    await asyncio.gather(*(users.sessions.registration.register(name) for name in identifiers * 2))
     page, cursor = await users.page(limit=1000, after=None, descending=False)
     assert cursor is None
-    assert sorted(user.identifier for user in page) == sorted(wanted)
+    assert sorted(user.identifier for user in page) == sorted(identifiers)
     ages = [user.created_at for user in page]
     assert all(first < second for first, second in pairwise(ages))
 
@@ -73,8 +73,8 @@ async def test_a_session_comes_after_all_others_even_when_the_clock_has_stepped_
 @pytest.mark.parametrize("descending", [False, True])
 @pytest.mark.parametrize("limit", [1, 2, 3, 7, 8])
 async def test_pages_of_users_are_complete_and_in_order(users: Users, limit: int, descending: bool) -> None:
-    wanted = [f"user{number}" for number in range(7)]
-    for name in wanted:
+    identifiers = [f"user{number}" for number in range(7)]
+    for name in identifiers:
         await users.sessions.registration.register(name)
     listed: list[str] = []
     after = None
@@ -85,7 +85,7 @@ async def test_pages_of_users_are_complete_and_in_order(users: Users, limit: int
             break
         assert len(page) == limit
         after = decode_user_cursor(cursor)
-    assert listed == (wanted[::-1] if descending else wanted)
+    assert listed == (identifiers[::-1] if descending else identifiers)
 
 
 @pytest.mark.parametrize("cursor", ["", "x", "u", "czE", "é", "dTE=\n", encode_user_cursor(10**16)])
