@@ -36,13 +36,13 @@ async def sessions_behind(redis_url: str) -> AsyncIterator[tuple[Sessions, Proxy
 
 async def test_a_read_whose_reply_is_cut_anywhere_is_retried(empty_redis: str) -> None:
     async with sessions_behind(empty_redis) as (sessions, between):
-        made = await fill(sessions, [{"a": 1, "b": [1.0, number]} for number in range(5)])
+        created = await fill(sessions, [{"a": 1, "b": [1.0, number]} for number in range(5)])
         cuts = 0
         for at in range(0, LONGEST_REPLY, 7):
             before = between.connections
             between.passing = at
-            assert await sessions.get(session_id(3)) == made[2]
-            assert (await listing.page(sessions, Query(), 3)).sessions == made[:3]
+            assert await sessions.get(session_id(3)) == created[2]
+            assert (await listing.page(sessions, Query(), 3)).sessions == created[:3]
             between.passing = None
             cuts += between.connections - before
         assert cuts > LONGEST_REPLY / 7 / 2

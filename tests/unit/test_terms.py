@@ -135,7 +135,7 @@ def test_a_string_of_more_than_128_bytes_is_replaced_by_its_hash(text: str, hash
 
 
 @pytest.mark.parametrize(
-    ("key", "shown"),
+    ("key", "text_of_key"),
     [
         ("k" * 128, "k" * 128),
         ("k" * 129, sha("k" * 129)),
