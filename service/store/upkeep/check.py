@@ -117,7 +117,7 @@ class StoreCheck:
                     yield project.slug, finding
 
     async def _check_names(self, names: Iterable[bytes]) -> AsyncIterator[Located]:
-        """Hand each key to the check that it belongs to."""
+        """Pass each key to the check that it belongs to."""
         by_prefix: dict[str, list[tuple[str, str]]] = defaultdict(list)
         digests = []
         for raw in names:

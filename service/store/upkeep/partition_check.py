@@ -133,7 +133,7 @@ class Check:
                 yield finding
 
     def _is_new(self, finding: Finding) -> bool:
-        """Whether the finding was not reported yet; only some kinds can come twice."""
+        """Whether the finding was not reported yet; only a few kinds can occur twice."""
         if finding.kind not in ("type", "shared", "order"):
             return True
         is_new = finding not in self._reported
