@@ -1,1 +1,1 @@
-"""The store: everything that touches Redis. Every write is one Lua script, see `lua/`."""
+"""The store: sessions, users and projects in Redis. Every write is one Lua script, see `lua/`."""

@@ -50,7 +50,7 @@ class Conditions:
             PreconditionFailed: it does not hold.
         """
         if self.if_match is not None and not self.if_match.match(etag):
-            raise failure("If-Match")
+            raise precondition_failed("If-Match")
 
     def check_absent(self) -> None:
         """Check the conditions if there is no session: then If-Match fails, and If-None-Match holds.
@@ -59,7 +59,7 @@ class Conditions:
             PreconditionFailed: there is an If-Match.
         """
         if self.if_match is not None:
-            raise failure("If-Match")
+            raise precondition_failed("If-Match")
 
     def excludes(self, etag: str) -> bool:
         """Whether If-None-Match names the state with `etag`: the response is then 304 for a read, else 412."""
@@ -69,6 +69,6 @@ class Conditions:
 UNCONDITIONAL: Final = Conditions()
 
 
-def failure(header: str) -> PreconditionFailed:
+def precondition_failed(header: str) -> PreconditionFailed:
     """The error for a condition that fails; `header` is If-Match or If-None-Match."""
     return PreconditionFailed(_FAILED[header])

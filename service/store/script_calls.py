@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from service.configs.document import too_large, too_many_keys, too_many_terms
 from service.configs.limits import Limits
 from service.errors import ProjectFull, SessionNotFound, Unreadable
-from service.store import conditions as session_conditions
+from service.store.conditions import precondition_failed
 from service.store.keys import Owner, PartitionArguments
 from service.store.scripts import KeysAndArguments, script
 
@@ -31,7 +31,7 @@ class StatusReply(NamedTuple):
 #: The error for each status that refuses.
 _ERRORS: dict[bytes, Callable[[list[Any], Limits], Exception]] = {
     b"not_found": lambda _, __: SessionNotFound(),
-    b"precondition_failed": lambda values, _: session_conditions.failure(values[0].decode()),
+    b"precondition_failed": lambda values, _: precondition_failed(values[0].decode()),
     b"unreadable": lambda _, __: Unreadable(),
     b"too_large": lambda _, limits: too_large(limits),
     b"too_many_keys": lambda _, limits: too_many_keys(limits),

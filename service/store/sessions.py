@@ -17,7 +17,7 @@ from service.errors import (
 )
 from service.redis_client.client import RedisClient, checked
 from service.store import script_calls
-from service.store.conditions import UNCONDITIONAL, Conditions, failure
+from service.store.conditions import UNCONDITIONAL, Conditions, precondition_failed
 from service.store.keys import BLOCK_SIZE, Owner, Partition, all_partitions, partition_number
 from service.store.record import FIELDS, Project, Session, Written, is_expired, microseconds, session_of, user_field
 from service.store.registration import UserRegistration
@@ -112,7 +112,7 @@ class Sessions:
         now, (terms, *fields) = await self._read_with_time(key, ("terms", *FIELDS))
         source = _matching(session_id, fields, now, conditions)
         if conditions.excludes(source.etag):
-            raise failure("If-None-Match")
+            raise precondition_failed("If-None-Match")
         new, _ = await self._create(
             new_id, source.configs, terms or EMPTY, source.user, source.disable_task_tracking, UNSPECIFIED, UNCONDITIONAL
         )

@@ -50,7 +50,7 @@ MESSAGES = {
     "orphan": "the index of {term} has {id}, which no session with that term has as its serial",
     "listed": "the blocks of {term} list block {id}, in which it does not occur",
     "user": "session {id}: its user is not registered",
-    "lifetime": "session {id}: its expires_at is not what the list of expiring sessions says",
+    "expiry": "session {id}: its expires_at is not what the list of expiring sessions says",
     # A partition.
     "default": "partition {id}: its session_ttl is not what the project's configs say",
     "owner": "partition {id}: its state does not name its project and the number of partitions",

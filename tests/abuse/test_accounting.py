@@ -122,12 +122,12 @@ class Client(BufferingConnection):
 
 def test_the_slowest_clients_are_cut_off_first_and_of_equals_the_oldest() -> None:
     memory = Memory(100)
-    quick, oldest, newest, steady, working = clients = [
-        Client(20, 1e9), Client(20, 0.0), Client(20, 0.0), Client(20, 100.0), Client(20, None),
+    quick, steady, oldest, newest, working = clients = [
+        Client(20, 1e9), Client(20, 100.0), Client(20, 0.0), Client(20, 0.0), Client(20, None),
     ]  # fmt: skip
     assert [memory.update(client) for client in clients] == [True] * 5
     assert memory.has_room(15)
-    assert [client.size for client in clients] == [20, 0, 20, 20, 20]
+    assert [client.size for client in clients] == [20, 20, 0, 20, 20]
     assert memory.has_room(50)
     assert [client.size for client in clients] == [20, 0, 0, 0, 20]
     # A client that reads quickly and one whose request is being processed are not cut off.

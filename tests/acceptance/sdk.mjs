@@ -97,7 +97,7 @@ const steps = {
     assert.deepEqual(await client.request('PATCH', '/project/configs', { jsonData: { a: null } }), { b: 2 });
   },
 
-  async 'a session with a lifetime'() {
+  async 'a session with a ttl'() {
     await client.request('PATCH', '/project/configs', { jsonData: { session_ttl: 3600 } });
     const { id } = await sessions.create({ configs: { a: 1 } });
     assert.deepEqual((await sessions.getConfigs(id)).configs, { a: 1 });

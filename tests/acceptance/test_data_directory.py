@@ -140,6 +140,6 @@ def test_a_newly_installed_server_that_cannot_read_the_directory_is_skipped(tmp_
     assert f"{installed} (Redis 7.0) cannot read data directory {directory}" in serving.errors
     named = run_command("serve", "--port", "0", "--data-dir", str(directory), "--redis-server", str(installed))
     assert named.returncode == 1
-    assert f"cannot be read by {installed} (Redis 7.0)" in named.stderr
+    assert f"{installed} (Redis 7.0) cannot read it" in named.stderr
     assert named.stderr.count("\n") == 1
     assert (directory / RECORD).exists()

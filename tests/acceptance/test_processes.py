@@ -188,10 +188,14 @@ def refuses_connections(serving: Serving) -> bool:
     return False
 
 
-def test_a_request_in_flight_is_answered_after_sigterm(start: Start) -> None:
+@pytest.mark.parametrize("end", ["SIGTERM", "Ctrl-C"])
+def test_a_request_in_flight_is_answered_after_sigterm_and_ctrl_c(start: Start, end: str) -> None:
     serving = start()
     connection, rest = half_sent(serving, key_of(serving))
-    serving.process.terminate()
+    if end == "SIGTERM":
+        serving.process.terminate()
+    else:
+        os.killpg(serving.process.pid, signal.SIGINT)
     until(lambda: refuses_connections(serving), "an end of new connections")
     connection.send(rest)
     response = connection.getresponse()

@@ -52,7 +52,7 @@ class Slow:
 
 
 def slow_requests(serving: Serving) -> dict[str, list[Slow]]:
-    """Writes to existing sessions, new sessions, and a change of the default ttl."""
+    """Writes to existing sessions, new sessions, and a change of the default TTL."""
     late = {"configs": {"late": True}}
     return {
         "PUT": [Slow(serving, "PUT", f"/session/{session_id(number)}/configs", late) for number in range(COUNT)],
@@ -61,7 +61,7 @@ def slow_requests(serving: Serving) -> dict[str, list[Slow]]:
             Slow(serving, "POST", "/session", late | {"use_uuid": session_id(100 + number), "user": "late"})
             for number in range(COUNT)
         ],
-        "default lifetime": [Slow(serving, "PATCH", "/project/configs", {"session_ttl": 5000})],
+        "default TTL": [Slow(serving, "PATCH", "/project/configs", {"session_ttl": 5000})],
     }
 
 

@@ -113,7 +113,7 @@ def test_writes_of_this_release_keep_the_index_and_the_kinds_of_keys(serving: Se
     assert api.matching({"agent": "bot1"}) == []
     newest = api.create(user="new", configs={"agent": "newest", "list": [1]}, disable_task_tracking=True)
     assert api.ids() == [*ids, newest["id"]]
-    # This project's configs have a default ttl.
+    # This project's configs have a default TTL.
     assert (newest["expires_at"] is not None) == (name == "rotated")
     api.delete(ids[-1])
     api.call("DELETE", "/user/alice%40example%2Ecom")

@@ -6,7 +6,7 @@ import time
 import pytest
 
 from tests.support.http import Api
-from tests.support.raw_http import connect, exchange, head
+from tests.support.raw_http import answer_on, connect, exchange, head
 
 NOT_HTTP = "the request is not valid HTTP"
 NO_METHOD = "the request is not valid HTTP: it must start with a method such as GET, in upper case"
@@ -112,6 +112,16 @@ def test_a_client_of_http_1_0_gets_no_100_continue(api: Api) -> None:
         connection.sendall(head(api, "POST /api/v1/session HTTP/1.0", "Expect: 100-continue", "Content-Length: 2") + b"{}")
         received = b"".join(iter(lambda: connection.recv(65536), b""))
     assert received.startswith(b"HTTP/1.1 201 Created")
+
+
+def test_a_client_of_http_1_0_keeps_its_connection_only_if_it_asks_to(api: Api) -> None:
+    with connect(api) as connection:
+        for header, kept in (("Connection: keep-alive", "keep-alive"), ("X: y", "close")):
+            connection.sendall(head(api, "GET /api/v1/ping HTTP/1.0", header))
+            response = answer_on(connection)
+            assert (response.status, response.headers["Connection"]) == (200, kept)
+        assert connection.recv(1) == b""
+    assert exchange(api, head(api, "GET /api/v1/ping HTTP/1.1")).headers["Connection"] is None
 
 
 @pytest.mark.parametrize(("line", "status"), [

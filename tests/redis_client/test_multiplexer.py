@@ -192,6 +192,9 @@ class RecordingTransport:
     def close(self) -> None:
         pass
 
+    def abort(self) -> None:
+        pass
+
 
 class FakeConnection:
     """What the service uses of a redis-py connection, with a transport that records."""
@@ -238,6 +241,33 @@ async def test_calls_that_were_lost_no_longer_count_as_in_flight(monkeypatch: py
         connection.connection_lost(None)
         errors = await asyncio.gather(*calls, return_exceptions=True)
         assert [type(error) for error in errors] == [ConnectionLost] * 4 + [TooManyInFlight]
+
+
+class Unopened(FakeConnection):
+    """A connection that cannot be opened: the attempt fails with `error`, or hangs."""
+
+    def __init__(self, error: OSError | None) -> None:
+        super().__init__(RecordingTransport())
+        self._error = error
+
+    async def connect(self) -> None:
+        if self._error is not None:
+            raise self._error
+        await asyncio.Event().wait()
+
+
+async def test_an_attempt_to_connect_that_runs_out_of_time_has_the_error_of_the_one_before_as_its_cause() -> None:
+    refused = ConnectionRefusedError()
+    attempts = [Unopened(refused), Unopened(None)]
+    connection = MultiplexedConnection(lambda: cast("AbstractConnection", attempts.pop(0)), timeout=TIMEOUT)
+    for seconds in (TIMEOUT, 0.05):
+        with pytest.raises(Unreachable) as raised:
+            await connection.send(b"x", seconds=seconds)
+        assert raised.value.__cause__ is refused
+        assert not raised.value.sent
+        await asyncio.sleep(0)
+    assert attempts == []
+    await connection.close()
 
 
 class Scripted(Standalone):
@@ -332,12 +362,14 @@ async def test_a_silent_connection_is_closed(peer: Peer, redis: RedisClient) -> 
     peer.reply = first_is_silent
     with pytest.raises(StoreUnavailable):
         await redis.call("ECHO", "lost")
+    give_up_at = asyncio.get_running_loop().time() + TIMEOUT * 30
     while True:
         try:
             assert await redis.call("ECHO", "again") == b"again"
             break
         except StoreUnavailable:
             assert peer.connections == 1
+            assert asyncio.get_running_loop().time() < give_up_at
     assert peer.connections == 2
 
 
@@ -359,7 +391,8 @@ async def test_a_connection_that_is_lost_while_it_is_opened_is_replaced(
                 raise RuntimeError("unable to perform operation on <TCPTransport closed=True>; the handler is closed")
 
     monkeypatch.setattr(UnixDomainSocketConnection, "connect", lose_the_first)
-    assert await redis.call("SET", "key", "value", writes=True) == b"value"
+    async with asyncio.timeout(TIMEOUT * 30):
+        assert await redis.call("SET", "key", "value", writes=True) == b"value"
     assert peer.connections == 2
 
 

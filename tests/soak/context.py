@@ -23,7 +23,7 @@ class FaultWindows:
         self._last_end = 0.0
 
     @contextmanager
-    def open(self) -> Iterator[None]:
+    def open_window(self) -> Iterator[None]:
         """A fault is active in the block."""
         self._active += 1
         try:

@@ -52,13 +52,13 @@ class Faults:
 
     async def _kill_worker(self) -> None:
         # Always the youngest: the memory of the oldest is then measured over the whole time.
-        with self._context.fault_windows.open():
+        with self._context.fault_windows.open_window():
             killed = self._server.workers()[-1]
             os.kill(killed, signal.SIGKILL)
             await eventually(lambda: len({*self._server.workers()} - {killed}) == WORKERS, "a worker in place of a killed one")
 
     async def _kill_redis(self) -> None:
-        with self._context.fault_windows.open():
+        with self._context.fault_windows.open_window():
             killed = self._redis_pid()
             if killed is not None:
                 os.kill(killed, signal.SIGKILL)
@@ -66,7 +66,7 @@ class Faults:
             await self._redis_answers()
 
     async def _freeze_redis(self) -> None:
-        with self._context.fault_windows.open():
+        with self._context.fault_windows.open_window():
             frozen = self._redis_pid()
             if frozen is None:
                 return
@@ -78,7 +78,7 @@ class Faults:
             await self._redis_answers()
 
     async def _cut_connections(self) -> None:
-        with self._context.fault_windows.open():
+        with self._context.fault_windows.open_window():
             await self._redis.client_kill_filter(_type="normal", skipme=True)
 
     async def _flush_scripts(self) -> None:
@@ -89,7 +89,7 @@ class Faults:
             client.abandon_next = self._random.choice((HALF_SENT, NOT_READ))
 
     async def _redis_answers(self) -> None:
-        """Wait until Redis responses."""
+        """Wait until Redis responds."""
         async with asyncio.timeout(PATIENCE):
             while True:
                 try:

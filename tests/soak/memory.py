@@ -51,7 +51,7 @@ class MemorySamples:
             await asyncio.sleep(INTERVAL)
 
     async def sample(self) -> None:
-        """Take one sample of each process that is running, and of Redis if it responses."""
+        """Take one sample of each process that is running, and of Redis if it responds."""
         for pid in self._server.workers():
             sample = memory_of(pid)
             if sample is not None:

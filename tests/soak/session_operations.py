@@ -12,7 +12,7 @@ from tests.support.responses import Copied, data
 
 #: Sessions of a client: from here on it deletes where it would create, so that memory can be judged.
 MAX_SESSIONS = 60
-#: Sessions that are gone for good, and that a client still asks for sometimes.
+#: Deleted sessions that a client still requests sometimes.
 MAX_DELETED = 10
 #: Lifetimes that a write asks for (see `operations`), and how often.
 TTLS = (None, 0, SHORT_TTL, 3600), (80, 5, 10, 5)
@@ -26,7 +26,7 @@ class SessionOperations:
         self._random = client.random
 
     async def create(self) -> None:
-        """POST, with an id of our own or one that the server makes."""
+        """POST, with an id of the client or one that the server makes."""
         client, random = self._client, self._random
         if len(client.living()) >= MAX_SESSIONS:
             await self.delete()
@@ -118,7 +118,7 @@ class SessionOperations:
             session.indeterminate_since = None
 
     def _pick(self) -> Session | None:
-        """A session that is not indeterminate, most likely one that exists."""
+        """A session in a determined state, most likely one that exists."""
         living = self._client.living()
         if not living or self._random.random() < 0.07:
             living = [session for session in self._client.sessions.values() if session.indeterminate_since is None]
@@ -162,7 +162,7 @@ class SessionOperations:
         self._client.sessions[session.id] = session
 
     def _forget_deleted(self) -> None:
-        """Sessions whose ids the server made never come again."""
+        """Forget deleted sessions whose ids the server made: no create uses these ids again."""
         sessions, own_ids, span = self._client.sessions, self._client.own_ids, Span(now(), now())
         deleted = [
             name for name, each in sessions.items()

@@ -88,10 +88,10 @@ class Session:
         self.states = _distinct([*self.states, *states])
         self.indeterminate_since = time.monotonic()
 
-    def take_user_deletion(self, what: str, *, surely: bool) -> None:
+    def take_user_deletion(self, what: str, *, certain: bool) -> None:
         """It was deleted with its user, or may have been."""
         self._history.append(what)
-        if surely:
+        if certain:
             self.states = [None]
         else:
             self.may_be([None])
@@ -140,7 +140,7 @@ def _describe(state: Possible) -> str:
 
 
 def shows_session(response: Response, state: State) -> State:
-    """A whole session, or 304 for one that is still so."""
+    """A whole session, or 304 for one that has not changed."""
     seen = state if response.status == 304 else state.seen(data(response, Row))
     expect("ETag", response.etag, seen.etag)
     return seen

@@ -19,7 +19,7 @@ from tests.support.http_client import Request, Response, Violation
 from tests.support.responses import Configs, Row, data, members
 
 SHARED_SESSIONS = 3
-#: Members of every shared session that nobody changes, and the one that is counted up.
+#: Members of every shared session that nobody changes, and the one that is incremented.
 UNTOUCHED: dict[str, str] = {"shared": "true", "untouched": '{"n": 1.0}'}
 COUNTER = "counter"
 TTL = "session_ttl"
@@ -94,7 +94,7 @@ class SharedOperations:
         self._unconfirmed_ttl: tuple[int, float] | None = None
 
     async def patch(self) -> None:
-        """PATCH of members of our own."""
+        """PATCH of the client's members."""
         session, own_members = self._pick()
         if not self._may_write(own_members):
             return
@@ -187,7 +187,7 @@ class SharedOperations:
         self._project.check(members(data(response, Raw)))
 
     async def patch_project(self) -> None:
-        """PATCH of members of our own in the project's configs."""
+        """PATCH of the client's members in the project's configs."""
         if not self._may_write(self._project):
             return
         text, changes = values.written(self._changes(), self._random)

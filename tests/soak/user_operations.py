@@ -60,12 +60,12 @@ class UserOperations:
             if error.uncertain:
                 user.may_exist(exists=False)
                 for session in theirs:
-                    session.take_user_deletion(f"{what} → {error.how}", surely=False)
+                    session.take_user_deletion(f"{what} → {error.how}", certain=False)
             raise
         data(response, NoneType)
         user.set_exists(exists=False)
         for session in theirs:
-            session.take_user_deletion(f"{what} → {response.status}", surely=True)
+            session.take_user_deletion(f"{what} → {response.status}", certain=True)
         client.orphans = [orphan for orphan in client.orphans if orphan not in theirs]
 
 

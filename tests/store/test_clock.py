@@ -150,7 +150,7 @@ async def test_an_expired_session_is_readable_again_after_the_clock_stepped_back
     history.live[IDS[1]] = await sessions.get(IDS[1])
     await history.verify()
     await sessions.patch(IDS[1], document_of({"b": 1}), ttl=Ttl(5))
-    # The new ttl starts now, not at the time of the last write.
+    # The new TTL starts now, not at the time of the last write.
     (seconds, micros) = map(int, await sessions.redis.call("TIME"))
     remaining = ((await sessions.get(IDS[1])).expires_at or 0) - (seconds * 1_000_000 + micros)
     assert 0 < remaining <= 5_000_000

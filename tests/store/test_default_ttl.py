@@ -1,4 +1,4 @@
-"""The default ttl of a project's sessions: `session_ttl` in its configs, copied to every partition."""
+"""The default TTL of a project's sessions: `session_ttl` in its configs, copied to every partition."""
 
 import asyncio
 from typing import Any

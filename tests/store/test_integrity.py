@@ -172,23 +172,23 @@ DAMAGE: dict[str, tuple[list[tuple[str | int, ...]], list[str]]] = {
     ),
     "an expiry in the hash only": (
         [("HSET", session(TWO), "expires_at", "4000000000000000"), ("HSET", session(FIVE), "expires_at", "5")],
-        [f"lifetime {TWO}", f"lifetime {FIVE}"],
+        [f"expiry {TWO}", f"expiry {FIVE}"],
     ),
     "different expiries in the hash and the list": (
         [("HSET", session(TWO), "expires_at", "4000000000000000"), ("ZADD", EXPIRING, "4000000000000001", TWO)],
-        [f"lifetime {TWO}"],
+        [f"expiry {TWO}"],
     ),
     "an expiry in the list only": (
         [("ZADD", EXPIRING, 5, TWO), ("ZADD", EXPIRING, 4_000_000_000_000_000, FIVE)],
-        [f"lifetime {TWO}", f"lifetime {FIVE}"],
+        [f"expiry {TWO}", f"expiry {FIVE}"],
     ),
     "an expiry of no session": (
         [("ZADD", EXPIRING, 5, session_id(50), 5, "x")],
-        [f"lifetime {session_id(50)}", "lifetime x"],
+        [f"expiry {session_id(50)}", "expiry x"],
     ),
     "the hash of a session with an expiry deleted": (
         [("ZADD", EXPIRING, 5, TWO), ("DEL", session(TWO))],
-        [f"ghost {TWO}", f"lifetime {TWO}"]
+        [f"ghost {TWO}", f"expiry {TWO}"]
         + ["orphan 2 " + term for term in ('@user="alice"', "a=1", "c.d[]=2", "own=2")],
     ),
     "the user of a session changed": (

@@ -91,7 +91,9 @@ async def everything(sessions: Sessions, query: Query, limit: int = 7) -> list[s
         if part.cursor is None:
             return matches
         assert len(part.sessions) == limit
-        query = replace(query, after=decode_session_cursor(part.cursor, sessions.partitions))
+        after = decode_session_cursor(part.cursor, sessions.partitions)
+        assert after != query.after, "the page made no progress"
+        query = replace(query, after=after)
 
 
 @on_every_redis
@@ -199,6 +201,19 @@ async def test_the_first_and_the_last_session_of_a_block_are_listed(redis: Redis
     for number, session in enumerate(stored, 1):
         query = Query(filter=Filter.parse(b'{"n":%d}' % number, LIMITS))
         assert await everything(sessions, query) == [session.id]
+
+
+@pytest.mark.parametrize("count", [3, 4, 5, 12, 13])
+async def test_all_sessions_are_read_however_many_batches_they_take(
+    sessions: Sessions, monkeypatch: pytest.MonkeyPatch, count: int
+) -> None:
+    monkeypatch.setattr("service.store.listing.BATCH_MAX", 4)
+    ids = [session.id for session in await fill(sessions, [{}] * count)]
+    # An entry without a session takes a place in its batch.
+    await sessions.redis.call("DEL", sessions.all_partitions[0].session(ids.pop(1)))
+    assert [session.id async for batch in iter_matches(sessions, Query()) for session in batch] == ids
+    for descending, ordered in ((False, ids), (True, ids[::-1])):
+        assert await everything(sessions, Query(descending=descending), 100) == ordered
 
 
 async def test_a_filter_that_the_index_cannot_narrow_is_answered_too(sessions: Sessions) -> None:

@@ -57,7 +57,7 @@ ON_A_PARTITION: dict[str, Operation] = {
     "delete of many": lambda sessions: sessions.delete_many([ONE, NEW]),
     "delete of a user": lambda sessions: Users(sessions).delete("alice"),
     "sweep": lambda sessions: sweep_all(sessions),
-    "change of the default lifetime": lambda sessions: default_ttl.publish(sessions.redis, sessions.all_partitions, 5, Ttl(50)),
+    "change of the default TTL": lambda sessions: default_ttl.publish(sessions.redis, sessions.all_partitions, 5, Ttl(50)),
     "patch of the project": lambda sessions: ProjectConfigs(sessions).patch(document_of({"session_ttl": 50})),
 }
 #: Operations that write to the keys of the project.
@@ -377,8 +377,8 @@ async def test_an_acknowledged_default_ttl_is_in_every_partition_after_a_reparti
     await repartition.repartition(straggler, after, wait=0.0)
     await write()
     new = Sessions(redis, old.project, Limits(), after, 4)
-    lifetimes = {await redis.call("HGET", partition.state, "session_ttl") for partition in new.all_partitions}
-    assert lifetimes == {b"%d" % acknowledged}
+    ttls = {await redis.call("HGET", partition.state, "session_ttl") for partition in new.all_partitions}
+    assert ttls == {b"%d" % acknowledged}
 
 
 @pytest.mark.usefixtures("impatient_move")

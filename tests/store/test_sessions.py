@@ -124,7 +124,7 @@ async def test_a_patch_may_reach_a_limit_but_not_exceed_it(
         await sessions.patch(ONE, document_of(too_much))
     assert await keyspace(redis) == before
     assert (await sessions.patch(ONE, document_of(fits))).configs == b'{\n"a":1,\n"b":1,\n"c":1\n}'
-    # A removed member makes room for a new one.
+    # Removed terms make room for new ones.
     assert (await sessions.patch(ONE, document_of({"a": None, "d": 1}))).configs == b'{\n"b":1,\n"c":1,\n"d":1\n}'
     with pytest.raises(TooLarge, match=message):
         await sessions.patch(ONE, document_of({"b": None, **{f"k{number}": 1 for number in range(3)}}))

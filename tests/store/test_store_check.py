@@ -94,7 +94,7 @@ DAMAGE: dict[str, tuple[list[Command], set[str], set[str]]] = {
     "names that are not UTF-8": (
         [("SADD", b"scc:{acme.0}:index:0:\xff", 1), ("ZADD", P + "sessions", 5, b"\xfe"),
          ("ZADD", P + "expiring", 5, b"\xfe"), ("SADD", P + "blocks:a=1", b"\xff")],
-        {"name", "ghost", "lifetime", "listed"}, set(),
+        {"name", "ghost", "expiry", "listed"}, set(),
     ),
     "a session whose name is not UTF-8": ([("HSET", b"scc:{acme.0}:session:\xff", "a", 1)], {"name"}, {"name"}),
     "an unlisted project": ([("HDEL", PROJECTS, "acme")], {"project", "orphaned token"}, set()),

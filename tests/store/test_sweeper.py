@@ -229,6 +229,23 @@ async def test_expire_counts_removed_entries_and_not_living_sessions(redis: Redi
     assert await sweeping.expire(redis, sessions.all_partitions[0], names[:2]) == 0
 
 
+@pytest.mark.parametrize("latest", [0, 1])
+async def test_a_session_has_expired_once_it_has_by_the_latest_of_several_clocks(latest: int) -> None:
+    clocks = [[b"100", b"0"], [b"100", b"0"]]
+    clocks[latest] = [b"100", b"5"]
+
+    class Masters:
+        async def call_on_masters(self, *_: str) -> list[list[bytes]]:
+            return clocks
+
+        async def batch(self, commands: list[Command]) -> list[list[bytes]]:
+            return [[b"first to expire", b"%d" % (100_000_004 + number)] for number in range(len(commands))]
+
+    partitions = [Partition("one", number, BLOCK) for number in range(3)]
+    expired = await sweeping.partitions_with_expired(cast("Any", Masters()), partitions)
+    assert [partition.prefix for partition in expired] == [partition.prefix for partition in partitions[:2]]
+
+
 @on_every_redis
 @pytest.mark.usefixtures("short_intervals")
 async def test_a_store_without_memory_for_the_lease_is_swept_too(redis: RedisClient) -> None:

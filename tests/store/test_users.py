@@ -177,3 +177,12 @@ async def test_a_session_that_got_another_user_meanwhile_is_not_deleted_with_the
     await sessions.delete_many([session_id(1), session_id(2)], user="alice")
     with pytest.raises(SessionNotFound):
         await sessions.get(session_id(1))
+
+
+@pytest.mark.parametrize("descending", [False, True])
+async def test_only_a_page_with_more_users_after_it_has_a_cursor(users: Users, descending: bool) -> None:
+    for name in ("a", "b", "c", "d"):
+        await users.sessions.registration.register(name)
+    for limit, has_next in ((3, True), (4, False), (5, False)):
+        listed, cursor = await users.page(limit=limit, after=None, descending=descending)
+        assert (len(listed), cursor is not None) == (min(limit, 4), has_next)

@@ -21,7 +21,7 @@ class Proxy:
         self.delay = 0.0
         #: Whether everything is swallowed, in both directions.
         self.is_hole = False
-        #: What commands are answered with, none of them reaching Redis; empty to hand them on.
+        #: The reply to every command, which then does not reach Redis; empty to forward commands.
         self.answer = b""
         #: Bytes of replies that still pass until their connection ends; None for all.
         self.passing: int | None = None

@@ -169,7 +169,7 @@ class Serving:
         return [pid for pid in self.children() if program_of(pid) in SERVER_NAMES]
 
 
-#: What the fixture `start` gives: flags and variables in, a server that is ready out.
+#: The fixture `start`: takes flags and variables, returns a server that is ready.
 Start = Callable[..., Serving]
 
 

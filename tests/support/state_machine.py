@@ -31,7 +31,7 @@ Configs = dict[str, Any]
 #: What If-Match and If-None-Match name, see `ETAGS`.
 ETagNames = tuple[str | None, str | None]
 
-#: Few enough that ids come again after a deletion, and that most operations meet a session.
+#: Few, so that ids are used again after a deletion, and most operations find a session.
 IDS = [session_id(number) for number in range(10)]
 USERS = ("alice@example.com", 'b"o\\b', "кот 😀")
 #: Small, so that some writes are refused.
@@ -312,7 +312,7 @@ class StoreMachine(RuleBasedStateMachine):
             await self._check_expiry(self.model.entries[name].expires_at, ttl, since)
 
     async def _attempt(self, operation: Awaitable[Result], error: type[Exception] | None) -> Result | None:
-        """The result of an operation, or None where it failed with `error`, as it then must."""
+        """The result of an operation, or None if it failed with `error`, which it must if that is given."""
         result, actual = None, None
         try:
             result = await operation
@@ -331,7 +331,7 @@ class StoreMachine(RuleBasedStateMachine):
         return self.kinds[choice % len(self.kinds)] if isinstance(choice, int) else choice
 
     def _spelled(self, value: Configs, seed: int, *, nulls: bool = False) -> tuple[dict[str, str], Document | None]:
-        """Configs, spelled as `seed` has it: as the model has them, and as the service does, None where it refuses them.
+        """Configs in the spelling that `seed` gives: for the model, and for the service, None if it refuses them.
 
         With `nulls` some members are null.
         """
@@ -373,7 +373,7 @@ def _condition(entry: Entry | None, names: ETagNames) -> tuple[Conditions, type[
 def run_random_operations(machine: Callable[[], StoreMachine], *, examples: int, steps: int) -> None:
     """Run `examples` of up to `steps` operations on new machines; a failure is shrunk to the fewest operations."""
     run_state_machine_as_test(
-        machine,  # type: ignore[arg-type]  # any callable that makes one will do, as its documentation says
+        machine,  # type: ignore[arg-type]  # any callable that makes one will do, see its documentation
         settings=settings(
             max_examples=examples,
             stateful_step_count=steps,

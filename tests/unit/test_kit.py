@@ -8,9 +8,11 @@ from math import inf
 import pytest
 
 from tests.support import http_client
-from tests.support.access import Snapshot
+from tests.support.access import Missing, Snapshot
 from tests.support.http_client import Client, ConnectionLost, NotSent, Request, Response, Violation
+from tests.support.model import lines, merged, spans
 from tests.support.record import Record, Write, latest_consistent_cut
+from tests.support.workload import Workload
 
 PING = Request("GET", "/ping")
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n"
@@ -122,3 +124,91 @@ def test_only_the_tail_of_all_writes_may_be_lost() -> None:
     assert latest_consistent_cut([(first, [1]), (second, [2])]) == [(first, 1), (second, 2)]
     with pytest.raises(Violation, match="not the tail"):
         latest_consistent_cut([(first, [1]), (second, [3])])
+
+
+class MemoryAccess:
+    """Sessions in a dict: revision and members. Of all writes, number `loses` is acknowledged and not made."""
+
+    def __init__(self, sessions: dict[str, tuple[int, dict[str, str]]], loses: int = 0) -> None:
+        self.sessions = sessions
+        self._loses = loses
+        self._writes = 0
+
+    def close(self) -> None:
+        """Nothing to close."""
+
+    async def create(self, session_id: str, user: str, text: bytes) -> Snapshot:
+        assert user
+        return self._write(session_id, 1, spans(text.decode()))
+
+    async def replace(self, session_id: str, text: bytes) -> Snapshot:
+        revision, _ = await self._session(session_id)
+        return self._write(session_id, revision + 1, spans(text.decode()))
+
+    async def patch(self, session_id: str, text: bytes) -> Snapshot:
+        revision, members = await self._session(session_id)
+        return self._write(session_id, revision + 1, merged(members, spans(text.decode())))
+
+    async def delete(self, session_id: str) -> None:
+        await self._session(session_id)
+        del self.sessions[session_id]
+
+    async def get(self, session_id: str) -> Snapshot:
+        revision, members = await self._session(session_id)
+        return Snapshot(revision, lines(members), "")
+
+    async def find(self, text: bytes) -> dict[str, Snapshot]:
+        wanted = spans(text.decode()).items()
+        return {
+            name: Snapshot(revision, lines(members), "")
+            for name, (revision, members) in self.sessions.items()
+            if wanted <= members.items()
+        }
+
+    async def list_ids(self) -> list[str]:
+        return list(self.sessions)
+
+    async def _session(self, session_id: str) -> tuple[int, dict[str, str]]:
+        await asyncio.sleep(0)
+        if session_id not in self.sessions:
+            raise Missing
+        return self.sessions[session_id]
+
+    def _write(self, session_id: str, revision: int, members: dict[str, str]) -> Snapshot:
+        self._writes += 1
+        if self._writes != self._loses:
+            self.sessions[session_id] = revision, members
+        return Snapshot(revision, lines(members), "")
+
+
+async def run_workload(access: MemoryAccess) -> Workload:
+    async with Workload(lambda: access, clients=3) as workload:
+        await workload.wait_for("acknowledged", 300)
+        await workload.wait_for("reads", 100)
+    return workload
+
+
+async def test_a_workload_finds_nothing_wrong_with_a_store_that_keeps_every_write() -> None:
+    access = MemoryAccess({})
+    workload = await run_workload(access)
+    assert await workload.verify() == []
+    lost = next(iter(access.sessions))
+    del access.sessions[lost]
+    with pytest.raises(Violation, match="no possible state"):
+        await workload.verify()
+    access.sessions[lost] = (1, {})
+    with pytest.raises(Violation, match="no possible state"):
+        await workload.verify()
+
+
+async def test_a_workload_finds_a_session_that_nobody_created() -> None:
+    access = MemoryAccess({})
+    workload = await run_workload(access)
+    access.sessions["other"] = (1, {"owner": "7"})
+    with pytest.raises(Violation, match="the list of all sessions"):
+        await workload.verify()
+
+
+async def test_a_workload_finds_an_acknowledged_write_that_was_not_made() -> None:
+    with pytest.raises(Violation):
+        await run_workload(MemoryAccess({}, loses=20))

@@ -47,7 +47,7 @@ def body(name: str) -> str:
 
 
 def used(kind: str, name: str) -> set[int]:
-    """The indexes with which a script reads KEYS or ARGV, the start of a loop over the rest included."""
+    """The indexes with which a script reads KEYS or ARGV, including the start of a loop over the rest."""
     source = body(name)
     indexes = {int(index) for index in re.findall(kind + r"\[(\d+)\]", source)}
     if kind == "ARGV":
@@ -162,7 +162,7 @@ def test_an_error_status_raises_and_a_success_does_not(status: bytes) -> None:
 
 WRITE = re.compile(r'call\("(?:HSET|HDEL|HINCRBY|SADD|SREM|ZADD|ZREM|ZREMRANGEBYRANK|DEL|SET|UNLINK)"')
 #: These write keys of no project, or repair the owner that the others check.
-UNOWNED = {"preflight", "rate_limit", "verify_type", "verify_state"}
+WITHOUT_OWNER = {"preflight", "rate_limit", "verify_type", "verify_state"}
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -171,7 +171,7 @@ def test_every_script_that_writes_checks_the_owner_before_its_first_write(name: 
     # `count` includes code that writes, and uses none of it.
     writes = name != "count_sessions" and WRITE.search(re.sub(r"--.*", "", load(name).source)) is not None
     compared = re.search(r"\b(?:owner_error|partition_owner_error|project_owner_error)\(", source)
-    assert (compared is not None) is (writes and name not in UNOWNED)
+    assert (compared is not None) is (writes and name not in WITHOUT_OWNER)
     if compared is not None:
         first = re.search(r"\b(?:commit|remove|renumber|add_user|update_index)\(", source)
         written = min(match.start() for match in (WRITE.search(source), first) if match is not None)

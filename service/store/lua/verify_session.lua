@@ -15,7 +15,7 @@
 -- ARGV[11] suspects    terms whose sets may contain the session wrongly
 -- returns {"changed"} if the session has changed since it was read or, with repair, the partition has another owner;
 --         else {"compared", finding, term, finding, term, …}
--- Findings: ghost, lifetime, shared, form, terms, serial (with the term ""), missing, unlisted, stale.
+-- Findings: ghost, expiry, shared, form, terms, serial (with the term ""), missing, unlisted, stale.
 -- include: ownership
 -- include: commit
 -- include: renumber
@@ -35,7 +35,7 @@ end
 
 local expiring = prefix .. "expiring"
 local expires_at = tonumber(stored[1] and stored[7])
-if tonumber(redis.call("ZSCORE", expiring, id)) ~= expires_at then report("lifetime", "") end
+if tonumber(redis.call("ZSCORE", expiring, id)) ~= expires_at then report("expiry", "") end
 if not stored[1] then
   if redis.call("ZSCORE", sessions, id) then report("ghost", "") end
   if repair then

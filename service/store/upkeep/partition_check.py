@@ -325,7 +325,7 @@ class Check:
             scores = checked(await self.redis.batch([("ZSCORE", self.partition.sessions, name) for name in flat[::2]]))
             for name, score in zip(flat[::2], scores, strict=True):
                 if not is_text(name):
-                    yield Finding("lifetime", readable(name))
+                    yield Finding("expiry", readable(name))
                     if self.repair:
                         await self.redis.call("ZREM", self.partition.expiring, name, writes=True)
                 elif score is None:

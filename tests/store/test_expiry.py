@@ -1,4 +1,4 @@
-"""Sessions with a ttl: once expired by Redis's clock, every operation treats them as deleted, swept or not."""
+"""Sessions with a TTL: once expired by Redis's clock, every operation treats them as deleted, swept or not."""
 
 import asyncio
 from collections.abc import Awaitable
@@ -11,11 +11,12 @@ from service.configs.limits import Limits
 from service.configs.ttl import LAST_MOMENT, NO_EXPIRY, TTL_MAX, UNSPECIFIED, Ttl
 from service.errors import NotFound, PreconditionFailed, Unreadable
 from service.redis_client.client import RedisClient
+from service.store import scripts
 from service.store.conditions import UNCONDITIONAL, Conditions, ETags
 from service.store.keys import project_key
 from service.store.listing import Query, iter_matches, page
 from service.store.project_configs import ProjectConfigs
-from service.store.record import FIELDS, microseconds
+from service.store.record import FIELDS, is_expired, microseconds
 from service.store.sessions import Sessions
 from service.store.upkeep import sweeper
 from service.store.upkeep.partition_check import Check
@@ -40,6 +41,21 @@ from tests.support.model import index_from_documents, index_in
 
 ONE, TWO, THREE, FOUR = map(session_id, (1, 2, 3, 4))
 SECOND = 1_000_000
+
+
+@on_every_redis
+async def test_a_session_has_expired_at_its_last_microsecond_and_not_before(
+    redis: RedisClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = scripts._read
+    probe = """-- include: ttl
+local function after(microseconds) return is_expired(integer(now() + microseconds)) and 1 or 0 end
+return { after(-1), after(0), after(1) }
+"""
+    monkeypatch.setattr(scripts, "_read", lambda path: probe if path == "probe.lua" else read(path))
+    assert await redis.call("EVAL", scripts.load("probe").source, 0) == [1, 1, 0]
+    fields = [None] * (len(FIELDS) - 1) + [b"1000"]
+    assert [is_expired(fields, now) for now in (999, 1000, 1001)] == [False, True, True]
 
 
 async def listed(sessions: Sessions, **asked: Any) -> list[str]:  # noqa: ANN401 - as `Query` takes it
@@ -150,7 +166,7 @@ async def test_a_ttl_starts_with_the_write_that_sets_it(sessions: Sessions) -> N
 
     creation = sessions.create_session(ONE, None, ttl=Ttl(50))
     first = await ends(creation, 50)
-    # A write without a ttl does not change the expiry.
+    # A write without a TTL does not change the expiry.
     await sessions.patch(ONE, document_of({"a": 1}))
     await sessions.replace(ONE, document_of({"a": 2}))
     assert (await sessions.get(ONE)).expires_at == first
