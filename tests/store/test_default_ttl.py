@@ -83,7 +83,7 @@ async def test_a_change_that_did_not_reach_all_partitions_is_reported_as_uncerta
 async def test_a_check_reports_and_repairs_a_partition_without_the_default(
     redis: RedisClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(partition_check, "UNDER_WAY", 0)
+    monkeypatch.setattr(partition_check, "CONFIRM_DELAY", 0)
     sessions = await opened(redis, PROJECT, Limits(), 3, 4)
     await ProjectConfigs(sessions).patch(document_of({"session_ttl": 50}))
     first, second, third = sessions.all_partitions
@@ -106,7 +106,7 @@ async def test_a_check_reports_and_repairs_a_partition_without_the_default(
 
 async def test_a_change_in_progress_is_not_reported(sessions: Sessions, monkeypatch: pytest.MonkeyPatch) -> None:
     async def publish_change(seconds: float) -> None:
-        assert seconds == partition_check.UNDER_WAY
+        assert seconds == partition_check.CONFIRM_DELAY
         await default_ttl.publish(sessions.redis, sessions.all_partitions, 1, Ttl(50))
 
     await sessions.redis.call("HSET", "scc:{acme}:project", "configs", '{\n"session_ttl":50\n}', "configs_revision", 1)

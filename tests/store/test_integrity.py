@@ -33,8 +33,8 @@ async def findings(sessions: Sessions, *, repair: bool = False) -> list[str]:
 
 
 @pytest.fixture(autouse=True)
-def no_waiting_for_writes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(partition_check, "UNDER_WAY", 0)
+def no_confirm_delay(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(partition_check, "CONFIRM_DELAY", 0)
 
 
 @pytest.fixture
@@ -342,7 +342,7 @@ async def test_a_user_who_is_about_to_be_registered_is_not_reported(filled: Sess
     await filled.registration.remove("bob")
 
     async def register(seconds: float) -> None:
-        assert seconds == partition_check.UNDER_WAY
+        assert seconds == partition_check.CONFIRM_DELAY
         await filled.registration.register("bob")
 
     monkeypatch.setattr(asyncio, "sleep", register)

@@ -9,7 +9,7 @@ import pytest
 from service.configs.limits import Limits
 from service.errors import NotFound
 from service.redis_client.client import RedisClient
-from service.store.upkeep.partition_check import UNDER_WAY, Check
+from service.store.upkeep.partition_check import CONFIRM_DELAY, Check
 from tests.support.filling import PROJECT, TIMEOUT, document_of, keyspace, on_every_redis, opened, session_id
 from tests.support.model import index_from_documents, index_in
 
@@ -49,9 +49,9 @@ async def test_a_check_during_concurrent_writes_reports_nothing(
     async def pause(seconds: float, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep) -> None:
         # A session is written before its user is registered: instead of a time, wait until every writer has finished.
         before = list(writes)
-        while seconds == UNDER_WAY and any(now <= then for now, then in zip(writes, before, strict=True)):
+        while seconds == CONFIRM_DELAY and any(now <= then for now, then in zip(writes, before, strict=True)):
             await sleep(0)
-        if seconds != UNDER_WAY:
+        if seconds != CONFIRM_DELAY:
             await sleep(seconds)
 
     monkeypatch.setattr(asyncio, "sleep", pause)
@@ -60,7 +60,7 @@ async def test_a_check_during_concurrent_writes_reports_nothing(
         reported = []
         for _ in range(CHECKS):
             reported += [str(each) async for each in Check(redis, sessions.all_partitions[0], repair).findings()]
-            await asyncio.sleep(UNDER_WAY)
+            await asyncio.sleep(CONFIRM_DELAY)
         done.set()
         return reported
 

@@ -34,8 +34,8 @@ P = "scc:{acme.0}:"
 
 
 @pytest.fixture(autouse=True)
-def no_waiting_for_writes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(partition_check, "UNDER_WAY", 0)
+def no_confirm_delay(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(partition_check, "CONFIRM_DELAY", 0)
 
 
 async def small_store(redis: RedisClient, partitions: int = 1) -> Sessions:
