@@ -10,7 +10,7 @@ ServiceError                500  never meant for a client; a defect
 │   └── ProjectNotFound          on the command line only
 ├── MethodNotAllowed        405
 ├── RequestTimeout          408  the client was too slow with its request
-├── Unreadable              409  the stored configs were damaged by hand
+├── Unreadable              409  a manual edit has damaged the stored configs
 ├── PreconditionFailed      412
 ├── TooLarge                413  only its subclasses are raised
 │   ├── ConfigsTooLarge     413
@@ -29,9 +29,9 @@ ServiceError                500  never meant for a client; a defect
 │   ├── StoreFull           503  Redis is out of memory; nothing was written
 │   │   └── ProjectFull     503  the project has reached its limit of sessions or users; nothing was written
 │   ├── LayoutChanged       503  the store was moved to another number of partitions; nothing was written
-│   ├── StoreEmpty          503  Redis has lost the store, or somebody has emptied it
+│   ├── StoreEmpty          503  Redis has lost the store, or was emptied
 │   ├── WriteUncertain      503  a write that may or may not have happened
-│   ├── StoreDamaged        503  a key was overwritten by hand; `check --repair` rebuilds what follows from other keys
+│   ├── StoreDamaged        503  a key was overwritten manually; `check --repair` rebuilds what follows from other keys
 │   │   └── StateIncomplete 503  a partition or project has no record of its owner; nothing was written
 │   └── NotReplicated       503  a write that has happened, but too few replicas have acknowledged it
 ├── OutputError                  the command prints the sentence and exits with status 1
@@ -129,7 +129,7 @@ class RequestTimeout(ServiceError):
 
 
 class Unreadable(ServiceError):
-    """The stored configs are no longer JSON: somebody edited them by hand."""
+    """The stored configs are not JSON, after a manual edit."""
 
     status = 409
     reason = "stored_configs_corrupt"
@@ -260,7 +260,7 @@ class ClientGone(Overloaded):
 class StoreUnavailable(ServiceError):
     """Redis cannot be reached, or refuses commands; nothing was written.
 
-    `diagnosis` is a sentence for the operator; no response contains it. `may_pass` tells whether waiting may help.
+    `diagnosis` is a sentence for the operator; no response contains it. `may_pass` is whether waiting may help.
     """
 
     status = 503
@@ -299,13 +299,13 @@ class ProjectFull(StoreFull):
 
 
 class LayoutChanged(StoreUnavailable):
-    """The store has another number of partitions than the server was started with, or a repartition is under way."""
+    """The store has another number of partitions than the server was started with, or a repartition is in progress."""
 
     message = "the store has been moved to another number of partitions; try again shortly"
 
 
 class StoreEmpty(StoreUnavailable):
-    """Redis no longer has a store: somebody emptied it, or it was restarted without its file. Nothing was written."""
+    """Redis no longer has a store: it was emptied, or restarted without its file. Nothing was written."""
 
     reason = "store_empty"
     message = "the store is empty: its data was removed or lost"
@@ -341,7 +341,7 @@ class NotReplicated(StoreUnavailable):
 
 
 class StoreDamaged(StoreUnavailable):
-    """A key of the store has the wrong type: somebody wrote it by hand. Only an operator can repair it."""
+    """A key of the store has the wrong type, after a manual edit. Only an operator can repair it."""
 
     message = "a part of the store that this request needs is damaged; an operator can repair it with `check --repair`"
     retry_after = 60  # seconds
@@ -356,7 +356,7 @@ class OutputError(ServiceError):
 
 
 class StartupError(ServiceError):
-    """The process cannot start, or a command cannot run; the message tells the operator why."""
+    """The process cannot start, or a command cannot run; the message gives the operator the reason."""
 
 
 def reasons() -> dict[int, tuple[str, ...]]:

@@ -1,4 +1,4 @@
-"""Shared fixtures: a real Redis and a real server, one of each a test process. Where they cannot start, tests fail."""
+"""Shared fixtures: a real Redis and a real server, one of each per test process. If they cannot start, tests fail."""
 
 import os
 from collections.abc import AsyncIterator, Iterator
@@ -16,14 +16,14 @@ from tests.support.server import Server, Serving, Start
 
 pytest_plugins = ["tests.support.used_servers"]
 
-# A setting of the operator must not change a verdict.
+# A setting of the operator must not change a result.
 for _name in [name for name in os.environ if name.startswith("SCC_")]:
     del os.environ[_name]
 
 
 @pytest.fixture(scope="session", params=BUNDLED_ONLY)
 def redis_url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """URL of a Redis of our own: the bundled one, unless an indirect parameter names another redis-server."""
+    """URL of a Redis for the tests: the bundled one, unless an indirect parameter names another redis-server."""
     redis = EmbeddedRedis(tmp_path_factory.mktemp("redis"), fsync="no", server=request.param)
     redis.launch()
     redis.wait()
@@ -48,7 +48,7 @@ async def redis(empty_redis: str) -> AsyncIterator[RedisClient]:
 
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Start]:
-    """Starts servers on the data directory of this test; what still runs at its end is ended."""
+    """Start servers on the data directory of this test, and stop those that still run at its end."""
     started: list[Serving] = []
 
     def serve(*flags: str, **variables: str) -> Serving:
@@ -64,7 +64,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A server with two workers and the key sk-ac-root-of-the-tests. Tests share it: each makes its own users and sessions."""
+    """A server with two workers and the key sk-ac-root-of-the-tests. Tests share it; each creates its users and sessions."""
     serving = Serving(tmp_path_factory.mktemp("server") / "data", "--workers", "2", SCC_ROOT_TOKEN="root-of-the-tests")
     serving.wait_ready()
     yield serving.server("sk-ac-root-of-the-tests")
@@ -73,7 +73,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 @pytest.fixture(scope="session")
 def operator(server: Server) -> Iterator[Operator]:
-    """Makes projects and looks into the store."""
+    """Creates projects and inspects the store."""
     operator = Operator(server)
     yield operator
     operator.close()

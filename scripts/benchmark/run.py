@@ -58,7 +58,7 @@ class Bench:
     home: Path
     stack: ExitStack
     slow_commands: list[SlowCommand] = field(default_factory=list)
-    #: The longest script of some requests in milliseconds; see `measure_script_time`.
+    #: The longest script in milliseconds, by kind of request; see `measure_script_time`.
     script_times: dict[str, float] = field(default_factory=dict)
     details: dict[str, object] = field(default_factory=dict)
     _services: list[Service] = field(default_factory=list)

@@ -60,4 +60,4 @@ def ensure(programs: Iterable[str]) -> None:
     install = ["env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "install", "-qq", "--no-install-recommends", *missing]
     for command in (["apt-get", "update", "-qq"], install):
         if subprocess.run([*sudo, *command], stdout=subprocess.DEVNULL, check=False).returncode != 0:
-            raise Missing(f"{' '.join(command)} failed; install by hand: {by_hand}")
+            raise Missing(f"{' '.join(command)} failed; install manually: {by_hand}")

@@ -15,7 +15,7 @@ _TIMEOUT = 60.0  # seconds for a start, and for a clean stop
 
 
 class Failed(Exception):
-    """A process of a script failed; the message tells how."""
+    """A process of a script failed; the message says how."""
 
 
 class Program:

@@ -13,7 +13,7 @@ from service.store.sessions import Sessions
 
 @asynccontextmanager
 async def registry(settings: Settings, *, writes: bool = True) -> AsyncIterator[Registry]:
-    """The registry of all projects; `writes` tells whether the command writes to the store.
+    """The registry of all projects; `writes` is whether the command writes to the store.
 
     Raises:
         StartupError: there is no store, this release may not use it, or a repartition is unfinished.

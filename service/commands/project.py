@@ -52,7 +52,7 @@ async def _create(registry: Registry, name: str, settings: Settings) -> None:
     try:
         _say(f"project {project.slug} {project.id}\nkey {key}")
     except (OSError, OutputError):
-        # The key was not printed, so nobody has it: delete the project, so that the command can be repeated.
+        # The key was not printed and is lost: delete the project, so that the command can be repeated.
         await registry.api_keys.revoke(project)
         await registry.delete(await _store.sessions(registry.redis, project, settings))
         raise

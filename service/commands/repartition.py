@@ -33,7 +33,7 @@ def run(arguments: Namespace, settings: Settings) -> int:
     The exit status is 1 if the check finds a difference, or if the number of sessions has changed.
 
     Raises:
-        StartupError: a server is running on the store, or the move cannot start or finish now; the message tells what to do.
+        StartupError: a server is running on the store, or the move cannot start or finish now; the message says what to do.
     """
     # This validates the number as for a server.
     settings = replace(settings, partitions=arguments.target)

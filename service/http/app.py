@@ -29,7 +29,7 @@ from service.store.upkeep.sweeper import Sweeper
 
 #: New objects after which Python looks for cycles; a request leaves no cycle behind.
 GC_THRESHOLD = 20_000
-#: Seconds of a shutdown: for handshakes and requests that are on their way already, and for the first request of a connection
+#: Seconds of a shutdown: for handshakes and requests that are already in transit, and for the first request of a connection
 #: that has sent none yet.
 LAST_CALL, FIRST_REQUEST = 0.1, 1.0
 #: Files that a worker opens in addition to its connections, with room to spare.

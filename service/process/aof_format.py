@@ -2,7 +2,7 @@
 
 Redis before 7.0 has one file, `appendonly.aof`. Redis 7.0 and Valkey have a directory, `appendonlydir`, whose manifest names a
 base file and the files of later writes; at startup they convert a single file. A base file is an RDB file (or plain commands,
-if 6.2 never rewrote its file); its first nine bytes tell the format: `REDIS0010`, `VALKEY080`. The files of later writes are
+if 6.2 never rewrote its file); its first nine bytes show the format: `REDIS0010`, `VALKEY080`. The files of later writes are
 plain commands, which every server reads.
 
 `_RDB_VERSIONS` has the format of each version (RDB_VERSION in the sources of Redis and Valkey). Tested in both directions with

@@ -1,7 +1,7 @@
 """The end of the append-only file: a write that a power cut interrupted is cut off, and saved in a separate file.
 
 The embedded Redis runs with `aof-load-truncated no`, so it refuses such a file and truncates nothing itself. The server binary,
-run under the name `redis-check-aof` or `valkey-check-aof`, tells where the last complete command ends: it reads the file once,
+run under the name `redis-check-aof` or `valkey-check-aof`, finds the end of the last complete command: it reads the file once,
 with the RDB preamble of Redis 6.2, in constant memory; a MULTI without its EXEC is incomplete. The rest must look like an
 interrupted write: the beginning of a command or transaction, then zeros, which some file systems return for blocks that were
 never written. The operator decides about any other damage, see `service.commands.repair_aof`.
@@ -65,7 +65,7 @@ def cut_off_interrupted_write(directory: Path, server: Server) -> bool:
 
 
 def intact_size(path: Path, server: Server) -> int | None:
-    """The size in bytes of the complete commands at the start of `path`; None if the server's program does not tell."""
+    """The size in bytes of the complete commands at the start of `path`; None if the server's program does not report it."""
     if path.stat().st_size == 0:
         return 0
     ends = _WHOLE_UNTIL.findall(run_check(path, server).stdout)

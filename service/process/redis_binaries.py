@@ -17,7 +17,7 @@ Version = tuple[int, int]
 
 OLDEST: Version = (6, 2)
 
-#: Names of the binary. Some systems install Valkey under Redis's names; `--version` tells which one it is.
+#: Names of the binary. Some systems install Valkey under Redis's names; `--version` shows which one it is.
 SERVER_NAMES = ("redis-server", "valkey-server")
 CLI_NAMES = ("redis-cli", "valkey-cli")
 

@@ -44,7 +44,7 @@ def ping(directory: Path) -> str | None:
     """The reply of the data directory's Redis to a PING (`+PONG`, `-LOADING …`); None if there is no reply."""
     path = socket_path(directory)
     if path.is_symlink():
-        return None  # The directory is a copy, and its link leads to the Redis of the original.
+        return None  # The directory is a copy, and its link points to the Redis of the original.
     with socket.socket(socket.AF_UNIX) as client:
         client.settimeout(_PING_TIMEOUT)
         try:
@@ -146,7 +146,7 @@ def _make_private(path: Path) -> None:
 
 
 def _linked_directory(directory: Path) -> Path | None:
-    """The directory that the data directory's link leads to; None if there is none, or it is another directory's."""
+    """The directory that the data directory's link points to; None if there is none, or it is another directory's."""
     try:
         target = (directory / SOCKET).readlink()
         prefix = _prefix(directory)

@@ -89,7 +89,7 @@ class SlotsUnassigned(NoRoute):
 
 
 class WrongType(StoreDamaged, ResponseError):
-    """A key has another type than its name says: somebody edited the store by hand.
+    """A key has another type than its name says, after a manual edit of the store.
 
     `text` is Redis's error without anything that it may quote. `is_uncertain`: a script may have written before it failed.
     """

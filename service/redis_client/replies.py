@@ -26,7 +26,7 @@ _WRAPPED = re.compile(r"^(?:ERR )?(?:Error running script .*?@user_script: ?\d+:
 _IN_SCRIPT = re.compile(r"user_script: ?(\d+)")
 # A script accessed a key of a migrating slot that is on the other node. Scripts that write check for this before they do.
 _NOT_LOCAL = r".*non local key in a cluster node"
-# These may be over soon, or not apply to the server that has taken over.
+# These may pass soon, or not apply to the server that replaces this one.
 _TRANSIENT = re.compile(rf"(?:LOADING|READONLY|MASTERDOWN|NOREPLICAS|CLUSTERDOWN|TRYAGAIN|{_NOT_LOCAL})\b")
 _MIGRATING = re.compile(rf"(?:TRYAGAIN|{_NOT_LOCAL})\b")
 # What a server replies on open connections once it is no longer the master, or is cut off from its replicas.

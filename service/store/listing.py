@@ -323,7 +323,7 @@ class PartitionScan:
         """A serial such that all candidates up to it have been popped, and none after it."""
         if self.candidates or self._after is None:
             return self._last_popped
-        # A score written by hand may not be a serial: then the one before it.
+        # A score written manually may not be a serial: then the one before it.
         score = min(max(float(self._after), 0), SERIAL_MAX)
         return ceil(score) if self.query.descending else floor(score)
 

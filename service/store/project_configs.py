@@ -1,4 +1,4 @@
-"""A project's own configs: one JSON object in the stored form."""
+"""The configs of a project: one JSON object in the stored form."""
 
 from dataclasses import dataclass
 
@@ -15,7 +15,7 @@ _TTL_KEY = orjson.dumps(default_ttl.NAME)
 
 @dataclass(frozen=True)
 class ProjectConfigs:
-    """The own configs of the project of `sessions`.
+    """The configs of the project of `sessions`.
 
     The member `session_ttl`, if present, is the default TTL of new sessions, in seconds.
     """

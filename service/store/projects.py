@@ -86,7 +86,7 @@ class Registry:
         return Project(slug, project_id.decode())
 
     async def all(self) -> list[Project]:
-        """Every project, by name; a name that is not UTF-8 was written by hand and is skipped."""
+        """Every project, by name; a name that is not UTF-8 was written manually and is skipped."""
         flat = await self.redis.call("HGETALL", keys.PROJECTS)
         pairs = zip(flat[::2], flat[1::2], strict=True)
         projects = (Project(slug.decode(), name.decode()) for slug, name in pairs if is_text(slug) and is_text(name))

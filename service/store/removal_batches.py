@@ -12,7 +12,7 @@ BATCH_SESSIONS, BATCH_BYTES = 100, 2 * 1024
 async def removal_batches(redis: RedisClient, named: Sequence[tuple[str, str]]) -> AsyncIterator[list[str]]:
     """Split sessions to remove, given as pairs of id and Redis key, into batches of ids.
 
-    A session with many terms is a batch of its own. A key of the wrong type counts as empty; its removal reports it.
+    A session with many terms is a batch by itself. A key of the wrong type counts as empty; its removal reports it.
     """
     batch: list[str] = []
     total = 0

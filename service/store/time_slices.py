@@ -1,4 +1,4 @@
-"""How a long scan shares the event loop of its worker with other requests: in slices of its own computing time."""
+"""How a long scan shares the event loop of its worker with other requests: in slices of computing time."""
 
 import asyncio
 from collections.abc import Awaitable, Callable

@@ -22,7 +22,7 @@ from service.store.keys import Partition
 SERIALS_BATCH = 50
 #: How often a session that changes during its verification is read again.
 ATTEMPTS = 10
-#: Levels of stored JSON that are parsed. A server stores at most 256; deeper JSON was written by hand, and Python's stack
+#: Levels of stored JSON that are parsed. A server stores at most 256; deeper JSON was written manually, and Python's stack
 #: allows about a thousand.
 MAX_STORED_NESTING = 512
 #: Largest serial and revision: Lua's numbers are exact up to it.
@@ -38,7 +38,7 @@ MESSAGES = {
     "ghost": "session {id} is listed but has no hash",
     "unreadable": "session {id}: the configs cannot be read: {term}",
     "incomplete": "session {id}: the hash lacks a serial, revision or time, or has one or a user that cannot be read",
-    "form": "session {id}: the configs were edited by hand",
+    "form": "session {id}: the configs were edited manually",
     "terms": "session {id}: the terms field does not follow from the configs",
     "serial": "session {id}: it is not listed under its serial",
     "shared": "session {id}: another session has the same serial",

@@ -1,5 +1,5 @@
 // Acontext's TypeScript SDK, unchanged, against the server at BASE_URL with API_KEY. Prints one line a step; exits 1 at the
-// first that does not hold. Version 0.0.16 has no calls yet to patch, copy and filter: its own `request` stands in for them.
+// first that fails. Version 0.0.16 cannot patch, copy and filter yet: these steps use its `request` instead.
 
 import assert from 'node:assert/strict';
 import { AcontextClient, APIError } from '@acontext/acontext';
@@ -42,7 +42,7 @@ const steps = {
     await sessions.delete(id);
   },
 
-  async 'list, page by page, both ways'() {
+  async 'list, page by page, in both orders'() {
     const made = [];
     for (let n = 0; n < 5; n += 1) made.push((await sessions.create({ configs: { n } })).id);
     for (const [timeDesc, wanted] of [[false, made], [true, [...made].reverse()]]) {
@@ -97,7 +97,7 @@ const steps = {
     assert.deepEqual(await client.request('PATCH', '/project/configs', { jsonData: { a: null } }), { b: 2 });
   },
 
-  async 'a session with a lifetime'() {
+  async 'a session with a ttl'() {
     await client.request('PATCH', '/project/configs', { jsonData: { session_ttl: 3600 } });
     const { id } = await sessions.create({ configs: { a: 1 } });
     assert.deepEqual((await sessions.getConfigs(id)).configs, { a: 1 });

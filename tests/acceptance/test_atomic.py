@@ -1,4 +1,4 @@
-"""Many clients at one session, through the server with its workers: nothing is lost and nothing is half there."""
+"""Many clients write one session through the server and its workers: no write is lost, and none is applied in part."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -42,8 +42,8 @@ async def client(api: Api) -> AsyncIterator[Client]:
 
 
 async def check(operator: Operator, api: Api) -> None:
-    """The index is what it should be."""
-    # On a thread: the operator brings a loop of its own.
+    """Check that the index is correct."""
+    # In a thread, because the operator has its own event loop.
     assert await asyncio.to_thread(operator.findings, api.project) == []
 
 
@@ -52,7 +52,7 @@ async def test_concurrent_patches_of_one_session_are_all_applied(api: Api, clien
 
     async def patch_own_keys(number: int) -> None:
         for count in range(PATCHES):
-            # Two keys set, and one that is there every second time.
+            # Two keys are set, and one is set every second time.
             odd = count if count % 2 else None
             changes = {f"last-{number}": count, f"tag-{number}": f"{number}.{count}", f"odd-{number}": odd}
             status, data, _ = await client.call("PATCH", f"/session/{session_id}/configs", {"configs": changes})
@@ -76,7 +76,7 @@ async def test_concurrent_patches_of_one_session_are_all_applied(api: Api, clien
 
 
 def whole(configs: dict[str, Any] | None) -> bool:
-    """Whether configs are what one writer left: its mark in every part."""
+    """Whether configs come from one writer: its mark is in every part."""
     return configs is not None and len({str(configs["a"]), str(configs["b"]["mark"]), str(configs["c"][0])}) == 1
 
 
@@ -132,9 +132,9 @@ async def test_concurrent_writes_of_all_kinds_leave_a_complete_session_or_none(
     for _ in range(3):
         await asyncio.gather(*(race(number) for number in range(RACERS)))
         await check(operator, api)
-        found = api.ids()
-        assert found in ([], [session_id])
-        if found:
+        listed = api.ids()
+        assert listed in ([], [session_id])
+        if listed:
             session = api.get(session_id).data
             assert whole(session["configs"])
             assert api.matching(session["configs"]) == [session_id]
@@ -174,7 +174,7 @@ async def test_if_match_loops_lose_no_increment(api: Api, client: Client) -> Non
     session = api.get(session_id).data
     assert session["configs"] == {"n": COUNTERS * INCREMENTS}
     assert session["revision"] == 1 + COUNTERS * INCREMENTS
-    # They did meet: else this test shows nothing.
+    # The clients have competed: otherwise this test proves nothing.
     assert refused > 0
 
 

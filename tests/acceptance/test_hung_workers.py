@@ -52,7 +52,7 @@ def serving(tmp_path: Path) -> Iterator[Serving]:
 
 
 def wait_for_replacement(serving: Serving, hung: int) -> None:
-    """Wait until another worker stands in for the worker `hung`, and the others are those of before."""
+    """Wait until another worker has replaced the worker `hung`, and the others are the same as before."""
     others = set(serving.workers()) - {hung}
     until(lambda: hung not in serving.workers() and len(serving.workers()) == 2, "another worker")
     assert others < set(serving.workers())
@@ -86,7 +86,7 @@ def test_draining_workers_and_workers_stopped_with_their_supervisor_are_not_kill
     for process in processes:
         os.kill(process, signal.SIGCONT)
     connection, rest = half_sent(serving, key)
-    # The one that has the request ends in order, which takes until the rest of it is there.
+    # The worker with the request shuts down only after the rest of the request has arrived.
     for worker in workers:
         os.kill(worker, signal.SIGTERM)
     time.sleep(ABORT + KILL + 2)
@@ -98,7 +98,7 @@ def test_draining_workers_and_workers_stopped_with_their_supervisor_are_not_kill
     assert serving.errors.count("exited (exit status 0)") == 2
 
 
-#: As the service on a system that does not tell a child of its parent's death.
+#: The service on a system that does not notify a child of its parent's death.
 WITHOUT_SIGNAL = """
 import sys
 from service import cli

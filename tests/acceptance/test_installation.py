@@ -1,4 +1,4 @@
-"""Installed by name, and from a checkout of any name: the steps of the Dockerfile and of the scripts, in empty environments.
+"""Installation by name and from a checkout of any name: the steps of the Dockerfile and of the scripts, in empty environments.
 
 The dependencies come from the environment of the tests, so that only the package itself is installed.
 """
@@ -46,11 +46,11 @@ def environment(**variables: str) -> dict[str, str]:
 
 
 def run(*command: str | Path, cwd: Path) -> str:
-    done = subprocess.run(
+    completed = subprocess.run(
         command, cwd=cwd, env=environment(), capture_output=True, text=True, timeout=INSTALLATION, check=False
     )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    assert completed.returncode == 0, completed.stderr
+    return completed.stdout
 
 
 def test_the_steps_of_the_dockerfile_install_the_program(tmp_path: Path) -> None:
@@ -71,7 +71,7 @@ def test_the_steps_of_the_dockerfile_install_the_program(tmp_path: Path) -> None
 
 @pytest.fixture
 def serving(checkout: Path, tmp_path: Path) -> Iterator[Path]:
-    """scripts/serve of the checkout, called from a folder with a module `service`; its output is in the file given."""
+    """scripts/serve of the checkout, called from a folder with a module `service`; yields the file of its output."""
     caller = tmp_path / "caller"
     caller.mkdir()
     (caller / "service.py").write_text("raise SystemExit(3)", encoding="utf-8")

@@ -1,4 +1,4 @@
-"""`serve` as an operator meets it: start, end, restart, and every process of it dying."""
+"""The processes of `serve`: start, shutdown, restart, and the death of each process."""
 
 import http.client
 import os
@@ -35,7 +35,7 @@ def configs_of(serving: Serving, key: str, session: str) -> object:
 
 
 def answers(serving: Serving, key: str) -> bool:
-    """Whether the server has its Redis: 503 is the only other answer it may give."""
+    """Whether the server reaches its Redis; otherwise it must answer 503."""
     status, _ = request("GET", f"{serving.base_url}/session", key)
     assert status in (200, 503)
     return status == 200
@@ -49,8 +49,8 @@ def test_what_the_first_start_prints_can_be_pasted(start: Start) -> None:
     assert f"curl -H 'Authorization: Bearer {key}' {serving.base_url}/session" in lines
     assert request("GET", f"{serving.base_url}/session", key)[0] == 200
     sdk = next(line for line in lines if "AcontextClient(" in line)
-    said = subprocess.run([sys.executable, "-c", f"{sdk}\nprint(client.ping())"], capture_output=True, text=True, check=True)
-    assert said.stdout == "pong\n"
+    result = subprocess.run([sys.executable, "-c", f"{sdk}\nprint(client.ping())"], capture_output=True, text=True, check=True)
+    assert result.stdout == "pong\n"
 
 
 def test_the_generated_key_is_private_and_survives_a_restart(start: Start) -> None:
@@ -77,8 +77,8 @@ def test_other_users_and_the_network_cannot_reach_redis(start: Start) -> None:
     redis_socket = serving.data_dir / "redis.sock"
     assert stat.S_IMODE(redis_socket.stat().st_mode) == 0o700
     assert [path for path in serving.data_dir.rglob("*") if stat.S_IMODE(path.lstat().st_mode) & 0o077] == []
-    said = run_command("redis-cli", "--data-dir", str(serving.data_dir), "CONFIG", "GET", "port")
-    assert said.stdout.split() == ["port", "0"]
+    result = run_command("redis-cli", "--data-dir", str(serving.data_dir), "CONFIG", "GET", "port")
+    assert result.stdout.split() == ["port", "0"]
 
 
 def test_the_environment_of_redis_has_no_secrets(start: Start) -> None:
@@ -116,7 +116,7 @@ def test_configs_survive_a_restart(start: Start) -> None:
 
 
 def fake_redis(directory: Path, body: str) -> str:
-    """A redis-server that knows its version and otherwise does `body`; its path."""
+    """Write a redis-server that prints its version or else runs `body`; its path."""
     fake = directory / "redis-server"
     fake.write_text(f'#!/bin/sh\n[ "$1" = --version ] && echo "v=7.0.15" && exit\n{body}\n', encoding="utf-8")
     fake.chmod(0o755)
@@ -153,7 +153,7 @@ def test_sigterm_shuts_everything_down_cleanly(start: Start) -> None:
 
 
 def test_ctrl_c_in_a_terminal_shuts_everything_down_cleanly(tmp_path: Path) -> None:
-    # A terminal sends SIGINT to the whole group at once.
+    # A terminal sends SIGINT to the whole process group.
     serving = Serving(tmp_path / "data", "--workers", "2").wait_ready()
     os.killpg(serving.process.pid, signal.SIGINT)
     assert serving.process.wait(60) == 0
@@ -162,7 +162,7 @@ def test_ctrl_c_in_a_terminal_shuts_everything_down_cleanly(tmp_path: Path) -> N
 
 
 def half_sent(serving: Serving, key: str) -> tuple[http.client.HTTPConnection, bytes]:
-    """A request in flight whose body is not whole yet; the connection, and what is left to send."""
+    """Send a request without the end of its body; the connection, and the rest to send."""
     body = b'{"configs":{"agent":"bot1"}}'
     connection = http.client.HTTPConnection(urlsplit(serving.origin).netloc, timeout=60)
     connection.putrequest("POST", "/api/v1/session")
@@ -174,7 +174,7 @@ def half_sent(serving: Serving, key: str) -> tuple[http.client.HTTPConnection, b
     ):
         connection.putheader(name, value)
     connection.endheaders()
-    # The server asks for the body: from here on the request is surely in its hands.
+    # The server asks for the body, so it has received the request.
     assert connection.sock.recv(1024).startswith(b"HTTP/1.1 100")
     return connection, body
 
@@ -206,7 +206,7 @@ def test_a_request_in_flight_is_answered_after_sigterm_and_ctrl_c(start: Start, 
 
 
 def test_a_second_signal_does_not_wait_for_requests_in_flight(start: Start) -> None:
-    # Neither the server nor the client ends the request by itself.
+    # Neither the server nor the client ends the request.
     serving = start("--shutdown-timeout", "3600", "--client-timeout", "3600")
     connection, _ = half_sent(serving, key_of(serving))
     serving.process.terminate()
@@ -223,7 +223,7 @@ def test_two_signals_within_a_second_count_as_one(start: Start) -> None:
     serving = start()
     connection, rest = half_sent(serving, key_of(serving))
     serving.process.terminate()
-    time.sleep(0.1)  # two that are pending together would be one to the system already
+    time.sleep(0.1)  # two pending signals would count as one for the system
     serving.process.terminate()
     until(lambda: refuses_connections(serving), "an end of new connections")
     connection.send(rest)
@@ -240,7 +240,7 @@ def test_a_killed_worker_is_replaced_without_refused_connections(start: Start) -
     key = key_of(serving)
     before = serving.workers()
     os.kill(before[0], signal.SIGKILL)
-    # Connections that the kernel hands to the dead worker's socket wait for the one that comes.
+    # Connections in the queue of the dead worker's socket wait for the new worker.
     assert all(answers(serving, key) for _ in range(20))
     until(lambda: len(serving.workers()) == 2, "a new worker")
     assert before[0] not in serving.workers()
@@ -248,8 +248,8 @@ def test_a_killed_worker_is_replaced_without_refused_connections(start: Start) -
     assert "worker 1 exited (signal 9)" in serving.errors
 
 
-# Killed, Redis may lose what it acknowledged while a sync of its file was under way, 2 seconds of it at most, unless it syncs
-# before it answers.
+# A killed Redis may lose what it acknowledged during a sync of its file, at most 2 seconds of writes, unless it syncs before it
+# answers.
 ALWAYS = ("--fsync", "always")
 
 
@@ -284,7 +284,7 @@ def test_a_start_right_after_the_kill_waits_for_the_old_redis(start: Start) -> N
 
 
 @pytest.mark.parametrize("path", [os.environ["PATH"], ""], ids=["as it is", "empty"])
-def test_redis_cli_gets_its_arguments_unchanged_with_and_without_one_on_path(start: Start, path: str) -> None:
+def test_redis_cli_gets_its_arguments_unchanged_with_and_without_a_program_on_path(start: Start, path: str) -> None:
     serving = start()
     where = ("--data-dir", str(serving.data_dir))
     assert run_command("redis-cli", *where, "PING", PATH=path).stdout == "PONG\n"
@@ -294,7 +294,7 @@ def test_redis_cli_gets_its_arguments_unchanged_with_and_without_one_on_path(sta
     assert by_url.stdout == "PONG\n"
 
 
-def test_the_prompt_without_a_redis_cli_on_path_is_one_sentence(start: Start) -> None:
+def test_the_prompt_without_a_redis_cli_on_path_is_a_one_line_error(start: Start) -> None:
     refused = run_command("redis-cli", "--data-dir", str(start().data_dir), PATH="")
     assert (refused.returncode, refused.stdout) == (1, "")
     assert refused.stderr.startswith("the interactive prompt needs redis-cli or valkey-cli")
@@ -325,7 +325,7 @@ COMMANDS = ("", "serve", "project", "project create", "find", "check", "repartit
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_has_help(command: str) -> None:
-    said = run_command(*command.split(), "--help")
-    assert said.returncode == 0
-    assert said.stdout.startswith(f"usage: session-configs {command}".strip())
-    assert said.stderr == ""
+    result = run_command(*command.split(), "--help")
+    assert result.returncode == 0
+    assert result.stdout.startswith(f"usage: session-configs {command}".strip())
+    assert result.stderr == ""

@@ -1,4 +1,4 @@
-"""The documents: examples print what the document says, tables are complete, links and names of files lead somewhere."""
+"""The documents: examples print what the document says, tables are complete, links and file names have targets."""
 
 import os
 import re
@@ -15,7 +15,7 @@ from service.settings import Settings, flag, variable
 from tests.support.server import PATIENCE, Serving, clean_environment
 
 ROOT = Path(__file__).parents[2]
-#: For users, operators, developers; in this order, in which later examples use what earlier ones have made.
+#: For users, operators, developers; in this order, because later examples use what earlier ones have created.
 DOCUMENTS = [
     ROOT / name
     for name in (
@@ -44,16 +44,16 @@ def pattern(printed: str) -> re.Pattern[str]:
 
 
 def path_without_cli(directory: Path) -> str:
-    """PATH without redis-cli and valkey-cli: links to the other programs stand in for a directory that has one of them."""
+    """PATH without redis-cli and valkey-cli: symbolic links to the other programs replace a directory with one of them."""
     places: list[str] = []
     for place in map(Path, os.get_exec_path()):
         if any((place / name).exists() for name in CLI):
-            links = directory / str(len(places))
-            links.mkdir(parents=True)
+            substitute = directory / str(len(places))
+            substitute.mkdir(parents=True)
             for program in place.iterdir():
                 if program.name not in CLI:
-                    (links / program.name).symlink_to(program)
-            place = links
+                    (substitute / program.name).symlink_to(program)
+            place = substitute
         places.append(str(place))
     return os.pathsep.join(places)
 
@@ -74,10 +74,10 @@ def test_every_example_prints_the_output_below_it(serving: Serving, tmp_path: Pa
             assignments += "".join(re.findall(r"^[A-Z]+=.*\n", code, re.MULTILINE))
         else:
             command = [sys.executable, "-c", f"KEY = {KEY!r}\n{code}"]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=3 * PATIENCE, check=False)
-        assert done.returncode == 0, f"{code}\n{done.stderr}"
-        assert printed, f"nothing is said of what this prints:\n{code}"
-        assert pattern(printed).fullmatch(done.stdout.strip()), f"{code}\nprinted\n{done.stdout}\nnot\n{printed}"
+        completed = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=3 * PATIENCE, check=False)
+        assert completed.returncode == 0, f"{code}\n{completed.stderr}"
+        assert printed, f"the document shows no output for:\n{code}"
+        assert pattern(printed).fullmatch(completed.stdout.strip()), f"{code}\nprinted\n{completed.stdout}\nnot\n{printed}"
 
 
 @pytest.mark.parametrize("setting", fields(Settings), ids=lambda setting: setting.name)
@@ -88,8 +88,8 @@ def test_the_settings_table_has_every_setting_with_its_default(setting: object) 
     if item.name not in ("root_token", "key_secret"):
         assert f"`{flag(item.name)}`" in row
     if item.default not in (MISSING, ""):
-        shown = str(item.default).lower() if isinstance(item.default, bool) else str(item.default)
-        assert f"| `{shown}` |" in row
+        default = str(item.default).lower() if isinstance(item.default, bool) else str(item.default)
+        assert f"| `{default}` |" in row
 
 
 def test_the_table_of_reasons_has_every_reason_by_status() -> None:
@@ -115,7 +115,7 @@ def names_in(project: str) -> list[str]:
 
 
 def anchors(document: str) -> set[str]:
-    """What `#…` may name in a document, as GitHub makes it of the headings."""
+    """The anchors of a document (`#…`), which GitHub derives from its headings."""
     headings = re.findall(r"^#+ (.*)$", document, re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 

@@ -1,4 +1,4 @@
-"""Requests that a killed supervisor's workers still answer while the store is moved: what is acknowledged is not lost."""
+"""Requests that workers of a killed supervisor still answer during a repartition: no acknowledged write is lost."""
 
 import json
 import socket
@@ -14,7 +14,7 @@ from redis.exceptions import RedisError
 from tests.support.server import PATIENCE, Serving, clean_environment, request, run_command, until
 
 KEY = "sk-ac-root-of-the-tests"
-#: Sessions; one partition holds them all, three do not put all of them into the first.
+#: Sessions; with three partitions not all of them are in the first.
 COUNT = 12
 
 
@@ -27,7 +27,7 @@ def start(directory: Path, *flags: str) -> Serving:
 
 
 class Slow:
-    """One request whose body comes later."""
+    """A request whose body is sent later."""
 
     def __init__(self, serving: Serving, method: str, path: str, members: object) -> None:
         self._body = json.dumps(members).encode()
@@ -41,7 +41,7 @@ class Slow:
         assert self._connection.recv(100).startswith(b"HTTP/1.1 100")
 
     def finish(self) -> int:
-        """The status, 0 where the worker has ended."""
+        """Send the rest; the status, or 0 if the worker has exited."""
         with self._connection:
             try:
                 self._connection.sendall(self._body)
@@ -52,7 +52,7 @@ class Slow:
 
 
 def slow_requests(serving: Serving) -> dict[str, list[Slow]]:
-    """Writes to sessions that are there, new sessions, and a change of the default lifetime."""
+    """Writes to existing sessions, new sessions, and a change of the default TTL."""
     late = {"configs": {"late": True}}
     return {
         "PUT": [Slow(serving, "PUT", f"/session/{session_id(number)}/configs", late) for number in range(COUNT)],
@@ -61,7 +61,7 @@ def slow_requests(serving: Serving) -> dict[str, list[Slow]]:
             Slow(serving, "POST", "/session", late | {"use_uuid": session_id(100 + number), "user": "late"})
             for number in range(COUNT)
         ],
-        "default lifetime": [Slow(serving, "PATCH", "/project/configs", {"session_ttl": 5000})],
+        "default TTL": [Slow(serving, "PATCH", "/project/configs", {"session_ttl": 5000})],
     }
 
 
@@ -73,7 +73,7 @@ def is_numbering(directory: Path) -> bool:
             return False
 
 
-def test_no_write_is_acknowledged_and_lost_that_a_killed_server_s_workers_make_during_a_move(tmp_path: Path) -> None:
+def test_workers_of_a_killed_supervisor_acknowledge_no_write_that_a_repartition_loses(tmp_path: Path) -> None:
     directory = tmp_path / "data"
     serving = start(directory, "--fsync", "always", "--shutdown-timeout", "60")
     for number in range(COUNT):
@@ -91,13 +91,13 @@ def test_no_write_is_acknowledged_and_lost_that_a_killed_server_s_workers_make_d
     again = start(directory, "--partitions", "3")
     for name, requests in after.items():
         statuses[name] += [each.finish() for each in requests]
-    _hold(again, statuses)
+    _check_refused(again, statuses)
     assert run_command("check", "--data-dir", str(directory)).stdout == "1 project checked: no differences\n"
     assert again.stop() == 0
 
 
 def _moving(directory: Path) -> "subprocess.Popen[str]":
-    """A move that waits for the old server's Redis to end."""
+    """Start a repartition that waits until the old server's Redis has exited."""
     command = [sys.executable, "-m", "service", "repartition", "3", "--data-dir", str(directory)]
     while True:
         moving = subprocess.Popen(command, env=clean_environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -107,8 +107,8 @@ def _moving(directory: Path) -> "subprocess.Popen[str]":
         assert "in use" in moving.communicate()[1]
 
 
-def _hold(serving: Serving, statuses: dict[str, list[int]]) -> None:
-    """Nothing was acknowledged: each worker that was asked has refused, or ended."""
+def _check_refused(serving: Serving, statuses: dict[str, list[int]]) -> None:
+    """Check that nothing was acknowledged: each worker has refused or exited."""
     assert {status for each in statuses.values() for status in each} <= {0, 401, 503}
     _, answer = request("GET", f"{serving.base_url}/session?limit=200", KEY)
     assert [(item["id"], item["configs"]) for item in answer["data"]["items"]] == [

@@ -1,4 +1,4 @@
-"""A real server's store is moved to another number of partitions: offline only, killed on the way, and served again."""
+"""A repartition of a real server's store: only offline, resumed after kills, and served again afterwards."""
 
 import subprocess
 import sys
@@ -21,14 +21,14 @@ def start(directory: Path, *flags: str) -> Serving:
 
 def listed(serving: Serving) -> list[Any]:
     """Every session that the server lists."""
-    found: list[Any] = []
+    sessions: list[Any] = []
     cursor = ""
     while True:
         status, answer = request("GET", f"{serving.base_url}/session?limit=7&cursor={cursor}", KEY)
         assert status == 200
-        found += answer["data"]["items"]
+        sessions += answer["data"]["items"]
         if not answer["data"]["has_more"]:
-            return found
+            return sessions
         cursor = answer["data"]["next_cursor"]
 
 
@@ -37,7 +37,7 @@ def move(directory: Path, partitions: int) -> subprocess.CompletedProcess[str]:
 
 
 def killed_in(phase: str, directory: Path) -> None:
-    """Start a move to three partitions, and kill it in a phase, each of which takes some seconds."""
+    """Start a repartition to three partitions, and kill it in a phase, each of which takes seconds."""
     command = [sys.executable, "-m", "service", "repartition", "3", "--data-dir", str(directory)]
     moving = subprocess.Popen(command, env=clean_environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     redis = Redis(unix_socket_path=str(directory / "redis.sock"))
@@ -57,7 +57,7 @@ def killed_in(phase: str, directory: Path) -> None:
         moving.wait(PATIENCE)
 
 
-def test_a_store_is_moved_offline_and_through_kills(tmp_path: Path) -> None:
+def test_a_repartition_runs_offline_and_resumes_after_kills(tmp_path: Path) -> None:
     directory = tmp_path / "data"
     serving = start(directory)
     for number in range(COUNT):
@@ -67,7 +67,7 @@ def test_a_store_is_moved_offline_and_through_kills(tmp_path: Path) -> None:
     assert [session["configs"]["n"] for session in before] == list(range(COUNT))
     cursor = request("GET", f"{serving.base_url}/session?limit=7", KEY)[1]["data"]["next_cursor"]
 
-    # Not beside a server, by whatever way.
+    # Refused while a server runs, however it is addressed.
     refused = move(directory, 3)
     assert (refused.returncode, refused.stderr) == (1, f"data directory {directory} is in use by another server\n")
     refused = run_command("repartition", "3", "--redis-url", f"unix://{directory}/redis.sock")

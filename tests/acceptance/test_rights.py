@@ -1,4 +1,4 @@
-"""The rights that OPERATIONS.md asks for in Redis are enough: for requests, for every command, and for a move of the store."""
+"""The Redis permissions in OPERATIONS.md suffice: for requests, for every command, and for a repartition."""
 
 import re
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ KEY = "sk-ac-root"
 
 
 def rights() -> list[str]:
-    """The words of the command in OPERATIONS.md."""
+    """The arguments of the command in OPERATIONS.md."""
     (line,) = re.findall(r"^ACL SETUSER .*$", OPERATIONS.read_text(encoding="utf-8"), re.MULTILINE)
     return [str(word) for word in line.split()]
 
@@ -36,7 +36,7 @@ def variables_of(redis: Server) -> dict[str, str]:
 
 
 def use(serving: Serving) -> None:
-    """Every kind of request."""
+    """Send every kind of request."""
     base = serving.base_url
 
     status, answer = request("POST", f"{base}/session", KEY, {"user": "alice", "configs": {"agent": "a"}, "ttl": 3600})
@@ -64,7 +64,7 @@ def use(serving: Serving) -> None:
 
 
 @pytest.mark.parametrize("redis", [case.values[0] for case in with_every_server.args[1]], indirect=True)
-def test_the_rights_in_the_readme_are_enough_for_everything(redis: Server, tmp_path: Path) -> None:
+def test_the_documented_permissions_suffice_for_everything(redis: Server, tmp_path: Path) -> None:
     variables = variables_of(redis)
     serving = Serving(tmp_path / "data", "--workers", "1", "--rate-limit", "1000", **variables)
     serving.wait_ready()
@@ -78,8 +78,8 @@ def test_the_rights_in_the_readme_are_enough_for_everything(redis: Server, tmp_p
         ("check", "--repair"),
         ("project", "delete", "acme"),
     ):
-        done = run_command(*words, **variables)
-        assert done.returncode == 0, (words, done.stdout, done.stderr)
+        completed = run_command(*words, **variables)
+        assert completed.returncode == 0, (words, completed.stdout, completed.stderr)
     assert serving.stop() == 0, serving.errors
     assert "failed" not in serving.errors
     moved = run_command("repartition", "2", **variables)
@@ -92,7 +92,7 @@ def test_the_rights_in_the_readme_are_enough_for_everything(redis: Server, tmp_p
 
 
 @pytest.mark.parametrize("redis", [with_every_server.args[1][-1].values[0]], indirect=True)
-def test_they_reach_no_key_of_others_and_no_command_that_is_dangerous(redis: Server) -> None:
+def test_the_documented_permissions_exclude_other_keys_and_dangerous_commands(redis: Server) -> None:
     allowed = {word for word in rights() if word.startswith("+")}
     assert not allowed & {"+@all", "+@admin", "+@dangerous"}
     for words in (("FLUSHALL",), ("KEYS", "*"), ("CONFIG", "GET", "*"), ("SHUTDOWN",)):

@@ -1,4 +1,4 @@
-"""Acontext's TypeScript SDK against the server; the steps are in sdk.mjs. A machine without Node fails here, by intention."""
+"""Acontext's TypeScript SDK against the server; the steps are in sdk.mjs. Without Node these tests fail."""
 
 import fcntl
 import json
@@ -18,19 +18,19 @@ NAME = "@acontext/acontext"
 
 @pytest.fixture(scope="session")
 def node() -> str:
-    """The `node` program, with the SDK of package.json installed beside sdk.mjs."""
+    """The `node` program, with the SDK of package.json installed next to sdk.mjs."""
     node, npm = shutil.which("node"), shutil.which("npm")
     assert node, "node is not on PATH; this test runs the TypeScript SDK: install Node 18 or newer"
     assert npm, "npm is not on PATH; it comes with Node 18 or newer"
     with (HERE / "package.json").open(encoding="utf-8") as package:
-        # Several test processes would install at once.
+        # Several test processes would install it concurrently.
         fcntl.flock(package, fcntl.LOCK_EX)
-        wanted = json.load(package)["dependencies"][NAME]
+        required_version = json.load(package)["dependencies"][NAME]
         installed = HERE / "node_modules" / NAME / "package.json"
-        if not installed.exists() or json.loads(installed.read_text(encoding="utf-8"))["version"] != wanted:
+        if not installed.exists() or json.loads(installed.read_text(encoding="utf-8"))["version"] != required_version:
             install = [npm, "install", "--no-save", "--no-package-lock", "--no-audit", "--no-fund", "--ignore-scripts"]
             run = subprocess.run(install, cwd=HERE, capture_output=True, text=True, timeout=5 * PATIENCE, check=False)
-            assert run.returncode == 0, f"npm could not install {NAME}@{wanted}:\n{run.stderr}"
+            assert run.returncode == 0, f"npm could not install {NAME}@{required_version}:\n{run.stderr}"
     return node
 
 

@@ -20,7 +20,7 @@ T = TypeVar("T")
 @pytest.fixture(params=["sync", "async"])
 async def sdk(request: pytest.FixtureRequest, api: Api, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Sdk]:
     """A client of a new project."""
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")  # which httpx would obey
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")  # httpx would use a proxy
     if request.param == "sync":
         with AcontextClient(base_url=api.server.base_url, api_key=api.key) as client:
             yield client
@@ -50,12 +50,12 @@ async def test_create_replace_patch_and_read_configs_as_the_page_shows(sdk: Sdk)
     session = await done(sdk.sessions.create(configs={"agent": "bot1", "temperature": 0.7, "old_key": "x"}))
     assert session.configs == {"agent": "bot1", "temperature": 0.7, "old_key": "x"}
 
-    # update_configs replaces all: what is not named is dropped; it returns nothing.
+    # update_configs replaces all configs: other keys are dropped; it returns nothing.
     replaced = {"agent": "bot1", "model": "gpt-4", "old_key": "y", "settings": {"a": 1, "b": None}}
     assert await returns_nothing(sdk.sessions.update_configs(session.id, configs=replaced))
     assert (await done(sdk.sessions.get_configs(session.id))).configs == replaced
 
-    # patch_configs keeps the rest, adds, replaces, deletes on None, and returns the whole.
+    # patch_configs adds, replaces, deletes on None, keeps the rest, and returns all configs.
     changes = {"agent": "bot2", "temperature": 0.8, "old_key": None, "settings": {"a": 2}}
     merged = await done(sdk.sessions.patch_configs(session.id, configs=changes))
     assert merged == {"agent": "bot2", "model": "gpt-4", "settings": {"a": 2}, "temperature": 0.8}
@@ -114,7 +114,7 @@ async def test_create_takes_every_parameter(sdk: Sdk, api: Api) -> None:
     assert (session.id, session.project_id, session.disable_task_tracking) == (uuid, api.project.id, True)
     assert session.configs == {"a": None, "b": [1, {"c": None}]}
     assert session.user_id == (await done(sdk.users.list())).items[0].id
-    # An id in use gives the session that is there.
+    # An id in use returns the existing session.
     assert await done(sdk.sessions.create(use_uuid=uuid.upper(), configs={"z": 1})) == session
     bare = await done(sdk.sessions.create())
     assert (bare.user_id, bare.disable_task_tracking, bare.configs) == (None, False, None)
@@ -168,7 +168,7 @@ async def test_project_configs_are_merged(sdk: Sdk) -> None:
     assert merged.model_dump(exclude_none=True) == {"own": {"a": 1}}
 
 
-async def test_sessions_with_a_lifetime_are_sessions_like_any_other(sdk: Sdk) -> None:
+async def test_sessions_with_a_ttl_are_like_any_other(sdk: Sdk) -> None:
     assert (await done(sdk.project.update_configs({"session_ttl": 3600}))).model_extra == {"session_ttl": 3600}
     session = await done(sdk.sessions.create(user="alice", configs={"a": 1}))
     assert (await done(sdk.sessions.get_configs(session.id))).configs == {"a": 1}
@@ -181,7 +181,7 @@ async def test_ping(sdk: Sdk) -> None:
     assert await done(sdk.ping()) == "pong"
 
 
-async def test_refusals_reach_the_caller_with_status_and_sentence(sdk: Sdk) -> None:
+async def test_refusals_reach_the_caller_with_status_and_message(sdk: Sdk) -> None:
     missing = str(uuid4())
 
     async def refused(call: Callable[..., object], *arguments: object, **named: object) -> tuple[int, str | None]:
@@ -206,7 +206,7 @@ async def test_refusals_reach_the_caller_with_status_and_sentence(sdk: Sdk) -> N
     assert await refused(sdk.project.update_configs, {}) == (400, "empty body")
 
 
-# The page's quick start: the calls that are part of this service work, the others say that they are not.
+# The page's quick start: calls of this service work, and the errors of the others say that they are not served.
 
 NOT_SERVED: list[tuple[str, str, dict[str, Any]]] = [
     ("store_message", "messages are", {"blob": {"role": "user", "content": "hi"}, "format": "openai"}),
@@ -252,7 +252,7 @@ def test_every_call_on_sessions_is_served_or_says_that_it_is_not() -> None:
     assert calls == ours | {call for call, _, _ in NOT_SERVED}
 
 
-async def test_users_are_listed_whole_page_by_page(sdk: Sdk, api: Api) -> None:
+async def test_users_are_listed_completely_page_by_page(sdk: Sdk, api: Api) -> None:
     names = [f"u{number:03}" for number in range(203)]
     for name in names:
         api.new(user=name)

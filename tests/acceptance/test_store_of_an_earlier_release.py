@@ -24,7 +24,7 @@ from tests.support.server import Serving, run_command
 
 FILES = Path(__file__).parents[1] / "support"
 EXPECTED = json.loads((FILES / "store-of-0.1.0.json").read_text(encoding="utf-8"))
-#: Kinds of hashes whose fields are names of ours; those of the others are slugs and users.
+#: Kinds of hashes with fixed field names; the fields of the others are slugs and users.
 HASHES = ("store", "project", "token", "state", "session")
 SECRETS = {"SCC_ROOT_TOKEN": "root-of-an-earlier-release", "SCC_KEY_SECRET": "secret-of-an-earlier-release"}
 
@@ -52,7 +52,7 @@ def apis(serving: Serving) -> Iterator[dict[str, Api]]:
 
 
 def answer(api: Api, path: str) -> dict[str, Any]:
-    """The answer to a GET, as the file of answers has it: of an error, the status and the reason."""
+    """The answer to a GET in the form of the file of answers: of an error, the status and the reason."""
     answer = api.send("GET", path)
     if answer.status != 200:
         return {"status": answer.status, "reason": answer.reason}
@@ -61,14 +61,14 @@ def answer(api: Api, path: str) -> dict[str, Any]:
 
 
 def command(serving: Serving, *words: str) -> str:
-    """What a command prints that succeeds on the store."""
+    """The output of a command on the store, which must succeed."""
     result = run_command(*words, "--data-dir", str(serving.data_dir), **SECRETS)
     assert result.returncode == 0, result.stderr
     return result.stdout
 
 
 def keyspace(serving: Serving) -> set[str]:
-    """What the keys of the store are called: `kind: type` of each, and `kind: field` of the hashes whose fields are ours."""
+    """The names in the store: `kind: type` of each key, and `kind: field` of the hashes with fixed fields."""
     names = set()
     with Redis.from_url(f"unix://{serving.data_dir / 'redis.sock'}", decode_responses=True) as client:
         for key in client.scan_iter(count=1000):
@@ -80,7 +80,7 @@ def keyspace(serving: Serving) -> set[str]:
     return names
 
 
-def test_every_answer_is_that_of_the_earlier_release(serving: Serving, apis: dict[str, Api]) -> None:
+def test_every_answer_equals_that_of_the_earlier_release(serving: Serving, apis: dict[str, Api]) -> None:
     for expected in EXPECTED["answers"]:
         key, path = expected["key"], expected["path"]
         assert {"key": key, "path": path} | answer(apis[key], path) == expected
@@ -88,7 +88,7 @@ def test_every_answer_is_that_of_the_earlier_release(serving: Serving, apis: dic
     assert command(serving, "check") == "4 projects checked: no differences\n"
 
 
-def test_every_list_is_that_of_the_earlier_release(apis: dict[str, Api]) -> None:
+def test_every_list_equals_that_of_the_earlier_release(apis: dict[str, Api]) -> None:
     for expected in EXPECTED["lists"]:
         page = apis[expected["key"]].call("GET", expected["path"]).data
         assert [session["id"] for session in page["items"]] == expected["ids"], expected["path"]
@@ -102,7 +102,7 @@ def test_pages_put_partitions_and_blocks_in_the_order_of_creation(apis: dict[str
 
 
 @pytest.mark.parametrize("name", ["default", "acme", "rotated"])
-def test_what_this_release_writes_to_it_keeps_index_and_keyspace(serving: Serving, apis: dict[str, Api], name: str) -> None:
+def test_writes_of_this_release_keep_the_index_and_the_kinds_of_keys(serving: Serving, apis: dict[str, Api], name: str) -> None:
     api = apis[name]
     for number, session in enumerate(api.page(limit=200)["items"]):
         write = (api.patch, api.put)[number % 2]
@@ -113,7 +113,7 @@ def test_what_this_release_writes_to_it_keeps_index_and_keyspace(serving: Servin
     assert api.matching({"agent": "bot1"}) == []
     newest = api.create(user="new", configs={"agent": "newest", "list": [1]}, disable_task_tracking=True)
     assert api.ids() == [*ids, newest["id"]]
-    # This project's configs have a default lifetime.
+    # This project's configs have a default TTL.
     assert (newest["expires_at"] is not None) == (name == "rotated")
     api.delete(ids[-1])
     api.call("DELETE", "/user/alice%40example%2Ecom")

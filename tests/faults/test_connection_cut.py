@@ -1,4 +1,4 @@
-"""The network between the workers and Redis at its worst: never a wrong answer, never a hang, never a write done twice."""
+"""Network faults between the workers and Redis: no wrong answer, no hang, and no write executed twice."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -18,10 +18,10 @@ from tests.support.proxy import Proxy, proxy
 from tests.support.server import Start
 from tests.support.workload import KEY, LENIENT, TOKEN, Workload, check_after_fault, workload_over_http
 
-#: How long a command may take where the fault lasts longer, in seconds.
+#: Seconds that a command may take if the fault lasts longer.
 COMMAND_TIMEOUT = 0.5
 BRIEF = ("--command-timeout", str(COMMAND_TIMEOUT))
-#: Bytes; more than any of the replies that are cut.
+#: Bytes; longer than any reply in these tests.
 LONGEST_REPLY = 1200
 
 
@@ -36,13 +36,13 @@ async def sessions_behind(redis_url: str) -> AsyncIterator[tuple[Sessions, Proxy
 
 async def test_a_read_whose_reply_is_cut_anywhere_is_retried(empty_redis: str) -> None:
     async with sessions_behind(empty_redis) as (sessions, between):
-        made = await fill(sessions, [{"a": 1, "b": [1.0, number]} for number in range(5)])
+        created = await fill(sessions, [{"a": 1, "b": [1.0, number]} for number in range(5)])
         cuts = 0
         for at in range(0, LONGEST_REPLY, 7):
             before = between.connections
             between.passing = at
-            assert await sessions.get(session_id(3)) == made[2]
-            assert (await listing.page(sessions, Query(), 3)).sessions == made[:3]
+            assert await sessions.get(session_id(3)) == created[2]
+            assert (await listing.page(sessions, Query(), 3)).sessions == created[:3]
             between.passing = None
             cuts += between.connections - before
         assert cuts > LONGEST_REPLY / 7 / 2
@@ -56,21 +56,21 @@ async def test_a_write_whose_reply_is_cut_anywhere_is_executed_once_and_reported
         "delete": lambda number: sessions.delete(session_id(number)),
     }
     async with sessions_behind(empty_redis) as (sessions, between):
-        ends = set()
-        # Uncut at first: from then on Redis knows the script.
+        outcomes = set()
+        # The first reply is not cut: from then on Redis has the script in its cache.
         for number, cut in enumerate((None, *range(0, 160, 4))):
             if name != "create":
                 await add(sessions, number, {"a": 1})
             between.passing = cut
             try:
                 await writes[name](number)
-                ends.add("done")
+                outcomes.add("done")
             except WriteUncertain:
-                ends.add("uncertain")
+                outcomes.add("uncertain")
             between.passing = None
-            # It reached Redis, so it was done, and not a second time.
+            # The write reached Redis, so it was executed exactly once.
             assert await revision_of(sessions, number) == {"create": 1, "patch": 2, "delete": None}[name]
-        assert ends == {"done", "uncertain"}
+        assert outcomes == {"done", "uncertain"}
 
 
 async def revision_of(sessions: Sessions, number: int) -> int | None:
@@ -138,9 +138,9 @@ async def test_a_slow_network_works_within_the_timeout(start: Start, empty_redis
 @pytest.mark.parametrize(
     "answer",
     [b"-LOADING Redis is loading the dataset in memory\r\n", b"what is this\r\n"],
-    ids=["loading", "no Redis"],
+    ids=["loading", "not Redis"],
 )
-async def test_a_redis_with_such_an_answer_is_waited_for_until_the_start_timeout(
+async def test_a_redis_that_loads_or_answers_nonsense_causes_refusals_until_it_recovers(
     start: Start, empty_redis: str, answer: bytes
 ) -> None:
     async with workload_behind(start, empty_redis, *BRIEF) as (clients, between):

@@ -1,7 +1,7 @@
-"""No room for the append-only file: writes are refused, reads go on, and all heals by itself.
+"""No room for the append-only file: writes are refused, reads succeed, and writes succeed again once there is room.
 
-What a full disk does to Redis, a limit on the size of its files does as well (its write fails, SIGXFSZ is ignored), and can be
-set on a process that runs.
+A limit on file sizes has the same effect on Redis as a full disk (its write fails, SIGXFSZ is ignored), and can be set on a
+running process.
 """
 
 import os
@@ -13,7 +13,7 @@ from tests.support.filling import with_every_server
 from tests.support.server import Serving, Start, eventually
 from tests.support.workload import KEY, LENIENT, TOKEN, check_after_fault, workload_over_http
 
-#: Bytes that the file can still grow.
+#: Bytes by which the file can still grow.
 ROOM = 20_000
 
 
@@ -29,7 +29,7 @@ def redis_of(serving: Serving) -> int:
 
 @with_every_server
 async def test_a_full_disk_refuses_writes_and_answers_reads(start: Start, server: str) -> None:
-    # Without syncs every write is in the kernel before it is answered: the kill at the end can lose nothing.
+    # Without syncs every write is in the kernel before its response: the kill at the end can lose nothing.
     serving = start("--redis-server", server, "--fsync", "no", *LENIENT, SCC_ROOT_TOKEN=TOKEN)
     async with workload_over_http(serving.origin, KEY) as clients:
         await clients.wait_for("acknowledged", 100)
@@ -43,7 +43,7 @@ async def test_a_full_disk_refuses_writes_and_answers_reads(start: Start, server
     # A create with a new user is three writes, and the disk may become full between them: once for each client.
     assert (clients.stats.reads_refused, clients.stats.uncertain <= 6) == (0, True)
     assert await check_after_fault(clients, serving) == 0
-    # The file is whole again: what could not be written when it was full has been since.
+    # The file is complete again: Redis has written what it could not write while the disk was full.
     os.kill(redis_of(serving), signal.SIGKILL)
     assert await check_after_fault(clients, serving) == 0
 
@@ -54,10 +54,10 @@ async def test_with_fsync_always_redis_exits_on_a_full_disk_and_restarts_with_ev
     async with workload_over_http(serving.origin, KEY) as clients:
         await clients.wait_for("acknowledged", 100)
         size = append_only_file(serving.data_dir).stat().st_size + ROOM
-        # The supervisor's limit goes to the next Redis.
+        # The next Redis inherits the limit of the supervisor.
         for process in (serving.process.pid, redis_of(serving)):
             limit_files(process, size)
-        await eventually(lambda: log.read_text("utf-8").count("Can't recover from AOF write error") >= 2, "a second end")
+        await eventually(lambda: log.read_text("utf-8").count("Can't recover from AOF write error") >= 2, "a second exit")
         limit_files(serving.process.pid, -1)
         for redis in serving.redis_processes():
             limit_files(redis, -1)

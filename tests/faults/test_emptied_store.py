@@ -1,4 +1,4 @@
-"""A Redis that loses the store, or is set up to lose it: it is noticed, said, and nobody is told that a good key is wrong."""
+"""A Redis that has lost the store, or may lose it: the service detects it, reports it, and never calls a valid key invalid."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -29,7 +29,7 @@ def redis_with(directory: Path, *settings: str) -> Iterator[Server]:
 
 @pytest.fixture
 def serve(tmp_path: Path) -> Iterator[Serve]:
-    """Starts servers on a Redis; what still runs at the end is ended."""
+    """Start servers on a Redis, and stop those that still run at the end."""
     started: list[Serving] = []
 
     def start(redis: Server, *flags: str) -> Serving:
@@ -44,7 +44,7 @@ def serve(tmp_path: Path) -> Iterator[Serve]:
 
 
 def refused(serving: Serving) -> str:
-    """What a server that does not start says last."""
+    """The last line that a server prints whose start is refused."""
     assert serving.process.wait(PATIENCE) == 1
     return serving.errors.splitlines()[-1]
 
@@ -73,14 +73,14 @@ def test_eviction_that_is_enabled_later_is_reported_in_the_log_and_by_ready_whil
     with redis_with(tmp_path, *PERSISTENT) as redis:
         serving = serve(redis).wait_ready()
         redis.ask("CONFIG", "SET", "maxmemory-policy", "allkeys-lru")
-        until(lambda: ready(serving)[0] == 503, "a server that is not ready")
+        until(lambda: ready(serving)[0] == 503, "a 503 of /ready")
         status, answer = ready(serving)
         assert (status, answer["reason"]) == (503, "store_unavailable")
         assert "evict" in answer["msg"]
         assert "ERROR Redis has maxmemory-policy allkeys-lru" in serving.errors
         assert request("POST", f"{serving.base_url}/session", KEY, {"configs": {}})[0] == 201
         redis.ask("CONFIG", "SET", "maxmemory-policy", "noeviction")
-        until(lambda: ready(serving)[0] == 200, "a server that is ready again")
+        until(lambda: ready(serving)[0] == 200, "a 200 of /ready")
         assert serving.errors.count("allkeys-lru") == 1
 
 
@@ -123,7 +123,7 @@ def test_an_emptied_store_is_503_until_a_server_of_the_same_layout_makes_a_new_o
             redis.kill()
             redis.start()
             until(lambda: redis.answers, "an answer of Redis")
-        until(lambda: ready(serving)[1].get("reason") == "store_empty", "a server that is not ready")
+        until(lambda: ready(serving)[1].get("reason") == "store_empty", "a 503 of /ready")
         until(lambda: request("GET", ping, KEY)[0] == 503, "a refusal of the key")
         for method, url in (("GET", ping), ("GET", session), ("POST", session)):
             status, answer = request(method, url, KEY, {"configs": {}} if method == "POST" else None)

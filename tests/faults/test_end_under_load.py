@@ -1,4 +1,4 @@
-"""A server or a worker ends under load."""
+"""A server stops, or a worker is killed, under load."""
 
 import asyncio
 import os
@@ -42,7 +42,7 @@ async def test_a_queued_connection_at_sigterm_gets_its_response(start: Start, ea
         for _, writer in streams:
             writer.write(request)
     serving.process.terminate()
-    # The supervisor has no socket of its own any more, and the workers, still paused, have the signal.
+    # The supervisor has closed its sockets, and the signal is pending for the workers, which are still paused.
     await eventually(lambda: not sockets_listening(serving.process.pid), "the end of new connections")
     pause_workers(serving, signal.SIGCONT)
     if not early:
@@ -57,17 +57,17 @@ async def test_a_queued_connection_at_sigterm_gets_its_response(start: Start, ea
 
 
 def sockets_listening(pid: int) -> set[str]:
-    """The listening TCP sockets that process `pid` has open."""
+    """The listening TCP sockets of process `pid`."""
     with open("/proc/net/tcp", encoding="utf-8") as table:
         rows = [line.split() for line in table.readlines()[1:]]
     listening = {f"socket:[{row[9]}]" for row in rows if row[3] == "0A"}
-    held = set()
+    open_files = set()
     for entry in os.scandir(f"/proc/{pid}/fd"):
         try:
-            held.add(os.readlink(entry.path))
+            open_files.add(os.readlink(entry.path))
         except FileNotFoundError:
             continue
-    return listening & held
+    return listening & open_files
 
 
 async def test_after_sigterm_no_new_connection_is_accepted(start: Start) -> None:
@@ -93,7 +93,7 @@ async def test_a_killed_worker_fails_only_its_requests(start: Start) -> None:
         os.kill(first, signal.SIGKILL)
         await eventually(lambda: len(serving.workers()) == 2 and first not in serving.workers(), "another worker")
         await clients.wait_for("acknowledged", 100)
-        # A connection breaks once; whoever is there now stays.
+        # Each connection breaks once at most; none breaks after the replacement.
         clients.may_lose_connections = False
         await clients.wait_for("acknowledged", 100)
     assert second in serving.workers()

@@ -1,4 +1,4 @@
-"""One name before two servers (a managed failover, a TCP proxy): it moves, and the connections to the demoted server stay."""
+"""One name for two servers (a managed failover, a TCP proxy): it moves, and connections to the demoted server stay open."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -21,7 +21,7 @@ COUNT = 'return redis.call("INCR", KEYS[1])'
 
 
 class Pair(NamedTuple):
-    """Two servers, the second a replica of the first, and the name that leads to the first."""
+    """Two servers, the second a replica of the first, and the name that points to the first."""
 
     first: Server
     second: Server
@@ -73,7 +73,7 @@ async def test_every_write_reaches_the_new_master_and_is_executed_once(pair: Pai
     await eventually(lambda: pair.second.ask("GET", "scc:n") == "1", "the write at the replica")
     pair.promote()
     before = pair.name.connections
-    # Scripts, plain writes and batches meet READONLY together.
+    # Scripts, plain writes and batches get READONLY concurrently.
     calls = [redis.call("EVAL", COUNT, 1, "scc:n", writes=True) for _ in range(40)]
     calls += [redis.call("INCR", "scc:n", writes=True) for _ in range(40)]
     batches = [redis.batch([("INCR", "scc:n"), ("INCR", "scc:m")], writes=True) for _ in range(20)]
@@ -94,9 +94,9 @@ async def test_after_the_first_readonly_error_no_read_goes_to_the_demoted_server
     await eventually(lambda: pair.second.ask("GET", "scc:x") == "old", "the write at the replica")
     pair.promote()
     pair.first.ask("CONFIG", "SET", "repl-timeout", "3600")
-    pair.first.ask("REPLICAOF", HOST, 1)  # it will never have what comes now
+    pair.first.ask("REPLICAOF", HOST, 1)  # it will not receive the next write
     pair.second.ask("SET", "scc:x", "new")
-    assert await redis.call("GET", "scc:x") == b"old"  # nobody has noticed
+    assert await redis.call("GET", "scc:x") == b"old"  # no client has noticed yet
     write = asyncio.create_task(redis.call("SET", "scc:y", "1", writes=True))
     assert await write == b"OK"
     assert await asyncio.gather(*(redis.call("GET", "scc:x") for _ in range(50))) == [b"new"] * 50
@@ -131,9 +131,9 @@ async def test_a_name_that_stays_with_the_replica_is_retried_with_backoff(
         )
         assert {type(result) for result in results} == {StoreUnavailable}
         assert {str(result) for result in results} == {"redis_url points to a read-only replica"}
-    # 50, 100, 200, 400 and then 500 ms apart: not one for each of 400 calls and their attempts.
+    # 50, 100, 200, 400 and then 500 ms apart, and not one for each of 400 calls and their retries.
     assert pair.name.connections < 12
-    # Reads are answered meanwhile: it is what there is.
+    # Meanwhile the replica still answers reads.
     assert await redis.call("GET", "scc:x") == b"1"
     pair.name.upstream = f"{HOST}:{pair.second.port}"
     assert await redis.call("SET", "scc:x", "3", writes=True) == b"OK"
@@ -199,10 +199,10 @@ async def test_the_service_follows_the_name_and_is_not_ready_before(pair: Pair, 
 
         status, created = await send("POST", "/session", {"configs": {"n": 0}})
         assert status == 201
-        path = f"/session/{created['data']['id']}/configs"  # type: ignore[index]  # as it is answered
+        path = f"/session/{created['data']['id']}/configs"  # type: ignore[index]  # the type of a response
         await eventually(lambda: pair.second.ask("KEYS", "scc:{default.0}:session:*"), "the session at the replica")
         pair.promote(name=False)
-        # A worker that only reads notices too, by its sweep, and cannot leave as yet.
+        # A worker that only reads notices it too, through its sweep, but has no other server yet.
         ready = f"{serving.origin}/ready"
         status, _ = await asyncio.to_thread(request, "GET", ready)
         assert status == 503
@@ -212,7 +212,7 @@ async def test_the_service_follows_the_name_and_is_not_ready_before(pair: Pair, 
         for number in range(2, 12):
             assert (await send("PATCH", path, {"configs": {"n": number}}))[0] == 200
         assert (await asyncio.to_thread(request, "GET", ready))[0] == 200
-        # Whichever worker takes a request: each has noticed within a second or so.
+        # Each worker has noticed after a second or so, whichever takes a request.
         await asyncio.sleep(2.5)
         for _ in range(20):
             status, answer = await send("GET", path)

@@ -1,4 +1,4 @@
-"""A data directory that nobody can write to any more: reads go on, and the end is in order."""
+"""A data directory that has become read-only: reads succeed, and the shutdown is clean."""
 
 import os
 import subprocess
@@ -17,9 +17,9 @@ from tests.support.server import Serving, Start, request, until
 
 @contextmanager
 def read_only(directory: Path) -> Iterator[None]:
-    """Nothing can be created, renamed or removed in the directory and those below it.
+    """Make the directory and those below it read-only.
 
-    By their mode, or where that binds nobody (root) by the attribute `immutable`.
+    By their mode, or for root, whom modes do not restrict, by the attribute `immutable`.
     """
     directories = [directory, *(path for path in directory.rglob("*") if path.is_dir())]
     by_mode = os.geteuid() != 0
@@ -48,7 +48,7 @@ def test_a_server_on_a_read_only_file_system_serves_reads_and_shuts_down_cleanly
         def writes_are_refused() -> bool:
             return request("POST", f"{serving.base_url}/session", key, {"configs": {}})[0] == 503
 
-        until(writes_are_refused, "an end of writes")
+        until(writes_are_refused, "a refused write")
         assert configs_of(serving, key, session) == {"agent": "bot1"}
         assert serving.stop() == 0
     assert "Traceback" not in serving.errors
@@ -62,7 +62,7 @@ def test_a_redis_killed_on_a_read_only_file_system_restarts_when_it_becomes_writ
     key = key_of(serving)
     with read_only(serving.data_dir):
         os.kill(redis_of(serving), 9)
-        until(lambda: serving.errors.count("the embedded Redis exited") > 1, "starts that fail")
+        until(lambda: serving.errors.count("the embedded Redis exited") > 1, "failed starts")
     until(lambda: request("GET", f"{serving.base_url}/session", key)[0] == 200, "an answer of the new Redis")
     assert serving.stop() == 0
     assert "Traceback" not in serving.errors
@@ -83,7 +83,7 @@ def test_a_removed_data_directory_does_not_prevent_a_clean_shutdown(start: Start
     serving: Serving = start()
     serving.data_dir.rename(tmp_path / "gone")
     os.kill(redis_of(serving), 9)
-    until(lambda: "the embedded Redis exited" in serving.errors, "the end of Redis")
+    until(lambda: "the embedded Redis exited" in serving.errors, "the exit of Redis")
     assert serving.stop() == 0
     assert "Traceback" not in serving.errors
     assert "its log cannot be read" in serving.errors

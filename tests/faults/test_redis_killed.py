@@ -1,4 +1,4 @@
-"""The embedded Redis is killed under load: no acknowledged write is lost, and the workers recover on their own."""
+"""The embedded Redis is killed under load: no acknowledged write is lost, and the workers recover."""
 
 import os
 import signal
@@ -12,13 +12,13 @@ from tests.support.redis_servers import BUNDLED
 from tests.support.server import Serving, Start, eventually
 from tests.support.workload import KEY, TOKEN, Workload, check_after_fault, workload_over_http
 
-#: Seconds. With `everysec` a write is answered before it is given to the kernel while a sync of the file is under way; Redis
-#: waits for that 2 s at most, and looks again once a turn of its clock.
+#: Seconds. With `everysec`, Redis answers a write before it passes it to the kernel if a sync of the file is in progress. It
+#: waits for the sync at most 2 s, and checks again once per tick of its timer.
 WRITE_DELAY = 2.5
 
 
 async def kill_redis(serving: Serving) -> float:
-    """SIGKILL it, wait until there is another, and return when it was killed."""
+    """Kill Redis with SIGKILL, wait for its replacement, and return the time of the kill."""
     (redis,) = serving.redis_processes()
     killed = time.monotonic()
     os.kill(redis, signal.SIGKILL)
@@ -27,7 +27,7 @@ async def kill_redis(serving: Serving) -> float:
 
 
 async def kill_in(clients: Workload, serving: Serving, times: int) -> float:
-    """Kill it several times under load that continues after each; returns when it was first killed."""
+    """Kill Redis several times under load that continues after each; returns the time of the first kill."""
     first = 0.0
     for _ in range(times):
         await clients.wait_for("acknowledged", 100)
@@ -50,7 +50,7 @@ async def test_writes_that_reach_the_kernel_before_the_response_are_never_lost(s
 async def test_with_everysec_at_most_the_last_writes_within_the_delay_are_lost(start: Start) -> None:
     serving = start(SCC_ROOT_TOKEN=TOKEN)
     async with workload_over_http(serving.origin, KEY) as clients:
-        # After a loss the store is not what the clients remember, so they end with the first kill.
+        # After a loss the store differs from the records of the clients, so they end with the first kill.
         await clients.wait_for("acknowledged", 300)
         killed = time.monotonic()
         (redis,) = serving.redis_processes()
@@ -59,7 +59,7 @@ async def test_with_everysec_at_most_the_last_writes_within_the_delay_are_lost(s
 
 
 def redis_with_flags(directory: Path, flags: Path) -> str:
-    """A redis-server that takes what stands in the file `flags` when it starts; its path."""
+    """Write a redis-server that adds the content of the file `flags` to its arguments; its path."""
     wrapper = directory / "redis-server"
     wrapper.write_text(
         f"""#!/bin/sh
@@ -78,7 +78,7 @@ async def test_while_redis_loads_its_file_responses_are_503_within_the_timeout(s
     serving = start("--redis-server", redis_with_flags(tmp_path, flags), "--fsync", "always", SCC_ROOT_TOKEN=TOKEN)
     async with workload_over_http(serving.origin, KEY, clients=12) as clients:
         await clients.wait_for("acknowledged", 300)
-        # Microseconds for each of the 8 or more commands of a write; Redis listens once in 1,000.
+        # Microseconds for each of the 8 or more commands of a write; Redis reads its sockets once per 1,000 commands.
         flags.write_text("--key-load-delay 1000", encoding="utf-8")
         await kill_redis(serving)
         await clients.wait_for("unavailable", 12)

@@ -36,7 +36,7 @@ async def workload_over(serving: Serving) -> AsyncIterator[tuple[Workload, Redis
 
 
 def started(start: Start, *flags: str) -> Serving:
-    """A server; a later flag wins."""
+    """Start a server; a later flag wins."""
     return start("--command-timeout", str(COMMAND_TIMEOUT), *flags, SCC_ROOT_TOKEN=TOKEN)
 
 
@@ -46,7 +46,7 @@ async def test_a_stopped_redis_causes_timeouts_in_time_and_recovers(start: Start
     async with workload_over(serving) as (clients, _):
         os.kill(redis, signal.SIGSTOP)
         try:
-            # Commands that are under way, then those that find the connection given up, and no other to be had.
+            # First commands in flight, then those that find the connection closed and cannot open another.
             await clients.wait_for("uncertain", 5)
             await clients.wait_for("reads_refused", 5)
             await clients.wait_for("refused", 5)
@@ -56,7 +56,7 @@ async def test_a_stopped_redis_causes_timeouts_in_time_and_recovers(start: Start
 
 @asynccontextmanager
 async def long_script(redis: Redis, silent: float) -> AsyncIterator[None]:
-    """A script runs from before the block to its end. Redis says nothing for `silent` seconds, then that it is busy."""
+    """A script runs during the block. Redis does not answer for `silent` seconds, and then answers BUSY."""
     redis.config_set("lua-time-limit", int(silent * 1000))
     running = asyncio.create_task(asyncio.to_thread(run_long_script, redis))
     try:
@@ -72,7 +72,7 @@ def run_long_script(redis: Redis) -> None:
 
 
 def end_script(redis: Redis) -> None:
-    """Redis listens only when its silence is over, and where the script has begun."""
+    """Kill the script; Redis accepts that only after its silence, and once the script has started."""
     while True:
         try:
             redis.script_kill()
@@ -108,17 +108,17 @@ async def test_requests_wait_for_a_slow_redis_until_the_timeout(start: Start) ->
     ids=["out of memory", "read-only"],
 )
 async def test_a_redis_that_refuses_writes_serves_reads(start: Start, begin: Fault, end: Fault) -> None:
-    # A write to a server that has become a replica waits for another master until its time is over.
+    # A write to a server that has become a replica waits for another master until it times out.
     async with workload_over(started(start, "--command-timeout", "3")) as (clients, redis):
         begin(redis)
         await clients.wait_for("refused", 50)
         await clients.wait_for("reads", 50)
         end(redis)
     assert clients.stats.reads_refused == 0
-    # A create with a user is several scripts, and its session is there when the last one is refused. All others are one script.
+    # A create with a user is several scripts, and its session exists when the last one is refused. All others are one script.
     uncertain = [record.writes[-1] for record in clients.records if record.is_indeterminate]
     assert [write.revision for write in uncertain] == [1] * len(uncertain)
-    assert len(uncertain) <= CLIENTS, "only writes that were under way can be"
+    assert len(uncertain) <= CLIENTS, "only writes in flight can be uncertain"
 
 
 @with_every_server

@@ -34,20 +34,20 @@ WRITES: dict[str, Writing] = {
 
 
 def append_only_file(directory: Path) -> Path:
-    """The file that Redis appends to; 7 and newer keep it in a directory of its own."""
+    """The file that Redis appends to; version 7 and newer keep it in a subdirectory."""
     (path,) = directory.rglob("*.aof")
     return path
 
 
 def removed_from(directory: Path) -> list[Path]:
-    """The files in which is kept what was cut off."""
+    """The files that contain what was cut off."""
     kept = list(directory.rglob("*.aof-removed-*"))
     assert [path.stat().st_mode & 0o077 for path in kept] == [0] * len(kept)
     return kept
 
 
 async def contents(directory: Path, server: str, write: Writing | None = None) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Start Redis on `directory`; what it holds before and after `write`."""
+    """Start Redis on `directory`; its content before and after `write`."""
     embedded = EmbeddedRedis(directory, fsync="always", server=server)
     embedded.launch()
     try:
@@ -138,7 +138,7 @@ async def test_a_redis_killed_within_a_write_restarts(tmp_path: Path, server: st
     path.write_bytes(path.read_bytes() + BEGINNING)
     redis = EmbeddedRedis(tmp_path, fsync="always", server=server)
     redis.launch()
-    until(lambda: redis.exit_reason() is not None, "the end of a Redis that refuses its file")
+    until(lambda: redis.exit_reason() is not None, "the exit of a Redis that refuses its file")
     redis.relaunch()
     try:
         redis.wait()

@@ -44,8 +44,8 @@ def test_a_key_over_its_burst_gets_429_on_every_worker(project: Api) -> None:
     for number in range(BURST):
         response = project.send("GET", paths[number % len(paths)])
         assert response.status in (200, 400, 404)
-        left, reset_after = quota(response)
-        assert left == BURST - 1 - number
+        remaining, reset_after = quota(response)
+        assert remaining == BURST - 1 - number
         assert 100 * number < reset_after <= 100 * (number + 1)
     for path in paths:
         response = project.send("GET", path)

@@ -1,4 +1,4 @@
-"""Fixtures of the store's tests: a client of an empty Redis, and stores with some content."""
+"""Fixtures of the store's tests: small stores in an empty Redis."""
 
 import pytest
 
@@ -30,12 +30,12 @@ def users(sessions: Sessions) -> Users:
 
 @pytest.fixture
 def impatient_move(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A repartition does not wait for other clients, and gives up soon."""
+    """A repartition does not wait for its copies to settle, and gives up soon if other clients are connected."""
     monkeypatch.setattr(repartition, "SETTLE", 0.0)
     monkeypatch.setattr(repartition, "CLIENT_CHECKS", 3)
 
 
 @pytest.fixture
-async def held(redis: RedisClient) -> Keyspace:
-    """What a small store holds, which stands in Redis."""
+async def original(redis: RedisClient) -> Keyspace:
+    """Make a small store in Redis; its content."""
     return await small_store(redis)

@@ -1,4 +1,4 @@
-"""Operations of several steps, interrupted before each of them: nothing is half done, and uncertain writes are reported."""
+"""Operations of several steps, interrupted before each step: the store stays consistent, and a possible write is reported."""
 
 import hashlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -24,9 +24,9 @@ async def create_for(user: str, users: Users, number: int = 9) -> tuple[Session,
 
 
 class BreakingClient(RedisClient):
-    """A client that works for some calls and then fails, as if Redis or the worker were killed between two of them."""
+    """A client whose connection breaks after `works` calls, as if Redis or the worker were killed."""
 
-    works = 10**9  # calls to come
+    works = 10**9  # calls until it breaks
 
     async def call(self, *command: str | bytes | int, **options: Any) -> Any:  # noqa: ANN401 - as `RedisClient.call`
         self._step()
@@ -73,7 +73,7 @@ async def test_interrupted_operations_leave_a_correct_index_and_every_user_regis
         await own(sessions)
         for number in range(1, 6):
             await add(sessions, number, {"a": number}, "bob")
-        before = await sessions_there(breaking)
+        before = await stored_sessions(breaking)
         breaking.works = works
         error = None
         try:
@@ -83,20 +83,20 @@ async def test_interrupted_operations_leave_a_correct_index_and_every_user_regis
         breaking.works = 10**9
         check = Check(breaking, sessions.all_partitions[0])
         assert [str(finding) async for finding in check.findings()] == []
-        # A 503 that tells of no write has written no session.
-        changed = await sessions_there(breaking) != before
+        # A 503 that does not say "uncertain" has written no session.
+        changed = await stored_sessions(breaking) != before
         assert not changed or error is None or isinstance(error, WriteUncertain)
         if error is None:
             assert changed
             assert works > 1
             return
-        # Done again, it comes to its end.
+        # A repetition succeeds.
         await steps(sessions)
-    pytest.fail("never came to its end")
+    pytest.fail("never succeeded")
 
 
-async def sessions_there(redis: RedisClient) -> dict[str, Any]:
-    return {name: stored for name, stored in (await keyspace(redis)).items() if ":session:" in name}
+async def stored_sessions(redis: RedisClient) -> dict[str, Any]:
+    return {name: content for name, content in (await keyspace(redis)).items() if ":session:" in name}
 
 
 async def test_a_create_of_an_existing_session_registers_no_user(breaking: BreakingClient) -> None:

@@ -1,6 +1,6 @@
-"""A clock of Redis that steps back: order, revisions and ETags are as if it had not.
+"""The clock of Redis steps back: order, revisions and ETags stay correct.
 
-The clock of a real Redis cannot be turned, so all that was is moved into the future instead: the same thing, seen from now on.
+The clock of a real Redis cannot be set, so these tests move all stored times into the future instead.
 """
 
 import re
@@ -23,23 +23,23 @@ from service.store.upkeep.sweeper import Sweeper
 from service.store.users import Users
 from tests.support.filling import add, document_of, lapse, on_every_redis, only, own, session_id
 
-#: Microseconds; a clock that was set right once may step by years.
+#: Microseconds; the correction of a wrong clock may step by years.
 YEAR = 365 * 24 * 3600 * 1_000_000
 IDS = [session_id(number) for number in range(1, 6)]
 
 
 class History:
-    """What happened to some sessions, held against what time must never do."""
+    """The states of a few sessions, checked against the invariants of time."""
 
     def __init__(self, sessions: Sessions) -> None:
         self.sessions = sessions
         self.live: dict[str, Session] = {}
-        #: Every state so far: id, created_at, revision. The last two make the ETag.
+        #: Every state so far: id, created_at, revision. An ETag consists of the last two.
         self.states: set[tuple[str, int, int]] = set()
         self.newest = 0
 
     async def step_back(self, microseconds: int) -> None:
-        """The clock steps back by so much."""
+        """Step the clock back."""
         redis, partition = self.sessions.redis, self.sessions.all_partitions[0]
         if self.newest:
             await redis.call("HINCRBY", partition.state, "created_at", microseconds)
@@ -84,14 +84,14 @@ class History:
         self.states.add(state)
         self.live[session.id] = session
 
-    async def hold(self) -> None:
-        """Lists are in the order of creation, both ways, and so is created_at; the index is true."""
+    async def verify(self) -> None:
+        """Lists and their created_at are in order of creation, in both directions; the index is correct."""
         for query in (Query(), Query(user="alice")):
             matches = (await listing.page(self.sessions, query, 200)).sessions
             assert [session.id for session in matches] == [name for name in self._in_order() if name in self.live]
             assert [each.created_at for each in matches] == sorted({each.created_at for each in matches})
-            turned = await listing.page(self.sessions, Query(user=query.user, descending=True), 200)
-            assert turned.sessions == matches[::-1]
+            descending = await listing.page(self.sessions, Query(user=query.user, descending=True), 200)
+            assert descending.sessions == matches[::-1]
         check = Check(self.sessions.redis, self.sessions.all_partitions[0])
         assert [str(finding) async for finding in check.findings()] == []
 
@@ -117,7 +117,7 @@ async def test_a_clock_that_steps_back_breaks_no_order_and_repeats_no_etag(sessi
                 await history.step_back(random.choice((1, 1_000, YEAR)))
             case kind:
                 await history.write(name, kind)
-    await history.hold()
+    await history.verify()
 
 
 async def test_a_session_recreated_after_the_clock_stepped_back_has_another_etag(sessions: Sessions) -> None:
@@ -145,19 +145,19 @@ async def test_an_expired_session_is_readable_again_after_the_clock_stepped_back
     for time in ("created_at", "updated_at", "expires_at"):
         await sessions.redis.call("HINCRBY", partition.session(IDS[1]), time, step)
     await sessions.redis.call("ZINCRBY", partition.expiring, step, IDS[1])
-    # No sweep takes it; it is in lists and in the index, and can be written.
+    # The sweep keeps it; it is in lists and in the index, and can be written.
     await Sweeper(sessions.redis, 1, 4).round()
     history.live[IDS[1]] = await sessions.get(IDS[1])
-    await history.hold()
+    await history.verify()
     await sessions.patch(IDS[1], document_of({"b": 1}), ttl=Ttl(5))
-    # The new TTL counts from the present clock, not from the time of the last write.
+    # The new TTL starts now, not at the time of the last write.
     (seconds, micros) = map(int, await sessions.redis.call("TIME"))
     remaining = ((await sessions.get(IDS[1])).expires_at or 0) - (seconds * 1_000_000 + micros)
     assert 0 < remaining <= 5_000_000
     await lapse(sessions, IDS[1])
     await Sweeper(sessions.redis, 1, 4).round()
     history.live.pop(IDS[1])
-    await history.hold()
+    await history.verify()
 
 
 async def test_users_stay_in_order_of_creation_after_the_clock_stepped_back(users: Users) -> None:
@@ -170,20 +170,20 @@ async def test_users_stay_in_order_of_creation_after_the_clock_stepped_back(user
     assert [user.identifier for user in page] == ["alice", "bob", "anna"]
 
 
-#: Every place that reads a clock that can step, or gives Redis a time: what it decides, and the test that steps it.
+#: Every file that reads a clock which can step, or sends a time to Redis: what the clock decides, and the test that steps it.
 CLOCKS = {
-    "http/server/response.py": "the Date header: the time of now, whatever it was before",
-    "process/aof_tail.py": "the name of a file, which nothing is compared with",
+    "http/server/response.py": "the Date header: the present time, whatever it was before",
+    "process/aof_tail.py": "the name of a file, which is compared with nothing",
     "store/lua/find_candidates.lua": "which sessions of a page are expired: test_an_expired_session_is_readable_again…",
     "store/lua/include/commit.lua": "all times of a write: the tests above",
     "store/lua/include/user.lua": "the order of users: test_users_stay_in_order_of_creation…",
-    "store/lua/preflight.lua": "whether TIME is allowed, not what it says",
+    "store/lua/preflight.lua": "whether TIME is allowed, not its reply",
     "store/lua/rate_limit.lua": "tests/store/test_rate_limit.py: …_blocks_a_key_for_one_interval_at_most",
     "store/upkeep/preflight.py": "as above",
-    "store/projects.py": "a project's created_at, which nothing is compared with",
+    "store/projects.py": "a project's created_at, which is compared with nothing",
     "store/sessions.py": "whether a session is expired: test_an_expired_session_is_readable_again…",
     "store/upkeep/records.py": "the created_at that a damaged project record gets, as above",
-    "store/upkeep/sweeper.py": "what has expired, and the lease: test_sweeper.py: …_clock_that_stepped_back_stops_no_sweep",
+    "store/upkeep/sweeper.py": "what has expired, and the lease: test_sweeper.py: …_steps_back_does_not_stop_the_sweep",
 }
 
 _CLOCK = re.compile(r'"(?:TIME|PX|EX|P?EXPIRE(?:AT)?|P?TTL|PXAT|EXAT|GETEX|P?SETEX)"|time\.time\(|datetime\.now\(')

@@ -20,7 +20,7 @@ from service.store.upkeep import repartition
 from tests.support.filling import TIMEOUT, add, keyspace, lapse, session_id
 
 WIDE = {f"k{number}": number for number in range(80)}
-#: The configs of sessions 1, 2, 3 …, and who they belong to.
+#: The configs of sessions 1, 2, 3 …, and the user of each.
 STORED: list[tuple[object, str | None]] = [
     (b'{"agent":"bot1","temperature":0.70,"runtime":{"name":"r1","version":"2.1"},"tags":["t1","t2"]}', "alice@example.com"),
     ({"agent": "bot2", "temperature": 0.7, "runtime": {}, "tags": []}, "alice@example.com"),
@@ -41,7 +41,7 @@ def run(empty_redis: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytes
     monkeypatch.setenv("SCC_REDIS_URL", empty_redis)
     monkeypatch.setenv("SCC_KEY_SECRET", "a secret")
     monkeypatch.setenv("SCC_DATA_DIR", "/nowhere")
-    # A busy machine must not change a verdict.
+    # A busy machine must not change a result.
     monkeypatch.setenv("SCC_COMMAND_TIMEOUT", "5")
 
     def run(*words: str) -> tuple[int, str, str]:
@@ -56,14 +56,14 @@ def run(empty_redis: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytes
 def on_store(url: str, use: Callable[[RedisClient], Awaitable[Any]]) -> Any:  # noqa: ANN401 - what `use` returns
     """Run `use` with a client of the store, and return its result."""
 
-    async def with_link() -> Any:  # noqa: ANN401 - as above
+    async def with_client() -> Any:  # noqa: ANN401 - as above
         redis = RedisClient.open(url, timeout=TIMEOUT)
         try:
             return await use(redis)
         finally:
             await redis.close()
 
-    return asyncio.run(with_link())
+    return asyncio.run(with_client())
 
 
 async def fill_default(redis: RedisClient, partitions: int = 1) -> None:
@@ -190,7 +190,7 @@ def test_more_than_a_page_is_printed_up_to_the_limit(run: Run, empty_redis: str)
 
 
 @pytest.mark.parametrize("partitions", [1, 3])
-def test_what_has_expired_is_neither_found_nor_counted_nor_wrong(run: Run, empty_redis: str, partitions: int) -> None:
+def test_an_expired_session_is_neither_found_nor_counted_nor_reported(run: Run, empty_redis: str, partitions: int) -> None:
     async def fill_and_lapse(redis: RedisClient) -> None:
         await fill_default(redis, partitions)
         sessions = Sessions(redis, await Registry(redis, "a secret").get("default"), Limits(), partitions)
@@ -268,7 +268,7 @@ def test_a_check_names_every_difference_and_repairs_it_on_request(run: Run, empt
     assert status == 1
     for number in (1, 3, 5):
         assert f'default: session {session_id(number)} is missing from the index of agent="bot1"' in lines
-    assert f"default: session {session_id(2)}: the configs were edited by hand" in lines
+    assert f"default: session {session_id(2)}: the configs were edited manually" in lines
     assert lines[-1] == f"1 project checked: {len(lines) - 1} differences"
     status, out, _ = run("check", "--repair")
     repaired = len(out.splitlines()) - 1
@@ -315,7 +315,7 @@ def test_a_project_lives_from_create_to_delete(run: Run, empty_redis: str, monke
             await add(sessions, number, {"a": number}, "alice")
 
     on_store(empty_redis, use)
-    monkeypatch.setattr(project_command, "KEY_TTL", -5.0)  # with the time that a command may take: no wait
+    monkeypatch.setattr(project_command, "KEY_TTL", -5.0)  # cancels the time that a command may take: no wait
     status, out, _ = run("project", "delete", "acme")
     assert (status, out.splitlines()[-1]) == (0, "project acme deleted")
     assert on_store(empty_redis, keyspace) == untouched
@@ -340,13 +340,13 @@ def test_an_error_with_a_project_is_one_line(run: Run, empty_redis: str, words: 
 
 @pytest.fixture
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A move waits for nothing."""
+    """A repartition does not wait."""
     monkeypatch.setattr(repartition, "SETTLE", 0.0)
-    monkeypatch.setattr(repartition_command, "KEY_TTL", -5.0)  # with the time that a command may take: no wait
+    monkeypatch.setattr(repartition_command, "KEY_TTL", -5.0)  # cancels the time that a command may take: no wait
 
 
 @pytest.mark.usefixtures("at_once")
-def test_a_store_moves_to_another_number_of_partitions_and_says_so(run: Run, empty_redis: str) -> None:
+def test_a_repartition_moves_the_store_and_prints_the_result(run: Run, empty_redis: str) -> None:
     on_store(empty_redis, fill_default)
     assert run("project", "create", "empty")[0] == 0
     clean = "2 projects checked: no differences\n"
@@ -369,13 +369,13 @@ def test_findings_from_before_a_repartition_are_reported_after_it(run: Run, empt
     assert on_store(empty_redis, lambda redis: redis.call("HSET", key, "configs", '{"agent":"bot2"}')) == 0
     status, out, _ = run("repartition", "2")
     assert status == 1
-    assert f"default: session {session_id(2)}: the configs were edited by hand" in out.splitlines()
+    assert f"default: session {session_id(2)}: the configs were edited manually" in out.splitlines()
     assert run("check", "--repair")[0] == 0
     assert run("check")[:2] == (0, "1 project checked: no differences\n")
 
 
 @pytest.mark.parametrize("command", ["find a=1", "check", "check --repair", "project list", "project create other"])
-def test_while_a_store_is_being_moved_no_command_works_on_it(run: Run, empty_redis: str, command: str) -> None:
+def test_commands_refuse_a_store_that_is_being_repartitioned(run: Run, empty_redis: str, command: str) -> None:
     on_store(empty_redis, fill_default)
     on_store(empty_redis, lambda redis: redis.call("HSET", STORE, "moving_to", 3, "moving_phase", "move", "moving_sessions", 7))
     before = on_store(empty_redis, keyspace)
@@ -395,7 +395,7 @@ def test_while_a_store_is_being_moved_no_command_works_on_it(run: Run, empty_red
     ],
 )
 @pytest.mark.usefixtures("at_once")
-def test_a_repartition_that_is_impossible_is_refused_in_one_line(
+def test_an_impossible_repartition_is_refused_in_one_line(
     run: Run, empty_redis: str, words: Sequence[str], message: str
 ) -> None:
     assert run("repartition", *words) == (1, "", message + "\n")

@@ -1,4 +1,4 @@
-"""Creates that compete for one id: the losers leave no user behind, and the winner's user is listed, wherever a crash comes."""
+"""Creates that compete for one id: the losers leave no user behind, and the winner's user is listed even after a crash."""
 
 import asyncio
 from collections.abc import Sequence
@@ -95,7 +95,7 @@ async def test_a_losing_create_keeps_a_user_who_was_deleted_and_registered_again
 
 
 async def test_a_crashed_create_leaves_its_user_listed_whichever_create_loses_later(redis: RedisClient) -> None:
-    # It may have created its session, so no other create may withdraw the user.
+    # It may have created its session, so the user must stay until they are deleted.
     crashed = await store_of(redis)
     assert await crashed.sessions.registration.expect("b") is not None
     loser = await store_of(redis)

@@ -30,7 +30,7 @@ async def test_a_session_created_without_a_ttl_gets_the_default(redis: RedisClie
     assert created.expires_at is None
     created, _ = await sessions.create_session(session_id(11), None, ttl=Ttl(9))
     assert created.expires_at == created.created_at + 9 * SECOND
-    # Other configs come and go without it.
+    # A change of other configs does not affect it.
     await configs.patch(document_of({"other": None}))
     assert (await add(sessions, 12, {})).expires_at is not None
     assert await configs.patch(document_of({"session_ttl": None})) == b"{}"
@@ -68,11 +68,11 @@ async def test_a_partition_with_a_later_revision_keeps_it(sessions: Sessions) ->
 async def test_a_change_that_did_not_reach_all_partitions_is_reported_as_uncertain(
     sessions: Sessions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def away(*_: object, **__: object) -> list[Any]:
+    async def fail(*_: object, **__: object) -> list[Any]:
         raise StoreUnavailable
 
     with monkeypatch.context() as patch:
-        patch.setattr(sessions.redis, "batch", away)
+        patch.setattr(sessions.redis, "batch", fail)
         with pytest.raises(WriteUncertain):
             await ProjectConfigs(sessions).patch(document_of({"session_ttl": 50}))
     assert not await default_ttl.is_current(sessions.redis, sessions.all_partitions[0])
@@ -80,10 +80,10 @@ async def test_a_change_that_did_not_reach_all_partitions_is_reported_as_uncerta
     assert await default_ttl.is_current(sessions.redis, sessions.all_partitions[0])
 
 
-async def test_a_check_finds_and_repairs_a_partition_without_the_default(
+async def test_a_check_reports_and_repairs_a_partition_without_the_default(
     redis: RedisClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(partition_check, "UNDER_WAY", 0)
+    monkeypatch.setattr(partition_check, "CONFIRM_DELAY", 0)
     sessions = await opened(redis, PROJECT, Limits(), 3, 4)
     await ProjectConfigs(sessions).patch(document_of({"session_ttl": 50}))
     first, second, third = sessions.all_partitions
@@ -104,19 +104,19 @@ async def test_a_check_finds_and_repairs_a_partition_without_the_default(
         assert await redis.call("HGET", partition.state, "session_ttl") == b"50"
 
 
-async def test_a_change_that_is_under_way_is_no_finding(sessions: Sessions, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def meanwhile(seconds: float) -> None:
-        assert seconds == partition_check.UNDER_WAY
+async def test_a_change_in_progress_is_not_reported(sessions: Sessions, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def publish_change(seconds: float) -> None:
+        assert seconds == partition_check.CONFIRM_DELAY
         await default_ttl.publish(sessions.redis, sessions.all_partitions, 1, Ttl(50))
 
     await sessions.redis.call("HSET", "scc:{acme}:project", "configs", '{\n"session_ttl":50\n}', "configs_revision", 1)
-    monkeypatch.setattr(asyncio, "sleep", meanwhile)
+    monkeypatch.setattr(asyncio, "sleep", publish_change)
     check = Check(sessions.redis, sessions.all_partitions[0])
     assert [str(finding) async for finding in check.findings()] == []
 
 
 @pytest.mark.parametrize("configs", ["", "{oops", "[]", "null", '{"session_ttl":"x"}', '{"session_ttl":-1}', "{}"])
-async def test_an_invalid_default_written_by_hand_is_ignored(sessions: Sessions, configs: str) -> None:
+async def test_an_invalid_default_from_a_manual_edit_is_ignored(sessions: Sessions, configs: str) -> None:
     await sessions.redis.call("HSET", "scc:{acme}:project", "configs", configs)
     assert default_ttl.default_ttl(configs.encode()) == NO_EXPIRY
     assert await default_ttl.is_current(sessions.redis, sessions.all_partitions[0])

@@ -1,4 +1,4 @@
-"""Sessions with a TTL: once expired, by Redis's clock, every operation treats them as deleted, swept or not."""
+"""Sessions with a TTL: once expired by Redis's clock, every operation treats them as deleted, swept or not."""
 
 import asyncio
 from collections.abc import Awaitable
@@ -66,8 +66,8 @@ async def clock(redis: RedisClient) -> int:
     return microseconds(await redis.call("TIME"))
 
 
-async def hold_whole(sessions: Sessions) -> None:
-    """The index is what the documents call for, `expiring` what the hashes say, and a check finds nothing."""
+async def verify_store(sessions: Sessions) -> None:
+    """The index matches the documents, `expiring` matches the hashes, and a check reports nothing."""
     stored = await keyspace(sessions.redis)
     for partition in sessions.all_partitions:
         assert index_in(stored, partition) == index_from_documents(stored, partition)
@@ -84,7 +84,7 @@ async def hold_whole(sessions: Sessions) -> None:
 @on_every_redis
 @pytest.mark.parametrize("partitions", [1, 3])
 async def test_every_operation_treats_an_expired_session_as_deleted(redis: RedisClient, partitions: int) -> None:
-    # By objects that have read a session with an expiry, and by some that have not.
+    # Tried with a `Sessions` that has read a session with an expiry, and with one that has not.
     def fresh() -> Sessions:
         return Sessions(redis, PROJECT, Limits(), partitions, 4)
 
@@ -107,12 +107,12 @@ async def test_every_operation_treats_an_expired_session_as_deleted(redis: Redis
             matches = [session.id async for batch in iter_matches(sessions, query) for session in batch]
             assert sorted(matches) == [ONE, THREE]
             assert sorted(session.id for session in (await page(sessions, query, 50)).sessions) == [ONE, THREE]
-        # None of it has touched what is still to be swept.
+        # None of them changed the session that is still to be swept.
         assert await keyspace(redis) == before
-        await hold_whole(sessions)
+        await verify_store(sessions)
     before = await keyspace(redis)
     assert await Users(old).count_sessions("alice") == 2
-    # Nor does a count sweep.
+    # A count does not sweep either.
     assert await keyspace(redis) == before
 
 
@@ -133,7 +133,7 @@ async def test_deleting_an_expired_session_finds_nothing_and_leaves_nothing(
 
 
 @on_every_redis
-async def test_the_id_of_an_expired_session_is_free_and_nothing_of_it_stays(sessions: Sessions) -> None:
+async def test_the_id_of_an_expired_session_is_free_and_nothing_of_the_session_remains(sessions: Sessions) -> None:
     await add(sessions, 2, {"a": 1})
     old = await add(sessions, 1, {"a": 1, "old": [1, 2], "same": "x"}, "alice")
     await lapse(sessions, ONE)
@@ -146,9 +146,9 @@ async def test_the_id_of_an_expired_session_is_free_and_nothing_of_it_stays(sess
     assert await sessions.get(ONE) == new
     stored = await keyspace(sessions.redis)
     assert not any("old" in name or "alice" in name for name in stored if ":users" not in name)
-    await hold_whole(sessions)
+    await verify_store(sessions)
     assert await listed(sessions) == [TWO, ONE]
-    # One that lives is the one that exists, as ever.
+    # A create with the id of a living session returns that session.
     again, created = await sessions.create_session(ONE, document, ttl=NO_EXPIRY)
     assert (again, created) == (new, False)
 
@@ -166,19 +166,19 @@ async def test_a_ttl_starts_with_the_write_that_sets_it(sessions: Sessions) -> N
 
     creation = sessions.create_session(ONE, None, ttl=Ttl(50))
     first = await ends(creation, 50)
-    # A write that says nothing of it leaves it as it is.
+    # A write without a TTL does not change the expiry.
     await sessions.patch(ONE, document_of({"a": 1}))
     await sessions.replace(ONE, document_of({"a": 2}))
     assert (await sessions.get(ONE)).expires_at == first
     await ends(sessions.patch(ONE, document_of({}), ttl=Ttl(TTL_MAX)), TTL_MAX)
     await ends(sessions.replace(ONE, document_of({}), ttl=Ttl(1000)), 1000)
-    await hold_whole(sessions)
+    await verify_store(sessions)
     for write in (sessions.patch, sessions.replace):
         await write(ONE, document_of({}), ttl=Ttl(20))
         await write(ONE, document_of({"a": 1}), ttl=NO_EXPIRY)
         assert (await sessions.get(ONE)).expires_at is None
-        await hold_whole(sessions)
-    # A refused write leaves it as it is.
+        await verify_store(sessions)
+    # A refused write does not change it either.
     await sessions.patch(ONE, document_of({}), ttl=Ttl(30))
     stored = await keyspace(sessions.redis)
     with pytest.raises(PreconditionFailed):
@@ -201,7 +201,7 @@ async def test_a_read_asks_for_the_time_only_after_a_session_with_an_expiry_was_
     await sessions.patch(TWO, document_of({}), ttl=Ttl(50))
     assert await asked(ONE) == ["HMGET"]
     assert await asked(TWO) == ["HMGET", "TIME", "HMGET"]
-    # From now on in one round trip: the time first, so that what was alive then is answered whatever comes between.
+    # From now on in one round trip, the time first: a session that lives at that time is returned even if it expires meanwhile.
     assert await asked(TWO) == await asked(ONE) == ["TIME", "HMGET"]
     await redis.close()
 
@@ -210,7 +210,7 @@ async def test_no_write_succeeds_after_the_expiry_that_it_races(sessions: Sessio
     made, _ = await sessions.create_session(ONE, document_of({"n": 0}), ttl=Ttl(1))
     assert made.expires_at is not None
 
-    async def write_on(last: int) -> None:
+    async def write_repeatedly(last: int) -> None:
         while True:
             written, read = await asyncio.gather(sessions.patch(ONE, document_of({"n": last})), sessions.get(ONE))
             assert made.expires_at is not None
@@ -218,11 +218,11 @@ async def test_no_write_succeeds_after_the_expiry_that_it_races(sessions: Sessio
             last = written.updated_at
 
     with pytest.raises(NotFound):
-        await write_on(made.updated_at)
+        await write_repeatedly(made.updated_at)
     assert await clock(sessions.redis) >= made.expires_at
     with pytest.raises(NotFound):
         await sessions.get(ONE)
-    await hold_whole(sessions)
+    await verify_store(sessions)
 
 
 @on_every_redis
@@ -256,7 +256,7 @@ async def test_concurrent_writers_sweepers_and_expiries_leave_the_store_consiste
             except NotFound:
                 pass
 
-    async def sweep_on(redis: RedisClient) -> None:
+    async def sweep_repeatedly(redis: RedisClient) -> None:
         while not done.is_set():
             await sweep_all(Sessions(redis, PROJECT, Limits(), 2, 4))
 
@@ -265,12 +265,12 @@ async def test_concurrent_writers_sweepers_and_expiries_leave_the_store_consiste
         await asyncio.gather(*(write(seed) for seed in range(6)))
         done.set()
 
-    await asyncio.gather(write_all(), sweep_on(redis), sweep_on(second))
+    await asyncio.gather(write_all(), sweep_repeatedly(redis), sweep_repeatedly(second))
     await second.close()
     assert len(set(etags)) == len(etags) > 100
-    await hold_whole(sessions)
+    await verify_store(sessions)
     await sweep_all(sessions)
-    await hold_whole(sessions)
+    await verify_store(sessions)
 
 
 @on_every_redis
@@ -281,19 +281,19 @@ async def test_a_session_extended_or_recreated_since_the_sweep_read_it_stays(ses
         await lapse(sessions, name)
     due = await sweeper.expired_ids(sessions.redis, partition)
     assert due == [ONE, TWO, THREE, FOUR]
-    # One is created again, and one was extended in time, after the sweep had read them.
+    # One session is created again, and one extended, after the sweep has read their expiries.
     new, _ = await sessions.create_session(ONE, document_of({"a": 1}))
     later = await clock(sessions.redis) + 1000 * SECOND
     await sessions.redis.batch(
         [("HSET", partition.session(TWO), "expires_at", later), ("ZADD", partition.expiring, later, TWO)]
     )
-    # Two sweeps that read at the same time.
-    done = await asyncio.gather(*(sweeper.expire(sessions.redis, partition, due) for _ in range(2)))
-    assert sum(done) >= 2
+    # Two sweeps that have read the same expiries.
+    removed = await asyncio.gather(*(sweeper.expire(sessions.redis, partition, due) for _ in range(2)))
+    assert sum(removed) >= 2
     assert await sessions.get(ONE) == new
     assert (await sessions.get(TWO)).expires_at == later
     assert await listed(sessions) == [TWO, ONE]
-    await hold_whole(sessions)
+    await verify_store(sessions)
 
 
 @pytest.mark.parametrize("partitions", [1, 3])
@@ -306,7 +306,7 @@ async def test_deleting_a_user_deletes_their_expired_sessions(redis: RedisClient
     await Users(sessions).delete("alice")
     remaining = {name.rpartition(":")[2] for name in await keyspace(redis) if ":session:" in name}
     assert remaining == {session_id(number) for number in range(0, 12, 2)}
-    await hold_whole(sessions)
+    await verify_store(sessions)
 
 
 async def test_a_copy_gets_the_default_ttl_and_not_that_of_its_source(sessions: Sessions) -> None:
@@ -325,7 +325,7 @@ def test_expires_at_is_the_last_of_the_fields_that_are_read() -> None:
 
 
 @pytest.mark.parametrize("field", ["created_at", "updated_at", "expires_at"])
-async def test_a_time_out_of_range_is_damage_and_hides_no_other_session(sessions: Sessions, field: str) -> None:
+async def test_a_time_out_of_range_counts_as_damage_and_hides_no_other_session(sessions: Sessions, field: str) -> None:
     await fill(sessions, [{"a": 1}, {"a": 2}])
     await sessions.redis.call("HSET", sessions.all_partitions[0].session(ONE), field, LAST_MOMENT + 1)
     with pytest.raises(Unreadable):

@@ -1,4 +1,4 @@
-"""Damage, as redis-cli may do it: a check names it, changes nothing by default, and repairs it on request."""
+"""Damage by manual edits in redis-cli: a check reports it, changes nothing unless asked, and repairs it on request."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -23,7 +23,7 @@ COUNT = 6
 
 
 async def findings(sessions: Sessions, *, repair: bool = False) -> list[str]:
-    """What a check of every partition says, in the form `kind id term`."""
+    """Findings of a check of every partition, in the form `kind id term`."""
     lines = []
     for partition in sessions.all_partitions:
         async for finding in Check(sessions.redis, partition, repair).findings():
@@ -33,8 +33,8 @@ async def findings(sessions: Sessions, *, repair: bool = False) -> list[str]:
 
 
 @pytest.fixture(autouse=True)
-def nothing_is_under_way(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(partition_check, "UNDER_WAY", 0)
+def no_confirm_delay(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(partition_check, "CONFIRM_DELAY", 0)
 
 
 @pytest.fixture
@@ -63,7 +63,7 @@ def blocks(term: str) -> str:
 LISTED = "scc:{acme.0}:sessions"
 EXPIRING = "scc:{acme.0}:expiring"
 
-#: What was done, by which commands, and what a check says to it.
+#: Each kind of damage: the commands that cause it, and the findings of a check.
 DAMAGE: dict[str, tuple[list[tuple[str | int, ...]], list[str]]] = {
     "configs on one line": (
         [("HSET", session(TWO), "configs", '{"a":1,"own":2,"c":{"d":[2]}}')],
@@ -90,7 +90,7 @@ DAMAGE: dict[str, tuple[list[tuple[str | int, ...]], list[str]]] = {
         [("DEL", index(0, "a=1"))],
         ["listed 0 a=1"] + [f"missing {session_id(number)} a=1" for number in (1, 2, 3)],
     ),
-    "an index set of one deleted": (
+    "the index set of one session deleted": (
         [("DEL", index(0, "own=2"))],
         ["listed 0 own=2", f"missing {TWO} own=2"],
     ),
@@ -106,11 +106,11 @@ DAMAGE: dict[str, tuple[list[tuple[str | int, ...]], list[str]]] = {
         [("SADD", index(1, "a=1"), 2), ("SADD", index(7, "a=1"), 2, 3), ("SADD", blocks("a=1"), 7)],
         ["orphan 2 a=1", "orphan 2 a=1", "orphan 3 a=1"],
     ),
-    "members that are no serials": (
+    "members that are not serials": (
         [("SADD", index(0, "a=1"), "x", "1.5", "-3", "001")],
         [f"orphan {text} a=1" for text in ("x", "1.5", "-3", "001")],
     ),
-    "blocks that are none": (
+    "blocks that are not numbers": (
         [("SADD", blocks("a=1"), "x", "-1", "00"), ("SADD", index(12, "a=1"), "1")],
         ["listed -1 a=1", "listed 00 a=1", "listed x a=1", "orphan 1 a=1"],
     ),
@@ -118,11 +118,11 @@ DAMAGE: dict[str, tuple[list[tuple[str | int, ...]], list[str]]] = {
         [("SADD", index(0, "own=2"), 1)],
         [f"stale {ONE} own=2"],
     ),
-    "a set of a session for a term that nobody has": (
+    "a set of a session for a term that no session has": (
         [("SADD", index(0, "x=1"), 1), ("SADD", blocks("x=1"), 0)],
         ["orphan 1 x=1"],
     ),
-    "a set that no blocks list, for a term that nobody has": (
+    "an unlisted set for a term that no session has": (
         [("SADD", index(0, "x=1"), 1)],
         ["orphan 1 x=1"],
     ),
@@ -130,7 +130,7 @@ DAMAGE: dict[str, tuple[list[tuple[str | int, ...]], list[str]]] = {
         [("SADD", index(900, "a=1"), 3601, 3602), ("SADD", blocks("a=1"), 900)],
         ["orphan 3601 a=1", "orphan 3602 a=1"],
     ),
-    "a block listed that has no set": (
+    "a listed block without a set": (
         [("SADD", blocks("a=1"), 900)],
         ["listed 900 a=1"],
     ),
@@ -146,7 +146,7 @@ DAMAGE: dict[str, tuple[list[tuple[str | int, ...]], list[str]]] = {
         [("ZREM", LISTED, TWO)],
         ["orphan 2 " + term for term in ('@user="alice"', "a=1", "c.d[]=2", "own=2")] + [f"serial {TWO}"],
     ),
-    "a session listed under a serial of nobody": (
+    "a session listed under an unused serial": (
         [("ZADD", LISTED, 99, TWO)],
         ["orphan 2 " + term for term in ('@user="alice"', "a=1", "c.d[]=2", "own=2")] + [f"serial {TWO}"],
     ),
@@ -154,7 +154,7 @@ DAMAGE: dict[str, tuple[list[tuple[str | int, ...]], list[str]]] = {
         [("DEL", session(TWO))],
         [f"ghost {TWO}"] + ["orphan 2 " + term for term in ('@user="alice"', "a=1", "c.d[]=2", "own=2")],
     ),
-    "an id listed that never was": (
+    "an id listed that was never created": (
         [("ZADD", LISTED, 50, session_id(50))],
         [f"ghost {session_id(50)}"],
     ),
@@ -166,19 +166,19 @@ DAMAGE: dict[str, tuple[list[tuple[str | int, ...]], list[str]]] = {
         [("HSET", session(TWO), "terms", '{\n"a":a=7\n}')],
         [f"terms {TWO}"],
     ),
-    "the user forgotten": (
+    "the registration of the user deleted": (
         [("ZREM", users_key("acme"), "alice")],
         [f"user {ONE}"],
     ),
-    "an expiry written into a hash only": (
+    "an expiry in the hash only": (
         [("HSET", session(TWO), "expires_at", "4000000000000000"), ("HSET", session(FIVE), "expires_at", "5")],
         [f"expiry {TWO}", f"expiry {FIVE}"],
     ),
-    "another end in a hash than in the list": (
+    "different expiries in the hash and the list": (
         [("HSET", session(TWO), "expires_at", "4000000000000000"), ("ZADD", EXPIRING, "4000000000000001", TWO)],
         [f"expiry {TWO}"],
     ),
-    "an expiry written into the list only": (
+    "an expiry in the list only": (
         [("ZADD", EXPIRING, 5, TWO), ("ZADD", EXPIRING, 4_000_000_000_000_000, FIVE)],
         [f"expiry {TWO}", f"expiry {FIVE}"],
     ),
@@ -186,7 +186,7 @@ DAMAGE: dict[str, tuple[list[tuple[str | int, ...]], list[str]]] = {
         [("ZADD", EXPIRING, 5, session_id(50), 5, "x")],
         [f"expiry {session_id(50)}", "expiry x"],
     ),
-    "a hash with an expiry deleted": (
+    "the hash of a session with an expiry deleted": (
         [("ZADD", EXPIRING, 5, TWO), ("DEL", session(TWO))],
         [f"ghost {TWO}", f"expiry {TWO}"]
         + ["orphan 2 " + term for term in ('@user="alice"', "a=1", "c.d[]=2", "own=2")],
@@ -201,31 +201,31 @@ DAMAGE: dict[str, tuple[list[tuple[str | int, ...]], list[str]]] = {
 @on_every_redis
 @pytest.mark.parametrize("damage", DAMAGE)
 async def test_a_check_names_damage_without_changes_and_repairs_it_on_request(filled: Sessions, damage: str) -> None:
-    commands, said = DAMAGE[damage]
+    commands, expected = DAMAGE[damage]
     before = await keyspace(filled.redis)
     for command in commands:
         await filled.redis.call(*command)
     damaged = await keyspace(filled.redis)
     assert damaged != before
-    assert await findings(filled) == sorted(said)
+    assert await findings(filled) == sorted(expected)
     assert await keyspace(filled.redis) == damaged
 
     assert await findings(filled, repair=True) != []
     assert await findings(filled) == []
-    mended = await keyspace(filled.redis)
+    repaired = await keyspace(filled.redis)
     partition = filled.all_partitions[0]
-    assert index_in(mended, partition) == index_from_documents(mended, partition)
-    for name in [name for name in mended if ":session:" in name]:
-        assert mended[LISTED][name.rpartition(":")[2].encode()] == int(mended[name][b"serial"])
+    assert index_in(repaired, partition) == index_from_documents(repaired, partition)
+    for name in [name for name in repaired if ":session:" in name]:
+        assert repaired[LISTED][name.rpartition(":")[2].encode()] == int(repaired[name][b"serial"])
     if not any(word in damage for word in ("configs", "value", "hash", "user of")):
-        mended[users_key("acme")] = before[users_key("acme")]  # a user registered again has a later created_at
-        assert mended == before
+        repaired[users_key("acme")] = before[users_key("acme")]  # a user who is registered again has a later created_at
+        assert repaired == before
 
 
 UNREADABLE = {
     "not JSON": ("{oops", "the JSON cannot be parsed"),
-    "no object": ("[1]", "not a JSON object"),
-    "broken in its form": ('{\n"a":1,\n"b":}\n}', "the JSON cannot be parsed"),
+    "not an object": ("[1]", "not a JSON object"),
+    "an invalid member": ('{\n"a":1,\n"b":}\n}', "the JSON cannot be parsed"),
     "empty": ("", "the JSON cannot be parsed"),
     "too deep": ('{"a":' + "[" * 600 + "]" * 600 + "}", "the JSON is nested deeper than 512 levels"),
 }
@@ -239,7 +239,7 @@ async def test_configs_that_cannot_be_read_are_reported_and_not_lost(filled: Ses
     unreadable = f"unreadable {TWO} {problem}"
     assert await findings(filled) == sorted([unreadable, f"terms {TWO}", *stale])
     assert unreadable in await findings(filled, repair=True)
-    # Every later check reports only this, and the text stays for the operator to repair.
+    # A second repair reports only this, and the operator can still read the text.
     assert await findings(filled, repair=True) == [unreadable]
     assert {line.split()[0] for line in await findings(filled)} <= BEYOND_REPAIR
     assert await filled.redis.call("HGET", session(TWO), "configs") == configs.encode()
@@ -249,10 +249,10 @@ async def test_configs_that_cannot_be_read_are_reported_and_not_lost(filled: Ses
 async def test_a_patch_of_unreadable_configs_is_refused_and_a_put_replaces_them(filled: Sessions, kind: str) -> None:
     configs, _ = UNREADABLE[kind]
     await filled.redis.call("HSET", session(TWO), "configs", configs)
-    if kind == "broken in its form":
-        # Line by line it has the form: a PATCH of the broken member mends it.
-        written = await filled.patch(TWO, document_of({"b": 2}))
-        assert written.configs == b'{\n"a":1,\n"b":2\n}'
+    if kind == "an invalid member":
+        # Each member is on a line of its own, so a PATCH of the invalid one repairs it.
+        patched = await filled.patch(TWO, document_of({"b": 2}))
+        assert patched.configs == b'{\n"a":1,\n"b":2\n}'
     else:
         with pytest.raises(Unreadable):
             await filled.patch(TWO, document_of({"b": 2}))
@@ -275,10 +275,10 @@ async def test_a_patch_of_unreadable_configs_is_refused_and_a_put_replaces_them(
         ('{"\\u006fwn":3,"\\u0062":1}', b'{\n"own":7,\n"b":1\n}'),
     ],
 )
-async def test_a_patch_merges_into_configs_edited_by_hand(filled: Sessions, edited: str, merged: bytes) -> None:
+async def test_a_patch_merges_into_configs_edited_manually(filled: Sessions, edited: str, merged: bytes) -> None:
     await filled.redis.call("HSET", session(TWO), "configs", edited)
-    written = await filled.patch(TWO, document_of({"own": 7}))
-    assert written.configs == merged
+    patched = await filled.patch(TWO, document_of({"own": 7}))
+    assert patched.configs == merged
     assert (await filled.get(TWO)).configs == merged
     await findings(filled, repair=True)
     assert await findings(filled) == []
@@ -294,7 +294,7 @@ async def test_a_patch_merges_into_configs_edited_by_hand(filled: Sessions, edit
         ("user", "5"),
     ],
 )
-async def test_a_hash_damaged_beyond_its_configs_is_reported_and_affects_no_other(
+async def test_a_hash_damaged_beyond_its_configs_is_reported_and_affects_no_other_session(
     filled: Sessions, field: str, value: str | None
 ) -> None:
     await filled.redis.call(*(("HDEL", session(TWO), field) if value is None else ("HSET", session(TWO), field, value)))
@@ -322,30 +322,30 @@ async def test_a_hash_damaged_beyond_its_configs_is_reported_and_affects_no_othe
     assert [line for line in await findings(filled, repair=True) if "incomplete" not in line] == []
 
 
-async def test_a_session_deleted_during_its_check_is_no_finding(filled: Sessions) -> None:
+async def test_a_session_deleted_during_its_check_is_not_reported(filled: Sessions) -> None:
     check = Check(filled.redis, filled.all_partitions[0])
-    is_gone = False
+    is_deleted = False
     async for _ in check.findings():
         raise AssertionError("nothing is wrong")
     reported = []
     async for block in check._blocks():
-        if not is_gone:
+        if not is_deleted:
             await filled.delete(ONE)
-            is_gone = True
+            is_deleted = True
         reported += [finding async for finding in check._check_block(block)]
-    assert is_gone
+    assert is_deleted
     assert reported == []
 
 
-async def test_a_user_who_is_about_to_be_registered_is_no_finding(filled: Sessions, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_user_who_is_about_to_be_registered_is_not_reported(filled: Sessions, monkeypatch: pytest.MonkeyPatch) -> None:
     await filled.create_session(session_id(7), document_of({}), user="bob")
     await filled.registration.remove("bob")
 
-    async def meanwhile(seconds: float) -> None:
-        assert seconds == partition_check.UNDER_WAY
+    async def register(seconds: float) -> None:
+        assert seconds == partition_check.CONFIRM_DELAY
         await filled.registration.register("bob")
 
-    monkeypatch.setattr(asyncio, "sleep", meanwhile)
+    monkeypatch.setattr(asyncio, "sleep", register)
     assert await findings(filled) == []
 
 
@@ -353,11 +353,11 @@ async def test_a_user_deleted_during_a_check_is_neither_reported_nor_restored(fi
     await add(filled, 7, {"a": 1}, "bob")
     users = Users(filled)
     partition = filled.all_partitions[0]
-    seen = 0
+    checked = 0
 
     def progress(count: int) -> None:
-        nonlocal seen
-        seen += count
+        nonlocal checked
+        checked += count
 
     check = Check(filled.redis, partition, repair=True, progress=progress)
     async for block in check._blocks():
@@ -368,5 +368,5 @@ async def test_a_user_deleted_during_a_check_is_neither_reported_nor_restored(fi
     assert names == ["bob"]
     with pytest.raises(NotFound):
         await users.count_sessions("alice")
-    assert seen == COUNT + 1
+    assert checked == COUNT + 1
     assert PROJECT.slug == "acme"

@@ -28,7 +28,7 @@ LIMITS = Limits(max_filter_values=100_000)
 USERS = (None, "alice@example.com", "bob")
 LAYOUTS = [(1, 4), (3, 4), (1, 16), (3, 16), (1, 4096), (3, 4096)]
 
-# Not shrunk: most of an example hangs on one seed.
+# Not shrunk: most of an example depends on one seed.
 few = settings(
     max_examples=10,
     deadline=None,
@@ -38,12 +38,12 @@ few = settings(
 
 
 class World:
-    """Configs of some sessions, many of them alike, and filters of which most hit some; `random` decides all else."""
+    """Configs of sessions, many of them alike, and filters of which most match several; `random` decides the rest."""
 
     def __init__(self, kinds: list[dict[str, Any]], seed: int) -> None:
         self.random = random = Random(seed)
         self.configs = [spelled(random.choice(kinds), random) for _ in range(random.randint(1, 40))]
-        # Half of the filters are a part of some configs, the others of something near them.
+        # Half of the filters are parts of configs, the others are parts with small changes.
         self.filters = [spelled(part_of(random.choice(kinds), random, astray=astray), random) for astray in (0, 0, 0.2, 0.4)]
 
 
@@ -51,7 +51,7 @@ worlds = st.builds(World, st.lists(strategies.any_configs(), min_size=1, max_siz
 
 
 def spelled(value: dict[str, Any], random: Random) -> Spelled:
-    """`value` in some spelling."""
+    """`value` in a random spelling."""
     return Spelled(spell(value, random).encode(), value)
 
 
@@ -144,12 +144,12 @@ def test_changes_between_pages_neither_repeat_nor_hide_a_session(redis_url: str,
                 action = random.random()
                 if action < 0.4 or not stored:
                     return await create()
-                # Consecutive sessions, so that complete blocks become empty.
+                # A run of neighbours, so that whole blocks become empty.
                 names = sorted(stored, key=lambda name: stored[name].created_at)
                 first = random.randrange(len(names))
                 for name in names[first : first + random.randint(1, 6)]:
-                    # A cursor knows a partition by a serial: what begins to match after a page of others has passed its time
-                    # comes late, so with partitions nothing is replaced here.
+                    # A cursor has one serial for each partition. With several partitions, a session that starts to match after
+                    # a page has passed its created_at is listed late, so only one partition has replacements here.
                     if action < 0.8 or partitions > 1:
                         await sessions.delete(name)
                         del stored[name]
@@ -187,11 +187,11 @@ def test_changes_between_pages_neither_repeat_nor_hide_a_session(redis_url: str,
 @pytest.mark.parametrize("block_size", [4, 16])
 @pytest.mark.parametrize("share", [1, 2, 4, 16])
 async def test_the_first_and_the_last_session_of_a_block_are_listed(redis: RedisClient, block_size: int, share: int) -> None:
-    """The filters match one session in `share`, each filter at other places of the blocks."""
+    """Each filter matches one session in `share`, at other positions of the blocks than the others."""
     sessions = await opened(redis, PROJECT, LIMITS, 1, block_size)
     last = 3 * block_size
     stored = await fill(sessions, [{"n": number, "at": number % share} for number in range(1, last + 1)])
-    # Each session's number is its serial, so that three blocks have their first, and three their last.
+    # Each session's number is its serial, so three blocks are complete from the first session to the last.
     assert await redis.call("ZSCORE", sessions.all_partitions[0].sessions, session_id(last)) == b"%d" % last
     for at in range(share):
         right = [session.id for number, session in enumerate(stored, 1) if number % share == at]

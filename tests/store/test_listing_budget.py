@@ -25,28 +25,28 @@ from tests.store.test_listing import LIMITS, World, everything, few, with_store
 from tests.support import strategies
 from tests.support.filling import PROJECT, CountingClient, fill, on_every_redis, opened, pour, session_id
 
-#: No index narrows it.
-NOBODY = Filter.parse(b'{"nobody":{}}', LIMITS)
+#: A filter that the index cannot narrow.
+NOT_NARROWED = Filter.parse(b'{"nobody":{}}', LIMITS)
 
 
 async def pages(
     sessions: Sessions, query: Query, limit: int, budget: Callable[[], Budget], max_bytes: int = 2**40
 ) -> list[Page]:
-    """All pages of a list, each within a budget of its own."""
-    found: list[Page] = []
+    """All pages of a list, each with a new budget."""
+    read_pages: list[Page] = []
     cursors: set[str] = set()
     while True:
-        found.append(await page(sessions, query, limit, budget=budget(), max_bytes=max_bytes))
-        cursor = found[-1].cursor
+        read_pages.append(await page(sessions, query, limit, budget=budget(), max_bytes=max_bytes))
+        cursor = read_pages[-1].cursor
         if cursor is None:
-            return found
+            return read_pages
         assert cursor not in cursors, "a page made no progress"
         cursors.add(cursor)
         query = replace(query, after=decode_session_cursor(cursor, sessions.partitions))
 
 
-def ids(found: Sequence[Page]) -> list[str]:
-    return [session.id for part in found for session in part.sessions]
+def ids(read_pages: Sequence[Page]) -> list[str]:
+    return [session.id for part in read_pages for session in part.sessions]
 
 
 @pytest.mark.parametrize("required_terms", [(), ("kind=1", "")])
@@ -83,27 +83,27 @@ def test_with_any_budget_the_pages_together_are_the_complete_list(redis_url: str
     def holds(world: World, limit: int, candidates: int, max_bytes: int, comparisons: int, page_bytes: int) -> None:
         async def use(sessions: Sessions) -> None:
             await fill(sessions, [spelled.raw for spelled in world.configs])
-            for wanted in (None, NOBODY, *(Filter.parse(spelled.raw, LIMITS) for spelled in world.filters)):
+            for wanted in (None, NOT_NARROWED, *(Filter.parse(spelled.raw, LIMITS) for spelled in world.filters)):
                 query = Query(filter=wanted, descending=descending)
                 expected = await everything(sessions, query)
-                for most in (UNLIMITED, comparisons):
-                    budget = partial(Budget, candidates=candidates, max_bytes=max_bytes, comparisons=most)
+                for maximum in (UNLIMITED, comparisons):
+                    budget = partial(Budget, candidates=candidates, max_bytes=max_bytes, comparisons=maximum)
                     try:
-                        found = await pages(sessions, query, limit, budget, page_bytes)
+                        read_pages = await pages(sessions, query, limit, budget, page_bytes)
                     except FilterTooExpensive:
-                        assert most == comparisons
+                        assert maximum == comparisons
                         continue
-                    assert ids(found) == expected
-                    assert all(len(part.sessions) <= limit for part in found)
-                    assert all(fits(part, page_bytes) for part in found)
+                    assert ids(read_pages) == expected
+                    assert all(len(part.sessions) <= limit for part in read_pages)
+                    assert all(fits(part, page_bytes) for part in read_pages)
 
         with_store(redis_url, partitions, 4, use)
 
     holds()
 
 
-def fits(part: Page, most: int) -> bool:
-    return len(part.sessions) <= 1 or sum(len(session.configs) for session in part.sessions) <= most
+def fits(part: Page, maximum: int) -> bool:
+    return len(part.sessions) <= 1 or sum(len(session.configs) for session in part.sessions) <= maximum
 
 
 @pytest.mark.parametrize("descending", [False, True])
@@ -114,10 +114,10 @@ async def test_a_page_on_which_nothing_matches_ends_empty_with_a_cursor_behind_w
     sessions = await opened(redis, PROJECT, LIMITS, partitions, 4)
     last = {"nobody": {"x": 1}}
     await pour(sessions, [last, *[{"n": number} for number in range(60)], last])
-    query = Query(filter=NOBODY, descending=descending)
-    found = await pages(sessions, query, 20, lambda: Budget(candidates=10))
-    assert [len(part.sessions) for part in found] == [1, 0, 0, 0, 0, 0, 1]
-    assert ids(found) == await everything(sessions, query)
+    query = Query(filter=NOT_NARROWED, descending=descending)
+    read_pages = await pages(sessions, query, 20, lambda: Budget(candidates=10))
+    assert [len(part.sessions) for part in read_pages] == [1, 0, 0, 0, 0, 0, 1]
+    assert ids(read_pages) == await everything(sessions, query)
 
 
 @pytest.mark.parametrize("partitions", [1, 3])
@@ -138,11 +138,11 @@ async def test_a_search_of_the_index_without_results_counts_and_ends_a_page(
         return await run(self, wanted, max_bytes)
 
     monkeypatch.setattr(listing.PartitionScan, "fetch", fetch)
-    found = await pages(sessions, query, 20, lambda: Budget(candidates=30))
-    assert ids(found) == names[-1:]
-    assert len(found) >= 2
+    read_pages = await pages(sessions, query, 20, lambda: Budget(candidates=30))
+    assert ids(read_pages) == names[-1:]
+    assert len(read_pages) >= 2
     # A search of 32 blocks of 100 counts as 26 candidates or more: after two refills a page ends.
-    assert searches <= 3 * partitions * len(found)
+    assert searches <= 3 * partitions * len(read_pages)
 
 
 async def test_a_first_session_that_is_too_expensive_is_refused_and_a_later_one_starts_the_next_page(
@@ -161,7 +161,7 @@ async def test_a_first_session_that_is_too_expensive_is_refused_and_a_later_one_
 
 
 class Measuring(CountingClient):
-    """Notes the bytes of configs in each reply of find_candidates.lua."""
+    """Records the bytes of configs in each reply of find_candidates.lua."""
 
     @property
     def read(self) -> list[int]:
@@ -182,12 +182,12 @@ async def test_one_read_is_bounded_in_bytes(empty_redis: str, partitions: int, w
     names = await pour(sessions, [{"kind": 1, "big": "x" * large}] * 40 + [{"kind": 1}] * 20)
     query = Query(filter=None if wanted is None else Filter.parse(wanted, LIMITS))
     redis.seen.clear()
-    found = await pages(sessions, query, 60, Budget, max_bytes=1_000_000)
-    assert sorted(ids(found)) == (sorted(names) if wanted != b'{"nobody":{}}' else [])
-    assert all(fits(part, 1_000_000) for part in found)
+    read_pages = await pages(sessions, query, 60, Budget, max_bytes=1_000_000)
+    assert sorted(ids(read_pages)) == (sorted(names) if wanted != b'{"nobody":{}}' else [])
+    assert all(fits(part, 1_000_000) for part in read_pages)
     assert max(redis.read) <= max(READ_BYTES // partitions, large + 100)
     redis.seen.clear()
-    assert sum([len(batch) async for batch in iter_matches(sessions, query)]) == len(ids(found))
+    assert sum([len(batch) async for batch in iter_matches(sessions, query)]) == len(ids(read_pages))
     assert 0 < max(redis.read) <= READ_BYTES
     await redis.close()
 
@@ -212,7 +212,7 @@ def test_the_script_reads_the_fields_that_make_a_session() -> None:
 
 
 def used_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each slice is used up as soon as it begins."""
+    """Each time slice is used up as soon as it begins."""
     monkeypatch.setattr(time_slices, "SLICE", -1.0)
 
 
@@ -231,7 +231,7 @@ async def test_a_scan_stops_when_its_client_is_gone(sessions: Sessions, monkeypa
     monkeypatch.setattr(Filter, "matches", counted)
     time_slice = TimeSlice(is_client_gone=lambda: next(answers, True))
     with pytest.raises(ClientGone):
-        await page(sessions, Query(filter=NOBODY), 200, time_slice=time_slice)
+        await page(sessions, Query(filter=NOT_NARROWED), 200, time_slice=time_slice)
     assert examined <= 7
 
 

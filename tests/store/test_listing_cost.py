@@ -1,4 +1,4 @@
-"""What a list costs Redis: every call examines a bounded amount, deep pages cost what the first does, and every list ends."""
+"""The cost of a listing in Redis: each call is bounded, and deep pages cost as much as the first."""
 
 import re
 from collections import Counter
@@ -18,7 +18,7 @@ from service.store.listing import BATCH_MAX, Query, iter_matches, page
 from tests.store.test_listing import everything
 from tests.support.filling import PROJECT, TIMEOUT, CountingClient, document_of, fill, on_every_redis, opened, pour
 
-#: As `find_candidates.lua` has them.
+#: As in `find_candidates.lua`.
 MAX_TERMS, MAX_BLOCKS, MAX_COST, PROBE_COST, WINDOW_MIN = 8, 32, 12000, 3, 32
 
 
@@ -39,8 +39,8 @@ class WatchedClient(CountingClient):
 
     async def stats(self) -> Counter[str]:
         """How often each command was called since Redis started, calls by scripts included."""
-        told = await super().call("INFO", "commandstats")
-        calls = re.findall(r"cmdstat_(\w+):calls=(\d+)", told.decode())
+        info = await super().call("INFO", "commandstats")
+        calls = re.findall(r"cmdstat_(\w+):calls=(\d+)", info.decode())
         return Counter({name: int(count) for name, count in calls if name not in ("info", "evalsha")})
 
 
@@ -84,14 +84,14 @@ async def test_three_common_tags_that_rarely_occur_together_are_found_in_bounded
     sessions = await opened(watched, PROJECT, Limits(), 1, block_size)
     pairs = (["t1", "t2"], ["t2", "t3"], ["t1", "t3"])
     tags = [["t1", "t2", "t3"] if number in (77, 1200, 2390) else pairs[number % 3] for number in range(2400)]
-    names = await pour(sessions, [{"tags": own} for own in tags])
+    names = await pour(sessions, [{"tags": each} for each in tags])
     query = parse({"tags": ["t1", "t2", "t3"]})
     expected = [names[number] for number in (77, 1200, 2390)]
     assert await everything(sessions, query, 20) == expected
     ascending = len(watched.finds)
     assert await everything(sessions, replace(query, descending=True), 20) == expected[::-1]
     assert bounded(watched.finds, 6)
-    # Each call but the last gets on by the blocks or the members that it may look at.
+    # Each call but the last uses up its blocks or its members.
     blocks = 2401 // block_size + 1
     assert ascending <= blocks / MAX_BLOCKS + 2400 * 3 * PROBE_COST / MAX_COST + 2
     if block_size == 4:
@@ -104,8 +104,8 @@ async def test_a_call_visits_few_large_blocks_with_few_common_members(watched: W
     random = Random(1)
     tags = [f"t{number}" for number in range(8)]
     chosen = [[tag for tag in tags if random.random() < 0.5] for _ in range(6000)]
-    names = await pour(sessions, [{"tags": own} for own in chosen])
-    expected = [name for name, own in zip(names, chosen, strict=True) if own == tags]
+    names = await pour(sessions, [{"tags": each} for each in chosen])
+    expected = [name for name, each in zip(names, chosen, strict=True) if each == tags]
     assert await everything(sessions, parse({"tags": tags}), 100) == expected
     # A block costs its smallest set once for each of the eight: about 450 times 8.
     assert len(watched.finds) == 2
@@ -115,7 +115,7 @@ async def test_a_call_visits_few_large_blocks_with_few_common_members(watched: W
 @on_every_redis
 @pytest.mark.parametrize("descending", [False, True])
 async def test_a_block_that_one_call_cannot_finish_is_continued_by_the_next(watched: WatchedClient, descending: bool) -> None:
-    # Two dense sets that have only one common member, at the far end of the only block.
+    # Two dense sets, which intersect only at the end of the single block.
     sessions = await opened(watched, PROJECT, Limits(), 1)
     halves: list[object] = [{"even": 1} if number % 2 else {"odd": 1} for number in range(4000)]
     both: list[object] = [{"even": 1, "odd": 1}] * 50
@@ -177,7 +177,7 @@ async def test_of_many_required_terms_the_rarest_lead_the_search(watched: Watche
     common = {f"k{number}": number for number in range(12)}
     stored = await fill(sessions, [{**common, "z": "rare"} if number == 30 else common for number in range(60)])
     assert await everything(sessions, parse({**common, "z": "rare"}), 20) == [stored[30].id]
-    # One SCARD for each demand, to know the rarest, and one for each that is used in the one block that is left.
+    # One SCARD for each required term, to find the rarest, and one for each used term in the one remaining block.
     assert [calls["scard"] for calls in watched.finds] == [13 + MAX_TERMS]
 
 

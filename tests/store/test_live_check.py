@@ -1,4 +1,4 @@
-"""A check of a store that is written to meanwhile: it reports nothing, and what is there afterwards is whole."""
+"""A check while other clients write: it reports nothing, and the store is consistent afterwards."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -11,7 +11,7 @@ from service.configs.limits import Limits
 from service.errors import NotFound
 from service.redis_client.client import RedisClient
 from service.store.sessions import Sessions
-from service.store.upkeep.partition_check import UNDER_WAY, Check
+from service.store.upkeep.partition_check import CONFIRM_DELAY, Check
 from service.store.verify import verify_session
 from tests.support.filling import PROJECT, TIMEOUT, add, document_of, keyspace, on_every_redis, opened, session_id
 from tests.support.model import index_from_documents, index_in
@@ -21,11 +21,13 @@ WRITERS, CHECKS, SESSIONS = 6, 8, 30
 
 @on_every_redis
 @pytest.mark.parametrize("repair", [False, True])
-async def test_a_check_beside_writers_reports_nothing(empty_redis: str, repair: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_check_during_concurrent_writes_reports_nothing(
+    empty_redis: str, repair: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     redis = RedisClient.open(empty_redis, timeout=TIMEOUT)
     sessions = await opened(redis, PROJECT, Limits(), 1, 4)
     done = asyncio.Event()
-    written = [0] * WRITERS
+    writes = [0] * WRITERS
 
     async def write(writer: int) -> None:
         random = Random(writer)
@@ -45,31 +47,31 @@ async def test_a_check_beside_writers_reports_nothing(empty_redis: str, repair: 
                     await sessions.delete(name)
             except NotFound:
                 pass
-            written[writer] += 1
+            writes[writer] += 1
 
     async def pause(seconds: float, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep) -> None:
-        # Not a time, but until every writer has ended what it is at: a session is written before its user is registered.
-        before = list(written)
-        while seconds == UNDER_WAY and any(now <= then for now, then in zip(written, before, strict=True)):
+        # A session is written before its user is registered: instead of a time, wait until every writer has finished.
+        before = list(writes)
+        while seconds == CONFIRM_DELAY and any(now <= then for now, then in zip(writes, before, strict=True)):
             await sleep(0)
-        if seconds != UNDER_WAY:
+        if seconds != CONFIRM_DELAY:
             await sleep(seconds)
 
     monkeypatch.setattr(asyncio, "sleep", pause)
 
     async def check() -> list[str]:
-        found = []
+        reported = []
         for _ in range(CHECKS):
-            found += [str(each) async for each in Check(redis, sessions.all_partitions[0], repair).findings()]
-            await asyncio.sleep(UNDER_WAY)
+            reported += [str(each) async for each in Check(redis, sessions.all_partitions[0], repair).findings()]
+            await asyncio.sleep(CONFIRM_DELAY)
         done.set()
-        return found
+        return reported
 
-    found, *_ = await asyncio.gather(check(), *(write(writer) for writer in range(WRITERS)))
-    assert found == []
-    held = await keyspace(redis)
+    reported, *_ = await asyncio.gather(check(), *(write(writer) for writer in range(WRITERS)))
+    assert reported == []
+    stored = await keyspace(redis)
     partition = sessions.all_partitions[0]
-    assert index_in(held, partition) == index_from_documents(held, partition)
+    assert index_in(stored, partition) == index_from_documents(stored, partition)
     await redis.close()
 
 

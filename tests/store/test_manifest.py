@@ -1,4 +1,4 @@
-"""The store's own record: which versions may use the store, and what a running server finds when it has changed."""
+"""The manifest of a store: which versions may use the store, and how a running server reacts to a change of it."""
 
 import pytest
 
@@ -12,12 +12,12 @@ from service.store.upkeep import bootstrap
 from service.store.upkeep.sweeper import Sweeper
 from tests.support.filling import keyspace
 
-#: Versions of a record that this release meets, and whether it may read and write the store.
+#: Versions in the manifest, and whether this release may read and write such a store.
 RECORDS = [
-    ({"layout": "1"}, True, True),  # from before the numbers
+    ({"layout": "1"}, True, True),  # a release that wrote no version numbers
     ({"layout": "2"}, False, False),
     ({"layout": "1", "oldest_reader": "1", "oldest_writer": "1"}, True, True),
-    # The next version, which this one can run beside; which it can only read; and which it cannot read.
+    # A later version: this release can run next to it, can only read its store, or cannot read it.
     ({"layout": "2", "oldest_reader": "1", "oldest_writer": "1"}, True, True),
     ({"layout": "2", "oldest_reader": "1", "oldest_writer": "2"}, True, False),
     ({"layout": "1", "oldest_reader": "2", "oldest_writer": "2"}, False, False),
@@ -50,7 +50,7 @@ async def is_accepted(settings: Settings, *, writes: bool) -> bool:
 
 
 @records
-async def test_a_command_runs_where_the_record_lets_its_version_read_or_write(
+async def test_a_command_runs_only_if_the_manifest_allows_its_version_to_read_or_write(
     redis: RedisClient, settings: Settings, versions: dict[str, str], reads: bool, writes: bool
 ) -> None:
     await prepare(redis, settings, versions)
@@ -60,7 +60,7 @@ async def test_a_command_runs_where_the_record_lets_its_version_read_or_write(
 
 
 @records
-async def test_a_server_starts_and_keeps_running_only_where_it_may_write(
+async def test_a_server_starts_and_keeps_running_only_if_it_may_write(
     redis: RedisClient, settings: Settings, versions: dict[str, str], reads: bool, writes: bool
 ) -> None:
     assert reads or not writes
@@ -69,7 +69,7 @@ async def test_a_server_starts_and_keeps_running_only_where_it_may_write(
     if writes:
         await bootstrap._prepare(settings)
         await manifest.confirm(redis, 1)
-        # What a newer release has written stays.
+        # Fields that a newer release has written are kept.
         assert (await keyspace(redis))[keys.STORE].items() >= before[keys.STORE].items()
         return
     with pytest.raises(StartupError, match=r"layout|damaged"):
@@ -79,12 +79,12 @@ async def test_a_server_starts_and_keeps_running_only_where_it_may_write(
     assert await keyspace(redis) == before
 
 
-async def test_a_new_record_names_the_oldest_versions(redis: RedisClient, settings: Settings) -> None:
+async def test_a_new_manifest_names_the_oldest_versions(redis: RedisClient, settings: Settings) -> None:
     await bootstrap._prepare(settings)
     assert await redis.call("HMGET", keys.STORE, "layout", "oldest_reader", "oldest_writer") == [b"1", b"1", b"1"]
 
 
-async def test_in_an_emptied_store_no_key_is_called_wrong(redis: RedisClient, settings: Settings) -> None:
+async def test_an_emptied_store_does_not_reject_any_api_key(redis: RedisClient, settings: Settings) -> None:
     await bootstrap._prepare(settings)
     ring = KeyRing(ApiKeys(redis, settings.key_secret), lambda project: project)
     with pytest.raises(Unauthorized):
@@ -97,7 +97,7 @@ async def test_in_an_emptied_store_no_key_is_called_wrong(redis: RedisClient, se
         await ring.authenticate("Bearer no-key-of-ours")
 
 
-async def test_no_command_works_where_there_is_no_store(redis: RedisClient, settings: Settings) -> None:
+async def test_commands_fail_in_a_redis_without_a_store(redis: RedisClient, settings: Settings) -> None:
     for writes in (False, True):
         with pytest.raises(StartupError, match=r"^this Redis holds no store$"):
             async with _store.registry(settings, writes=writes):
@@ -107,7 +107,7 @@ async def test_no_command_works_where_there_is_no_store(redis: RedisClient, sett
     assert await keyspace(redis) == {}
 
 
-async def test_the_sweep_writes_nothing_where_its_server_may_not_work(
+async def test_the_sweep_writes_nothing_if_its_server_may_not_write(
     redis: RedisClient, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr("service.store.upkeep.sweeper.INTERVAL", 0.0)
@@ -126,8 +126,8 @@ async def test_the_sweep_writes_nothing_where_its_server_may_not_work(
         nonlocal confirmations
         confirmations += 1
         if confirmations == 3:
-            raise KeyboardInterrupt  # the end of an endless loop
-        await confirm(*arguments)  # type: ignore[arg-type]  # passed on as they are
+            raise KeyboardInterrupt  # ends the endless loop
+        await confirm(*arguments)  # type: ignore[arg-type]  # passes its arguments on
 
     monkeypatch.setattr(manifest, "confirm", counted)
     with pytest.raises(KeyboardInterrupt):

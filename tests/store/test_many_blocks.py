@@ -1,4 +1,4 @@
-"""Terms that occur in more blocks than Lua's C stack takes arguments: lists are what they are with a few blocks."""
+"""Terms in more blocks than Lua's C stack takes arguments: lists are as correct as with few blocks."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from service.store import scripts
 from service.store.listing import Query, iter_matches, page
 from tests.support.filling import PROJECT, on_every_redis, opened, pour
 
-#: Lua's `unpack` fails from 8,000 values on, less what is on the stack already.
+#: Lua's `unpack` fails from about 8,000 values on, depending on what is on the stack already.
 BLOCKS = 8_100
 WIDE = {f"k{number}": number for number in range(70)}
 LUA = Path(scripts.__file__).parent / "lua"

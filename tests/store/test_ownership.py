@@ -1,4 +1,4 @@
-"""Every write checks the owner first: keys of another project, another layout or no owner do not change."""
+"""Every write checks the owner of its keys first: keys of another project, another layout or no owner stay unchanged."""
 
 from collections.abc import Awaitable, Callable
 from typing import Any, NamedTuple
@@ -44,7 +44,7 @@ def create(session: str) -> Operation:
     return lambda sessions: sessions.create_session(session, document_of({"b": 1}))
 
 
-#: What writes to a partition, by a name.
+#: Operations that write to a partition.
 ON_A_PARTITION: dict[str, Operation] = {
     "create": create(NEW),
     "create of an id in use": create(ONE),
@@ -60,11 +60,11 @@ ON_A_PARTITION: dict[str, Operation] = {
     "change of the default TTL": lambda sessions: default_ttl.publish(sessions.redis, sessions.all_partitions, 5, Ttl(50)),
     "patch of the project": lambda sessions: ProjectConfigs(sessions).patch(document_of({"session_ttl": 50})),
 }
-#: What writes to the project's own keys.
+#: Operations that write to the keys of the project.
 ON_A_PROJECT: dict[str, Operation] = {
     "create with a user": create_with_user,
     "register": lambda sessions: sessions.registration.register("carol"),
-    "register of one who is there": lambda sessions: sessions.registration.register("alice"),
+    "register of an existing user": lambda sessions: sessions.registration.register("alice"),
     "expect": lambda sessions: sessions.registration.expect("carol"),
     "delete of a user": lambda sessions: Users(sessions).delete("nobody"),
     "patch of the project": lambda sessions: ProjectConfigs(sessions).patch(document_of({"b": 1})),
@@ -72,7 +72,7 @@ ON_A_PROJECT: dict[str, Operation] = {
 
 
 class Change(NamedTuple):
-    """What happened to a partition or project between the look at the key and the write, and what the write then is."""
+    """A change of the owner between the check of the API key and the write, and the error of that write."""
 
     field: str
     value: str | None
@@ -102,8 +102,8 @@ async def filled(redis: RedisClient) -> Sessions:
     return sessions
 
 
-async def refused(sessions: Sessions, operation: Operation, error: type[ServiceError]) -> None:
-    """The operation fails with this error, and has changed nothing."""
+async def assert_refused(sessions: Sessions, operation: Operation, error: type[ServiceError]) -> None:
+    """The operation fails with this error and changes nothing."""
     before = await keyspace(sessions.redis)
     with pytest.raises((error, WriteUncertain) if issubclass(error, StoreUnavailable) else error):
         await operation(sessions)
@@ -117,7 +117,7 @@ async def test_a_write_to_a_partition_of_another_owner_is_refused_and_changes_no
     field, value, error = CHANGES[change]
     await set_field(redis, sessions.all_partitions[0].state, field, value)
     for operation in ON_A_PARTITION.values():
-        await refused(sessions, operation, error)
+        await assert_refused(sessions, operation, error)
 
 
 @on_every_redis
@@ -125,7 +125,7 @@ async def test_a_write_to_a_partition_without_a_state_is_refused_and_changes_not
     sessions = await filled(redis)
     await redis.call("DEL", sessions.all_partitions[0].state)
     for operation in ON_A_PARTITION.values():
-        await refused(sessions, operation, StateIncomplete)
+        await assert_refused(sessions, operation, StateIncomplete)
 
 
 @on_every_redis
@@ -136,7 +136,7 @@ async def test_a_write_to_the_keys_of_another_project_is_refused_and_changes_not
     sessions = await filled(redis)
     await set_field(redis, project_key(PROJECT.slug), "id", value)
     for operation in ON_A_PROJECT.values():
-        await refused(sessions, operation, error)
+        await assert_refused(sessions, operation, error)
 
 
 async def test_a_withdrawal_removes_no_user_of_another_project(redis: RedisClient) -> None:
@@ -190,22 +190,22 @@ async def test_requests_of_a_deleted_project_write_nothing_to_a_new_one_of_its_n
     await add(old, 1, {"a": 1}, "alice")
     await registry.api_keys.revoke(old.project)
     await registry.delete(old)
-    # A copy finds nothing to be copied, a sweep nothing to be removed.
+    # A copy has no source, and a sweep nothing to remove.
     reading = (ON_A_PARTITION["copy"], ON_A_PARTITION["sweep"])
     for operation in (*ON_A_PARTITION.values(), *ON_A_PROJECT.values()):
         if operation not in reading:
-            await refused(old, operation, StateIncomplete)
+            await assert_refused(old, operation, StateIncomplete)
     new = await created(redis)
     assert new.project.id != old.project.id
     await add(new, 1, {"a": 2}, "alice")
     await add(new, 2, {"a": 2}, "alice")
     await lapse(new, TWO)
     for operation in (*ON_A_PARTITION.values(), *ON_A_PROJECT.values()):
-        await refused(old, operation, Unauthorized)
+        await assert_refused(old, operation, Unauthorized)
 
 
 class Straggler(RedisClient):
-    """A client that lets a request of an old worker write before each of its own round trips."""
+    """A client that lets a request of an old worker write before each of its round trips."""
 
     write: Callable[[], Awaitable[None]] | None = None
 
@@ -260,7 +260,7 @@ async def test_an_interrupted_deletion_can_be_repeated(redis: RedisClient) -> No
     assert [name for name in await keyspace(redis) if "token" not in name] == []
 
 
-async def test_a_project_that_took_the_name_meanwhile_is_not_deleted(redis: RedisClient) -> None:
+async def test_a_late_deletion_does_not_delete_a_new_project_of_the_same_name(redis: RedisClient) -> None:
     registry, old = Registry(redis, "a secret"), await created(redis)
     await registry.delete(old)
     new = await created(redis)
@@ -279,7 +279,7 @@ async def test_a_state_left_over_from_a_deleted_project_becomes_the_new_project_
 # Stores of earlier versions.
 
 
-async def test_states_of_an_earlier_version_get_an_owner_and_keep_the_one_they_have(redis: RedisClient) -> None:
+async def test_states_of_an_earlier_version_get_an_owner_unless_they_have_one(redis: RedisClient) -> None:
     await redis.call("HSET", STORE, "partitions", 3)
     await redis.call("HSET", PROJECTS, *(part for number in range(700) for part in (f"p{number}", f"id {number}")))
     await redis.call("HSET", "scc:{p5.1}:state", "serial", 7, "created_at", 8)
@@ -293,7 +293,7 @@ async def test_states_of_an_earlier_version_get_an_owner_and_keep_the_one_they_h
     assert await redis.call("HGET", "scc:{p5.1}:state", "serial") == b"7"
 
 
-# Moves to another number of partitions.
+# Repartitions.
 
 
 async def stored(redis: RedisClient, partitions: int) -> Sessions:
@@ -306,15 +306,15 @@ async def stored(redis: RedisClient, partitions: int) -> Sessions:
 def late_worker(impatient_move: None, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: ARG001 - a fixture
     """A worker that connects to Redis only after a repartition has checked for other clients."""
 
-    async def look(_: RedisClient) -> None:
+    async def no_clients(_: RedisClient) -> None:
         pass
 
-    monkeypatch.setattr(repartition, "_refuse_others", look)
+    monkeypatch.setattr(repartition, "_refuse_others", no_clients)
 
 
 @pytest.mark.usefixtures("late_worker")
 @pytest.mark.parametrize(("before", "after"), [(1, 3), (3, 1), (3, 2)])
-async def test_a_repartition_loses_nothing_that_a_server_acknowledges_meanwhile(
+async def test_a_repartition_loses_no_write_that_a_server_acknowledges_during_it(
     redis: RedisClient, straggler: Straggler, before: int, after: int
 ) -> None:
     old = await stored(redis, before)
@@ -382,21 +382,21 @@ async def test_an_acknowledged_default_ttl_is_in_every_partition_after_a_reparti
 
 
 @pytest.mark.usefixtures("impatient_move")
-async def test_a_repartition_that_gives_up_lets_the_servers_write_again(
+async def test_a_repartition_that_fails_lets_the_servers_write_again(
     redis: RedisClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sessions = await stored(redis, 2)
     before = await keyspace(redis)
 
     async def refuse(_: RedisClient) -> None:
-        looks.append(await redis.call("HGET", sessions.all_partitions[1].state, "partitions"))
-        if len(looks) > 1:
+        layouts.append(await redis.call("HGET", sessions.all_partitions[1].state, "partitions"))
+        if len(layouts) > 1:
             raise StoreUnavailable
 
-    looks: list[bytes] = []
+    layouts: list[bytes] = []
     monkeypatch.setattr(repartition, "_refuse_others", refuse)
     with pytest.raises(StoreUnavailable):
         await repartition.repartition(redis, 3, wait=0.0)
-    assert looks == [b"2", b"0"]
+    assert layouts == [b"2", b"0"]
     assert await keyspace(redis) == before
     await add(sessions, 1, {"a": 1})

@@ -1,4 +1,4 @@
-"""Lists over many partitions: the same as over one, in as few round trips."""
+"""Lists over many partitions are as correct as over one, and take as few round trips."""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
@@ -19,12 +19,12 @@ from tests.store.test_listing import everything
 from tests.store.test_listing_cost import parse
 from tests.support.filling import PROJECT, TIMEOUT, CountingClient, add, opened, pour, session_id
 
-#: Iterations of the event loop after which all commands have been sent that need no reply.
+#: Iterations of the event loop without a new command after which a round trip starts.
 QUIET = 20
 
 
 class RoundsClient(CountingClient):
-    """A client that holds all commands back until no more are sent, and counts that as one round trip."""
+    """A client that holds commands back until no more arrive, and counts that as one round trip."""
 
     def __init__(self, topology: Topology, *, timeout: float) -> None:
         super().__init__(topology, timeout=timeout)
@@ -77,14 +77,14 @@ async def test_a_page_takes_as_few_round_trips_from_many_partitions_as_from_one(
     sessions = await opened(rounds, PROJECT, Limits(), partitions)
     names = await pour(sessions, [{"a": 1, "b": "x", "n": number} for number in range(1000)])
     query = Query(parse(configs).user, parse(configs).filter, descending)
-    # Redis has cached the scripts from here on.
+    # From here on, Redis has the scripts in its cache.
     expected = await everything(sessions, query, 100)
     assert sorted(expected) == sorted(names)
     rounds.rounds, rounds.seen = 0, []
     first = await page(sessions, query, 20)
     assert [session.id for session in first.sessions] == expected[:20]
-    # One; backwards, over several partitions, first where each begins. A partition that has more of the page than its share is
-    # read once more.
+    # One; in descending order over several partitions, one more for the last serial of each. A partition that has more of the
+    # page than its share is read once more.
     more = rounds.rounds - 1 - (descending and partitions > 1)
     assert more in ((0, 1) if partitions > 1 else (0,))
     read = sum(len(reply) - 4 for command, reply in rounds.seen if command[0] == "EVALSHA")
@@ -98,7 +98,7 @@ async def test_a_page_takes_as_few_round_trips_from_many_partitions_as_from_one(
     assert rounds.rounds in (1, 2)
 
 
-async def test_a_partition_that_has_most_of_a_page_is_read_further(rounds: RoundsClient) -> None:
+async def test_a_partition_that_has_most_of_a_page_is_read_again(rounds: RoundsClient) -> None:
     sessions = await opened(rounds, PROJECT, Limits(), 8)
     ids = {number: partition_number(session_id(number), 8) for number in range(1, 2000)}
     crowd = [number for number, partition in ids.items() if partition == 3][:60]
@@ -118,9 +118,9 @@ async def test_the_sessions_of_a_user_are_counted_in_all_partitions_concurrently
     for user, sessions_of in (("alice", 90), ("bob", 7)):
         for number, _ in zip(numbers, range(sessions_of), strict=False):
             await add(sessions, number, {"a": 1}, user)
-    assert await users.count_sessions("bob") == 7  # Redis has cached the script from here on
+    assert await users.count_sessions("bob") == 7  # from here on, Redis has the script in its cache
     for user, sessions_of in (("alice", 90), ("bob", 7)):
         rounds.rounds = 0
         assert await users.count_sessions(user) == sessions_of
-        # Whether there is such a user, and how many sessions they have in each partition.
+        # Whether the user exists, and how many sessions they have in each partition, in one round trip.
         assert rounds.rounds == 1

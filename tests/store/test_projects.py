@@ -1,4 +1,4 @@
-"""Projects and their keys: what opens what, what is nowhere to be read, and that a deleted project leaves nothing."""
+"""Projects and their API keys: which key opens which project, what is never stored, and what a deletion removes."""
 
 import asyncio
 import time
@@ -149,7 +149,7 @@ async def test_a_key_ring_looks_a_cached_key_up_once(registry: Registry, monkeyp
     now += 0.2
     with pytest.raises(Unauthorized):
         await ring.authenticate(f"Bearer {key}")
-    # A refusal is not remembered: the key may come to be.
+    # A refusal is not cached: the key may be created later.
     await registry.api_keys.add(project, key)
     assert await ring.authenticate(f"Bearer {key}") == project
 
@@ -172,7 +172,7 @@ async def test_a_key_ring_that_is_full_is_cleared(registry: Registry, monkeypatc
         assert len(ring._cache) <= 2
 
 
-async def test_a_project_s_own_configs_are_merged_as_a_session_s_are(registry: Registry) -> None:
+async def test_the_configs_of_a_project_are_merged_like_those_of_a_session(registry: Registry) -> None:
     project, _ = await registry.create("acme")
     configs = ProjectConfigs(await opened(registry.redis, project, Limits(max_configs_bytes=60, max_keys=3)))
     assert await configs.get() == b"{}"
@@ -183,7 +183,7 @@ async def test_a_project_s_own_configs_are_merged_as_a_session_s_are(registry: R
             await configs.patch(document_of(refused))
     assert await configs.get() == b'{\n"b":[],\n"c":2\n}'
     assert await configs.patch(document_of({"b": None, "c": None})) == b"{}"
-    # A limit that was lowered refuses growth alone.
+    # A lowered limit refuses only growth.
     stricter = ProjectConfigs(await opened(registry.redis, project, Limits(max_configs_bytes=10, max_keys=1)))
     await configs.patch(document_of({"a": 1, "b": 2}))
     assert await stricter.patch(document_of({"a": 3})) == b'{\n"a":3,\n"b":2\n}'
@@ -203,7 +203,7 @@ async def test_a_store_is_prepared_once_and_stays_so(registry: Registry, setting
     assert before["scc:store"][b"block_size"] == b"4096"
 
 
-async def test_a_new_root_token_replaces_the_old_one_where_that_is_wanted_and_leaves_other_keys(
+async def test_a_new_root_token_replaces_the_old_one_on_request_and_leaves_other_keys(
     registry: Registry, settings: Settings
 ) -> None:
     await bootstrap._prepare(settings)
@@ -217,9 +217,7 @@ async def test_a_new_root_token_replaces_the_old_one_where_that_is_wanted_and_le
     assert [await registry.api_keys.load(key) for key in ("sk-ac-root", "sk-ac-new", other)] == [None, project, project]
 
 
-async def test_the_root_key_of_a_store_from_before_it_was_recorded_is_kept_as_well(
-    registry: Registry, settings: Settings
-) -> None:
+async def test_an_unrecorded_root_key_of_an_earlier_version_is_kept(registry: Registry, settings: Settings) -> None:
     await bootstrap._prepare(settings)
     await registry.redis.call("HDEL", redis_keys.STORE, "root_key_check")
     with pytest.raises(StartupError, match=r"^this store has another root key"):

@@ -1,4 +1,4 @@
-"""Random operations on a real Redis, compared with a model: documents, index and times are right after each of them."""
+"""Random operations on a real Redis, compared with a model: documents, index and times are correct after each of them."""
 
 import pytest
 
@@ -9,7 +9,7 @@ from tests.support.state_machine import StoreMachine, run_random_operations
 
 @on_every_redis
 @pytest.mark.parametrize(("partitions", "block_size"), [(1, 4), (3, 16), (1, 4096)])
-def test_after_any_operations_the_store_is_what_the_model_says(redis_url: str, partitions: int, block_size: int) -> None:
+def test_random_operations_leave_the_store_as_the_model(redis_url: str, partitions: int, block_size: int) -> None:
     def machine() -> StoreMachine:
         return StoreMachine(lambda: RedisClient.open(redis_url, timeout=TIMEOUT), partitions, block_size)
 

@@ -1,4 +1,4 @@
-"""The rate of a key: what the script counts is what a bucket of tokens would have let through, by whatever clock."""
+"""The rate limit of an API key: the script admits what a token bucket would, even if the clock steps."""
 
 import asyncio
 import re
@@ -15,50 +15,50 @@ from service.store.api_keys import digest
 from service.store.keys import rate_key
 from service.store.rate_limit import Quota, RateLimiter
 
-#: A rate at which nothing comes back while a test runs.
-HARDLY = 0.001
+#: A rate (per second) at which no token is added while a test runs.
+SLOW = 0.001
 SECRET = "s"
 
 
-def rates(redis: RedisClient, burst: int, per_second: float = HARDLY) -> RateLimiter:
+def rates(redis: RedisClient, burst: int, per_second: float = SLOW) -> RateLimiter:
     return RateLimiter(redis, SECRET, per_second, burst)
 
 
 async def test_one_burst_is_shared_by_all_connections(empty_redis: str) -> None:
-    links = [RedisClient.open(empty_redis, timeout=60.0) for _ in range(3)]
-    taken = await asyncio.gather(*(rates(links[turn % 3], 7).acquire("sk-ac-a") for turn in range(40)))
-    assert sorted(allowance.remaining for allowance in taken if not allowance.wait) == list(range(7))
-    refused = [allowance for allowance in taken if allowance.wait]
+    clients = [RedisClient.open(empty_redis, timeout=60.0) for _ in range(3)]
+    quotas = await asyncio.gather(*(rates(clients[turn % 3], 7).acquire("sk-ac-a") for turn in range(40)))
+    assert sorted(quota.remaining for quota in quotas if not quota.wait) == list(range(7))
+    refused = [quota for quota in quotas if quota.wait]
     assert len(refused) == 33
-    # A token comes every 1,000 seconds.
-    assert {allowance.remaining for allowance in refused} == {0}
-    assert all(900 < allowance.wait <= 1000 and 6900 < allowance.reset_after <= 7000 for allowance in refused)
-    for redis in links:
+    # One token is added every 1,000 seconds.
+    assert {quota.remaining for quota in refused} == {0}
+    assert all(900 < quota.wait <= 1000 and 6900 < quota.reset_after <= 7000 for quota in refused)
+    for redis in clients:
         await redis.close()
 
 
-async def test_each_key_has_its_own_rate_and_none_is_stored_in_clear(redis: RedisClient) -> None:
+async def test_each_api_key_has_a_separate_rate_and_is_stored_as_a_digest(redis: RedisClient) -> None:
     for key in ("sk-ac-a", "sk-ac-b"):
         assert [(await rates(redis, 2).acquire(key)).wait > 0 for _ in range(3)] == [False, False, True]
     stored = {key.decode() for key in await redis.call("KEYS", "*")}
     assert stored == {rate_key(digest(key, SECRET)) for key in ("sk-ac-a", "sk-ac-b")}
 
 
-async def test_an_idle_key_leaves_nothing_in_redis(redis: RedisClient) -> None:
+async def test_the_redis_key_of_an_idle_api_key_expires(redis: RedisClient) -> None:
     await rates(redis, 3).acquire("sk-ac-a")
     assert 900_000 < await redis.call("PTTL", rate_key(digest("sk-ac-a", SECRET))) <= 1_000_000
     assert await rates(redis, 5, 100_000.0).acquire("sk-ac-b") == Quota(4, 1, 0)
-    assert 0 <= await redis.call("PTTL", rate_key(digest("sk-ac-b", SECRET))) + 2 <= 3  # -2: expired
+    assert 0 <= await redis.call("PTTL", rate_key(digest("sk-ac-b", SECRET))) + 2 <= 3  # -2: already expired
 
 
-#: The script with a clock that the caller sets, and without the expiry, which would follow Redis's clock.
+#: The script with the clock as an argument, and without the expiry, which follows Redis's own clock.
 SOURCE = script_calls.rate_limit.script.source
 CLOCKED = re.sub(r', "PX", .*\)$', ")", SOURCE, flags=re.MULTILINE).replace('redis.call("TIME")', "{ 0, ARGV[3] }")
 _numbers = count()
 
 
 class Bucket:
-    """The oracle: tokens, and when they were counted last (microseconds)."""
+    """The reference token bucket; times are in microseconds."""
 
     def __init__(self, interval: int, burst: int) -> None:
         self.interval, self.burst = interval, burst
@@ -78,7 +78,7 @@ async def acquire(redis: RedisClient, key: str, interval: int, burst: int, now: 
     return reply
 
 
-def test_the_clock_of_the_test_is_in_the_script() -> None:
+def test_the_script_under_test_reads_the_clock_from_its_argument() -> None:
     assert "ARGV[3]" in CLOCKED
     assert not re.search(r'"TIME"|"PX"', CLOCKED)
     assert CLOCKED.count("\n") == SOURCE.count("\n")
@@ -111,7 +111,7 @@ async def test_a_clock_that_steps_back_blocks_a_key_for_one_interval_at_most(red
         assert (await acquire(redis, "rate:back", interval, 3, now))[2] == 0
     _, reset_after, wait = await acquire(redis, "rate:back", interval, 3, now - back)
     assert (wait, reset_after) == (interval, 3 * interval)
-    # From here on the key is as any other that used up its burst, asked or not.
+    # From here on the key behaves like any other that used up its burst.
     assert (await acquire(redis, "rate:back", interval, 3, now - back + interval - 1)) == [0, 2 * interval + 1, 1]
     assert (await acquire(redis, "rate:back", interval, 3, now - back + interval)) == [0, 3 * interval, 0]
     assert (await acquire(redis, "rate:back", interval, 3, now - back + 4 * interval)) == [2, interval, 0]
@@ -122,8 +122,8 @@ HOUR = 3600
 
 
 @pytest.mark.parametrize("step", [20, HOUR])
-async def test_a_busy_key_has_its_rate_again_right_after_the_clock_of_redis_stepped_back(redis: RedisClient, step: int) -> None:
-    """Seen from the new time, what was stored before is ahead by the step, and so is its expiry."""
+async def test_a_busy_key_regains_its_rate_soon_after_the_clock_of_redis_steps_back(redis: RedisClient, step: int) -> None:
+    """After the step (seconds), the stored time and the expiry are ahead by that much."""
     fast = rates(redis, 2, 20.0)
     key = rate_key(digest("sk-ac-a", SECRET))
     while not (await fast.acquire("sk-ac-a")).wait:

@@ -1,4 +1,4 @@
-"""The store on a Redis that refuses writes, or has lost its scripts: writes happen as a whole or not at all."""
+"""The store on a Redis that refuses writes, or has lost its scripts: writes happen completely or not at all."""
 
 import asyncio
 

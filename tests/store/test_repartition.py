@@ -1,4 +1,4 @@
-"""A move to another number of partitions: what is there afterwards, from anywhere and through any interruption."""
+"""Repartitions: what they leave in the store, between any numbers of partitions and after any interruption."""
 
 from collections.abc import AsyncIterator
 from random import Random
@@ -47,7 +47,7 @@ def store(redis: RedisClient, partitions: int, project: Project = PROJECT) -> Se
 
 
 async def filled(redis: RedisClient, partitions: int, count: int = 20) -> Keyspace:
-    """A store of two projects with sessions of all kinds, some of them deleted again; what is in it."""
+    """Make a store of two projects with sessions of all kinds, of which several are deleted again; its content."""
     await record(redis, partitions, BLOCK_SIZE, (PROJECT.slug, OTHER.slug, "empty"))
     for project in (PROJECT, OTHER):
         sessions = store(redis, partitions, project)
@@ -66,18 +66,18 @@ async def filled(redis: RedisClient, partitions: int, count: int = 20) -> Keyspa
 
 
 async def everything(sessions: Sessions) -> list[list[Session]]:
-    """All that is listed, a page of three at a time: oldest first, newest first, and by a filter and a user."""
+    """All listed sessions, in pages of three: oldest first, newest first, by a user, and by a filter."""
     lists = []
     for query in (Query(), Query(descending=True), Query(user="alice"), Query(filter=Filter.parse(b'{"a":1}', LIMITS))):
-        found: list[Session] = []
+        listed: list[Session] = []
         after = query.after
         while True:
             part = await page(sessions, Query(query.user, query.filter, query.descending, after), 3)
-            found += [session._replace(serial=0) for session in part.sessions]
+            listed += [session._replace(serial=0) for session in part.sessions]
             if part.cursor is None:
                 break
             after = decode_session_cursor(part.cursor, sessions.partitions)
-        lists.append(found)
+        lists.append(listed)
     return lists
 
 
@@ -87,25 +87,25 @@ async def findings(sessions: Sessions) -> list[str]:
 
 
 @on_every_redis
-async def test_from_any_number_to_any_other_nothing_is_lost_and_lists_stay_as_they_are(redis: RedisClient) -> None:
-    held = await filled(redis, 1)
+async def test_a_repartition_between_any_numbers_loses_nothing_and_keeps_the_lists(redis: RedisClient) -> None:
+    content = await filled(redis, 1)
     listed = {project: await everything(store(redis, 1, project)) for project in (PROJECT, OTHER)}
-    assert [len(found) for found in listed[PROJECT]] == [16, 16, 6, 5]  # one of 17 is over
+    assert [len(each) for each in listed[PROJECT]] == [16, 16, 6, 5]  # one of 17 has expired
     for partitions in (16, 3, 1, 2, 1):
-        expected = after_move(held, partitions)
+        expected = after_move(content, partitions)
         assert await move(redis, partitions) == repartition.Moved(34, 34)
-        held = await keyspace(redis)
-        assert held == expected
+        content = await keyspace(redis)
+        assert content == expected
         for project in (PROJECT, OTHER):
             sessions = store(redis, partitions, project)
             assert await everything(sessions) == listed[project]
             assert await findings(sessions) == []
         assert await move(redis, partitions) is None
-        assert await keyspace(redis) == held
+        assert await keyspace(redis) == content
 
 
 class MovingStore(StoreMachine):
-    """Random operations, and moves to other numbers of partitions between them."""
+    """Random operations, and repartitions between them."""
 
     @rule(partitions=st.sampled_from((1, 2, 3, 16)))
     def move(self, partitions: int) -> None:
@@ -131,7 +131,7 @@ class MovingStore(StoreMachine):
         assert await everything(self.sessions) == listed
 
     def _take_serials(self, moved: Keyspace) -> None:
-        """Take over the serials that a move has assigned."""
+        """Copy the serials that a repartition has assigned into the model."""
         self.model.sessions = self.sessions
         for name, entry in self.model.entries.items():
             entry.serial = int(moved[self.sessions.partition(name).session(name)][b"serial"])
@@ -142,36 +142,36 @@ class MovingStore(StoreMachine):
 
 
 @on_every_redis
-def test_after_moves_any_operations_leave_what_the_model_says(redis_url: str) -> None:
+def test_random_operations_after_repartitions_match_the_model(redis_url: str) -> None:
     def machine() -> MovingStore:
         return MovingStore(lambda: RedisClient.open(redis_url, timeout=TIMEOUT), 3, BLOCK_SIZE)
 
     run_random_operations(machine, examples=4, steps=75)
 
 
-async def test_sessions_of_one_moment_are_numbered_by_their_ids(redis: RedisClient) -> None:
+async def test_sessions_with_the_same_created_at_are_numbered_by_their_ids(redis: RedisClient) -> None:
     await record(redis, 4, BLOCK_SIZE, (PROJECT.slug,))
     sessions = store(redis, 4)
     for number in range(40):
         await add(sessions, number * 7919, {"a": number % 2}, "alice")
     for partition in sessions.all_partitions:
         listed = await redis.call("ZRANGE", partition.sessions, 0, -1)
-        # In each partition its first session was created at 1001, its second at 1002: they meet when they are moved.
+        # In each partition the sessions are created at 1001, 1002, and so on: a repartition brings equal times together.
         for at, name in enumerate(listed, 1001):
             await redis.call("HSET", partition.session(name.decode()), "created_at", at)
         await redis.call("HSET", partition.state, "created_at", 1000 + len(listed))
-    held, listed = await keyspace(redis), await everything(sessions)
+    content, listed = await keyspace(redis), await everything(sessions)
     assert sorted(listed[0], key=lambda session: (session.created_at, session.id)) == listed[0] == listed[1][::-1]
     assert len({session.created_at for session in listed[0]}) < 20
     for partitions in (1, 3, 2):
-        held = after_move(held, partitions)
+        content = after_move(content, partitions)
         await move(redis, partitions)
-        assert await keyspace(redis) == held
+        assert await keyspace(redis) == content
         assert await everything(store(redis, partitions)) == listed
 
 
-async def test_a_session_after_a_move_is_younger_than_any_that_ever_was(redis: RedisClient) -> None:
-    """So that no ETag comes twice, whatever the clock says: a deleted session may have been the youngest."""
+async def test_a_session_created_after_a_repartition_is_newer_than_any_before(redis: RedisClient) -> None:
+    """No ETag may repeat, even if the clock steps: a deleted session may have been the newest."""
     await filled(redis, 3)
     late = 2**52
     partition = store(redis, 3).all_partitions[1]
@@ -179,23 +179,23 @@ async def test_a_session_after_a_move_is_younger_than_any_that_ever_was(redis: R
     await move(redis, 2)
     sessions = store(redis, 2)
     for number in range(100, 110):
-        made = await add(sessions, number, {})
-        assert made.created_at > late
-        assert made.serial == await redis.call("ZCARD", sessions.partition(made.id).sessions)
+        session = await add(sessions, number, {})
+        assert session.created_at > late
+        assert session.serial == await redis.call("ZCARD", sessions.partition(session.id).sessions)
 
 
-async def test_where_the_states_were_lost_the_sessions_tell_how_young_the_next_one_must_be(redis: RedisClient) -> None:
+async def test_without_states_the_newest_session_sets_the_lower_bound_of_created_at(redis: RedisClient) -> None:
     await filled(redis, 3)
     late, name = 2**52, session_id(1)
     sessions = store(redis, 3)
     await redis.call("DEL", *(partition.state for partition in sessions.all_partitions))
     await redis.call("HSET", sessions.partition(name).session(name), "created_at", late)
     await move(redis, 1)
-    made = await add(store(redis, 1), 100, {})
-    assert (made.created_at, made.serial) == (late + 1, 18)
+    session = await add(store(redis, 1), 100, {})
+    assert (session.created_at, session.serial) == (late + 1, 18)
 
 
-async def test_fields_that_nobody_here_knows_are_kept(redis: RedisClient) -> None:
+async def test_unknown_fields_are_kept(redis: RedisClient) -> None:
     await filled(redis, 1)
     name = session_id(1)
     await redis.call("HSET", store(redis, 1).partition(name).session(name), "later", b"\x00\xff\r\n")
@@ -206,7 +206,7 @@ async def test_fields_that_nobody_here_knows_are_kept(redis: RedisClient) -> Non
     assert await redis.call("HGET", store(redis, 2).partition(name).session(name), "later") == b"\x00\xff\r\n"
 
 
-async def test_cursors_from_before_are_refused(redis: RedisClient) -> None:
+async def test_cursors_from_before_a_repartition_are_refused(redis: RedisClient) -> None:
     await filled(redis, 1)
     cursor = (await page(store(redis, 1), Query(), 3)).cursor
     assert cursor is not None
@@ -223,26 +223,28 @@ async def fragile(empty_redis: str) -> AsyncIterator[FragileClient]:
 
 
 @pytest.mark.parametrize(("before", "after"), [(1, 3), (4, 3), (3, 1)])
-async def test_killed_at_any_moment_a_move_is_finished_by_the_next_one(fragile: FragileClient, before: int, after: int) -> None:
-    held = await filled(fragile, before, 9)
-    expected = after_move(held, after)
+async def test_a_repartition_killed_at_any_round_trip_is_finished_by_the_next_one(
+    fragile: FragileClient, before: int, after: int
+) -> None:
+    content = await filled(fragile, before, 9)
+    expected = after_move(content, after)
     random = Random(before)
-    killed = 0
+    kill_point = 0
     while True:
-        await restore(fragile, held)
+        await restore(fragile, content)
         try:
-            await move(fragile.kill_at(killed, killed), after)
+            await move(fragile.kill_at(kill_point, kill_point), after)
         except Interrupted:
-            killed += 1
+            kill_point += 1
         else:
             break
-        # The next one may not come to its end either.
+        # The next one may be killed too.
         try:
-            await move(fragile.kill_at(random.randrange(killed + 40), killed), after)
+            await move(fragile.kill_at(random.randrange(kill_point + 40), kill_point), after)
         except Interrupted:
             assert (await fragile.kill_at(-1, 0).call("HGET", STORE, "moving_to")) in (b"%d" % after, None)
         await move(fragile.kill_at(-1, 0), after)
-        assert await keyspace(fragile) == expected, f"killed at round trip {killed}"
-    assert killed > 40
+        assert await keyspace(fragile) == expected, f"killed at round trip {kill_point}"
+    assert kill_point > 40
     fragile.kill_at(-1, 0)
     assert await keyspace(fragile) == expected

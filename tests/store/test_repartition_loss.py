@@ -1,4 +1,4 @@
-"""What can be lost on the way, when a node of Redis loses its last moments or has no room: a move loses nothing by it."""
+"""A repartition loses no session if a node of Redis loses its last writes or runs out of memory."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -24,27 +24,27 @@ pytestmark = pytest.mark.usefixtures("impatient_move")
 
 
 class Clock:
-    """A clock that stands still but when the move sleeps; something may happen then. Nobody sleeps."""
+    """A clock that advances only when the repartition sleeps, without a wait; `event` runs then."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = 0.0
-        self.happen: Callable[[], Awaitable[object]] | None = None
+        self.event: Callable[[], Awaitable[object]] | None = None
         monkeypatch.setattr(repartition, "SETTLE", 2.0)
         monkeypatch.setattr(repartition, "monotonic", lambda: self.now)
         monkeypatch.setattr(asyncio, "sleep", self.sleep)
 
     async def sleep(self, seconds: float) -> None:
         self.now += seconds
-        if seconds and self.happen is not None:
-            await self.happen()
+        if seconds and self.event is not None:
+            await self.event()
 
 
-async def test_an_original_goes_only_when_its_copy_has_settled(
-    redis: RedisClient, held: Keyspace, monkeypatch: pytest.MonkeyPatch
+async def test_an_original_is_deleted_only_after_its_copy_has_settled(
+    redis: RedisClient, original: Keyspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = Clock(monkeypatch)
     copied: dict[str, float] = {}
-    sent = redis.batch
+    send = redis.batch
 
     async def batch(commands: Sequence[Command], *, writes: bool = False) -> list[object]:
         for name, key, *_ in commands:
@@ -54,73 +54,73 @@ async def test_an_original_goes_only_when_its_copy_has_settled(
             if name == "UNLINK" and session:
                 assert where == "scc:{acme.0"
                 assert clock.now >= copied[session] + 2.0
-        return await sent(commands, writes=writes)
+        return await send(commands, writes=writes)
 
     monkeypatch.setattr(redis, "batch", batch)
     await move(redis, 2)
     assert len(copied) == sum(partition_number(session_id(number), 2) for number in range(COUNT))
-    assert await keyspace(redis) == after_move(held, 2)
+    assert await keyspace(redis) == after_move(original, 2)
 
 
-async def test_an_original_stays_where_its_copy_is_lost(
-    redis: RedisClient, held: Keyspace, monkeypatch: pytest.MonkeyPatch
+async def test_an_original_is_kept_if_its_copy_is_lost(
+    redis: RedisClient, original: Keyspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = Clock(monkeypatch)
-    clock.happen = lambda: redis.call("DEL", home(STRAY, 2))
+    clock.event = lambda: redis.call("DEL", home(STRAY, 2))
     with pytest.raises(StoreUnavailable):
         await move(redis, 2)
     assert await redis.call("EXISTS", home(STRAY, 1)) == 1
-    clock.happen = None
+    clock.event = None
     await move(redis, 2)
-    assert await keyspace(redis) == after_move(held, 2)
+    assert await keyspace(redis) == after_move(original, 2)
 
 
-async def test_a_node_that_falls_back_behind_what_it_answered_is_numbered_again(
-    redis: RedisClient, held: Keyspace, monkeypatch: pytest.MonkeyPatch
+async def test_a_node_that_loses_acknowledged_writes_is_numbered_again(
+    redis: RedisClient, original: Keyspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = Clock(monkeypatch)
     before: dict[str, Any] = {}
-    fallen = 0
+    rollbacks = 0
 
-    async def happen() -> None:
-        nonlocal fallen
-        there = await keyspace(redis)
-        node = {name: content for name, content in there.items() if name.startswith("scc:{acme.1}")}
+    async def fall_back() -> None:
+        nonlocal rollbacks
+        stored = await keyspace(redis)
+        node = {name: content for name, content in stored.items() if name.startswith("scc:{acme.1}")}
         if not before:
             assert "scc:{acme.1}:order" in node
             before.update(node)
-        elif not fallen:
+        elif not rollbacks:
             assert "scc:{acme.1}:order" not in node
-            fallen += 1
-            await restore(redis, {**{name: content for name, content in there.items() if name not in node}, **before})
+            rollbacks += 1
+            await restore(redis, {**{name: content for name, content in stored.items() if name not in node}, **before})
 
-    clock.happen = happen
+    clock.event = fall_back
     await move(redis, 2)
-    assert fallen == 1
-    assert await keyspace(redis) == after_move(held, 2)
+    assert rollbacks == 1
+    assert await keyspace(redis) == after_move(original, 2)
 
 
-async def test_ids_that_a_node_has_lost_are_gathered_again(
-    redis: RedisClient, held: Keyspace, monkeypatch: pytest.MonkeyPatch
+async def test_ids_that_a_node_has_lost_are_collected_again(
+    redis: RedisClient, original: Keyspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    note = manifest.record_move
+    record_move = manifest.record_move
 
     async def stop(redis: RedisClient, move: Move) -> None:
         if move.phase == NUMBERING:
             raise StoreUnavailable
-        await note(redis, move)
+        await record_move(redis, move)
 
     monkeypatch.setattr(manifest, "record_move", stop)
     with pytest.raises(StoreUnavailable):
         await move(redis, 3)
-    monkeypatch.setattr(manifest, "record_move", note)
+    monkeypatch.setattr(manifest, "record_move", record_move)
     assert await redis.call("DEL", *(Partition(PROJECT.slug, number).order for number in range(3))) == 3
     await move(redis, 3)
-    assert await keyspace(redis) == after_move(held, 3)
+    assert await keyspace(redis) == after_move(original, 3)
 
 
-async def test_a_scan_may_name_a_key_as_often_as_it_likes(
-    redis: RedisClient, held: Keyspace, monkeypatch: pytest.MonkeyPatch
+async def test_a_scan_may_return_a_key_several_times(
+    redis: RedisClient, original: Keyspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scan = admin.scan
 
@@ -132,11 +132,11 @@ async def test_a_scan_may_name_a_key_as_often_as_it_likes(
     monkeypatch.setattr(admin, "scan", twice)
     monkeypatch.setattr(repartition, "SESSIONS_BATCH", 5)
     await move(redis, 2)
-    assert await keyspace(redis) == after_move(held, 2)
+    assert await keyspace(redis) == after_move(original, 2)
 
 
-async def test_what_a_scan_has_missed_is_found_by_another(
-    redis: RedisClient, held: Keyspace, monkeypatch: pytest.MonkeyPatch
+async def test_keys_that_a_scan_misses_are_moved_after_a_later_scan(
+    redis: RedisClient, original: Keyspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scan = admin.scan
     scans = 0
@@ -145,15 +145,15 @@ async def test_what_a_scan_has_missed_is_found_by_another(
         nonlocal scans
         scans += 1
         async for names in scan(redis, match):
-            yield [name for place, name in enumerate(sorted(names)) if place % 3 < scans]
+            yield [name for position, name in enumerate(sorted(names)) if position % 3 < scans]
 
     monkeypatch.setattr(admin, "scan", misses)
     await move(redis, 2)
     assert scans == 3
-    assert await keyspace(redis) == after_move(held, 2)
+    assert await keyspace(redis) == after_move(original, 2)
 
 
-async def test_a_full_redis_stops_a_move_and_it_goes_on_when_there_is_room(redis: RedisClient, held: Keyspace) -> None:
+async def test_a_redis_out_of_memory_stops_a_repartition_and_it_resumes_later(redis: RedisClient, original: Keyspace) -> None:
     await manifest.record_move(redis, Move(2, MOVE, COUNT))
     await redis.call("CONFIG", "SET", "maxmemory", 1)
     try:
@@ -163,7 +163,7 @@ async def test_a_full_redis_stops_a_move_and_it_goes_on_when_there_is_room(redis
     finally:
         await redis.call("CONFIG", "SET", "maxmemory", 0)
     await move(redis, 2)
-    assert await keyspace(redis) == after_move(held, 2)
+    assert await keyspace(redis) == after_move(original, 2)
 
 
 def assign_serials(partition: Partition) -> Call[int]:
@@ -172,14 +172,14 @@ def assign_serials(partition: Partition) -> Call[int]:
     )
 
 
-@pytest.mark.usefixtures("held")
-async def test_numbering_writes_nothing_where_a_key_is_out_of_reach(redis: RedisClient, empty_redis: str) -> None:
+@pytest.mark.usefixtures("original")
+async def test_numbering_writes_nothing_if_a_key_is_not_accessible(redis: RedisClient, empty_redis: str) -> None:
     partition = Partition(PROJECT.slug, 0, BLOCK_SIZE, Owner(PROJECT.id, 1))
     await redis.call("ZADD", partition.order, *(part for number in range(COUNT) for part in (number, session_id(number))))
     before = await keyspace(redis)
-    # This user is refused the key that a node refuses which moves the slot.
-    seen = [f"~{partition.prefix}{name}" for name in ("session:*", "sessions", "state", "order", "index:*", "blocks:*")]
-    await redis.call("ACL", "SETUSER", "narrow", "reset", "on", ">pass", "+@all", *seen)
+    # This user may not access one key, as on a node that is migrating its slot.
+    patterns = [f"~{partition.prefix}{name}" for name in ("session:*", "sessions", "state", "order", "index:*", "blocks:*")]
+    await redis.call("ACL", "SETUSER", "narrow", "reset", "on", ">pass", "+@all", *patterns)
     narrow = RedisClient.open(empty_redis.replace("unix://", "unix://narrow:pass@"), timeout=TIMEOUT)
     try:
         with pytest.raises(StoreUnavailable):

@@ -1,4 +1,4 @@
-"""A move to another number of partitions that cannot be made as the store is: what it says, and that nothing is touched."""
+"""Repartitions that the state of the store does not allow: their errors, and that they change nothing."""
 
 import pytest
 
@@ -17,7 +17,7 @@ from tests.support.moves import BLOCK_SIZE, COUNT, STRAY, Keyspace, after_move, 
 pytestmark = pytest.mark.usefixtures("impatient_move")
 
 
-async def test_a_move_to_another_number_than_the_one_that_is_under_way_is_refused(redis: RedisClient, held: Keyspace) -> None:
+async def test_a_repartition_is_refused_while_another_is_unfinished(redis: RedisClient, original: Keyspace) -> None:
     for phase in (CLOSE, MOVE, NUMBERING):
         await manifest.record_move(redis, Move(3, phase))
         before = await keyspace(redis)
@@ -25,23 +25,25 @@ async def test_a_move_to_another_number_than_the_one_that_is_under_way_is_refuse
             with pytest.raises(StartupError, match="a repartition to 3 is unfinished; run `repartition 3` first"):
                 await move(redis, partitions)
         assert await keyspace(redis) == before
-        assert {name: before[name] for name in held if name != STORE} == {name: held[name] for name in held if name != STORE}
+        assert {name: before[name] for name in original if name != STORE} == {
+            name: original[name] for name in original if name != STORE
+        }
 
 
-async def test_where_there_is_no_store_nothing_is_made(redis: RedisClient) -> None:
+async def test_a_repartition_of_an_empty_redis_creates_nothing(redis: RedisClient) -> None:
     with pytest.raises(StartupError, match="this Redis holds no store"):
         await move(redis, 2)
     assert await keyspace(redis) == {}
 
 
-async def test_a_store_of_another_layout_is_left_alone(redis: RedisClient, held: Keyspace) -> None:
+async def test_a_store_of_another_layout_is_left_alone(redis: RedisClient, original: Keyspace) -> None:
     await redis.call("HSET", STORE, "layout", 9)
     with pytest.raises(StartupError, match="this store was created with layout 9, not 1"):
         await move(redis, 2)
-    assert await keyspace(redis) == {**held, STORE: {**held[STORE], b"layout": b"9"}}
+    assert await keyspace(redis) == {**original, STORE: {**original[STORE], b"layout": b"9"}}
 
 
-async def test_two_states_of_one_session_are_for_the_operator_to_decide(redis: RedisClient, held: Keyspace) -> None:
+async def test_two_different_copies_of_a_session_stop_a_repartition(redis: RedisClient, original: Keyspace) -> None:
     old, new = home(STRAY, 1), home(STRAY, 2)
     await redis.call("HSET", new, "configs", "{}", "created_at", 1)
     with pytest.raises(StartupError) as caught:
@@ -51,21 +53,21 @@ async def test_two_states_of_one_session_are_for_the_operator_to_decide(redis: R
     assert await redis.call("HGETALL", new) != []
     await redis.call("DEL", new)
     await move(redis, 2)
-    assert await keyspace(redis) == after_move(held, 2)
+    assert await keyspace(redis) == after_move(original, 2)
 
 
 @pytest.mark.parametrize("target", [2, 3])
-async def test_a_key_that_is_no_hash_is_named(redis: RedisClient, held: Keyspace, target: int) -> None:
+async def test_the_error_names_a_key_that_is_not_a_hash(redis: RedisClient, original: Keyspace, target: int) -> None:
     await redis.call("SET", home(99, 1), "x")
     with pytest.raises(StartupError, match=f"'{home(99, 1)}': WRONGTYPE".replace("{", r"\{")):
         await move(redis, target)
     await redis.call("DEL", home(99, 1))
     await move(redis, target)
-    assert await keyspace(redis) == after_move(held, target)
+    assert await keyspace(redis) == after_move(original, target)
 
 
-@pytest.mark.usefixtures("held")
-async def test_a_damaged_session_is_moved_as_it_is(redis: RedisClient) -> None:
+@pytest.mark.usefixtures("original")
+async def test_a_damaged_session_is_moved_unchanged(redis: RedisClient) -> None:
     await redis.call("HSET", home(5, 1), "created_at", "x", "configs", "{oops")
     await redis.call("HDEL", home(7, 1), "created_at", "terms", "serial")
     await redis.call("HSET", home(9, 1), "expires_at", "soon")
@@ -82,11 +84,11 @@ async def test_a_damaged_session_is_moved_as_it_is(redis: RedisClient) -> None:
     assert [(await moved.get(session_id(each))).id for each in others] == [session_id(each) for each in others]
 
 
-async def test_what_is_nobodys_and_what_is_not_known_stays(redis: RedisClient, held: Keyspace) -> None:
-    strange = {
+async def test_unknown_keys_and_keys_of_no_project_are_kept(redis: RedisClient, original: Keyspace) -> None:
+    unknown = {
         "scc:{acme.0}:changes": {b"1"}, "scc:{acme.9}:session:x": {b"1"}, "scc:{nobody.0}:index:0:a=1": {b"1"},
         "scc:{acme}:later": {b"1"}, "scc:{acme.0}": {b"1"},
     }  # fmt: skip
-    await redis.batch([("SADD", name, 1) for name in strange])
+    await redis.batch([("SADD", name, 1) for name in unknown])
     await move(redis, 2)
-    assert await keyspace(redis) == {**after_move(held, 2), **strange}
+    assert await keyspace(redis) == {**after_move(original, 2), **unknown}

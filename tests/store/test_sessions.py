@@ -94,13 +94,13 @@ async def test_a_session_over_a_lowered_limit_on_terms_is_read_listed_and_delete
     assert {**await keyspace(sessions.redis), now.all_partitions[0].state: 0} == {**before, now.all_partitions[0].state: 0}
 
 
-async def test_a_member_that_gets_its_first_terms_later_is_no_finding(sessions: Sessions) -> None:
+async def test_a_check_accepts_a_member_that_gets_its_first_terms_later(sessions: Sessions) -> None:
     await fill(sessions, [{"a": {"b": {}}, "c": 1, "d": [[]]}])
     await sessions.patch(ONE, document_of({"a": {"b": 1}}))
     await sessions.patch(ONE, document_of({"d": [2]}))
     check = Check(sessions.redis, sessions.all_partitions[0])
     assert [str(finding) async for finding in check.findings()] == []
-    # And what goes and comes leaves nothing.
+    # Adding and removing a term leaves nothing behind.
     await sessions.patch(ONE, document_of({"a": {"b": {}}, "c": [[]], "d": None}))
     assert [str(finding) async for finding in check.findings()] == []
     assert [name for name in await keyspace(sessions.redis) if ":index:" in name] == []
@@ -242,7 +242,7 @@ async def test_create_with_if_none_match_fails_if_the_id_exists(sessions: Sessio
     with pytest.raises(PreconditionFailed, match=r"^If-None-Match does not hold"):
         await create()
     assert await keyspace(sessions.redis) == before
-    # An expired session does not count.
+    # An expired one does not count.
     await lapse(sessions, ONE)
     assert (await create())[0]
 

@@ -1,4 +1,4 @@
-"""The start: each reason why Redis cannot be used has a sentence of its own, and what may pass is waited for."""
+"""The start: each reason why Redis cannot be used has a message, and the start waits for temporary ones to end."""
 
 import asyncio
 import logging
@@ -23,11 +23,11 @@ from tests.support.filling import with_every_server
 from tests.support.server import Serving, request, until
 from tests.support.topology_servers import _IN_MEMORY, HOST, Server
 
-#: What no sentence and no log may show.
+#: No message and no log may show it.
 PASSWORD = "hunter2"
 BINARIES = [case.values[0] for case in with_every_server.args[1]]
 NEWEST = BINARIES[-1]
-#: Long enough to be no reason for a warning.
+#: Long enough to cause no warning.
 SECRETS = {"SCC_ROOT_TOKEN": "root-of-the-tests", "SCC_KEY_SECRET": "secret-of-the-tests"}
 
 
@@ -37,7 +37,7 @@ def settings_for(url: str, **other: Any) -> Settings:  # noqa: ANN401 - settings
 
 
 def refusal(url: str, **other: Any) -> str:  # noqa: ANN401 - settings differ
-    """The sentence of a start that is refused."""
+    """The message of a start that is refused."""
     with pytest.raises(StartupError) as caught:
         bootstrap.prepare(settings_for(url, **other))
     sentence = str(caught.value)
@@ -72,7 +72,7 @@ def one(directory: Path, *settings: str, binary: str = NEWEST) -> Iterator[Serve
         ("redis://no-such-host.invalid", "the host name in redis_url cannot be resolved"),
     ],
 )
-def test_an_address_that_leads_nowhere(url: str, sentence: str) -> None:
+def test_the_message_for_an_unreachable_address(url: str, sentence: str) -> None:
     assert refusal(url) == sentence
 
 
@@ -87,11 +87,11 @@ def test_an_address_that_leads_nowhere(url: str, sentence: str) -> None:
         ("redis+sentinel://{}/store", "redis_url names Sentinels, but the server is not one: SENTINEL"),
     ],
 )  # fmt: skip
-def test_a_url_that_does_not_fit_the_server(redis: Server, url: str, sentence: str) -> None:
+def test_the_message_for_a_url_that_does_not_match_the_server(redis: Server, url: str, sentence: str) -> None:
     assert refusal(url.format(f"{HOST}:{redis.port}")) == sentence
 
 
-def test_a_password_that_is_missing_or_wrong(redis: Server) -> None:
+def test_the_message_for_a_missing_or_wrong_password(redis: Server) -> None:
     redis.ask("CONFIG", "SET", "requirepass", "right")
     try:
         assert refusal(f"redis://{HOST}:{redis.port}") == "Redis requires a password, but redis_url has none"
@@ -113,14 +113,14 @@ def test_a_password_that_is_missing_or_wrong(redis: Server) -> None:
         (("~scc:*", "+@all", "-client"), ": CLIENT"),
     ],
 )
-def test_a_right_that_is_missing_is_named(redis: Server, rules: tuple[str, ...], missing: str) -> None:
+def test_the_message_names_missing_permissions(redis: Server, rules: tuple[str, ...], missing: str) -> None:
     redis.ask("ACL", "SETUSER", "scc", "reset", "on", "nopass", *rules)
     sentence = refusal(f"redis://scc:x@{HOST}:{redis.port}").partition("|")[0]
     assert sentence == f"the user in redis_url lacks permissions in Redis{missing}"
     assert redis.ask("KEYS", "*preflight*") == []
 
 
-def test_keys_that_are_out_of_reach(redis: Server) -> None:
+def test_the_message_for_inaccessible_keys(redis: Server) -> None:
     redis.ask("ACL", "SETUSER", "scc", "reset", "on", "nopass", "~other:*", "+@all")
     sentence = refusal(f"redis://scc:x@{HOST}:{redis.port}")
     assert sentence == "the user in redis_url may not access the keys scc:* in Redis"
@@ -128,19 +128,19 @@ def test_keys_that_are_out_of_reach(redis: Server) -> None:
 
 @pytest.mark.parametrize("binary", BINARIES)
 @pytest.mark.parametrize(("command", "where"), [("EVALSHA", ""), ("SINTER", " in scripts"), ("HSCAN", "")])
-def test_a_command_that_was_renamed(tmp_path: Path, binary: str, command: str, where: str) -> None:
+def test_the_message_for_a_renamed_command(tmp_path: Path, binary: str, command: str, where: str) -> None:
     with one(tmp_path, "--rename-command", command, "", binary=binary) as server:
         sentence = refusal(f"redis://{HOST}:{server.port}")
     assert sentence == f"Redis does not know or does not allow a required command: {command}{where}"
 
 
-def test_info_need_not_be_allowed(redis: Server) -> None:
+def test_the_start_succeeds_without_permission_for_info(redis: Server) -> None:
     redis.ask("ACL", "SETUSER", "scc", "reset", "on", "nopass", "~scc:*", "+@all", "-info")
     bootstrap.prepare(settings_for(f"redis://scc:x@{HOST}:{redis.port}"))
     redis.ask("FLUSHALL")
 
 
-def test_a_server_that_takes_no_more_connections(redis: Server) -> None:
+def test_the_message_for_a_server_at_its_maxclients(redis: Server) -> None:
     redis.ask("CONFIG", "SET", "maxclients", 1)
     try:
         assert refusal(f"redis://{HOST}:{redis.port}") == "Redis accepts no more connections; see its maxclients"
@@ -148,7 +148,7 @@ def test_a_server_that_takes_no_more_connections(redis: Server) -> None:
         redis.ask("CONFIG", "SET", "maxclients", 1000)
 
 
-def test_a_replica_with_and_without_its_master(redis: Server) -> None:
+def test_the_messages_for_a_replica_with_and_without_its_master(redis: Server) -> None:
     url = f"redis://{HOST}:{redis.port}"
     redis.ask("REPLICAOF", HOST, 1)
     try:
@@ -160,7 +160,7 @@ def test_a_replica_with_and_without_its_master(redis: Server) -> None:
         redis.ask("CONFIG", "SET", "replica-serve-stale-data", "yes")
 
 
-def test_a_server_that_refuses_writes_for_now(redis: Server) -> None:
+def test_the_messages_for_a_server_that_refuses_writes(redis: Server) -> None:
     url = f"redis://{HOST}:{redis.port}"
     for name, value, sentence in (
         ("min-replicas-to-write", 1, "Redis refuses writes: it has fewer replicas than its min-replicas-to-write"),
@@ -173,7 +173,7 @@ def test_a_server_that_refuses_writes_for_now(redis: Server) -> None:
             redis.ask("CONFIG", "SET", name, 0)
 
 
-def test_a_node_of_a_cluster_that_is_not_whole(tmp_path: Path) -> None:
+def test_the_messages_for_an_incomplete_cluster(tmp_path: Path) -> None:
     with one(tmp_path, "--cluster-enabled", "yes") as node:
         plain = refusal(f"redis://{HOST}:{node.port}")
         assert plain.startswith("the Redis Cluster is down")
@@ -181,20 +181,20 @@ def test_a_node_of_a_cluster_that_is_not_whole(tmp_path: Path) -> None:
         assert refusal(f"redis+cluster://{HOST}:{node.port}") == "the Redis Cluster has slots that no node serves"
 
 
-#: What a server says to each piece that it gets, and to a new connection (None); "" hangs up.
-Says = Callable[[bytes | None], bytes | None]
+#: What a server answers to each chunk it receives, and to a new connection (None); "" closes the connection.
+Answers = Callable[[bytes | None], bytes | None]
 
 
 @contextmanager
-def pretender(says: Says, *, tls: bool = False) -> Iterator[int]:
-    """A server that is no Redis, in a thread; gives its port."""
+def fake_server(answers: Answers, *, tls: bool = False) -> Iterator[int]:
+    """A server that is not Redis, in a thread; yields its port."""
     loop = asyncio.new_event_loop()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             data: bytes | None = None
             while True:
-                if (answer := says(data)) is not None:
+                if (answer := answers(data)) is not None:
                     writer.write(answer)
                 if answer == b"" or data == b"":
                     break
@@ -217,7 +217,7 @@ def pretender(says: Says, *, tls: bool = False) -> Iterator[int]:
         for task in others:
             task.cancel()
         await asyncio.gather(*others, return_exceptions=True)
-        # Those in the middle of a handshake see that their clients are gone. Python 3.11 does not wait for them.
+        # Lets unfinished handshakes see that their clients are gone. Python 3.11 does not wait for them.
         await server.wait_closed()
         await asyncio.sleep(0.05)
 
@@ -233,29 +233,29 @@ def pretender(says: Says, *, tls: bool = False) -> Iterator[int]:
         loop.close()
 
 
-def always(answer: bytes) -> Says:
+def always(answer: bytes) -> Answers:
     return lambda data: answer if data else None
 
 
-def replies(name: bytes, answer: bytes) -> Says:
-    """OK to every command but `name`, whose answer is another."""
+def replies(name: bytes, answer: bytes) -> Answers:
+    """Answer `answer` to the command `name`, and OK to every other."""
 
-    def says(data: bytes | None) -> bytes | None:
+    def answer_all(data: bytes | None) -> bytes | None:
         reader = hiredis.Reader()
         reader.feed(data or b"")
-        answers = b""
+        replies = b""
         while (words := reader.gets()) is not False:
-            answers += answer if words[0] == name else b"+OK\r\n"
-        return answers or None
+            replies += answer if words[0] == name else b"+OK\r\n"
+        return replies or None
 
-    return says
+    return answer_all
 
 
 NOT_TLS = "the server in redis_url does not speak TLS; write redis:// instead of rediss://"
 
 
 @pytest.mark.parametrize(
-    ("says", "tls", "url", "sentence"),
+    ("answers", "tls", "url", "sentence"),
     [
         (always(b"HTTP/1.1 400 Bad Request\r\n\r\n"), False, "redis://{}", "the server in redis_url is not Redis"),
         (always(b"HTTP/1.1 400 Bad Request\r\n\r\n"), False, "rediss://{}", NOT_TLS),
@@ -281,19 +281,19 @@ NOT_TLS = "the server in redis_url does not speak TLS; write redis:// instead of
     ids=["HTTP", "HTTP for TLS", "DENIED", "LOADING", "MOVED", "hangs up", "silent", "silent TLS", "TLS alert", "certificate",
          "unknown master", "too old"],
 )  # fmt: skip
-def test_a_server_that_is_something_else(says: Says, tls: bool, url: str, sentence: str) -> None:
-    with pretender(says, tls=tls) as port:
+def test_the_message_for_a_server_that_is_not_a_usable_redis(answers: Answers, tls: bool, url: str, sentence: str) -> None:
+    with fake_server(answers, tls=tls) as port:
         assert refusal(url.format(f"{HOST}:{port}")) == sentence
 
 
-def test_a_known_certificate_is_taken() -> None:
-    known = f"?ssl_ca_certs={quote(str(CERTIFICATE))}"
-    with pretender(always(b"-WRONGPASS invalid username-password pair\r\n"), tls=True) as port:
-        url = f"rediss://:{PASSWORD}@{HOST}:{port}{known}"
+def test_a_certificate_of_a_trusted_authority_is_accepted() -> None:
+    option = f"?ssl_ca_certs={quote(str(CERTIFICATE))}"
+    with fake_server(always(b"-WRONGPASS invalid username-password pair\r\n"), tls=True) as port:
+        url = f"rediss://:{PASSWORD}@{HOST}:{port}{option}"
         assert refusal(url) == "Redis rejects the user name or password in redis_url"
 
 
-def test_what_may_pass_is_waited_for_and_the_reason_is_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_start_waits_for_a_temporary_problem_and_logs_it(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with one(tmp_path) as server:
         server.ask("REPLICAOF", HOST, 1)
         promote = threading.Timer(1.0, lambda: server.ask("REPLICAOF", "NO", "ONE"))
@@ -306,14 +306,14 @@ def test_what_may_pass_is_waited_for_and_the_reason_is_logged(tmp_path: Path, ca
     assert [line.partition(": ")[2] for line in lines] == ["redis_url points to a read-only replica"]
 
 
-def test_a_refusal_that_waiting_does_not_change_ends_the_start(redis: Server, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_permanent_problem_ends_the_start_without_a_wait(redis: Server, caplog: pytest.LogCaptureFixture) -> None:
     url = f"redis://nobody:{PASSWORD}@{HOST}:{redis.port}"
-    # Were it waited for, this test would never end.
+    # If the start waited, this test would never end.
     assert "rejects" in refusal(url, start_timeout=1e9)
     assert caplog.records == []
 
 
-def test_the_wait_ends_when_it_is_given_up() -> None:
+def test_the_wait_ends_when_its_caller_gives_up() -> None:
     calls = 0
 
     def give_up() -> bool:
@@ -325,7 +325,7 @@ def test_the_wait_ends_when_it_is_given_up() -> None:
     assert calls == 4
 
 
-def test_sigterm_ends_a_server_that_waits(tmp_path: Path) -> None:
+def test_sigterm_ends_a_server_that_waits_for_redis(tmp_path: Path) -> None:
     variables = {"SCC_REDIS_URL": f"redis://:{PASSWORD}@127.0.0.1:1", **SECRETS}
     serving = Serving(tmp_path / "data", "--start-timeout", "100000", **variables)
     until(lambda: "s for Redis: " in serving.errors, "a server that waits")
@@ -335,7 +335,7 @@ def test_sigterm_ends_a_server_that_waits(tmp_path: Path) -> None:
     assert PASSWORD not in serving.errors
 
 
-def test_a_server_that_was_refused_ends_with_one_line(tmp_path: Path, redis: Server) -> None:
+def test_a_refused_start_ends_with_a_message_of_one_line(tmp_path: Path, redis: Server) -> None:
     variables = {"SCC_REDIS_URL": f"redis://u:{PASSWORD}@{HOST}:{redis.port}", **SECRETS}
     serving = Serving(tmp_path / "data", **variables)
     assert serving.process.wait(60) == 1
@@ -343,7 +343,7 @@ def test_a_server_that_was_refused_ends_with_one_line(tmp_path: Path, redis: Ser
 
 
 @pytest.mark.parametrize("binary", BINARIES)
-def test_a_right_that_is_taken_away_later_is_503_and_nothing_of_the_request_is_logged(tmp_path: Path, binary: str) -> None:
+def test_a_permission_revoked_later_is_503_and_nothing_of_the_request_is_logged(tmp_path: Path, binary: str) -> None:
     with one(tmp_path, binary=binary) as server:
         rules = ("on", "nopass", "~scc:*", "+@all")
         server.ask("ACL", "SETUSER", "scc", "reset", *rules)
@@ -360,7 +360,7 @@ def test_a_right_that_is_taken_away_later_is_503_and_nothing_of_the_request_is_l
             status, answer = request("PATCH", path, key, {"configs": {PASSWORD: PASSWORD}})
             assert status == 503, (right, answer)
             assert "redis" not in str(answer).lower()
-        # In the middle of its script: what it has done it has done.
+        # The script fails in the middle: its writes before that stay.
         server.ask("ACL", "SETUSER", "scc", "reset", *rules, "-sadd")
         status, answer = request("PATCH", path, key, {"configs": {PASSWORD: PASSWORD}})
         assert (status, answer["error"]) == (503, "the write may or may not have happened")

@@ -1,4 +1,4 @@
-"""A check of a whole store: it tells the truth about any damage, never fails on it, and repairs what can be repaired."""
+"""A check of a whole store: it reports any damage correctly, never fails on it, and repairs what can be repaired."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
@@ -34,12 +34,12 @@ P = "scc:{acme.0}:"
 
 
 @pytest.fixture(autouse=True)
-def nothing_is_under_way(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(partition_check, "UNDER_WAY", 0)
+def no_confirm_delay(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(partition_check, "CONFIRM_DELAY", 0)
 
 
 async def small_store(redis: RedisClient, partitions: int = 1) -> Sessions:
-    """A store with two projects, of which one has sessions, users, a lifetime and an API key."""
+    """A store with two projects, of which one has sessions, users, an expiry and an API key."""
     await redis.call("HSET", STORE, "layout", LAYOUT, "partitions", partitions, "block_size", BLOCK_SIZE)
     registry = Registry(redis, "secret")
     await registry.create("other")
@@ -54,16 +54,16 @@ async def small_store(redis: RedisClient, partitions: int = 1) -> Sessions:
 async def check(redis: RedisClient, *, repair: bool = False, only: str = "") -> list[tuple[str, Finding]]:
     registry, stored = Registry(redis, "secret"), await manifest.read(redis)
     projects = [await registry.get(only)] if only else await registry.all()
-    found = [each async for each in StoreCheck(redis, projects, stored, not only, repair).findings()]
-    assert all(str(finding) for _, finding in found)
-    return found
+    reported = [each async for each in StoreCheck(redis, projects, stored, not only, repair).findings()]
+    assert all(str(finding) for _, finding in reported)
+    return reported
 
 
 async def kinds(redis: RedisClient, *, repair: bool = False, only: str = "") -> set[str]:
     return {finding.kind for _, finding in await check(redis, repair=repair, only=only)}
 
 
-#: What was done, the kinds of findings, and those that remain after a repair.
+#: Each kind of damage: the commands that cause it, the kinds of findings, and those that remain after a repair.
 DAMAGE: dict[str, tuple[list[Command], set[str], set[str]]] = {
     "state lost": ([("DEL", P + "state")], {"state"}, set()),
     "state behind": ([("HSET", P + "state", "serial", 3)], {"state"}, set()),
@@ -72,16 +72,16 @@ DAMAGE: dict[str, tuple[list[Command], set[str], set[str]]] = {
     "state of another project": ([("HSET", P + "state", "project_id", "x")], {"owner"}, set()),
     "state of a project that is being deleted": ([("HSET", P + "state", "project_id", "deleted")], {"owner"}, set()),
     "state of another layout": ([("HSET", P + "state", "partitions", 7)], {"owner"}, set()),
-    "state of a move": ([("HSET", P + "state", "partitions", 0)], {"owner"}, set()),
+    "state of a repartition": ([("HSET", P + "state", "partitions", 0)], {"owner"}, set()),
     "state without an owner": ([("HDEL", P + "state", "project_id", "partitions")], {"owner"}, set()),
     "state without an owner, and behind": ([("DEL", P + "state")], {"owner", "state"}, set()),
     "state of the wrong type": ([("SET", P + "state", "x")], {"state"}, set()),
     "session_ttl_revision not a number": ([("HSET", P + "state", "session_ttl_revision", "x")], {"default"}, set()),
     "session_ttl_revision ahead": ([("HSET", P + "state", "session_ttl_revision", 7)], {"default"}, set()),
     "index of the wrong type": ([("SET", P + "index:0:a=1", "x")], {"type"}, set()),
-    "index of nobody of the wrong type": ([("SET", P + "index:7:a=1", "x")], {"type"}, set()),
+    "unused index of the wrong type": ([("SET", P + "index:7:a=1", "x")], {"type"}, set()),
     "blocks of the wrong type": ([("SET", P + "blocks:a=1", "x")], {"type"}, set()),
-    "blocks of nobody of the wrong type": ([("SET", P + "blocks:z=1", "x")], {"type"}, set()),
+    "unused blocks of the wrong type": ([("SET", P + "blocks:z=1", "x")], {"type"}, set()),
     "sessions of the wrong type": ([("DEL", P + "sessions"), ("RPUSH", P + "sessions", "x")], {"type"}, set()),
     "expiring of the wrong type": ([("SET", P + "expiring", "x")], {"type"}, set()),
     "users of the wrong type": ([("SET", "scc:{acme}:users", "x")], {"type"}, set()),
@@ -97,7 +97,7 @@ DAMAGE: dict[str, tuple[list[Command], set[str], set[str]]] = {
         {"name", "ghost", "expiry", "listed"}, set(),
     ),
     "a session whose name is not UTF-8": ([("HSET", b"scc:{acme.0}:session:\xff", "a", 1)], {"name"}, {"name"}),
-    "a project that nobody lists": ([("HDEL", PROJECTS, "acme")], {"project", "orphaned token"}, set()),
+    "an unlisted project": ([("HDEL", PROJECTS, "acme")], {"project", "orphaned token"}, set()),
     "keys of no project": ([("SADD", "scc:{x.0}:index:0:a=1", 1)], {"keys"}, {"keys"}),
     "a project without a record": ([("DEL", "scc:{acme}:project")], {"record"}, set()),
     "a damaged record": (
@@ -116,8 +116,8 @@ DAMAGE: dict[str, tuple[list[Command], set[str], set[str]]] = {
     "a session in a partition beyond the last": (
         [("HSET", "scc:{acme.7}:session:" + ONE, "configs", "{}")], {"misplaced"}, {"misplaced"},
     ),
-    "an order that no move needs": ([("ZADD", P + "order", 1, ONE)], {"derived"}, set()),
-    "a score that is no serial": ([("ZADD", P + "sessions", "1.5", TWO)], {"serial", "orphan"}, set()),
+    "a leftover order of a repartition": ([("ZADD", P + "order", 1, ONE)], {"derived"}, set()),
+    "a score that is not a serial": ([("ZADD", P + "sessions", "1.5", TWO)], {"serial", "orphan"}, set()),
     "an infinite score": ([("ZADD", P + "sessions", "+inf", TWO)], {"serial", "orphan"}, set()),
     "a serial of another session": ([("HSET", P + "session:" + TWO, "serial", 1), ("ZADD", P + "sessions", 1, TWO)],
                                     {"shared"}, set()),
@@ -134,10 +134,10 @@ DAMAGE: dict[str, tuple[list[Command], set[str], set[str]]] = {
 @pytest.mark.parametrize("listed", [True, False])
 async def test_a_misplaced_session_moves_to_the_partition_of_its_id(redis: RedisClient, *, listed: bool) -> None:
     sessions = await small_store(redis, 3)
-    own = sessions.partition(TWO)
-    other = next(partition for partition in sessions.all_partitions if partition != own)
+    home = sessions.partition(TWO)
+    other = next(partition for partition in sessions.all_partitions if partition != home)
     before = await sessions.get(TWO)
-    await redis.call("RENAME", own.session(TWO), other.session(TWO))
+    await redis.call("RENAME", home.session(TWO), other.session(TWO))
     if listed:
         await redis.call("ZADD", other.sessions, before.serial, TWO)
     assert "misplaced" in await kinds(redis)
@@ -150,7 +150,7 @@ async def test_a_misplaced_session_moves_to_the_partition_of_its_id(redis: Redis
 
 
 @on_every_redis
-async def test_a_misplaced_session_whose_place_is_taken_stays(redis: RedisClient) -> None:
+async def test_a_misplaced_session_is_not_moved_over_an_existing_key(redis: RedisClient) -> None:
     sessions = await small_store(redis, 3)
     other = next(partition for partition in sessions.all_partitions if partition != sessions.partition(TWO))
     await redis.call("HSET", other.session(TWO), "configs", "{}")
@@ -162,7 +162,7 @@ async def test_a_misplaced_session_whose_place_is_taken_stays(redis: RedisClient
 
 @on_every_redis
 @pytest.mark.parametrize("damage", DAMAGE)
-async def test_damage_is_found_and_repaired_where_it_can_be(redis: RedisClient, damage: str) -> None:
+async def test_damage_is_reported_and_repaired_where_possible(redis: RedisClient, damage: str) -> None:
     await small_store(redis)
     assert await check(redis) == []
     commands, expected, remaining = DAMAGE[damage]
@@ -170,14 +170,14 @@ async def test_damage_is_found_and_repaired_where_it_can_be(redis: RedisClient, 
         if command[0] == "SET":
             await redis.call("DEL", command[1])
         await redis.call(*command)
-    found = await check(redis)
-    assert expected <= {finding.kind for _, finding in found}
-    assert len(set(found)) == len(found)
+    reported = await check(redis)
+    assert expected <= {finding.kind for _, finding in reported}
+    assert len(set(reported)) == len(reported)
     repaired = await check(redis, repair=True)
     assert {finding.kind for _, finding in repaired if not finding.repairable} >= remaining
-    left = await check(redis)
-    assert {finding.kind for _, finding in left} == remaining
-    assert not any(finding.repairable for _, finding in left)
+    after_repair = await check(redis)
+    assert {finding.kind for _, finding in after_repair} == remaining
+    assert not any(finding.repairable for _, finding in after_repair)
 
 
 @on_every_redis
@@ -186,15 +186,15 @@ async def test_sessions_that_share_serials_after_a_lost_state_are_all_listed_aft
     await redis.call("HDEL", P + "state", "serial", "created_at")
     for number in range(21, 33):
         await add(sessions, number, {"a": 1, "own": number})
-    before = {name: held for name, held in (await keyspace(redis)).items() if ":session:" in name}
+    before = {name: content for name, content in (await keyspace(redis)).items() if ":session:" in name}
     assert {"state", "shared"} & await kinds(redis)
     await check(redis, repair=True)
     assert await check(redis) == []
-    held = await keyspace(redis)
+    after = await keyspace(redis)
     for name, fields in before.items():
-        assert {**held[name], b"serial": b""} == {**fields, b"serial": b""}
+        assert {**after[name], b"serial": b""} == {**fields, b"serial": b""}
     partition = sessions.all_partitions[0]
-    assert index_in(held, partition) == index_from_documents(held, partition)
+    assert index_in(after, partition) == index_from_documents(after, partition)
     every = [session_id(number) for number in (*range(1, COUNT + 1), *range(21, 33))]
     for query in (Query(), Query(filter=Filter({"a": 1}, {"a": 1}))):
         assert [each.id for each in (await page(sessions, query, 50)).sessions] == every
@@ -209,7 +209,7 @@ def test_only_sessions_from_the_first_that_is_out_of_order_get_new_serials() -> 
     assert misnumbered([*numbered, Numbered(25, "d", 9)]) == [Numbered(30, "c", 3)]
 
 
-async def test_limits_of_a_server_change_nothing_in_what_the_index_must_hold(redis: RedisClient) -> None:
+async def test_the_limits_of_a_server_do_not_affect_the_expected_index(redis: RedisClient) -> None:
     sessions = await small_store(redis)
     deep: object = 1
     for _ in range(250):
@@ -246,19 +246,19 @@ async def test_keys_are_scanned_once_for_any_number_of_projects_with_progress_ov
         await Registry(redis, "secret").create(f"p{number}")
     await redis.batch([("SET", f"foreign:{number}", 1) for number in range(3000)])
     total, redis.seen = await redis.call("DBSIZE"), []
-    passed: list[int] = []
+    progress: list[int] = []
     projects = await Registry(redis, "secret").all()
-    async for _ in StoreCheck(redis, projects, await manifest.read(redis), progress=passed.append).findings():
+    async for _ in StoreCheck(redis, projects, await manifest.read(redis), progress=progress.append).findings():
         raise AssertionError("nothing is wrong")
     scans = [command for command, _ in redis.seen if command[0] == "SCAN"]
     assert len([command for command in scans if command[1] == 0]) == 1
     assert all("scc:*" in command for command in scans)
-    assert sum(passed) == total + COUNT
-    assert len(passed) > 5
+    assert sum(progress) == total + COUNT
+    assert len(progress) > 5
     await redis.close()
 
 
-async def test_a_check_of_one_project_sees_nothing_of_the_others(redis: RedisClient) -> None:
+async def test_a_check_of_one_project_ignores_the_others(redis: RedisClient) -> None:
     await small_store(redis)
     await redis.call("SET", "scc:{other}:users", "x")
     await redis.call("SET", "scc:foo", "x")
@@ -266,7 +266,7 @@ async def test_a_check_of_one_project_sees_nothing_of_the_others(redis: RedisCli
     assert await kinds(redis, only="other") == {"type"}
 
 
-# ------------------------------------------------------------------------------------------------ any damage
+# --------------------------------------------------------------------------------------------- random damage
 
 
 def damaged_value(random: Random) -> str:
@@ -315,7 +315,9 @@ def on_small_store(url: str, use: Callable[[RedisClient], Awaitable[None]]) -> N
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(seed=st.integers(0, 2**32), times=st.integers(1, 3))
-def test_no_damage_makes_a_check_fail_and_a_repair_leaves_only_what_is_beyond_it(redis_url: str, seed: int, times: int) -> None:
+def test_no_damage_makes_a_check_fail_and_a_repair_leaves_only_what_is_not_repairable(
+    redis_url: str, seed: int, times: int
+) -> None:
     async def use(redis: RedisClient) -> None:
         random = Random(seed)
         for _ in range(times):
@@ -326,26 +328,26 @@ def test_no_damage_makes_a_check_fail_and_a_repair_leaves_only_what_is_beyond_it
         assert await _dump(redis) == damaged
         await check(redis, repair=True)
         assert [each for each in await check(redis) if each[1].repairable] == []
-        # A repair changes no configs, but for their form.
-        assert {name: document_form(held) for name, held in (await _configs(redis)).items()} == {
-            name: document_form(held) for name, held in configs.items()
+        # A repair changes the layout of configs at most, not their content.
+        assert {name: without_whitespace(text) for name, text in (await _configs(redis)).items()} == {
+            name: without_whitespace(text) for name, text in configs.items()
         }
-        # What a repair changes, a check had reported.
+        # A repair changes nothing unless a check has reported damage.
         assert first or await _dump(redis) == damaged
 
     on_small_store(redis_url, use)
 
 
-def document_form(configs: bytes) -> bytes:
+def without_whitespace(configs: bytes) -> bytes:
     return configs.replace(b"\n", b"").replace(b" ", b"")
 
 
 async def _configs(redis: RedisClient) -> dict[bytes, bytes]:
-    held = {}
+    configs = {}
     for name in await redis.call("KEYS", "scc:{*}:session:*"):
         if await redis.call("TYPE", name) == b"hash" and await redis.call("HGET", name, "configs") is not None:
-            held[name] = await redis.call("HGET", name, "configs")
-    return held
+            configs[name] = await redis.call("HGET", name, "configs")
+    return configs
 
 
 async def _dump(redis: RedisClient) -> dict[bytes, Any]:
@@ -353,9 +355,9 @@ async def _dump(redis: RedisClient) -> dict[bytes, Any]:
         b"hash": ("HGETALL",), b"set": ("SMEMBERS",), b"zset": ("ZRANGE", "0", "-1", "WITHSCORES"),
         b"string": ("GET",), b"list": ("LRANGE", "0", "-1"),
     }  # fmt: skip
-    held = {}
+    contents = {}
     for name in await redis.call("KEYS", "*"):
         first, *rest = reads[await redis.call("TYPE", name)]
         reply = await redis.call(first, name, *rest)
-        held[name] = sorted(reply) if first == "SMEMBERS" else reply
-    return held
+        contents[name] = sorted(reply) if first == "SMEMBERS" else reply
+    return contents

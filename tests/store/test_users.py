@@ -1,4 +1,4 @@
-"""Users of a project: listed from their first session on, in an order without ties, deleted with all their sessions."""
+"""Users of a project: registered by their first session, listed in an order without ties, deleted with their sessions."""
 
 import asyncio
 from itertools import pairwise
@@ -34,18 +34,18 @@ async def test_a_user_is_listed_once_however_often_they_are_named(users: Users) 
 
 @on_every_redis
 async def test_no_two_users_have_the_same_created_at_even_if_concurrent(users: Users) -> None:
-    wanted = [f"user{number}" for number in range(200)]
-    await asyncio.gather(*(users.sessions.registration.register(name) for name in wanted * 2))
+    identifiers = [f"user{number}" for number in range(200)]
+    await asyncio.gather(*(users.sessions.registration.register(name) for name in identifiers * 2))
     page, cursor = await users.page(limit=1000, after=None, descending=False)
     assert cursor is None
-    assert sorted(user.identifier for user in page) == sorted(wanted)
+    assert sorted(user.identifier for user in page) == sorted(identifiers)
     ages = [user.created_at for user in page]
     assert all(first < second for first, second in pairwise(ages))
 
 
 @on_every_redis
 async def test_a_user_comes_after_all_others_even_when_the_clock_has_stepped_back(users: Users, redis: RedisClient) -> None:
-    # As if the others had come at a time that the clock has not reached yet.
+    # As if the others had been created at a time that the clock has not reached yet.
     ahead = 4_000_000_000_000_000
     await redis.call("ZADD", users_key("acme"), ahead, "early")
     await users.sessions.registration.register("late")
@@ -65,7 +65,7 @@ async def test_a_session_comes_after_all_others_even_when_the_clock_has_stepped_
     assert [(session.serial, session.created_at, session.updated_at) for session in created] == [
         (9_000_000_001, ahead + 1, ahead + 1), (9_000_000_002, ahead + 2, ahead + 2),
     ]  # fmt: skip
-    # Nor does a write make it younger than it is.
+    # A write does not change its created_at.
     assert (await sessions.patch(created[0].id, document_of({"b": 1}))).updated_at == ahead + 1
     assert [each async for each in Check(sessions.redis, sessions.all_partitions[0]).findings()] == []
     assert (await keyspace(sessions.redis))[sessions.all_partitions[0].index(9_000_000_001 // 4, "b=1")] == {b"9000000001"}
@@ -74,8 +74,8 @@ async def test_a_session_comes_after_all_others_even_when_the_clock_has_stepped_
 @pytest.mark.parametrize("descending", [False, True])
 @pytest.mark.parametrize("limit", [1, 2, 3, 7, 8])
 async def test_pages_of_users_are_complete_and_in_order(users: Users, limit: int, descending: bool) -> None:
-    wanted = [f"user{number}" for number in range(7)]
-    for name in wanted:
+    identifiers = [f"user{number}" for number in range(7)]
+    for name in identifiers:
         await users.sessions.registration.register(name)
     listed: list[str] = []
     after = None
@@ -86,7 +86,7 @@ async def test_pages_of_users_are_complete_and_in_order(users: Users, limit: int
             break
         assert len(page) == limit
         after = decode_user_cursor(cursor)
-    assert listed == (wanted[::-1] if descending else wanted)
+    assert listed == (identifiers[::-1] if descending else identifiers)
 
 
 @pytest.mark.parametrize("cursor", ["", "x", "u", "czE", "é", "dTE=\n", encode_user_cursor(10**16)])
@@ -163,7 +163,7 @@ async def test_a_session_created_while_its_user_is_deleted_leaves_the_store_cons
             await users.delete("alice")
 
     await asyncio.gather(create(0), create(100), delete())
-    # In either order: if a session remains, its user is listed, and the index is complete.
+    # Whichever operation was last, a session exists only with its user, and the index is correct.
     if await sessions.redis.call("EXISTS", sessions.all_partitions[0].blocks('@user="alice"')):
         assert await names(users) == ["alice"]
     assert [each async for each in Check(sessions.redis, sessions.all_partitions[0]).findings()] == []

@@ -1,4 +1,4 @@
-"""Fixtures of the unit tests: a real Postgres, the judge of containment. Where it cannot start, tests fail."""
+"""Fixtures of the unit tests: a real Postgres, the reference for containment. If it cannot start, tests fail."""
 
 from collections.abc import Iterator
 
@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, settings
 from tests.support.postgres import Postgres, postgres_server
 from tests.support.used_servers import USED
 
-# A loaded machine must not change a verdict.
+# A busy machine must not change a result.
 settings.register_profile("unit", deadline=None, max_examples=200, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("unit")
 

@@ -12,7 +12,7 @@ from service.process.redis_binaries import Server
 MANIFEST = "appendonlydir/appendonly.aof.manifest"
 BASE = "appendonlydir/appendonly.aof.2.base.rdb"
 
-#: The format of each, as it was seen on the disk: layout and first bytes of the base file.
+#: The format of each, as observed on disk: layout and first bytes of the base file.
 WRITTEN = {
     "Redis 6.2": {"appendonly.aof": b"REDIS0009\xfa"},
     "Redis 6.2, never rewritten": {"appendonly.aof": b"*2\r\n$6\r\nSELECT"},

@@ -14,7 +14,7 @@ def command(*words: bytes) -> bytes:
 
 
 MULTI, EXEC = command(b"MULTI"), command(b"EXEC")
-#: Values that look like commands, end in zeros, or are longer than what is read in one go.
+#: Values that look like commands, end in zeros, or are longer than one read.
 VALUES = st.one_of(
     st.binary(max_size=20), st.sampled_from([MULTI, b"\0" * 9, b"\r\n", b"x" * 70_000, command(b"SET", b"a", b"b")])
 )
@@ -24,7 +24,7 @@ ZEROS = st.sampled_from([0, 1, 4096, 70_000]).map(lambda count: b"\0" * count)
 
 
 def is_accepted(tail: bytes) -> bool:
-    """What is said of `tail` behind something whole."""
+    """The verdict on `tail` after a complete write."""
     return is_interrupted_write(BytesIO(EXEC + tail), len(EXEC), len(EXEC) + len(tail))
 
 

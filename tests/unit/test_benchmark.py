@@ -64,7 +64,7 @@ def test_each_filter_matches_as_many_sessions_as_its_name_says(sessions: list[tu
     assert 1 <= counts["rare agent"] <= 5
     assert counts["agent + env"] > TOTAL / 6
     assert counts["nested version"] > TOTAL / 40
-    # These values never meet, but each of them alone is common.
+    # These values never occur together, but each alone is common.
     assert matches({"agent": NEVER_IN_DEV}, sessions) > TOTAL / 50
     assert all(matches({"tags": [tag]}, sessions) > TOTAL / 50 for tag in THREE_TAGS)
 

@@ -1,4 +1,4 @@
-"""The budget of a list; containment charges comparisons before it makes them."""
+"""The budget of a list: containment charges its comparisons before it makes them."""
 
 from collections import Counter
 from typing import Any
@@ -66,7 +66,7 @@ def cost(config: str, wanted: str) -> int:
     # An object costs its members; the first of the three contains it.
     ('{"a":[{"x":1},{"x":2},{"x":3}]}', '{"a":[{"x":1}]}', 3 * 2),
     ('{"a":[{"x":1},{"x":2},{"x":3}]}', '{"a":[{"x":{"y":1,"z":2}}]}', 3 * 4),
-    # Arrays in arrays take their own comparisons when they are compared: here one each.
+    # Nested arrays are charged separately when they are compared: here one comparison each.
     ('{"a":[[0],[0],[1]]}', '{"a":[[1]]}', 3 + 3),
     # Equal elements count once, however they are spelled.
     ('{"a":[[0],[0],[1]]}', '{"a":[[1],[1.0],[1e0],[1,1]]}', 3 + 3),
@@ -120,23 +120,23 @@ def test_no_more_is_compared_than_was_charged_to_the_budget(attack: str, monkeyp
     common, last, wanted = ATTACKS[attack]
     config = b'{\n"a":[%b]\n}' % b",".join([common] * 2000 + [last])
     steps = watch_steps(monkeypatch)
-    found = Filter.parse(b'{"a":[%b]}' % wanted, Limits())
-    assert found is not None
+    containment_filter = Filter.parse(b'{"a":[%b]}' % wanted, Limits())
+    assert containment_filter is not None
     budget = Budget(comparisons=10_000)
     with pytest.raises(OutOfBudget):
-        found.matches(config, budget)
+        containment_filter.matches(config, budget)
     assert steps.total() <= 10_000 + 10
     unlimited = Budget()
     steps.clear()
-    found.matches(config, unlimited)
+    containment_filter.matches(config, unlimited)
     assert 0 < steps.total() <= UNLIMITED - unlimited._comparisons + 10
 
 
 def test_a_damaged_document_does_not_match_and_an_expensive_one_is_not_damaged() -> None:
-    found = Filter.parse(b'{"a":[1]}', Limits())
-    assert found is not None
-    assert found.matches(b'{\n"a":[1,\n}', Budget(comparisons=0)) is False
+    containment_filter = Filter.parse(b'{"a":[1]}', Limits())
+    assert containment_filter is not None
+    assert containment_filter.matches(b'{\n"a":[1,\n}', Budget(comparisons=0)) is False
     for configs in (b'{\n"a":[1]\n}', b'{"a":[1]}'):
         with pytest.raises(OutOfBudget):
-            found.matches(configs, Budget(comparisons=0))
-        assert found.matches(configs, Budget(comparisons=1)) is True
+            containment_filter.matches(configs, Budget(comparisons=0))
+        assert containment_filter.matches(configs, Budget(comparisons=1)) is True

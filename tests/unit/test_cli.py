@@ -8,7 +8,7 @@ from service import __version__, cli
 
 
 @pytest.mark.parametrize(
-    ("words", "own", "rest"),
+    ("words", "flags", "rest"),
     [
         (["redis-cli"], ["redis-cli"], []),
         (["redis-cli", "GET", "a"], ["redis-cli"], ["GET", "a"]),
@@ -21,14 +21,14 @@ from service import __version__, cli
         (["redis-cli", "--data-dir"], ["redis-cli", "--data-dir"], []),
     ],
 )
-def test_redis_cli_gets_the_arguments_after_the_flags(words: list[str], own: list[str], rest: list[str]) -> None:
-    assert cli._split(words) == (own, rest)
+def test_redis_cli_gets_the_arguments_after_the_flags(words: list[str], flags: list[str], rest: list[str]) -> None:
+    assert cli._split(words) == (flags, rest)
 
 
 def test_no_command_shows_the_help(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main([]) == 2
-    said = capsys.readouterr().out
-    assert all(name in said for name in cli.COMMANDS)
+    output = capsys.readouterr().out
+    assert all(name in output for name in cli.COMMANDS)
 
 
 def test_a_command_that_does_not_exist_is_refused(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,4 +1,4 @@
-"""Containment: the rules of Postgres's `@>` one by one, and Postgres itself as the judge of thousands of random pairs."""
+"""Containment: the rules of Postgres's `@>` one by one, and Postgres itself as the reference for thousands of random pairs."""
 
 import json
 from collections import Counter
@@ -172,9 +172,9 @@ def store(raw: bytes) -> bytes:
 
 
 def matches(config: bytes, wanted: bytes, limits: Limits = AMPLE) -> bool:
-    """Whether the filter matches the stored form; what spells no filter lets everything pass."""
-    found = Filter.parse(wanted, limits)
-    return found is None or found.matches(config)
+    """Whether the filter matches the stored form; without a filter every config matches."""
+    containment_filter = Filter.parse(wanted, limits)
+    return containment_filter is None or containment_filter.matches(config)
 
 
 @pytest.mark.parametrize("rule", RULES)
@@ -192,7 +192,7 @@ def test_postgres_agrees_with_every_rule(postgres: Postgres) -> None:
 def test_postgres_decides_random_pairs_as_we_do(postgres: Postgres) -> None:
     verdicts: Counter[bool] = Counter()
 
-    # Not shrunk: pairs are small, and what fails is shown by itself.
+    # Not shrunk: pairs are small, and each failing one is shown.
     @settings(max_examples=260, deadline=None, phases=(Phase.reuse, Phase.generate), suppress_health_check=list(HealthCheck))
     @given(st.lists(cases(nul=False), min_size=10, max_size=10))
     def agree(batch: list[tuple[Spelled, Spelled]]) -> None:
@@ -285,13 +285,13 @@ def test_null_configs_match_no_filter() -> None:
         '{"b":2,\n"a":1.0}',
     ],
 )
-def test_configs_edited_by_hand_in_another_form_are_matched(configs: str) -> None:
+def test_manually_edited_configs_in_another_form_are_matched(configs: str) -> None:
     assert matches(configs.encode(), b'{"a":1}')
     assert not matches(configs.encode(), b'{"a":2}')
 
 
 @pytest.mark.parametrize("character", ["\t", "\x01", "\x1f", "\x00"])
-def test_control_characters_in_configs_edited_by_hand_match_their_escapes(character: str) -> None:
+def test_control_characters_in_manually_edited_configs_match_their_escapes(character: str) -> None:
     wanted = json.dumps({"a": f"x{character}y"}).encode()
     for form in (f'{{"a":"x{character}y"}}', f'{{\n"a":"x{character}y"\n}}', f'{{\n"a":"x{character}y",\n"b":1\n}}'):
         assert matches(form.encode(), wanted)
@@ -317,15 +317,15 @@ def test_damaged_configs_match_no_filter(configs: bytes, wanted: str) -> None:
 @given(st.binary(), st.binary(), st.sampled_from(('{"a":1}', '{"a":[{"b":0.5}],"b":{}}', '{"a":null}', '{"a":[true,1.5]}')))
 @example(b"{\n", b"\n}", '{"a":1}')
 def test_a_filter_never_raises_whatever_is_stored(before: bytes, after: bytes, wanted: str) -> None:
-    found = Filter.parse(wanted.encode(), LIMITS)
-    assert found is not None
+    containment_filter = Filter.parse(wanted.encode(), LIMITS)
+    assert containment_filter is not None
     for form in (
         before + after,
         b'{\n"a":' + before + b"\n}",
         b'{\n"a":1' + before + b',\n"b":' + after + b"\n}",
         b'{"a":' + after + b"}",
     ):
-        assert isinstance(found.matches(form), bool)
+        assert isinstance(containment_filter.matches(form), bool)
 
 
 def test_two_long_arrays_of_scalars_cost_their_lengths() -> None:

@@ -1,4 +1,4 @@
-"""The data directory: its modes, its lock, its secrets, and the way to the server that runs on it."""
+"""The data directory: its modes, its lock, its secrets, and how to reach the server that runs on it."""
 
 import os
 import stat
@@ -95,7 +95,7 @@ def test_the_group_of_a_kubernetes_volume_may_write_to_it(directory: Path, monke
             data_dir.require_private(directory)
 
 
-def test_a_data_directory_may_be_a_link(directory: Path, tmp_path: Path) -> None:
+def test_a_data_directory_may_be_a_symbolic_link(directory: Path, tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(directory)
     assert data_dir.create(tmp_path / "link") == tmp_path / "link"
     (directory / data_dir.KEY_SECRET).chmod(0o666)
@@ -164,5 +164,5 @@ def test_a_command_with_an_external_redis_reads_the_saved_key_secret(tmp_path: P
     with pytest.raises(StartupError, match="set SCC_KEY_SECRET"):
         data_dir.with_running_redis(settings, needs_key_secret=True)
     secret = data_dir.with_secrets(settings).key_secret
-    found = data_dir.with_running_redis(settings, needs_key_secret=True)
-    assert (found.redis_url, found.key_secret) == ("redis://elsewhere", secret)
+    loaded = data_dir.with_running_redis(settings, needs_key_secret=True)
+    assert (loaded.redis_url, loaded.key_secret) == ("redis://elsewhere", secret)

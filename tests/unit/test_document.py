@@ -34,7 +34,7 @@ def store(raw: bytes) -> bytes:
 
 
 def shape(value: object) -> object:
-    """A value so that == tells apart what JSON tells apart: true from 1, and the order of keys."""
+    """A form of a value in which == distinguishes what JSON distinguishes: true from 1, and the order of keys."""
     if isinstance(value, dict):
         return "object", [(key, shape(item)) for key, item in value.items()]
     if isinstance(value, list):
@@ -44,7 +44,7 @@ def shape(value: object) -> object:
 
 
 def read_lines(form: bytes) -> dict[str, Any]:
-    """Read a stored document line by line, and hold every line against the invariants in `document`'s docstring."""
+    """Read a stored document line by line, and check every line against the invariants in `document`'s docstring."""
     if form == EMPTY:
         return {}
     first, *lines, last = form.decode().split("\n")
@@ -258,7 +258,7 @@ def test_the_detail_of_a_bad_request_has_the_position() -> None:
 
 @st.composite
 def damaged(draw: st.DrawFn) -> bytes:
-    """A JSON object with some bytes changed, inserted, cut out or cut off."""
+    """A JSON object with random bytes changed, inserted, removed or cut off."""
     raw = draw(spelled_objects()).raw
     for _ in range(draw(st.integers(1, 3))):
         start = draw(st.integers(0, len(raw)))
@@ -310,8 +310,8 @@ def test_configs_of_the_largest_size_are_accepted_and_one_byte_more_is_not() -> 
 
 
 def test_the_docstring_shows_a_document_in_its_form() -> None:
-    shown = [line.strip() for line in (stored_document.__doc__ or "").splitlines() if line.startswith("    ")]
-    form = "\n".join(shown).encode()
+    lines = [line.strip() for line in (stored_document.__doc__ or "").splitlines() if line.startswith("    ")]
+    form = "\n".join(lines).encode()
     assert store(form) == form
 
 
@@ -335,7 +335,7 @@ print((pages() - before) * resource.getpagesize())
 
 
 def test_a_cached_member_takes_hundreds_of_bytes_and_not_thousands() -> None:
-    # In a process of its own: another one may have memory to fill first.
+    # In a separate process: another one may have memory to fill first.
     printed = subprocess.run([sys.executable, "-c", _REMEMBERING], capture_output=True, text=True, check=True).stdout
     assert int(printed) / stored_document.CACHED_MEMBERS < 1500
 

@@ -1,4 +1,4 @@
-"""Servers that have forgotten scripts, several at once: every call is made once, and no caller sees NOSCRIPT."""
+"""Servers that have forgotten scripts, several concurrently: every call is made once, and no caller sees NOSCRIPT."""
 
 from collections.abc import Sequence
 from typing import cast

@@ -72,7 +72,7 @@ def test_the_counter_is_never_0_again() -> None:
     heartbeat.close()
 
 
-#: In a process of its own: one with threads, as pytest's may be, must not fork.
+#: In a separate process: one with threads, as pytest's may be, must not fork.
 FORKED = """
 import os
 from service.process.heartbeat import Heartbeat

@@ -87,7 +87,7 @@ def test_only_a_503_in_its_documented_form_is_unavailable() -> None:
 
 
 def record(*values: str | None, answered: float = 0.0) -> Record:
-    """A session with these values of `a`, each written in a second of its own."""
+    """A session with these values of `a`, each written in a different second."""
     result = Record("id", 0)
     for number, value in enumerate(values, 1):
         state = None if value is None else {"a": value}

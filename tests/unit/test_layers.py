@@ -10,7 +10,7 @@ import service
 
 ROOT = Path(service.__file__).parent
 
-#: From the top down; a module imports from its own line and from those below it.
+#: From the top down; a module imports from its line and from those below it.
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("service.__main__",),
     ("service.cli",),
@@ -58,24 +58,24 @@ def inside(module: str, package: str) -> bool:
 
 def imports_of(source: str, modules: set[str]) -> set[str]:
     """What a module imports, wherever in it: `from service.store import keys` is service.store.keys."""
-    found: set[str] = set()
+    imported: set[str] = set()
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
+            imported |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, "imports are absolute"
             package = node.module or ""
             members = {f"{package}.{alias.name}" for alias in node.names}
-            found |= members & modules
-            # Names in the package's own file, and those of packages that are not ours.
+            imported |= members & modules
+            # Names in the package's `__init__`, and those of packages that are not ours.
             if not members <= modules:
-                found.add(package)
-    return found
+                imported.add(package)
+    return imported
 
 
 PATHS = {name_of(path): path for path in sorted(ROOT.rglob("*.py"))}
 IMPORTS = {name: imports_of(path.read_text(encoding="utf-8"), set(PATHS)) for name, path in PATHS.items()}
-OURS = {name: {module for module in found if inside(module, "service")} for name, found in IMPORTS.items()}
+OURS = {name: {module for module in imported if inside(module, "service")} for name, imported in IMPORTS.items()}
 
 
 def layer_of(module: str) -> int:
@@ -100,7 +100,7 @@ def test_the_modules_and_their_imports_are_read() -> None:
 
 
 def test_every_internal_import_names_an_existing_module() -> None:
-    assert {(name, module) for name, found in OURS.items() for module in found if module not in PATHS} == set()
+    assert {(name, module) for name, imported in OURS.items() for module in imported if module not in PATHS} == set()
 
 
 @pytest.mark.parametrize("name", PATHS)
@@ -110,7 +110,7 @@ def test_a_module_imports_only_from_its_layer_and_those_below(name: str) -> None
 
 @pytest.mark.parametrize("package", HOMES)
 def test_a_third_party_package_is_imported_in_one_layer_only(package: str) -> None:
-    users = {name for name, found in IMPORTS.items() if any(inside(module, package) for module in found)}
+    users = {name for name, imported in IMPORTS.items() if any(inside(module, package) for module in imported)}
     assert {name for name in users if not inside(name, HOMES[package])} == set()
     assert users, f"nothing imports {package} any more"
 

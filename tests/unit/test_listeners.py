@@ -1,4 +1,4 @@
-"""Listening sockets: one port for all, and never a port that somebody else has."""
+"""Listening sockets: one port for all, and never a port that another process has."""
 
 import socket
 

@@ -1,4 +1,4 @@
-"""How much memory there is: the least of what the machine, the process and its cgroups allow."""
+"""The available memory: the minimum of what the machine, the process and its cgroups allow."""
 
 import os
 import resource

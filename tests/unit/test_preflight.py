@@ -1,4 +1,4 @@
-"""The start tries every command that is needed: read from the sources, so that a new one cannot be forgotten. No Redis."""
+"""The start tries every command that the service sends, as read from its source code. No Redis."""
 
 import ast
 import re
@@ -11,18 +11,18 @@ from service.store.upkeep import preflight
 LUA = Path(str(resources.files("service.store"))) / "lua"
 SOURCES = {path.stem: re.sub(r"--.*", "", path.read_text(encoding="utf-8")) for path in LUA.rglob("*.lua")}
 
-#: Sent by commands of the command line and by tools beside the service, or to find a master: what serves can do without them.
+#: Sent only by the command line, by tools, or to find a master: a server can serve without them.
 NOT_SERVING = {
     "DBSIZE", "SCAN", "CLIENT", "SSCAN", "ZSCAN", "SISMEMBER", "ZADD", "ZCARD", "INFO", "ROLE", "CLUSTER", "ASKING",
     "PING",
 }  # fmt: skip
-#: Tried elsewhere than in the list of commands: the scripts themselves, and WAIT with every write where `min_replicas` is set.
+#: Not in the list of commands: the scripts themselves, and WAIT, sent with every write if `min_replicas` is set.
 BY_THEMSELVES = {"EVAL", "EVALSHA", "WAIT"}
 
 
 def sent_by_python() -> set[str]:
-    """The first word of every command that is written out: `("HGET", …)`, `redis.call("HGET", …)`."""
-    found: set[str] = set()
+    """The first word of every command in the source code: `("HGET", …)`, `redis.call("HGET", …)`."""
+    names: set[str] = set()
     for path in Path(service.__file__).parent.rglob("*.py"):
         if path.stem in ("preflight", "embedded_redis"):
             continue
@@ -35,21 +35,21 @@ def sent_by_python() -> set[str]:
             )
             if is_command and words and isinstance(words[0], ast.Constant) and isinstance(words[0].value, str):
                 name = words[0].value
-                found |= {name} if re.fullmatch("[A-Z]{3,}", name) else set()
-    return found
+                names |= {name} if re.fullmatch("[A-Z]{3,}", name) else set()
+    return names
 
 
 def test_every_command_of_every_script_is_tried_in_a_script() -> None:
-    used = {name for text in SOURCES.values() for name in re.findall(r'\bp?call\(\s*"([A-Z]+)"', text)}
-    assert {"HSET", "SMISMEMBER", "ZREMRANGEBYRANK"} <= used
-    # No command's name is put together, so that all of them are seen here.
+    called = {name for text in SOURCES.values() for name in re.findall(r'\bp?call\(\s*"([A-Z]+)"', text)}
+    assert {"HSET", "SMISMEMBER", "ZREMRANGEBYRANK"} <= called
+    # Scripts write command names as literals, so all of them are checked here.
     assert not [name for name, text in SOURCES.items() if name != "preflight" and re.search(r'\bp?call\((?!\s*")', text)]
-    assert set(re.findall(r'\btry\("([A-Z]+)"', SOURCES["preflight"])) == used
+    assert set(re.findall(r'\btry\("([A-Z]+)"', SOURCES["preflight"])) == called
 
 
 def test_every_command_that_is_sent_without_a_script_is_tried() -> None:
     tried = {str(command[0]) for command in preflight._commands("p:")}
-    # Methods of HTTP, an option, a Sentinel's command, and one that an operator may type.
+    # HTTP methods, an option, a command of Sentinel, and one for operators.
     other = {"GET", "PUT", "POST", "PATCH", "DELETE", "LIMIT", "SENTINEL", "XREAD"}
     sent = sent_by_python() - NOT_SERVING - BY_THEMSELVES - other
     assert {"HMGET", "ZREVRANGEBYSCORE", "UNLINK"} <= sent

@@ -1,4 +1,4 @@
-"""Every private name of a library that the service uses, in one list: what an upgrade may break without a word.
+"""Every private name of a library that the service uses, in one list: an upgrade may break them silently.
 
 The list is compared with the source: an attribute that begins with an underscore and is not defined by the class that uses it
 on `self`, or by a class of ours that it inherits from; such an attribute of any other object; a private name or module that is
@@ -24,7 +24,7 @@ from service.store.record import Session
 
 ROOT = Path(service.__file__).parent
 
-#: Where each name stands, and which object has it. `AbstractConnection` is redis-py's, the others are aiohttp's.
+#: The file that uses each name, and the object that has it. `AbstractConnection` is redis-py's, the others are aiohttp's.
 ATTRIBUTES: dict[tuple[str, str], object] = {
     ("http/server/protocol.py", "_drain_helper"): RequestHandler,
     ("http/server/protocol.py", "_drain_waiter"): RequestHandler,
@@ -49,7 +49,7 @@ ATTRIBUTES: dict[tuple[str, str], object] = {
     ("http/server/connections.py", "_waiter"): RequestHandler,
     ("redis_client/multiplexer.py", "_reader"): AbstractConnection,
     ("redis_client/multiplexer.py", "_writer"): AbstractConnection,
-    # Public in all but name: documented by Python.
+    # Private by name only: documented by Python.
     ("process/workers.py", "_exit"): os,
     ("http/app.py", "_exit"): os,
     ("process/parent_death.py", "_exit"): os,
@@ -84,7 +84,7 @@ def defined_by(node: ast.ClassDef) -> set[str]:
     """The private names that a class defines: methods, fields, and attributes that it sets on itself."""
     names = {item.name for item in node.body if isinstance(item, (ast.FunctionDef, ast.AsyncFunctionDef))}
     names |= {ast.unparse(item.target) for item in node.body if isinstance(item, ast.AnnAssign)}
-    # With slots, to set an attribute that is none of them is to set one of the base class.
+    # In a class with slots, an attribute that is set and is not a slot belongs to the base class.
     slots = slots_of(node)
     stored = {item.attr for item in attributes(node) if on_self(item) and isinstance(item.ctx, ast.Store)}
     return {name for name in names | (stored if slots is None else slots) if is_private(name)}
@@ -126,7 +126,7 @@ def foreign_attributes(tree: ast.AST) -> set[str]:
 
 
 def private_imports(tree: ast.AST) -> set[str]:
-    """What a module imports by a private name, or from a private module, of somebody else."""
+    """What a module imports by a private name, or from a private module, of another library."""
     names = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
@@ -169,7 +169,7 @@ def test_no_private_name_of_ours_is_one_of_the_class_inherited_from(ours: type, 
     assert {name for name in defined_by(node) if has(base, name)} == set()
 
 
-def test_what_is_no_name_of_ours_is_found() -> None:
+def test_private_names_of_other_libraries_are_detected() -> None:
     source = """
 from a import _b
 import c._d

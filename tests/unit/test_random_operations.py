@@ -10,14 +10,14 @@ from tests.support.state_machine import IDS, StoreMachine, run_random_operations
 
 
 @pytest.mark.parametrize(("partitions", "block_size"), [(1, 4), (3, 16)])
-def test_after_any_operations_a_fake_store_is_what_the_model_says(partitions: int, block_size: int) -> None:
+def test_random_operations_leave_a_fake_store_as_the_model(partitions: int, block_size: int) -> None:
     server = fakeredis.FakeServer()
     run_random_operations(lambda: StoreMachine(lambda: FakeClient(server), partitions, block_size), examples=10, steps=20)
 
 
 @settings(max_examples=1, database=None)
 @given(configs=st.just({"a": 1}))
-def test_a_session_that_changes_behind_the_model_is_found(configs: dict[str, int]) -> None:
+def test_the_machine_detects_a_session_that_changes_without_the_model(configs: dict[str, int]) -> None:
     server = fakeredis.FakeServer()
     machine = StoreMachine(lambda: FakeClient(server), 1, 4)
     machine.start([configs])

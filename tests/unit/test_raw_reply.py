@@ -1,4 +1,4 @@
-"""Replies printed as `redis-cli --raw` prints them. The same rows are held against a real one in tests/store."""
+"""Replies printed as `redis-cli --raw` prints them. tests/store compares the same rows with a real one."""
 
 import hiredis
 import pytest

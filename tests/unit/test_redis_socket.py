@@ -1,4 +1,4 @@
-"""The socket's place, and that a copy of a data directory stays away from it."""
+"""The path of the socket, which a copy of a data directory must not use."""
 
 import shutil
 import socket
@@ -23,7 +23,7 @@ def make(path: Path) -> Path:
 
 @contextmanager
 def listening(directory: Path) -> Iterator[ServerSocket]:
-    """A listener in place of the server."""
+    """A listener instead of the server."""
     place = ServerSocket(directory)
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(directory / place.place()))
@@ -102,7 +102,7 @@ def test_a_socket_that_was_replaced_counts_as_removed(tmp_path: Path) -> None:
         assert place.is_lost()
 
 
-def test_a_removed_link_is_restored(tmp_path: Path) -> None:
+def test_a_removed_symbolic_link_is_restored(tmp_path: Path) -> None:
     directory = make(tmp_path / ("long" * 40))
     with listening(directory) as place:
         path = socket_path(directory)
@@ -111,7 +111,7 @@ def test_a_removed_link_is_restored(tmp_path: Path) -> None:
         assert socket_path(directory) == path
 
 
-def test_a_socket_that_never_appears_counts_as_removed_after_a_while(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_socket_that_never_appears_counts_as_removed_after_a_timeout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     now = 1000.0
     monkeypatch.setattr("service.process.redis_socket.monotonic", lambda: now)
     place = ServerSocket(tmp_path)
@@ -137,5 +137,5 @@ def test_a_directory_of_another_user_is_not_used(tmp_path: Path) -> None:
         outside.unlink()
 
 
-def test_no_server_answers_where_there_is_no_directory(tmp_path: Path) -> None:
+def test_no_server_answers_without_a_directory(tmp_path: Path) -> None:
     assert ping(tmp_path / "nowhere") is None

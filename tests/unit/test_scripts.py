@@ -18,7 +18,7 @@ LUA = Path(str(resources.files("service.store"))) / "lua"
 NAMES = sorted(path.stem for path in LUA.glob("*.lua"))
 ALL_FILES = sorted(LUA.rglob("*.lua"))
 
-#: The last argument of these stands for many.
+#: The last argument of these stands for several.
 MANY = {
     "adopt_session": "fields",
     "find_candidates": "required_terms",
@@ -161,14 +161,14 @@ def test_an_error_status_raises_and_a_success_does_not(status: bytes) -> None:
 
 
 WRITE = re.compile(r'call\("(?:HSET|HDEL|HINCRBY|SADD|SREM|ZADD|ZREM|ZREMRANGEBYRANK|DEL|SET|UNLINK)"')
-#: What these write belongs to no project, or repairs what the others check.
+#: These write keys of no project, or repair the owner that the others check.
 WITHOUT_OWNER = {"preflight", "rate_limit", "verify_type", "verify_state"}
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_script_that_writes_checks_the_owner_before_its_first_write(name: str) -> None:
     source = body(name)
-    # `count` includes what writes, and uses none of it.
+    # `count` includes code that writes, and uses none of it.
     writes = name != "count_sessions" and WRITE.search(re.sub(r"--.*", "", load(name).source)) is not None
     compared = re.search(r"\b(?:owner_error|partition_owner_error|project_owner_error)\(", source)
     assert (compared is not None) is (writes and name not in WITHOUT_OWNER)
@@ -195,12 +195,12 @@ def test_every_include_is_included_somewhere(path: Path) -> None:
     assert any(f"-- include: {path.stem}\n" in other.read_text(encoding="utf-8") for other in ALL_FILES)
 
 
-def test_an_include_stands_where_it_was_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_include_replaces_its_directive(monkeypatch: pytest.MonkeyPatch) -> None:
     pretend(monkeypatch, main="-- head\n-- include: a\nreturn a\n", include_a="local a = 1\n")
     assert load("main").source == "-- head\nlocal a = 1\nreturn a\n"
 
 
-def test_what_is_included_twice_stands_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_included_twice_appears_once(monkeypatch: pytest.MonkeyPatch) -> None:
     pretend(
         monkeypatch,
         main="-- include: a\n-- include: b\n-- include: a\n",

@@ -1,4 +1,4 @@
-"""Which Python the scripts take, and when they make their virtual environment again: scripts/lib/venv.sh on fake Pythons."""
+"""Which Python the scripts use, and when they recreate their virtual environment: scripts/lib/venv.sh on fake Pythons."""
 
 import subprocess
 import sys
@@ -9,7 +9,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 LIBRARY = ROOT / "scripts" / "lib" / "venv.sh"
 
-#: A Python as venv.sh sees it: prints the padded version and its own path.
+#: A Python as venv.sh sees it: prints the padded version and its path.
 FAKE = "#!/bin/sh\necho {padded} $0\n"
 SHIM = "#!/bin/sh\necho 'pyenv: python3: command not found' >&2\nexit 127\n"
 NO_VENV = "#!/bin/sh\necho 'ModuleNotFoundError: ensurepip' >&2\nexit 1\n"
@@ -30,7 +30,7 @@ def python(path: Path, version: str) -> Path:
 
 
 def shell(command: str, home: Path, **variables: str) -> subprocess.CompletedProcess[str]:
-    """Run a command after venv.sh, with nothing on PATH but a system's own tools and `home`/bin."""
+    """Run a command after venv.sh, with nothing on PATH but the system's tools and `home`/bin."""
     tools = home / "tools"
     tools.mkdir(exist_ok=True)
     for name in ("dirname", "sort", "tail", "cat", "cksum", "cp", "mkdir", "touch"):
@@ -43,8 +43,8 @@ def shell(command: str, home: Path, **variables: str) -> subprocess.CompletedPro
     )  # fmt: skip
 
 
-def found(home: Path, **variables: str) -> str:
-    """The Python that is taken, relative to `home`."""
+def chosen_python(home: Path, **variables: str) -> str:
+    """The chosen Python, relative to `home`."""
     run = shell("find_python", home, **variables)
     assert run.returncode == 0, run.stderr
     return run.stdout.strip().removeprefix(f"{home}/")
@@ -52,21 +52,21 @@ def found(home: Path, **variables: str) -> str:
 
 def test_the_newest_python_is_used_wherever_it_is(tmp_path: Path) -> None:
     python(tmp_path / "bin" / "python3", "3.11.2")
-    assert found(tmp_path) == "bin/python3"
+    assert chosen_python(tmp_path) == "bin/python3"
     python(tmp_path / "bin" / "python3.12", "3.12.1")
-    assert found(tmp_path) == "bin/python3.12"
+    assert chosen_python(tmp_path) == "bin/python3.12"
     python(tmp_path / ".pyenv" / "versions" / "3.13.0" / "bin" / "python3", "3.13.0")
     python(tmp_path / ".pyenv" / "versions" / "3.9.18" / "bin" / "python3", "3.9.18")
-    assert found(tmp_path) == ".pyenv/versions/3.13.0/bin/python3"
+    assert chosen_python(tmp_path) == ".pyenv/versions/3.13.0/bin/python3"
     python(tmp_path / "pyenv" / "versions" / "3.12.10" / "bin" / "python3", "3.12.10")
-    assert found(tmp_path, PYENV_ROOT=str(tmp_path / "pyenv")) == "pyenv/versions/3.12.10/bin/python3"
+    assert chosen_python(tmp_path, PYENV_ROOT=str(tmp_path / "pyenv")) == "pyenv/versions/3.12.10/bin/python3"
 
 
 @pytest.mark.parametrize("text", [SHIM, NO_VENV, "#!/nowhere\n", ""], ids=["shim", "no ensurepip", "no interpreter", "empty"])
 def test_an_unusable_python_is_skipped(tmp_path: Path, text: str) -> None:
     program(tmp_path / "bin" / "python3.13", text)
     python(tmp_path / "bin" / "python3", "3.11.2")
-    assert found(tmp_path) == "bin/python3"
+    assert chosen_python(tmp_path) == "bin/python3"
     program(tmp_path / "bin" / "python3", text)
     run = shell("find_python", tmp_path)
     assert run.returncode == 1
@@ -77,7 +77,7 @@ def test_an_unusable_python_is_skipped(tmp_path: Path, text: str) -> None:
 def test_python_names_the_one_to_use(tmp_path: Path) -> None:
     python(tmp_path / "bin" / "python3.13", "3.13.0")
     python(tmp_path / "bin" / "mine", "3.15.0")
-    assert found(tmp_path, PYTHON="mine") == "bin/mine"
+    assert chosen_python(tmp_path, PYTHON="mine") == "bin/mine"
     run = shell("find_python", tmp_path, PYTHON="nowhere/python3")
     assert (run.returncode, run.stdout) == (1, "")
     assert run.stderr.startswith("PYTHON=nowhere/python3 is not a Python 3.11 or newer that can create a virtual environment")
@@ -104,7 +104,7 @@ def test_only_released_pythons_with_wheels_are_used_by_default(tmp_path: Path, f
 
 
 def test_an_environment_is_created_again_only_if_its_python_has_changed(tmp_path: Path) -> None:
-    """Environments are faked, too: their Python's identity is a file, and what is installed is noted."""
+    """Environments are faked, too: their Python's identity is a file, and installations are recorded."""
     fake = "\n".join((
         f"root={tmp_path} venv={tmp_path}/.venv",
         "touch $root/pyproject.toml",
@@ -124,13 +124,13 @@ def test_an_environment_is_created_again_only_if_its_python_has_changed(tmp_path
     assert made() == 1
 
     def stamped() -> None:
-        # What the installation, which a fake cannot do, leaves at its end.
+        # A finished installation leaves this file; the fake cannot install.
         sums = shell(f"cksum <{tmp_path}/pyproject.toml", tmp_path).stdout.strip()
         python = tmp_path / ".venv" / "bin" / "python"
         made_by = python.read_text(encoding="utf-8").strip()
         stamp.write_text(f"{made_by} {tmp_path} {sums}: base test \n", encoding="utf-8")
 
-    assert made() == 2  # it was not installed to the end
+    assert made() == 2  # its installation was not finished
     stamped()
     assert made() == 2
     assert made(PYTHON=str(identity)) == 2
@@ -141,5 +141,5 @@ def test_an_environment_is_created_again_only_if_its_python_has_changed(tmp_path
     assert made() == 3  # a newer Python alone is no reason
     assert made(PYTHON=str(identity)) == 4
     stamped()
-    (tmp_path / ".venv" / "bin" / "python").unlink()  # its Python is gone
+    (tmp_path / ".venv" / "bin" / "python").unlink()  # its Python was removed
     assert made() == 5

@@ -1,4 +1,4 @@
-"""Settings: a flag wins over the environment, the environment over the default, and what cannot work is refused by name."""
+"""Settings: a flag wins over the environment, the environment over the default; an error names the invalid setting."""
 
 from argparse import ArgumentParser
 from dataclasses import FrozenInstanceError, fields
@@ -10,7 +10,7 @@ from service.errors import StartupError
 from service.settings import CONNECTION, PATHS, SECRETS, Settings, add_flags, flag, load, variable, warnings
 from service.store.api_keys import KEY_MAX, KEY_PREFIX
 
-#: For each setting a text, and the value that it becomes; none is the default.
+#: For each setting a text and its value, which is not the default.
 SAMPLES: dict[str, tuple[str, object]] = {
     "max_configs_bytes": ("1000", 1000),
     "max_body_bytes": ("2000", 2000),
@@ -51,15 +51,15 @@ SAMPLES: dict[str, tuple[str, object]] = {
     "rate_burst": ("20", 20),
     "access_log": ("true", True),
 }
-#: Limits that 0 switches off.
+#: Limits that 0 disables.
 UNLIMITED = ("max_memory", "max_sessions", "max_users")
 NAMES = [item.name for item in fields(Settings)]
 
 
 def parser() -> ArgumentParser:
-    made = ArgumentParser(allow_abbrev=False)
-    add_flags(made)
-    return made
+    argument_parser = ArgumentParser(allow_abbrev=False)
+    add_flags(argument_parser)
+    return argument_parser
 
 
 def test_every_setting_has_a_sample_here_and_a_help_text() -> None:
@@ -96,7 +96,7 @@ def test_a_flag_wins_over_the_environment_and_the_environment_over_the_default()
 
 
 @pytest.mark.parametrize("name", ["redis_url", "redis_server"])
-def test_a_flag_can_make_a_setting_empty_again_where_that_is_a_value(name: str) -> None:
+def test_a_flag_can_make_a_setting_empty_again_if_empty_is_valid(name: str) -> None:
     assert getattr(load(parser().parse_args([flag(name), ""]), {variable(name): "redis://elsewhere"}), name) == ""
 
 
@@ -167,10 +167,10 @@ def test_each_ignored_or_unsafe_variable_gets_one_warning_without_its_value(
 
 
 def test_flags_can_be_those_of_a_connection_alone() -> None:
-    made = ArgumentParser(allow_abbrev=False)
-    add_flags(made, CONNECTION)
-    assert vars(made.parse_args([])) == {}
-    assert vars(made.parse_args(["--data-dir", "d"])) == {"data_dir": "d"}
+    argument_parser = ArgumentParser(allow_abbrev=False)
+    add_flags(argument_parser, CONNECTION)
+    assert vars(argument_parser.parse_args([])) == {}
+    assert vars(argument_parser.parse_args(["--data-dir", "d"])) == {"data_dir": "d"}
 
 
 def test_the_environment_of_the_process_is_read_by_default(monkeypatch: pytest.MonkeyPatch) -> None:

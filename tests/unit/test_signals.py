@@ -1,4 +1,4 @@
-"""How many requests to stop a series of signals is, by a clock that the test sets."""
+"""How many stop requests a series of signals counts as; the test sets the clock."""
 
 import os
 import signal
@@ -11,7 +11,7 @@ from service.process.workers import STOP_DEBOUNCE, Signals
 
 
 class Clock:
-    """Stands for the module time."""
+    """A fake of the module `time`."""
 
     def __init__(self) -> None:
         self.now = 100.0

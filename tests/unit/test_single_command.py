@@ -1,4 +1,4 @@
-"""Which of redis-cli's arguments can be run without redis-cli, and the sentence for the others."""
+"""Which of redis-cli's arguments can be run without redis-cli, and the error for the others."""
 
 import os
 
@@ -30,7 +30,7 @@ def test_options_come_before_the_command_and_arguments_are_bytes(words: list[str
 
 
 @pytest.mark.parametrize("words", [[], ["--raw"], ["-x"], ["-e", "--raw"]])
-def test_without_a_command_the_sentence_names_the_prompt(words: list[str]) -> None:
+def test_the_error_without_a_command_names_the_prompt(words: list[str]) -> None:
     with pytest.raises(StartupError) as caught:
         parse(words)
     assert str(caught.value) == f"the interactive prompt {INSTALL}"

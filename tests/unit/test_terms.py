@@ -129,13 +129,13 @@ def test_a_number_has_the_text_of_its_double(spellings: str, text: str) -> None:
     [("x" * 128, False), ("x" * 129, True), ('"' * 64, False), ('"' * 65, True), ("é" * 64, False), ("é" * 65, True)],
 )
 def test_a_string_of_more_than_128_bytes_is_replaced_by_its_hash(text: str, hashed: bool) -> None:
-    shown = sha(text) if hashed else orjson.dumps(text).decode()
-    assert terms_of(under("a", text)) == [f"a={shown}"]
-    assert terms_of(under("a", [text])) == [f"a[]={shown}"]
+    text_of_key = sha(text) if hashed else orjson.dumps(text).decode()
+    assert terms_of(under("a", text)) == [f"a={text_of_key}"]
+    assert terms_of(under("a", [text])) == [f"a[]={text_of_key}"]
 
 
 @pytest.mark.parametrize(
-    ("key", "shown"),
+    ("key", "text_of_key"),
     [
         ("k" * 128, "k" * 128),
         ("k" * 129, sha("k" * 129)),
@@ -145,11 +145,11 @@ def test_a_string_of_more_than_128_bytes_is_replaced_by_its_hash(text: str, hash
         ("é" * 65, sha("é" * 65)),
     ],
 )
-def test_a_key_of_more_than_128_bytes_is_replaced_by_its_hash(key: str, shown: str) -> None:
-    assert terms_of(under(key, 1)) == [f"{shown}=1"]
-    assert terms_of(under(key, {})) == [shown + "{}"]
-    assert terms_of(under("a", {key: 1})) == [f"a.{shown}=1"]
-    assert terms_of(under(key, list(range(100)))) == [f"{shown}~"]
+def test_a_key_of_more_than_128_bytes_is_replaced_by_its_hash(key: str, text_of_key: str) -> None:
+    assert terms_of(under(key, 1)) == [f"{text_of_key}=1"]
+    assert terms_of(under(key, {})) == [text_of_key + "{}"]
+    assert terms_of(under("a", {key: 1})) == [f"a.{text_of_key}=1"]
+    assert terms_of(under(key, list(range(100)))) == [f"{text_of_key}~"]
 
 
 def test_a_path_of_more_than_256_characters_is_replaced_by_its_hash() -> None:
@@ -231,7 +231,7 @@ def test_terms_come_from_the_value_and_not_from_its_spelling(case: tuple[Spelled
 def test_two_keys_at_the_top_share_no_term(pair: list[str], one: object, other: object) -> None:
     first, second = pair
     shared = set(terms_of(spell({first: one}))) & set(terms_of(spell({second: other})))
-    # What begins with "#" is a hash; should two collide, containment tells their sessions apart.
+    # What begins with "#" is a hash; if two collide, containment still decides correctly.
     assert [term for term in shared if not term.startswith("#")] == []
 
 

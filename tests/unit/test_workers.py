@@ -1,4 +1,4 @@
-"""What watches a child: when it is replaced, and how long a crash loop waits."""
+"""The watch on a child process: when it restarts the child, and how long it waits in a crash loop."""
 
 import math
 

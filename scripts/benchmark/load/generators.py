@@ -1,4 +1,4 @@
-"""Load generators in processes of their own: wrk, redis-benchmark and the open loop. Each is faster than any server here."""
+"""Load generators in separate processes: wrk, redis-benchmark and the open loop. Each is faster than any server here."""
 
 import csv
 import json

@@ -14,7 +14,7 @@ from scripts.lib.program import ROOT, Failed
 
 
 def against(bench: Bench) -> dict[str, Measurement]:
-    """GET and PATCH on one worker, both checkouts in turn, each with an embedded Redis of its own."""
+    """GET and PATCH on one worker, both checkouts in turn, each with a separate embedded Redis."""
     other_checkout = bench.options.other_checkout
     if other_checkout is None:
         raise Failed("no other checkout is given")

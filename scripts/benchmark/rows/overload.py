@@ -24,7 +24,7 @@ def _lists(bench: Bench) -> dict[str, Measurement]:
 
     def peak() -> float:
         nonlocal rate
-        # On a slow host some lists are refused here as well.
+        # On a slow host a few lists are refused here as well.
         rate = generators.wrk(
             service.address, requests, connections=CONNECTIONS, seconds=bench.options.seconds, allow_refused=True
         ).rate

@@ -35,7 +35,7 @@ def owner(bench: Bench) -> dict[str, Measurement]:
     source = patch.script.source
     without_check, removed = _CHECK.subn("", source)
     if removed != 1:
-        raise Failed("patch.lua does not check the owner in the way that the row `owner` removes")
+        raise Failed("patch.lua does not contain the check of the owner that the row `owner` removes")
     # The second script's values differ from the first's, so that each call changes both keys and their terms.
     calls = [_calls(service.redis, each, ids, turn) for turn, each in enumerate((source, without_check), 1)]
     pairs: list[tuple[float, float]] = []

@@ -24,7 +24,7 @@ _KINDS = ("page", "few", "get", "patch")
 
 
 class PartitionedService:
-    """The service on a cluster of its own with `count` partitions; it notes what each measurement cost the nodes."""
+    """The service on a separate cluster with `count` partitions; it records the cost of each measurement on the nodes."""
 
     def __init__(self, bench: Bench, stack: ExitStack, data: DataSet, count: int) -> None:
         self.bench, self.count = bench, count

@@ -82,7 +82,7 @@ def settings_changes(number: int) -> dict[str, object]:
 
 
 def patch(bench: Bench) -> dict[str, Measurement]:
-    """PATCH against bare aiohttp, and both ways to do it in Postgres."""
+    """PATCH against bare aiohttp, and against both implementations in Postgres."""
     service, postgres = bench.one_worker, bench.small_postgres_api
     ids = [str(UUID(int=number, version=4)) for number in range(1, REQUESTS // 2 + 1)]
     ours, theirs = (bench.connection(server.address) for server in (service, postgres))

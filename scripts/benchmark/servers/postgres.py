@@ -82,7 +82,7 @@ class Postgres(Program):
         return await asyncpg.connect(host=self.directory, user=USER, database=database)
 
     async def execute(self, database: str, *statements: str) -> None:
-        """Run statements, each in a transaction of its own."""
+        """Run statements, each in a separate transaction."""
         connection = await self.connect(database)
         try:
             for statement in statements:

@@ -1,6 +1,6 @@
 """The same API over Postgres, by asyncpg with Acontext's table, indexes and queries.
 
-`python -m scripts.benchmark.servers.postgres_api SOCKET_DIRECTORY DATABASE`. Where there is a choice it takes the faster way:
+`python -m scripts.benchmark.servers.postgres_api SOCKET_DIRECTORY DATABASE`. It takes the faster alternative in each case:
 jsonb passes through as text, statements are prepared, API keys are checked in memory, no ORM, no foreign keys.
 """
 

@@ -113,7 +113,7 @@ class Body:
 
 
 async def read_body(call: Call) -> bytes:
-    """The bytes of a body whose media type is JSON or missing. Afterwards the API key is known to be still valid.
+    """The bytes of a body whose media type is JSON or missing. The API key is still valid when it returns.
 
     Raises:
         Unauthorized, LayoutChanged: as `Call.confirm_key`.

@@ -134,7 +134,7 @@ def _not_served(noun: str, *, plural: bool = True) -> Callable[[], NotServed]:
 
 
 #: Paths and errors of Acontext's calls that are not part of this service, whatever the method, as its SDKs and server name
-#: them. They are refused before the body is read. A success would tell both SDKs that the call was done.
+#: them. They are refused before the body is read. Both SDKs would take a success for a call that was executed.
 NOT_SERVED: tuple[tuple[str, Callable[[], NotServed]], ...] = (
     (f"{_SESSION}/messages", _not_served("messages")),
     (f"{_SESSION}/messages/{{message_id}}/meta", _not_served("messages")),

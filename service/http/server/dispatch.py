@@ -115,7 +115,7 @@ class Dispatch:
     async def _handle(
         self, request: web.BaseRequest, path: str, raw_query: str, ticket: Ticket, project_store: ProjectStore | None
     ) -> Response:
-        """As `_route`. If a write finds no owner of its partition, a fresh look-up of the API key tells why.
+        """As `_route`. If a write finds no owner of its partition, a new look-up of the API key shows why.
 
         Raises:
             Unauthorized: the project was deleted.

@@ -51,7 +51,7 @@ class Memory:
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        #: Bytes by connection, of those that buffer some, in the order in which they began to.
+        #: Buffered bytes by connection, in the order in which the connections began to buffer.
         self.buffered: dict[BufferingConnection, int] = {}
         self.total = 0
 

@@ -190,7 +190,7 @@ class Protocol(Receiver):
         return resp, False
 
     async def _linger(self, transport: asyncio.Transport) -> None:
-        """Drop further input until the client closes, so that no reset destroys the response on its way (RFC 9112, 9.6)."""
+        """Drop further input until the client closes, so that no reset destroys the response in transit (RFC 9112, 9.6)."""
         if self.is_half_closed or transport.is_closing():
             return
         transport.write_eof()

@@ -17,7 +17,7 @@
 -- returns {"created", revision, created_at, updated_at, serial, expires_at ("" for none)}
 --       | {"exists", configs, revision, user, created_at, updated_at, disable_task_tracking, serial, expires_at}
 --       | {"precondition_failed", header} | {"too_many_sessions"} | an error of ownership.lua
--- An expired session with the id is removed first, as a complete step of its own.
+-- An expired session with the id is removed first, as a separate, complete step.
 -- include: ownership
 -- include: ttl
 -- include: removal

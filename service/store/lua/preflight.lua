@@ -1,4 +1,4 @@
--- preflight: run every command that the scripts use, on keys of its own, and remove the keys again.
+-- preflight: run every command that the scripts use, on temporary keys, and remove the keys again.
 -- KEYS[1] hash_key
 -- KEYS[2] set_key
 -- KEYS[3] zset_key

@@ -11,7 +11,7 @@
 -- A state ahead of the sessions is correct: sessions may have been deleted.
 
 local MAX = 9007199254740992 -- 2^53: beyond it numbers are not exact
-local MAX_SESSIONS = 100     -- to examine: some of the last may be damaged themselves
+local MAX_SESSIONS = 100     -- to examine: the last ones may be damaged themselves
 
 local state, sessions = KEYS[1], KEYS[2]
 local prefix, project_id, partitions, repair = ARGV[1], ARGV[2], ARGV[3], ARGV[4] == "1"

@@ -1,1 +1,1 @@
-"""What runs beside requests and looks at the whole store."""
+"""Maintenance of a whole store: start, sweep, check, repartition."""

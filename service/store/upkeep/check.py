@@ -117,7 +117,7 @@ class StoreCheck:
                     yield project.slug, finding
 
     async def _check_names(self, names: Iterable[bytes]) -> AsyncIterator[Located]:
-        """Hand each key to the check that it belongs to."""
+        """Pass each key to the check that it belongs to."""
         by_prefix: dict[str, list[tuple[str, str]]] = defaultdict(list)
         digests = []
         for raw in names:
@@ -197,7 +197,7 @@ class StoreCheck:
         """Projects with keys that are not listed."""
         if self._unlisted:
             # A project is listed before it has keys; when it is deleted, its listing may go before its last keys.
-            await asyncio.sleep(partition_check.UNDER_WAY)
+            await asyncio.sleep(partition_check.CONFIRM_DELAY)
         for slug, name in self._unlisted.items():
             finding, project = await records.check_listing(self.redis, slug, name, repair=self.repair)
             if finding is not None:

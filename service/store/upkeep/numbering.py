@@ -1,7 +1,7 @@
 """The serials of a partition: each has one session, in the order of creation.
 
 A lost `state` makes serials begin at 1 again, so that two sessions have one serial and share their index members. Then the
-sessions from the first offender on, by created_at, get new serials beyond all others. In a store that nobody damaged, any two
+sessions from the first offender on, by created_at, get new serials beyond all others. In an undamaged store, any two
 pairs of (serial, created_at) are in order whenever they are read: neither number changes as long as a session lives.
 """
 
@@ -59,7 +59,7 @@ async def listed_sessions(
             return
         last, is_last = page[-1][1], len(page) < SESSIONS_BATCH
         if not is_last:
-            # Only some of the sessions that share the last serial may be on this page.
+            # This page may lack sessions that share the last serial.
             page = [pair for pair in page if pair[1] != last] + await _listed(redis, partition, last, last)
         for first in range(0, len(page), SESSIONS_BATCH):
             yield page[first : first + SESSIONS_BATCH]

@@ -43,8 +43,9 @@ from service.store.verify import (
 
 #: Sets read in one round trip: a check must not block a live Redis.
 SETS_BATCH = 50
-#: Seconds. A session is written before its user is registered, and a user's record goes before their sessions.
-UNDER_WAY = 2.0
+#: Seconds before a difference is confirmed. A session is written before its user is registered, and a user is deleted before
+#: their sessions.
+CONFIRM_DELAY = 2.0
 
 _FIELDS = ("configs", "terms", "user", "expires_at", *NUMBERS)
 
@@ -133,7 +134,7 @@ class Check:
                 yield finding
 
     def _is_new(self, finding: Finding) -> bool:
-        """Whether the finding was not reported yet; only some kinds can come twice."""
+        """Whether the finding was not reported yet; only a few kinds can occur twice."""
         if finding.kind not in ("type", "shared", "order"):
             return True
         is_new = finding not in self._reported
@@ -154,7 +155,7 @@ class Check:
         kinds = await self._verify_state(repair=False)
         if "owner" in kinds:
             # A project is listed before its partitions' states are written, and its states go before its listing.
-            await asyncio.sleep(UNDER_WAY)
+            await asyncio.sleep(CONFIRM_DELAY)
             if await self.redis.call("HGET", keys.PROJECTS, self.partition.slug) != self.partition.owner.project_id.encode():
                 return
         if kinds:
@@ -306,7 +307,7 @@ class Check:
 
     async def _check_users(self) -> AsyncIterator[Finding]:
         if self._unknown_users:
-            await asyncio.sleep(UNDER_WAY)
+            await asyncio.sleep(CONFIRM_DELAY)
         for user, (session_id, serial) in self._unknown_users.items():
             fields = await self.redis.call("HMGET", self.partition.session(session_id), "user", "serial")
             if fields == [user, serial] and not (await self._are_registered([user]))[0]:
@@ -339,7 +340,7 @@ class Check:
             if await default_ttl.is_current(self.redis, self.partition):
                 return
             # A change is published to the partitions after it was made.
-            await asyncio.sleep(UNDER_WAY)
+            await asyncio.sleep(CONFIRM_DELAY)
             if not await default_ttl.is_current(self.redis, self.partition):
                 yield Finding("default", str(self.partition.number))
                 if self.repair:

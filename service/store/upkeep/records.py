@@ -38,7 +38,7 @@ async def check_project(redis: RedisClient, project: Project, *, repair: bool) -
         fields = await redis.call("HMGET", keys.project_key(slug), *_FIELDS)
         if None in fields[:3]:
             # A project is listed before its record is written, and loses its record before its listing.
-            await asyncio.sleep(partition_check.UNDER_WAY)
+            await asyncio.sleep(partition_check.CONFIRM_DELAY)
             fields = await redis.call("HMGET", keys.project_key(slug), *_FIELDS)
     except WrongType:
         return
@@ -99,7 +99,7 @@ async def _check_members(redis: RedisClient, project: Project, *, repair: bool) 
         suspects = await _without_record(redis, project, members)
         if suspects:
             # A new key joins the set before it has a record; a revoked one leaves the set after that.
-            await asyncio.sleep(partition_check.UNDER_WAY)
+            await asyncio.sleep(partition_check.CONFIRM_DELAY)
             for member in await _without_record(redis, project, suspects):
                 if await redis.call("SISMEMBER", key, member):
                     yield Finding("token", readable(member))
@@ -155,7 +155,7 @@ async def _is_member(redis: RedisClient, slug: str, digest: str) -> bool:
             return True
     except WrongType:
         return True  # reported already
-    await asyncio.sleep(partition_check.UNDER_WAY)
+    await asyncio.sleep(partition_check.CONFIRM_DELAY)
     return not await redis.call("EXISTS", keys.token_key(digest)) or bool(
         await redis.call("SISMEMBER", keys.tokens_key(slug), digest)
     )

@@ -13,7 +13,7 @@ from service.redis_client.errors import WrongType
 from service.store import script_calls
 from service.store.keys import Partition
 
-#: Fields of a session's hash at most; one with more was written by hand.
+#: Fields of a session's hash at most; one with more was written manually.
 MAX_FIELDS = 64
 
 
@@ -43,7 +43,7 @@ async def relocate(redis: RedisClient, source: Partition, target: Partition, ses
 
 
 def _is_canonical(session_id: str) -> bool:
-    """Whether a session with this id can be read over HTTP; any other was written by hand."""
+    """Whether a session with this id can be read over HTTP; any other was written manually."""
     try:
         return str(UUID(session_id)) == session_id
     except ValueError:

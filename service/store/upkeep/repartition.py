@@ -37,7 +37,7 @@ CLOSE, MOVE, NUMBERING = "close", "move", "number"
 #: Sessions read, calls of `assign_serials.lua`, and other commands, all of them short, a round trip.
 SESSIONS_BATCH, CALLS_BATCH, COMMANDS_BATCH = 100, 16, 500
 #: Seconds until a write is on disk (`everysec`) and on the replicas of its node. A copy and its original may be on two nodes,
-#: and each may lose its last writes on its own.
+#: and either may lose its last writes.
 SETTLE = 2.0
 
 #: How often, and how many seconds apart, CLIENT LIST is read until no other client is connected.

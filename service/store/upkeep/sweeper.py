@@ -55,7 +55,7 @@ async def expired_ids(redis: RedisClient, partition: Partition) -> list[str]:
     )
     now = microseconds(clock)
     names = [name for name, expires_at in zip(flat[::2], flat[1::2], strict=True) if float(expires_at) <= now]
-    return [name.decode() for name in names if is_text(name)]  # any other was written by hand; check removes it
+    return [name.decode() for name in names if is_text(name)]  # any other was written manually; check removes it
 
 
 async def expire(redis: RedisClient, partition: Partition, session_ids: Sequence[str]) -> int:
