@@ -21,11 +21,10 @@ from tests.support.model import lines, merged
 ID = "7d8d2b7a-52c4-4c9e-9f0e-3a4c1a2b5d6e"
 CREATED, LATER = "2026-01-02T03:04:05.000006Z", "2026-01-02T03:04:06.000000Z"
 SOON = Span(microseconds(LATER), microseconds(LATER) + 1000)
-BLANK = Random(1)
 
 
 def written(**members: values.Json) -> operations.Spelled:
-    return values.written(members, BLANK)
+    return values.written(members, Random(1))
 
 
 def response_for(state: State, *, status: int = 200, updated_at: str = LATER, expires_at: str | None = None) -> Response:
@@ -99,10 +98,10 @@ def test_a_response_that_no_acknowledged_write_explains_is_a_violation(wrong: st
     body = json.dumps({"code": 0, "msg": "", "data": {"configs": 0}}).replace('"configs": 0', '"configs": %s')
     session.take_response(operation, Response(200, {"etag": f'"{after.etag}"'}, (body % after.configs.decode()).encode()), SOON)
     assert before is not None
-    good = response_for(after)
+    good, number = response_for(after), (after.values or {})["b"].encode()
     response = {
         "lost": response_for(before),
-        "value": replace(good, raw=good.raw.replace(b"1.0", b"1.00")),
+        "value": replace(good, raw=good.raw.replace(number, number + b"0")),
         "order": response_for(replace(after, values=dict(reversed([*(after.values or {}).items()])))),
         "revision": response_for(replace(after, revision=3)),
         "gone": Response(404, {}, b'{"code":404,"msg":"session not found"}'),

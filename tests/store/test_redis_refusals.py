@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 
+from service.configs.limits import Limits
 from service.errors import StoreFull, StoreUnavailable
 from service.redis_client.client import RedisClient
 from service.store.sessions import Sessions
@@ -37,17 +38,20 @@ async def test_a_redis_out_of_memory_refuses_every_write_and_accepts_deletes(ses
 
 
 @on_every_redis
-async def test_a_replica_refuses_every_write_and_serves_reads(sessions: Sessions, redis: RedisClient) -> None:
+async def test_a_replica_refuses_every_write_and_serves_reads(sessions: Sessions, redis: RedisClient, redis_url: str) -> None:
     await add(sessions, 1, {"a": 1})
     before = await keyspace(redis)
     await redis.call("REPLICAOF", "127.0.0.1", 1)
+    # A write that a replica refuses is retried until its time is over.
+    impatient = RedisClient.open(redis_url, timeout=2.0)
+    refused = Sessions(impatient, sessions.project, Limits(), 1, 4)
     try:
         for write in (
-            sessions.create_session(session_id(3), document_of({"a": 1})),
-            sessions.patch(session_id(1), document_of({"b": 1})),
-            sessions.delete(session_id(1)),
-            sessions.delete_many([session_id(1)]),
-            sessions.registration.register("bob"),
+            refused.create_session(session_id(3), document_of({"a": 1})),
+            refused.patch(session_id(1), document_of({"b": 1})),
+            refused.delete(session_id(1)),
+            refused.delete_many([session_id(1)]),
+            refused.registration.register("bob"),
         ):
             with pytest.raises(StoreUnavailable) as caught:
                 await write
@@ -55,6 +59,7 @@ async def test_a_replica_refuses_every_write_and_serves_reads(sessions: Sessions
         assert await keyspace(redis) == before
     finally:
         await redis.call("REPLICAOF", "NO", "ONE")
+        await impatient.close()
 
 
 @on_every_redis
