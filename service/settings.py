@@ -16,7 +16,7 @@ from typing import Any
 
 from service.configs.limits import Limits
 from service.errors import StartupError
-from service.process.memory import MIN_MEMORY, default_max_memory
+from service.process.memory_limit import MIN_MEMORY, default_max_memory
 
 #: Path prefix of every route that needs an API key.
 API_PREFIX = "/api/v1"

@@ -11,9 +11,9 @@ import pytest
 import uvloop
 from aiohttp import web
 
+from service.http.server.client_memory import BufferingConnection, Memory, UnansweredBytes
 from service.http.server.connections import Server
 from service.http.server.framing import complete_prefix
-from service.http.server.memory import BufferingConnection, Memory, UnansweredBytes
 from service.http.server.protocol import Protocol
 from service.http.server.response import Response
 from service.settings import Settings

@@ -182,7 +182,7 @@ CLOCKS = {
     "store/upkeep/preflight.py": "as above",
     "store/projects.py": "a project's created_at, which is compared with nothing",
     "store/sessions.py": "whether a session is expired: test_an_expired_session_is_readable_again…",
-    "store/upkeep/records.py": "the created_at that a damaged project record gets, as above",
+    "store/upkeep/project_check.py": "the created_at that a damaged project record gets, as above",
     "store/upkeep/sweeper.py": "what has expired, and the lease: test_sweeper.py: …_steps_back_does_not_stop_the_sweep",
 }
 

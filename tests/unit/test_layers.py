@@ -24,7 +24,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("service.process",),
     ("service.settings",),
     ("service.configs",),
-    ("service.process.memory",),
+    ("service.process.memory_limit",),
     ("service.errors", "service"),
 )
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from service.process.memory import MIN_MEMORY, available_memory, default_max_memory
+from service.process.memory_limit import MIN_MEMORY, available_memory, default_max_memory
 
 MACHINE = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 LIMIT = 100_000_000

@@ -14,9 +14,9 @@ from service.configs.document import Document, member_span, parse
 from service.configs.limits import Limits
 from service.configs.ttl import UNSPECIFIED, Ttl, parse_ttl
 from service.errors import BadRequest, BodyTooLarge, Overloaded, RequestTimeout
+from service.http.server.client_memory import BodyDropped
 from service.http.server.context import Call
 from service.http.server.headers import require_json, require_uncompressed, send_100_continue
-from service.http.server.memory import BodyDropped
 
 _UUID = re.compile(
     r"(?:urn:uuid:)?[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"

@@ -10,7 +10,7 @@ from aiohttp.streams import StreamReader
 from aiohttp.web_protocol import RequestHandler
 
 from service.configs.limits import Limits
-from service.http.server.memory import Memory
+from service.http.server.client_memory import Memory
 from service.http.server.response import Response
 from service.settings import Settings
 

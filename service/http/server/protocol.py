@@ -19,9 +19,9 @@ from aiohttp.http_exceptions import BadHttpMethod, HttpProcessingError, LineTooL
 
 from service.errors import BadRequest, HeadTooLarge, Overloaded, RequestTimeout, ServiceError, UriTooLong
 from service.http.server import headers
+from service.http.server.client_memory import COPIES, GRACE, UNCOUNTED_BYTES
 from service.http.server.connections import MAX_FIELD_BYTES, MAX_FIELDS, Server
 from service.http.server.failure import error_response
-from service.http.server.memory import COPIES, GRACE, UNCOUNTED_BYTES
 from service.http.server.receiver import Receiver, head_cost
 from service.http.server.response import Response
 

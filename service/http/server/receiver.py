@@ -12,9 +12,7 @@ from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
 from aiohttp.web_protocol import _ErrInfo
 
 from service.errors import BadRequest, HeadTooLarge, Overloaded, ServiceError
-from service.http.server.connections import MAX_FIELDS, Connection, Server
-from service.http.server.framing import complete_prefix
-from service.http.server.memory import (
+from service.http.server.client_memory import (
     COPIES,
     HEADER_BYTES,
     UNCOUNTED_BYTES,
@@ -23,6 +21,8 @@ from service.http.server.memory import (
     BufferingConnection,
     UnansweredBytes,
 )
+from service.http.server.connections import MAX_FIELDS, Connection, Server
+from service.http.server.framing import complete_prefix
 
 
 def head_size(headers: Iterable[tuple[bytes, bytes]]) -> int:

@@ -25,7 +25,7 @@ from service.store.keys import (
 )
 from service.store.manifest import Layout
 from service.store.record import Project
-from service.store.upkeep import partition_check, records
+from service.store.upkeep import partition_check, project_check
 from service.store.upkeep.partition_check import Check
 from service.store.upkeep.relocation import relocate
 from service.store.verify import Finding, readable, verify_type
@@ -110,7 +110,7 @@ class StoreCheck:
                 self._checks[partition.prefix] = Check(
                     self.redis, partition, self.repair, self.progress, self.layout.partitions
                 )
-            async for finding in records.check_project(self.redis, project, repair=self.repair):
+            async for finding in project_check.check_project(self.redis, project, repair=self.repair):
                 yield project.slug, finding
             for number in range(self.layout.partitions):
                 async for finding in self._checks[Partition(project.slug, number).prefix].listed_findings():
@@ -141,7 +141,7 @@ class StoreCheck:
             check = self._checks[prefix]
             async for finding in check.verify_keys(members):
                 yield check.partition.slug, finding
-        async for finding in records.check_tokens(self.redis, digests, repair=self.repair):
+        async for finding in project_check.check_tokens(self.redis, digests, repair=self.repair):
             yield "", finding
 
     def _is_of_partition(self, raw: bytes, match: re.Match[str]) -> bool:
@@ -199,7 +199,7 @@ class StoreCheck:
             # A project is listed before it has keys; when it is deleted, its listing may go before its last keys.
             await asyncio.sleep(partition_check.CONFIRM_DELAY)
         for slug, name in self._unlisted.items():
-            finding, project = await records.check_listing(self.redis, slug, name, repair=self.repair)
+            finding, project = await project_check.check_listing(self.redis, slug, name, repair=self.repair)
             if finding is not None:
                 yield slug, finding
             if project is not None:
