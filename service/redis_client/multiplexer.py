@@ -160,8 +160,6 @@ class MultiplexedConnection(asyncio.Protocol):
         It waits for nothing that Redis does: neither for the write buffer to drain nor for the TLS shutdown.
         """
         self._closed = True
-        # A task that is cancelled before its first step could not tell the callers who wait for it that they got no connection.
-        await asyncio.sleep(0)
         if self._connecting is not None:
             self._connecting.cancel()
             await asyncio.wait([self._connecting])
@@ -220,13 +218,19 @@ class MultiplexedConnection(asyncio.Protocol):
         Raises:
             Unreachable: it failed, or did not end before `deadline`.
         """
-        if self._connecting is None:
-            self._connecting = self._loop.create_task(self._open_connection())
-            self._connecting.add_done_callback(self._on_connect_done)
+        connecting = self._connecting
+        if connecting is None:
+            connecting = self._connecting = self._loop.create_task(self._open_connection())
+            connecting.add_done_callback(self._on_connect_done)
         try:
             async with asyncio.timeout_at(deadline):
                 # A caller that gives up does not cancel the attempt for the others.
-                await asyncio.shield(self._connecting)
+                await asyncio.shield(connecting)
+        except asyncio.CancelledError as error:
+            # `close` cancelled the attempt before its first step, in which it could not raise Closed itself.
+            if self._closed and connecting.cancelled():
+                raise Closed(sent=False) from error
+            raise
         except TimeoutError as error:
             # The error of the attempt before says more than a timeout.
             raise Unreachable(sent=False) from self._connect_error or error

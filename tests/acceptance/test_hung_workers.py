@@ -15,7 +15,7 @@ from tests.acceptance.test_processes import answers, half_sent, key_of
 from tests.support.server import Serving, alive, until
 
 #: Seconds; the limits of these tests.
-ABORT, KILL = 4.0, 0.5
+ABORT, KILL, START = 4.0, 0.5, 20.0
 
 #: `session-configs` with such limits. On SIGUSR1 a worker hangs in a C function that holds the GIL.
 PROGRAM = f"""
@@ -36,7 +36,7 @@ def run_worker(*arguments):
 def load():
     global parts
     parts = load_parts()
-    return parts._replace(run_worker=run_worker, limits=Limits(abort={ABORT}, kill={KILL}))
+    return parts._replace(run_worker=run_worker, limits=Limits(abort={ABORT}, kill={KILL}, start={START}))
 
 serve.load_parts = load
 sys.exit(cli.main())
