@@ -21,20 +21,29 @@ OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n"
 @asynccontextmanager
 async def client_of(*responses: bytes, stays_open: bool = False) -> AsyncIterator[Client]:
     """A client of a server that sends one of `responses` to each request, and then closes the connection."""
+    handlers: list[asyncio.Task[None]] = []
 
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        for response in responses:
-            await reader.readuntil(b"\r\n\r\n")
-            writer.write(response)
-        if stays_open:
-            await reader.read()
-        writer.close()
+    async def respond(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            for response in responses:
+                await reader.readuntil(b"\r\n\r\n")
+                writer.write(response)
+            if stays_open:
+                await reader.read()
+        finally:
+            writer.close()
+            await writer.wait_closed()
+
+    def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        handlers.append(asyncio.create_task(respond(reader, writer)))
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     client = Client(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", "key")
     async with server:
         yield client
         client.close()
+        # Before Python 3.12 a server that is closed leaves its connections open.
+        await asyncio.gather(*handlers, return_exceptions=True)
 
 
 async def test_a_client_says_whether_the_connection_that_broke_was_reused() -> None:
