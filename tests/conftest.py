@@ -9,7 +9,7 @@ from redis import Redis
 
 from service.process.embedded_redis import EmbeddedRedis
 from service.redis_client.client import RedisClient
-from tests.support.filling import TIMEOUT
+from tests.support.filling import TIMEOUT, CountingClient
 from tests.support.http import Api, Operator
 from tests.support.redis_servers import BUNDLED_ONLY
 from tests.support.server import Server, Serving, Start
@@ -42,6 +42,14 @@ def empty_redis(redis_url: str) -> str:
 @pytest.fixture
 async def redis(empty_redis: str) -> AsyncIterator[RedisClient]:
     redis = RedisClient.open(empty_redis, timeout=TIMEOUT)
+    yield redis
+    await redis.close()
+
+
+@pytest.fixture
+async def counting(empty_redis: str) -> AsyncIterator[CountingClient]:
+    """A client that records what it sends."""
+    redis = CountingClient.open(empty_redis, timeout=TIMEOUT)
     yield redis
     await redis.close()
 

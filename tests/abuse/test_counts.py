@@ -1,7 +1,5 @@
 """Counts of a user's sessions while very many expire together: exact or nearly so, and without sweeping."""
 
-from collections.abc import AsyncIterator
-
 import pytest
 
 from service.configs.limits import Limits
@@ -11,7 +9,6 @@ from service.store.sessions import Sessions
 from service.store.users import MAX_EXPIRED, Users
 from tests.support.filling import (
     PROJECT,
-    TIMEOUT,
     CountingClient,
     add,
     keyspace,
@@ -21,13 +18,6 @@ from tests.support.filling import (
     session_id,
     sweep_all,
 )
-
-
-@pytest.fixture
-async def counting(empty_redis: str) -> AsyncIterator[CountingClient]:
-    redis = CountingClient.open(empty_redis, timeout=TIMEOUT)
-    yield redis
-    await redis.close()
 
 
 async def fill(redis: RedisClient, partitions: int, living: int, expired: int) -> Sessions:

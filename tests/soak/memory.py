@@ -9,7 +9,7 @@ from redis.exceptions import RedisError
 from tests.soak.server import redis_of
 from tests.support.server import Serving, memory_of
 
-#: Seconds between two samples, and the fewest samples by which a series is judged.
+#: Seconds between two samples, and the fewest samples that a verdict on a series needs.
 INTERVAL, MIN_SAMPLES = 2.0, 90
 #: The last third of a series is flat when its median is at most `FACTOR` times the median of the second third, and `SLACK` MB.
 FACTOR, SLACK = 1.05, 3.0

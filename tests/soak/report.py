@@ -37,7 +37,7 @@ def _counts(counts: Mapping[str, int]) -> str:
 
 
 def _memory(series: Sequence[Series]) -> Iterator[str]:
-    """The series that are long enough to be judged, and the maxima of the others."""
+    """The series that are long enough for a verdict, and the maxima of the others."""
     yield "memory in MB, the medians of a series' thirds:"
     for one in series:
         if (flat := one.is_flat()) is not None:

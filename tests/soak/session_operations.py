@@ -10,7 +10,7 @@ from tests.soak.sessions import Session
 from tests.soak.states import Span, State, lifetime, now
 from tests.support.responses import Copied, data
 
-#: Sessions of a client: from here on it deletes where it would create, so that memory can be judged.
+#: Sessions of a client: from here on it deletes where it would create, so that the memory of processes should stay flat.
 MAX_SESSIONS = 60
 #: Deleted sessions that a client still requests sometimes.
 MAX_DELETED = 10

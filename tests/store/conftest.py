@@ -7,8 +7,9 @@ from service.redis_client.client import RedisClient
 from service.store.record import Project
 from service.store.sessions import Sessions
 from service.store.upkeep import repartition
+from service.store.upkeep import sweeper as sweeping
 from service.store.users import Users
-from tests.support.filling import PROJECT, opened
+from tests.support.filling import PROJECT, give_record, opened
 from tests.support.moves import Keyspace, small_store
 
 
@@ -39,3 +40,12 @@ def impatient_move(monkeypatch: pytest.MonkeyPatch) -> None:
 async def original(redis: RedisClient) -> Keyspace:
     """Make a small store in Redis; its content."""
     return await small_store(redis)
+
+
+@pytest.fixture
+async def short_intervals(redis: RedisClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A store with a manifest, and a sweep with short pauses."""
+    await give_record(redis)
+    monkeypatch.setattr(sweeping, "INTERVAL", 0.01)
+    monkeypatch.setattr(sweeping, "SPREAD", 0.005)
+    monkeypatch.setattr(sweeping, "LEASE", 1)

@@ -183,7 +183,7 @@ CLOCKS = {
     "store/projects.py": "a project's created_at, which is compared with nothing",
     "store/sessions.py": "whether a session is expired: test_an_expired_session_is_readable_again…",
     "store/upkeep/project_check.py": "the created_at that a damaged project record gets, as above",
-    "store/upkeep/sweeper.py": "what has expired, and the lease: test_sweeper.py: …_steps_back_does_not_stop_the_sweep",
+    "store/upkeep/sweeper.py": "what has expired, and the lease: test_sweep_lease.py: …_does_not_stop_the_sweep",
 }
 
 _CLOCK = re.compile(r'"(?:TIME|PX|EX|P?EXPIRE(?:AT)?|P?TTL|PXAT|EXAT|GETEX|P?SETEX)"|time\.time\(|datetime\.now\(')
