@@ -3,6 +3,8 @@ quick=(
     tests/unit tests/http tests/acceptance/test_sdk_python.py tests/acceptance/test_sdk_node.py
     tests/acceptance/test_processes.py::test_what_the_first_start_prints_can_be_pasted
 )
+# What runs on Redis 6.2 as well.
+oldest=(tests/store tests/redis_client tests/acceptance/test_embedded_redis.py tests/acceptance/test_store_of_an_earlier_release.py)
 
 # quick_tests_on_others PYTHON: runs the selection on the newest 3.11, 3.12, 3.13 and 3.14, except PYTHON's version, each in a
 # separate virtual environment; prints which Pythons ran which tests.
@@ -17,7 +19,7 @@ quick_tests_on_others() {
         echo "Quick tests on Python 3.$minor"
         "$venv/bin/python" -m pytest --numprocesses "$(test_processes)" --dist loadgroup "${quick[@]}"
         # The package with Redis 6.2, the oldest version that the store supports, has wheels only for Pythons before 3.13.
-        if [ "$minor" -lt 13 ]; then "$venv/bin/python" -m pytest --numprocesses "$(test_processes)" tests/store -k redis-6.2; fi
+        if [ "$minor" -lt 13 ]; then "$venv/bin/python" -m pytest --numprocesses "$(test_processes)" "${oldest[@]}" -k redis-6.2; fi
         ran="$ran 3.$minor.$((10#${version:4}))"
     done
     echo "All tests ran on Python $full, the quick ones on:${ran:- no other}"
