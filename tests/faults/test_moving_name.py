@@ -121,7 +121,8 @@ async def test_writes_that_wait_for_replicas_move_with_the_reads(pair: Pair, rep
 async def test_a_name_that_stays_with_the_replica_is_retried_with_backoff(
     pair: Pair,
 ) -> None:
-    redis = RedisClient.open(pair.name.url, timeout=1.0)
+    # An attempt to connect has a fifth of this at least, also on a busy machine.
+    redis = RedisClient.open(pair.name.url, timeout=4.0)
     await redis.call("SET", "scc:x", "1", writes=True)
     await eventually(lambda: pair.second.ask("GET", "scc:x") == "1", "the write at the replica")
     pair.promote(name=False)
@@ -132,7 +133,7 @@ async def test_a_name_that_stays_with_the_replica_is_retried_with_backoff(
         assert {type(result) for result in results} == {StoreUnavailable}
         assert {str(result) for result in results} == {"redis_url points to a read-only replica"}
     # 50, 100, 200, 400 and then 500 ms apart, and not one for each of 400 calls and their retries.
-    assert pair.name.connections < 12
+    assert pair.name.connections < 30
     # Meanwhile the replica still answers reads.
     assert await redis.call("GET", "scc:x") == b"1"
     pair.name.upstream = f"{HOST}:{pair.second.port}"

@@ -127,8 +127,13 @@ class Serving:
         return self.base_url.removesuffix("/api/v1")
 
     def wait_ready(self) -> "Serving":
-        """Wait for the last line of the ready block's first part."""
+        """Wait for the ready block, and until every worker takes signals.
+
+        The block is printed when the workers are forked. A worker that gets a signal before it has its handlers, or loses its
+        supervisor before it has asked to be told, would not do what a test expects of a running one.
+        """
         until(lambda: self.process.poll() is not None or "\nkey: " in self.output, "a ready server")
+        until(lambda: self.process.poll() is not None or all(map(takes_signals, self.workers())), "workers with handlers")
         assert self.process.poll() is None, self.errors
         return self
 
@@ -205,6 +210,15 @@ def program_of(pid: int) -> str:
         return Path(f"/proc/{pid}/comm").read_text(encoding="utf-8").strip()
     except OSError:
         return ""
+
+
+def takes_signals(pid: int) -> bool:
+    """Whether process `pid` no longer blocks SIGTERM; true for one that is gone, and where there is no /proc."""
+    try:
+        blocked = re.search(r"^SigBlk:\s*(\w+)", Path(f"/proc/{pid}/status").read_text(encoding="utf-8"), re.MULTILINE)
+    except OSError:
+        return True
+    return blocked is None or not int(blocked[1], 16) & 1 << (signal.SIGTERM - 1)
 
 
 def alive(pid: int) -> bool:
