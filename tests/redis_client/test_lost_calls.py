@@ -18,7 +18,7 @@ from service.redis_client.standalone import Standalone
 from service.redis_client.topology import Target
 from service.redis_client.url import parse
 
-TIMEOUT = 1.0  # seconds
+TIMEOUT = 6.0  # seconds
 
 
 class RecordingTransport:

@@ -13,7 +13,10 @@ from service.errors import StoreUnavailable, WriteUncertain
 from service.redis_client import multiplexer
 from service.redis_client.client import RedisClient
 
-TIMEOUT = 1.0  # seconds
+#: Seconds: more than a stall of the machine takes, and for tests that wait until it is over.
+TIMEOUT, SHORT_TIMEOUT = 6.0, 1.0
+
+with_short_timeout = pytest.mark.parametrize("redis", [SHORT_TIMEOUT], ids=[""], indirect=True)
 
 Reply = Callable[[list[bytes], asyncio.StreamWriter], Awaitable[None]]
 
@@ -84,8 +87,8 @@ async def peer(tmp_path: Path) -> AsyncIterator[Peer]:
 
 
 @pytest.fixture
-async def redis(peer: Peer) -> AsyncIterator[RedisClient]:
-    redis = RedisClient.open(peer.url, timeout=TIMEOUT)
+async def redis(peer: Peer, request: pytest.FixtureRequest) -> AsyncIterator[RedisClient]:
+    redis = RedisClient.open(peer.url, timeout=getattr(request, "param", TIMEOUT))
     yield redis
     await redis.close()
     await asyncio.sleep(0)
@@ -101,6 +104,7 @@ async def test_each_of_5000_concurrent_callers_gets_its_own_reply(redis_url: str
     await redis.close()
 
 
+@with_short_timeout
 async def test_a_late_reply_is_dropped(peer: Peer, redis: RedisClient) -> None:
     release = asyncio.Event()
 
@@ -120,6 +124,7 @@ async def test_a_late_reply_is_dropped(peer: Peer, redis: RedisClient) -> None:
     assert peer.connections == 1
 
 
+@with_short_timeout
 async def test_a_write_that_timed_out_is_reported_as_uncertain(peer: Peer, redis: RedisClient) -> None:
     async def silence(command: list[bytes], writer: asyncio.StreamWriter) -> None:
         pass
@@ -165,6 +170,7 @@ async def test_a_lost_connection_resolves_each_call_once(peer: Peer, redis: Redi
     assert sorted(values) == sorted(set(values))
 
 
+@with_short_timeout
 async def test_a_server_that_is_back_is_used_again(peer: Peer, redis: RedisClient) -> None:
     assert await redis.call("ECHO", "one") == b"one"
     await peer.stop()
@@ -198,6 +204,7 @@ async def test_a_reply_without_a_command_closes_the_connection(peer: Peer, redis
     assert peer.connections == 2
 
 
+@with_short_timeout
 async def test_a_silent_connection_is_closed(peer: Peer, redis: RedisClient) -> None:
     async def first_is_silent(command: list[bytes], writer: asyncio.StreamWriter) -> None:
         if peer.connections > 1:
@@ -240,6 +247,7 @@ async def test_a_connection_that_is_lost_while_it_is_opened_is_replaced(
     assert peer.connections == 2
 
 
+@with_short_timeout
 async def test_an_unanswered_greeting_takes_no_longer_than_a_call(peer: Peer, redis: RedisClient) -> None:
     peer.greets = False
     for writes in (False, True):

@@ -12,7 +12,7 @@ from service.redis_client.client import RedisClient
 from service.redis_client.cluster import slot_of
 from service.store.sessions import Sessions
 from tests.support.filling import PROJECT, opened
-from tests.support.server import until
+from tests.support.server import PATIENCE, until
 from tests.support.topology_servers import Cluster, Sentinels
 from tests.support.workload import StoreWorkload
 from tests.topology.test_slot_migration import findings
@@ -42,7 +42,7 @@ async def workload_on(
 
 async def sessions_once_replicated(redis: RedisClient, partitions: int) -> Sessions:
     """The sessions of the project, as soon as enough replicas are connected for the first write."""
-    async with asyncio.timeout(TIMEOUT):
+    async with asyncio.timeout(PATIENCE):
         while True:
             try:
                 return await opened(redis, PROJECT, Limits(), partitions, 64)
@@ -85,7 +85,7 @@ async def test_a_master_that_sentinels_replace_loses_no_acknowledged_write(break
 
 
 async def test_no_client_sees_a_planned_failover_of_a_cluster(cluster: Cluster) -> None:
-    async with workload_on(cluster.url, partitions=16, min_replicas=0) as workload:
+    async with workload_on(cluster.url, partitions=16, min_replicas=0, seconds=LONG_TIMEOUT) as workload:
         successor = cluster.replica_of(cluster.masters()[0])
         successor.ask("CLUSTER", "FAILOVER")
         await asyncio.to_thread(until, successor.is_master, "a replica that is promoted")
@@ -104,7 +104,7 @@ async def test_a_planned_failover_by_sentinels_loses_no_acknowledged_write(break
 
 
 async def test_no_client_sees_that_nodes_are_added_and_removed(cluster: Cluster) -> None:
-    async with workload_on(cluster.url, partitions=16, min_replicas=0) as workload:
+    async with workload_on(cluster.url, partitions=16, min_replicas=0, seconds=LONG_TIMEOUT) as workload:
         slots = [slot_of((), partition.prefix) for partition in workload.sessions.all_partitions]
         owners = {slot: cluster.owner(slot) for slot in slots}
         new = await asyncio.to_thread(cluster.add)
@@ -121,7 +121,7 @@ async def test_no_client_sees_that_nodes_are_added_and_removed(cluster: Cluster)
 
 
 async def test_no_client_sees_a_script_flush(cluster: Cluster) -> None:
-    async with workload_on(cluster.url, partitions=16, min_replicas=1) as workload:
+    async with workload_on(cluster.url, partitions=16, min_replicas=1, seconds=LONG_TIMEOUT) as workload:
         for _ in range(3):
             for master in cluster.masters():
                 master.ask("SCRIPT", "FLUSH")

@@ -20,6 +20,8 @@ from tests.support.filling import PROJECT, add, document_of, opened, session_id
 from tests.support.topology_servers import HOST, Sentinels, Server
 
 ONE = session_id(1)
+#: Seconds for a call; far more than a call takes when all replicas answer.
+TIMEOUT = 3.0
 
 
 @pytest.fixture
@@ -31,7 +33,7 @@ def master(sentinels: Sentinels) -> Server:
 @pytest.fixture
 async def redis(master: Server) -> AsyncIterator[RedisClient]:
     """A client whose writes both replicas must acknowledge."""
-    redis = RedisClient.open(f"redis://{HOST}:{master.port}", timeout=1.0, min_replicas=2)
+    redis = RedisClient.open(f"redis://{HOST}:{master.port}", timeout=TIMEOUT, min_replicas=2)
     yield redis
     await redis.close()
 
@@ -60,10 +62,9 @@ async def test_a_write_that_a_replica_lacks_was_executed_but_not_replicated(
     await add(sessions, 1, {"a": 1})
     await sessions.patch(ONE, document_of({"b": None}))
     with frozen(replica(sentinels)):
-        started = asyncio.get_running_loop().time()
-        with pytest.raises(NotReplicated) as raised:
-            await sessions.patch(ONE, document_of({"a": 2}))
-        assert asyncio.get_running_loop().time() - started < 1.0
+        async with asyncio.timeout(3 * TIMEOUT):
+            with pytest.raises(NotReplicated) as raised:
+                await sessions.patch(ONE, document_of({"a": 2}))
         assert (raised.value.status, raised.value.retry_after) == (503, 1)
         assert raised.value.detail == "the write succeeded but too few replicas acknowledged it; a failover may lose it"
         # It was executed exactly once.
@@ -139,9 +140,8 @@ async def test_a_write_that_waits_too_long_behind_a_group_is_not_sent(sentinels:
         while (await sessions.get(ONE)).revision == 1:
             pass
         # It arrives while the first blocks the connection, and half of its time is over when WAIT returns.
-        started = asyncio.get_running_loop().time()
-        second = await asyncio.gather(sessions.patch(ONE, document_of({"second": 1})), return_exceptions=True)
-        assert asyncio.get_running_loop().time() - started < 1.1
+        async with asyncio.timeout(3 * TIMEOUT):
+            second = await asyncio.gather(sessions.patch(ONE, document_of({"second": 1})), return_exceptions=True)
         with pytest.raises(NotReplicated):
             await first
         assert isinstance(second[0], StoreUnavailable)
@@ -178,7 +178,7 @@ async def test_a_server_does_not_start_with_too_few_replicas(master: Server) -> 
         root_token="x",
         key_secret="y",
         min_replicas=3,
-        command_timeout=2.0,
+        command_timeout=4.0,
         start_timeout=0.0,
     )
     with pytest.raises(StartupError, match="fewer than min_replicas replicas acknowledged a write"):
