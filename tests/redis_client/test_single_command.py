@@ -107,7 +107,7 @@ REFUSALS = ["OOM command not allowed when used memory > 'maxmemory'.", "MISCONF 
 async def test_a_refusal_of_redis_is_printed_verbatim(tmp_path: Path, run: Run, refusal: str) -> None:
     async with fake_redis(tmp_path, lambda _: f"-{refusal}\r\n".encode()) as url:
         expected = f"{refusal}\n\n".encode()
-        assert await asyncio.to_thread(run, url, b"SET", b"a", b"1", timeout=SHORT) == (0, expected, b"")
+        assert await asyncio.to_thread(run, url, b"SET", b"a", b"1", timeout=2.0) == (0, expected, b"")
 
 
 @pytest.mark.parametrize(

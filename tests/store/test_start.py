@@ -32,7 +32,7 @@ SECRETS = {"SCC_ROOT_TOKEN": "root-of-the-tests", "SCC_KEY_SECRET": "secret-of-t
 
 
 def settings_for(url: str, **other: Any) -> Settings:  # noqa: ANN401 - settings differ
-    given: dict[str, Any] = {"start_timeout": 0.0, "command_timeout": 1.0, "root_token": "root", "key_secret": "secret"}
+    given: dict[str, Any] = {"start_timeout": 0.0, "command_timeout": 2.0, "root_token": "root", "key_secret": "secret"}
     return Settings(redis_url=url, **(given | other))
 
 
@@ -299,7 +299,7 @@ def test_the_start_waits_for_a_temporary_problem_and_logs_it(tmp_path: Path, cap
         promote = threading.Timer(1.0, lambda: server.ask("REPLICAOF", "NO", "ONE"))
         promote.start()
         with caplog.at_level(logging.WARNING):
-            bootstrap.prepare(settings_for(f"redis://{HOST}:{server.port}", start_timeout=60.0, command_timeout=0.2))
+            bootstrap.prepare(settings_for(f"redis://{HOST}:{server.port}", start_timeout=60.0, command_timeout=1.0))
         promote.join()
         assert server.ask("HGET", keys.STORE, "partitions") == "1"
     lines = [record.getMessage() for record in caplog.records if record.getMessage().startswith("waiting up to")]
