@@ -17,6 +17,8 @@ CHUNK = 1000
 AGENTS, ENVS, MODELS, TEMPERATURES, REGIONS, TOKENS, RUNNERS, VERSIONS, TAGS = 1000, 3, 10, 11, 8, 4, 2000, 30, 100
 COMMONEST, RARE, NEVER_IN_DEV = "bot1", "bot700", "bot6"
 THREE_TAGS = ["t1", "t2", "t3"]
+#: Name of the filter whose terms are all common, but hardly ever in one session.
+HARDLY_EVER_MEET = "three tags"
 
 _ENVS, _ENV_SHARES = ("prod", "dev", "staging"), (0.60, 0.85, 1.0)
 _VERSIONS = tuple(f"{major}.{minor}" for major in range(1, 7) for minor in range(5))
@@ -45,7 +47,7 @@ FILTERS = (
     Filter("nested name + version", {"runtime": {"name": "runner77", "version": "2.1"}}),
     Filter("nested version", {"runtime": {"version": "2.1"}}),
     Filter("two tags", {"tags": THREE_TAGS[:2]}),
-    Filter("three tags", {"tags": THREE_TAGS}),
+    Filter(HARDLY_EVER_MEET, {"tags": THREE_TAGS}),
     Filter("value nobody has", {"agent": "nosuch"}),
     Filter("agent + env that never meet", {"agent": NEVER_IN_DEV, "env": "dev"}),
     Filter("temperature + stream + region", {"temperature": 0.7, "stream": True, "region": "region-2"}),

@@ -20,7 +20,7 @@ def describe() -> dict[str, str]:
         "processor": f"{len(os.sched_getaffinity(0))} cores of {processor[1] if processor else platform.machine()}",
         "system": f"{platform.system()} {platform.release()}",
         "Python": platform.python_version(),
-        **{name: version(name) for name in ("aiohttp", "uvloop", "redis", "hiredis", "asyncpg")},
+        **{name: version(name) for name in ("aiohttp", "uvloop", "redis", "hiredis", "asyncpg", "valkey-glide", "coredis")},
         "redis-server": redis[1] if redis else "",
         "Postgres": _first_line("postgres", "--version").rpartition(") ")[2].split(" ")[0],
         "commit": commit(ROOT),

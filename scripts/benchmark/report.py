@@ -127,7 +127,8 @@ def _growth(lists: Sequence[Mapping[str, Any]]) -> str:
     )
 
 
-def _partitions(stores: Sequence[Mapping[str, Any]]) -> str:
+def _stores(stores: Sequence[Mapping[str, Any]]) -> str:
+    """A line a store; its first column is the name."""
     return _table(list(stores[0]), [(name, *map(number, figures)) for name, *figures in (each.values() for each in stores)])
 
 
@@ -148,5 +149,6 @@ def _slow_commands(commands: Sequence[SlowCommand]) -> str:
 _DETAILS: dict[str, tuple[str, Callable[[Any], str]]] = {
     "lists": ("Filtered lists, ms (ours / Postgres)", _lists),
     "growth": ("p50 of the first page by sessions in the store, ms", _growth),
-    "partitions": ("What partitions cost, and how they spread", _partitions),
+    "embedded": ("Embedded servers, one worker, 64 connections", _stores),
+    "partitions": ("What partitions cost, and how they spread", _stores),
 }

@@ -79,6 +79,12 @@ class Bench:
         filling.fill_redis(service.redis.url, data, f"loading {data.total:,} sessions into Redis")
         self.collect_slow_commands("loading")
 
+    def fill_and_measure(self, service: Service, data: DataSet) -> float:
+        """Load `data` into `service`; returns how many bytes of Redis's memory a session takes."""
+        before = service.redis.memory()
+        self.fill(service, data)
+        return (service.redis.memory() - before) / data.total
+
     @cached_property
     def small_data(self) -> DataSet:
         """The sessions of the small stores."""
@@ -103,9 +109,7 @@ class Bench:
     def large_store(self) -> Service:
         """Two workers and the large store; notes how much memory its sessions take."""
         service = self.service("large-store", workers=2)
-        before = service.redis.memory()
-        self.fill(service, self.large_data)
-        self.details["bytes of a session"] = (service.redis.memory() - before) / self.large_data.total
+        self.details["bytes of a session"] = self.fill_and_measure(service, self.large_data)
         return service
 
     @cached_property

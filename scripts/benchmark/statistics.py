@@ -98,6 +98,15 @@ class PageTimes:
         return median(ratios(self.theirs, self.ours))
 
 
+def slower_first_pages(pages: Iterable[PageTimes]) -> list[PageTimes]:
+    """The first page of each filter, in the order in which ours compares worse."""
+    slower: dict[str, PageTimes] = {}
+    for one in pages:
+        if one.page == 1 and (one.filter not in slower or one.ratio < slower[one.filter].ratio):
+            slower[one.filter] = one
+    return list(slower.values())
+
+
 @dataclass(frozen=True, slots=True)
 class SlowCommand:
     """A command in Redis's SLOWLOG: its longest time in one phase, in microseconds, and how many calls were over the target.

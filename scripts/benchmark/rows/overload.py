@@ -1,10 +1,13 @@
 """Rows of overload: the goodput when clients ask for more than the service can do."""
 
+from functools import partial
+
 from scripts.benchmark.dataset import COMMONEST
 from scripts.benchmark.load import generators
+from scripts.benchmark.load.connection import Address
 from scripts.benchmark.load.requests import get_request, list_request
 from scripts.benchmark.run import CONNECTIONS, REQUESTS, Bench
-from scripts.benchmark.statistics import Measurement
+from scripts.benchmark.statistics import Measurement, ratios
 
 #: The open loop sends lists at this multiple of the peak rate, on so many connections; the closed loop sends GETs.
 _TIMES_PEAK, _OPEN_CONNECTIONS, _CLOSED_CONNECTIONS = 4, 1000, 1024
@@ -52,13 +55,25 @@ def _lists(bench: Bench) -> dict[str, Measurement]:
 
 
 def _gets(bench: Bench) -> dict[str, Measurement]:
-    address = bench.one_worker.address
-    requests = bench.write_requests("overload-gets", [get_request(each) for each in bench.small_data.ids(REQUESTS)])
+    ours = bench.one_worker.address
+    gets = [get_request(each) for each in bench.small_data.ids(REQUESTS)]
+    bare = bench.bare_aiohttp("overload", "GET", bench.connection(ours).send_ok(gets[0])).address
+    requests = bench.write_requests("overload-gets", gets)
 
-    def goodput(connections: int) -> float:
+    def goodput(address: Address, connections: int) -> float:
         seconds = max(bench.options.seconds, 3.0)  # so that the time to connect does not matter
         return generators.wrk(address, requests, connections=connections, seconds=seconds, allow_refused=True).rate
 
-    sides = {"overload": lambda: goodput(_CLOSED_CONNECTIONS), "peak": lambda: goodput(CONNECTIONS)}
+    sides = {
+        "overload": partial(goodput, ours, _CLOSED_CONNECTIONS),
+        "peak": partial(goodput, ours, CONNECTIONS),
+        "bare, overload": partial(goodput, bare, _CLOSED_CONNECTIONS),
+        "bare, peak": partial(goodput, bare, CONNECTIONS),
+    }
     rates = bench.alternate("overload, GET", sides)
-    return {"overload/get": Measurement.compared(rates["overload"], rates["peak"], "/s")}
+    kept = ratios(rates["overload"], rates["peak"])
+    kept_by_bare = ratios(rates["bare, overload"], rates["bare, peak"])
+    return {
+        "overload/get": Measurement.compared(rates["overload"], rates["peak"], "/s"),
+        "overload/bare": Measurement.compared(kept, kept_by_bare, "×"),
+    }

@@ -1,5 +1,6 @@
 """Rows of single requests: GET, PATCH and POST against bare aiohttp, redis-benchmark, webdis and Postgres; p99 under load."""
 
+from collections.abc import Iterable
 from functools import partial
 from statistics import median
 from urllib.parse import quote
@@ -7,6 +8,7 @@ from uuid import UUID
 
 from scripts.benchmark.dataset import FILTERS
 from scripts.benchmark.load import generators
+from scripts.benchmark.load.connection import Connection
 from scripts.benchmark.load.requests import create_request, get_request, list_request, patch_request, request
 from scripts.benchmark.run import CONNECTIONS, REQUESTS, Bench
 from scripts.benchmark.statistics import Measurement
@@ -81,16 +83,21 @@ def settings_changes(number: int) -> dict[str, object]:
     return {"setting_04": f"changed {number % 50}", "setting_13": number % 50}
 
 
+def create_settings(connections: Iterable[Connection], count: int) -> list[tuple[str, dict[str, object]]]:
+    """Create `count` settings documents on each server; returns sessions with changes to PATCH them with."""
+    ids = [str(UUID(int=number, version=4)) for number in range(1, count + 1)]
+    for connection in connections:
+        for number, session_id in enumerate(ids):
+            connection.send_ok(create_request(settings_document(number), session_id=session_id))
+    # Each session comes twice in a cycle, with other values: every PATCH changes both keys and their terms.
+    return [(session_id, settings_changes(number + turn)) for turn in range(2) for number, session_id in enumerate(ids)]
+
+
 def patch(bench: Bench) -> dict[str, Measurement]:
     """PATCH against bare aiohttp, and against both implementations in Postgres."""
     service, postgres = bench.one_worker, bench.small_postgres_api
-    ids = [str(UUID(int=number, version=4)) for number in range(1, REQUESTS // 2 + 1)]
     ours, theirs = (bench.connection(server.address) for server in (service, postgres))
-    for number, session_id in enumerate(ids):
-        for connection in (ours, theirs):
-            connection.send_ok(create_request(settings_document(number), session_id=session_id))
-    # Each session comes twice in a cycle, with other values: every PATCH changes both keys and their terms.
-    changes = [(session_id, settings_changes(number + turn)) for turn in range(2) for number, session_id in enumerate(ids)]
+    changes = create_settings((ours, theirs), REQUESTS // 2)
     requests = bench.write_requests("patch", [patch_request(*change) for change in changes])
     atomic = bench.write_requests("patch-atomic", [patch_request(*change, "/atomic") for change in changes])
     bare = bench.bare_aiohttp("patch", "PATCH", ours.send_ok(patch_request(*changes[0])))

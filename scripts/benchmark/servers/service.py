@@ -1,7 +1,7 @@
 """The service under test."""
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 
@@ -14,15 +14,26 @@ from service.process.redis_binaries import SERVER_NAMES
 
 
 class Service(Program):
-    """`session-configs serve` from the code in `checkout`, with an embedded Redis unless `settings` (SCC_…) name another."""
+    """`session-configs serve` from the code in `checkout`, with an embedded Redis unless `settings` (SCC_…) name another.
 
-    def __init__(self, home: Path, *, workers: int, checkout: Path = ROOT, settings: Mapping[str, str] | None = None) -> None:
+    `program` is the module to run, with arguments before `serve`.
+    """
+
+    def __init__(
+        self,
+        home: Path,
+        *,
+        workers: int,
+        checkout: Path = ROOT,
+        settings: Mapping[str, str] | None = None,
+        program: Sequence[str] = ("service",),
+    ) -> None:
         self._data_dir = home / "data"
         options = ["--port", "0", "--workers", str(workers), "--data-dir", str(self._data_dir)]
         # `python -m` looks in the working directory first.
         super().__init__(
             home,
-            [sys.executable, "-m", "service", "serve", *options],
+            [sys.executable, "-m", *program, "serve", *options],
             cwd=checkout,
             env=environment(PYTHONPATH=str(checkout), SCC_ROOT_TOKEN=API_KEY.removeprefix("sk-ac-"), **(settings or {})),
         )
