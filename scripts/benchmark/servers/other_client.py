@@ -22,16 +22,16 @@ _UNIX = "unix://"
 class OtherClient(RedisClient):
     """Our client, except that HMGET goes through `connect`'s."""
 
+    _hmget: asyncio.Future[HMGet]
+    _connected: asyncio.Task[None]
+
     @classmethod
     def open(cls, url: str, *, timeout: float, min_replicas: int = 0, partitions: int = 0) -> Self:
-        """As the service's; connects the other client, too."""
+        """As the service's; the other client starts to connect."""
         client = super().open(url, timeout=timeout, min_replicas=min_replicas, partitions=partitions)
         client._hmget = asyncio.get_running_loop().create_future()
         client._connected = asyncio.create_task(client._stay_connected(url))
         return client
-
-    _hmget: asyncio.Future[HMGet]
-    _connected: asyncio.Task[None]
 
     def connect(self, url: str) -> AbstractAsyncContextManager[HMGet]:
         """Connect the other client to the Redis at `url`, a Unix socket; gives its method for HMGET."""
