@@ -28,7 +28,6 @@ ROOT = Path(service.__file__).parent
 ATTRIBUTES: dict[tuple[str, str], object] = {
     ("http/server/protocol.py", "_drain_helper"): RequestHandler,
     ("http/server/protocol.py", "_drain_waiter"): RequestHandler,
-    ("http/server/protocol.py", "_finish"): web.BaseRequest,
     ("http/server/protocol.py", "_lingering_time"): RequestHandler,
     ("http/server/protocol.py", "_loop"): RequestHandler,
     ("http/server/protocol.py", "_message"): web.BaseRequest,
@@ -42,6 +41,21 @@ ATTRIBUTES: dict[tuple[str, str], object] = {
     ("http/server/receiver.py", "_request_count"): RequestHandler,
     ("http/server/receiver.py", "_waiter"): RequestHandler,
     ("http/server/connections.py", "_connections"): web.Server,
+    ("http/server/connections.py", "_buffer_paused"): RequestHandler,
+    ("http/server/connections.py", "_close"): RequestHandler,
+    ("http/server/connections.py", "_force_close"): RequestHandler,
+    ("http/server/connections.py", "_handle_request"): RequestHandler,
+    ("http/server/connections.py", "_keepalive"): RequestHandler,
+    ("http/server/connections.py", "_keepalive_handle"): RequestHandler,
+    ("http/server/connections.py", "_keepalive_timeout"): RequestHandler,
+    ("http/server/connections.py", "_lingering_time"): RequestHandler,
+    ("http/server/connections.py", "_make_error_handler"): RequestHandler,
+    ("http/server/connections.py", "_messages"): RequestHandler,
+    ("http/server/connections.py", "_msg_queue_resume_size"): RequestHandler,
+    ("http/server/connections.py", "_parser"): RequestHandler,
+    ("http/server/connections.py", "_process_keepalive"): RequestHandler,
+    ("http/server/connections.py", "_resume_reading_if_drained"): RequestHandler,
+    ("http/server/connections.py", "_task_handler"): RequestHandler,
     ("http/server/connections.py", "_kwargs"): web.Server,
     ("http/server/connections.py", "_loop"): RequestHandler,
     ("http/server/connections.py", "_next_keepalive_close_time"): RequestHandler,
@@ -57,7 +71,10 @@ ATTRIBUTES: dict[tuple[str, str], object] = {
     ("store/ownership.py", "_asdict"): Session,
     ("store/scripts.py", "_fields"): Session,
 }
-IMPORTS = {("http/server/receiver.py", "aiohttp.web_protocol._ErrInfo")}
+IMPORTS = {
+    ("http/server/connections.py", "aiohttp.web_protocol._ErrInfo"),
+    ("http/server/receiver.py", "aiohttp.web_protocol._ErrInfo"),
+}
 
 
 def is_private(name: str) -> bool:

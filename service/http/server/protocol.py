@@ -159,7 +159,6 @@ class Protocol(Receiver):
         start_time: float | None,  # noqa: ARG002 - the dispatch logs
     ) -> tuple[Any, bool]:
         """Write the response; returns it and whether the client is gone."""
-        request._finish()
         self._answered += 1
         if self in self._server.memory.buffered:
             self._release(request)
@@ -271,11 +270,6 @@ class Protocol(Receiver):
                 return BadRequest("the request is not valid HTTP: it must start with a method such as GET, in upper case")
             case _:
                 return BadRequest("the request is not valid HTTP")
-
-    def log_exception(self, *args: Any, **kw: Any) -> None:  # noqa: ANN401 - aiohttp's signature
-        """Log an unexpected exception. A body that the client did not finish is not one, and has its response."""
-        if not isinstance(kw.get("exc_info"), web.RequestPayloadError):
-            super().log_exception(*args, **kw)
 
 
 def client_is_gone(request: web.BaseRequest) -> bool:
