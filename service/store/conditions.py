@@ -1,7 +1,6 @@
 """Conditions of a request on the state of a session (RFC 9110, 13.1)."""
 
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from service.errors import PreconditionFailed
 
@@ -11,8 +10,7 @@ _FAILED = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class ETags:
+class ETags(NamedTuple):
     """The ETags of one condition, without quotes; with `any`, every state (`*`).
 
     Invariant: a tag consists of digits and hyphens, as every ETag of a session does; no other tag can match.
@@ -30,8 +28,7 @@ class ETags:
         return "*" if self.any else f",{','.join(sorted(self.tags))},"
 
 
-@dataclass(frozen=True, slots=True)
-class Conditions:
+class Conditions(NamedTuple):
     """If-Match and If-None-Match of one request; None if the request has no such header."""
 
     if_match: ETags | None = None
@@ -43,13 +40,17 @@ class Conditions:
             return ""
         return "|".join("" if tags is None else tags.encode() for tags in (self.if_match, self.if_none_match))
 
+    def matches(self, etag: str) -> bool:
+        """Whether If-Match holds for the state with `etag` of a session that exists."""
+        return self.if_match is None or self.if_match.match(etag)
+
     def check_match(self, etag: str) -> None:
         """Check If-Match against the state of a session that exists.
 
         Raises:
             PreconditionFailed: it does not hold.
         """
-        if self.if_match is not None and not self.if_match.match(etag):
+        if not self.matches(etag):
             raise precondition_failed("If-Match")
 
     def check_absent(self) -> None:

@@ -11,6 +11,9 @@ from service.configs.ttl import LAST_MOMENT
 #: The fields of a session's hash that make a `Session`, in the order in which scripts return them.
 FIELDS = ("configs", "revision", "user", "created_at", "updated_at", "disable_task_tracking", "serial", "expires_at")
 
+#: Those that make its ETag, and say how long it exists.
+STATE_FIELDS = ("revision", "created_at", "expires_at")
+
 
 @dataclass(frozen=True, slots=True)
 class Project:
@@ -39,7 +42,7 @@ class Session(NamedTuple):
     @property
     def etag(self) -> str:
         """The ETag of this state, without quotes; a later session with the same id never repeats it."""
-        return f"{self.created_at}-{self.revision}"
+        return _etag(self.created_at, self.revision)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +57,11 @@ class Written:
     @property
     def etag(self) -> str:
         """As `Session.etag`."""
-        return f"{self.created_at}-{self.revision}"
+        return _etag(self.created_at, self.revision)
+
+
+def _etag(created_at: int, revision: int) -> str:
+    return f"{created_at}-{revision}"
 
 
 def session_of(session_id: str, fields: Sequence[Any]) -> Session | None:
@@ -78,8 +85,19 @@ def session_of(session_id: str, fields: Sequence[Any]) -> Session | None:
         return None
 
 
+def etag_of(fields: Sequence[Any]) -> str | None:
+    """The ETag of the session with these values of `STATE_FIELDS`; None as from `session_of`, as far as they tell."""
+    revision, created_at, expires_at = fields
+    try:
+        if expires_at is not None:
+            _parse_time(expires_at)
+        return _etag(_parse_time(created_at), int(revision))
+    except (TypeError, ValueError):
+        return None
+
+
 def is_expired(fields: Sequence[Any], now: int) -> bool:
-    """Whether the session with these values of `FIELDS` has expired at `now` (microseconds since 1970)."""
+    """Whether the session with these values of `FIELDS` or `STATE_FIELDS` has expired at `now` (microseconds since 1970)."""
     expires_at = fields[-1]
     return expires_at is not None and expires_at.isdigit() and int(expires_at) <= now
 

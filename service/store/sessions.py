@@ -19,7 +19,18 @@ from service.redis_client.client import RedisClient, checked
 from service.store import script_calls
 from service.store.conditions import UNCONDITIONAL, Conditions, precondition_failed
 from service.store.keys import BLOCK_SIZE, Owner, Partition, all_partitions, partition_number
-from service.store.record import FIELDS, Project, Session, Written, is_expired, microseconds, session_of, user_field
+from service.store.record import (
+    FIELDS,
+    STATE_FIELDS,
+    Project,
+    Session,
+    Written,
+    etag_of,
+    is_expired,
+    microseconds,
+    session_of,
+    user_field,
+)
 from service.store.registration import UserRegistration
 from service.store.removal_batches import removal_batches
 from service.store.script_calls import StatusReply
@@ -190,14 +201,27 @@ class Sessions:
             PreconditionFailed: If-Match does not hold.
             Unreadable: a manual edit broke fields other than its configs.
         """
-        key = self.partition(session_id).session(session_id)
-        if not self._has_seen_expiry:
-            fields = await self.redis.call("HMGET", key, *FIELDS)
-            if fields[-1] is None:
-                return _matching(session_id, fields, 0, conditions)
-            self._has_seen_expiry = True
-        now, fields = await self._read_with_time(key, FIELDS)
+        now, fields = await self._read(self.partition(session_id).session(session_id), FIELDS)
         return _matching(session_id, fields, now, conditions)
+
+    async def unchanged(self, session_id: str, conditions: Conditions) -> str | None:
+        """The session's ETag if If-None-Match names it, and If-Match holds: the client has the current state.
+
+        Else None, and the caller has to `get` the session. The configs, which may be large, are not read. A client with an old
+        ETag waits for a second round trip, but most clients that poll find nothing changed.
+        """
+        now, fields = await self._read(self.partition(session_id).session(session_id), STATE_FIELDS)
+        etag = None if is_expired(fields, now) else etag_of(fields)
+        return etag if etag is not None and conditions.matches(etag) and conditions.excludes(etag) else None
+
+    async def _read(self, key: str, names: Sequence[str]) -> tuple[int, list[Any]]:
+        """Fields of a session's hash, `expires_at` the last, and Redis's time as below; 0 if no session has had an expiry."""
+        if not self._has_seen_expiry:
+            fields = await self.redis.call("HMGET", key, *names)
+            if fields[-1] is None:
+                return 0, fields
+            self._has_seen_expiry = True
+        return await self._read_with_time(key, names)
 
     async def _read_with_time(self, key: str, names: Sequence[str]) -> tuple[int, list[Any]]:
         """Fields of a session's hash, and Redis's time just before they were read.

@@ -13,6 +13,8 @@ _ETAG = re.compile(r'[ \t]*(W/)?"([^\x00-\x20"\x7f]*)"[ \t]*(?:,|$)')
 _EMPTY_ELEMENTS = re.compile(r"[ \t]*,[ \t,]*")
 #: The form of a session's ETag. Any other names no state.
 _SESSION_ETAG = re.compile(r"[0-9]+-[0-9]+", re.ASCII)
+#: What most clients send: the one ETag that they have.
+_ONE_SESSION_ETAG = re.compile(r'"[0-9]+-[0-9]+"', re.ASCII)
 _READS = ("GET", "HEAD")
 
 
@@ -41,6 +43,8 @@ def _etags(headers: CIMultiDictProxy[str], name: istr, accepted: Collection[str]
         return None
     if name not in accepted:
         raise BadRequest(f"this path does not support {name} with this method")
+    if len(lines) == 1 and _ONE_SESSION_ETAG.fullmatch(lines[0]):
+        return ETags(frozenset((lines[0][1:-1],)))
     # Several lines are one list (RFC 9110, 5.3).
     value = ",".join(lines).strip(" \t")
     if value == "*":

@@ -57,7 +57,12 @@ def _check_create_condition(conditions: Conditions) -> None:
 
 async def get(call: Call) -> Response:
     """GET /session/{session_id} and GET /session/{session_id}/configs."""
-    session = await call.store.sessions.get(parsing.session_id(call.parameter), call.conditions)
+    session_id, sessions = parsing.session_id(call.parameter), call.store.sessions
+    if call.conditions.if_none_match is not None:
+        etag = await sessions.unchanged(session_id, call.conditions)
+        if etag is not None:
+            return representations.not_modified(etag)
+    session = await sessions.get(session_id, call.conditions)
     if call.conditions.excludes(session.etag):
         return representations.not_modified(session.etag)
     return _session_response(call, session)

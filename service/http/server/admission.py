@@ -80,7 +80,8 @@ class AdmissionControl:
         if not self._free:
             return False
         self._admitted += 1
-        self._activate(ticket)
+        ticket.is_active = True
+        self._occupy(ticket.project)
         return True
 
     async def wait(self, ticket: Ticket) -> None:
@@ -126,10 +127,6 @@ class AdmissionControl:
     def _count(self, project: str) -> int:
         return self._active.get(project, 0) + len(self._waiting.get(project, ()))
 
-    def _activate(self, ticket: Ticket) -> None:
-        ticket.is_active = True
-        self._occupy(ticket.project)
-
     def _occupy(self, project: str) -> None:
         self._free -= 1
         self._active[project] = self._active.get(project, 0) + 1
@@ -140,7 +137,8 @@ class AdmissionControl:
         active = self._active.pop(project) - 1
         if active:
             self._active[project] = active
-        self._grant()
+        if self._waiting:
+            self._grant()
 
     def _grant(self) -> None:
         while self._free and self._waiting:

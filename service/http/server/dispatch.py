@@ -9,6 +9,7 @@ from typing import NamedTuple
 from urllib.parse import unquote
 
 from aiohttp import web
+from aiohttp.hdrs import AUTHORIZATION
 
 from service.errors import Overloaded, ServiceError, StateIncomplete, TooManyRequests
 from service.http.server import headers, query
@@ -67,7 +68,7 @@ class Dispatch:
         started = time.monotonic() if self._logs else 0.0
         path, _, raw_query = request.path_qs.partition("?")
         request_id = headers.request_id(request.headers)
-        ticket = Ticket(self._worker.api_keys.project_of(request.headers.get("Authorization", "")))
+        ticket = Ticket(self._worker.api_keys.project_of(request.headers.get(AUTHORIZATION, "")))
         try:
             if path == self._health_path:
                 response = await self._serve(request, path, raw_query, ticket)
@@ -125,7 +126,7 @@ class Dispatch:
         try:
             return await self._route(request, path, raw_query, ticket, project_store)
         except StateIncomplete:
-            await self._worker.api_keys.authenticate(request.headers.get("Authorization", ""), anew=True)
+            await self._worker.api_keys.authenticate(request.headers.get(AUTHORIZATION, ""), anew=True)
             raise
 
     def _route(

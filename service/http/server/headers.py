@@ -6,20 +6,22 @@ from math import ceil
 from random import getrandbits
 
 from aiohttp import HttpVersion11, web
-from multidict import CIMultiDictProxy
+from aiohttp.hdrs import AUTHORIZATION
+from multidict import CIMultiDictProxy, istr
 
 from service.errors import BadRequest, ExpectationFailed, UnsupportedContentCoding, UnsupportedMediaType
 from service.store.rate_limit import Quota, RateLimiter
 
 Headers = CIMultiDictProxy[str]
 
+_REQUEST_ID = istr("X-Request-Id")  # case-folded once
 _SAFE_ID = re.compile(r"(?!.*sk-ac-)[A-Za-z0-9._:/+=@-]{1,128}", re.ASCII)  # an API key would be logged
 
 
 def request_id(headers: Mapping[str, str]) -> str:
     """The X-Request-Id of a request, or a new id if it has none or one that is not safe to log."""
-    text = headers.get("X-Request-Id")
-    return text if text is not None and _SAFE_ID.fullmatch(text) else f"{getrandbits(128):032x}"
+    text = headers.get(_REQUEST_ID)
+    return text if text is not None and _SAFE_ID.fullmatch(text) else getrandbits(128).to_bytes(16).hex()
 
 
 def authorization(headers: Headers) -> str:
@@ -28,7 +30,7 @@ def authorization(headers: Headers) -> str:
     Raises:
         BadRequest: the request has several. A proxy may have checked another one than this service would use.
     """
-    values = headers.getall("Authorization", ())
+    values = headers.getall(AUTHORIZATION, ())
     if len(values) > 1:
         raise BadRequest("the request has more than one Authorization header")
     return values[0] if values else ""
@@ -36,7 +38,7 @@ def authorization(headers: Headers) -> str:
 
 def api_key(headers: Headers) -> str:
     """The API key in an Authorization header that was authenticated before."""
-    return headers["Authorization"].partition(" ")[2]
+    return headers[AUTHORIZATION].partition(" ")[2]
 
 
 def require_json(headers: Headers) -> None:
