@@ -14,7 +14,7 @@ r"""The stored document: one JSON object, one top-level member a line.
 """
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Self
 
@@ -76,22 +76,29 @@ class Document:
         spans = _RAW_MEMBERS.decode(raw)
         if len(raw) > limits.max_configs_bytes:
             _check_values(map(bytes, spans.values()), limits)
-        members = tuple(_members(values, spans))
-        # A member without terms counts as one, because it takes a line.
-        count = sum(member.terms.count(b"\t") + 1 for member in members)
-        if is_indexed and count > limits.max_terms:
-            raise too_many_terms(limits)
-        return cls(members)
+        # Of equal keys the last value counts, at the position of the first, as in `values`.
+        members = [_cache.get((key, value := bytes(span))) or _member(key, value, values[key]) for key, span in spans.items()]
+        # Every term takes at least one byte of `raw`, so most documents need no count.
+        if is_indexed and len(raw) > limits.max_terms:
+            _check_term_count(members, limits)
+        return cls(tuple(members))
 
     @property
     def configs(self) -> bytes:
         """The stored form of the configs."""
-        return _lines((member.key, member.value) for member in self.members)
+        return _lines([key + b":" + value for key, value, _ in self.members])
 
     @property
     def terms(self) -> bytes:
         """The packed index terms in the same form, one line per member."""
-        return _lines((member.key, member.terms) for member in self.members)
+        return _lines([key + b":" + terms for key, _, terms in self.members])
+
+    def as_changes(self) -> list[bytes]:
+        """The members as the changes of a PATCH, flat: key, value and terms of each, "" for both where it deletes the key."""
+        changes: list[bytes] = []
+        for member in self.members:
+            changes += (member.key, b"", b"") if member.is_null else member
+        return changes
 
 
 def parse(raw: bytes, *, max_nesting: int, around: int = 0) -> Any:  # noqa: ANN401 - JSON is any value
@@ -136,13 +143,6 @@ def member_span(raw: bytes, key: str) -> bytes:
 _cache: dict[tuple[str, bytes], Member] = {}
 
 
-def _members(values: Mapping[str, Any], spans: Mapping[str, msgspec.Raw]) -> Iterator[Member]:
-    # Of equal keys the last value counts, at the position of the first, as in `values`.
-    for key, span in spans.items():
-        value = bytes(span)
-        yield _cache.get((key, value)) or _member(key, value, values[key])
-
-
 def _member(key: str, raw: bytes, value: object) -> Member:
     # Copied, because bytes from orjson keep its whole 4 KiB buffer alive.
     member = Member(b"%b" % orjson.dumps(key), _stripped(raw), packed_terms(key, value).encode())
@@ -158,9 +158,8 @@ def _stripped(value: bytes) -> bytes:
     return value.translate(None, b"\n\r\t")
 
 
-def _lines(pairs: Iterator[tuple[bytes, bytes]]) -> bytes:
-    body = b",\n".join([key + b":" + value for key, value in pairs])
-    return b"{\n" + body + b"\n}" if body else EMPTY
+def _lines(lines: Sequence[bytes]) -> bytes:
+    return b"{\n" + b",\n".join(lines) + b"\n}" if lines else EMPTY
 
 
 def too_large(limits: Limits) -> ConfigsTooLarge:
@@ -186,6 +185,12 @@ def check_key_count(count: int, limits: Limits) -> None:
     """
     if count > limits.max_keys:
         raise too_many_keys(limits)
+
+
+def _check_term_count(members: Iterable[Member], limits: Limits) -> None:
+    # A member without terms counts as one, because it takes a line.
+    if sum(member.terms.count(b"\t") + 1 for member in members) > limits.max_terms:
+        raise too_many_terms(limits)
 
 
 def check_size(configs: bytes, limits: Limits) -> None:

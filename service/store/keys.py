@@ -33,6 +33,7 @@ all keys of one partition share a slot, as a script needs.
 """
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import NamedTuple
 from zlib import crc32
 
@@ -113,7 +114,7 @@ class PartitionArguments(NamedTuple):
     partitions: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Partition:
     """The keys of one partition of a project, and the owner that its state must name before a write."""
 
@@ -122,22 +123,22 @@ class Partition:
     block_size: int = BLOCK_SIZE
     owner: Owner = field(default=NOBODY, compare=False)
 
-    @property
+    @cached_property
     def arguments(self) -> PartitionArguments:
         """The first arguments of every script that writes to the partition."""
         return PartitionArguments(self.prefix, self.block_size, *self.owner)
 
-    @property
+    @cached_property
     def prefix(self) -> str:
         """Prefix of all keys of the partition."""
         return f"scc:{{{self.slug}.{self.number}}}:"
 
-    @property
+    @cached_property
     def state(self) -> str:
         """Key of the last serial and created_at, and of the default TTL."""
         return self.prefix + "state"
 
-    @property
+    @cached_property
     def sessions(self) -> str:
         """Key of the zset id → serial."""
         return self.prefix + "sessions"

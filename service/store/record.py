@@ -45,8 +45,7 @@ class Session(NamedTuple):
         return _etag(self.created_at, self.revision)
 
 
-@dataclass(frozen=True, slots=True)
-class Written:
+class Written(NamedTuple):
     """The result of a write: the session's revision and times (microseconds), and its configs after a merge."""
 
     revision: int

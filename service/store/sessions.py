@@ -275,11 +275,7 @@ class Sessions:
             max_bytes=self.limits.max_configs_bytes,
             max_keys=self.limits.max_keys,
             max_terms=self.limits.max_terms,
-            members=[
-                part
-                for member in changes.members
-                for part in ((member.key, b"", b"") if member.is_null else (member.key, member.value, member.terms))
-            ],
+            members=changes.as_changes(),
         )
         reply = await call.run(self.redis)
         if reply.status == b"unreadable":

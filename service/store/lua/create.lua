@@ -38,7 +38,7 @@ if redis.call("EXISTS", session) == 1 then
   end
   remove({
     operation = "expire", session = session, sessions = sessions, prefix = prefix, block_size = block_size, id = id,
-    configs = stored[1], terms = stored[9], revision = stored[2], serial = stored[7], user = stored[3], expires_at = stored[8],
+    terms = stored[9], revision = stored[2], serial = stored[7], user = stored[3], expires_at = stored[8],
   })
 end
 
@@ -68,7 +68,7 @@ local revision, updated_at = commit({
   operation = "create", session = session, prefix = prefix, block_size = block_size, serial = serial,
   revision = 0, not_before = created, fields = fields,
   expires_at = expires_at ~= "" and expires_at or nil,
-  before = "null", removed = {}, added = added,
+  removed = {}, added = added,
 })
 redis.call("HSET", state, "serial", integer(serial), "created_at", created_at)
 redis.call("ZADD", sessions, integer(serial), id)

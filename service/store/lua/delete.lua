@@ -22,20 +22,19 @@ local prefix, block_size, conditions, id, user = ARGV[1], tonumber(ARGV[2]), ARG
 local error_reply = partition_owner_error(prefix .. "state", ARGV[3], ARGV[4])
 if error_reply then return error_reply end
 
-local stored = redis.call("HMGET", session, "configs", "terms", "revision", "serial", "created_at", "user",
-                          "expires_at")
-if not stored[1] then return not_found(conditions) end
-if user ~= "" and stored[6] ~= user then return { "not_found" } end
-local expired = is_expired(stored[7])
+if redis.call("HEXISTS", session, "configs") == 0 then return not_found(conditions) end
+local stored = redis.call("HMGET", session, "terms", "revision", "serial", "created_at", "user", "expires_at")
+if user ~= "" and stored[5] ~= user then return { "not_found" } end
+local expired = is_expired(stored[6])
 if not expired then
-  if not are_numbers(stored[3], stored[4], stored[5]) then return { "unreadable" } end
-  local failure = condition_failure(conditions, stored[5], stored[3])
+  if not are_numbers(stored[2], stored[3], stored[4]) then return { "unreadable" } end
+  local failure = condition_failure(conditions, stored[4], stored[2])
   if failure then return failure end
 end
 
 remove({
   operation = expired and "expire" or "delete", session = session, sessions = sessions,
   prefix = prefix, block_size = block_size, id = id,
-  configs = stored[1], terms = stored[2], revision = stored[3], serial = stored[4], user = stored[6], expires_at = stored[7],
+  terms = stored[1], revision = stored[2], serial = stored[3], user = stored[5], expires_at = stored[6],
 })
 return expired and not_found(conditions) or { "ok" }

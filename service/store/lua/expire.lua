@@ -18,17 +18,18 @@ local prefix, block_size, id = ARGV[1], tonumber(ARGV[2]), ARGV[5]
 local error_reply = partition_owner_error(prefix .. "state", ARGV[3], ARGV[4])
 if error_reply then return error_reply end
 
-local stored = redis.call("HMGET", session, "configs", "terms", "revision", "serial", "user", "expires_at")
-if stored[1] and is_expired(stored[6]) then
+local exists = redis.call("HEXISTS", session, "configs") == 1
+local stored = redis.call("HMGET", session, "terms", "revision", "serial", "user", "expires_at")
+if exists and is_expired(stored[5]) then
   remove({
     operation = "expire", session = session, sessions = sessions, prefix = prefix, block_size = block_size, id = id,
-    configs = stored[1], terms = stored[2], revision = stored[3], serial = stored[4], user = stored[5], expires_at = stored[6],
+    terms = stored[1], revision = stored[2], serial = stored[3], user = stored[4], expires_at = stored[5],
   })
   return "expired"
 end
-if stored[1] and stored[6] and parse_expires_at(stored[6]) then
-  redis.call("ZADD", prefix .. "expiring", stored[6], id)
+if exists and stored[5] and parse_expires_at(stored[5]) then
+  redis.call("ZADD", prefix .. "expiring", stored[5], id)
 else
   redis.call("ZREM", prefix .. "expiring", id)
 end
-return stored[1] and "alive" or "missing"
+return exists and "alive" or "missing"

@@ -15,6 +15,7 @@
 -- include: ownership
 -- include: ttl
 -- include: precondition
+-- include: merge
 
 local session = KEYS[1]
 local prefix, block_size, conditions, ttl = ARGV[1], tonumber(ARGV[2]), ARGV[5], tonumber(ARGV[6])
@@ -36,9 +37,11 @@ for i = 10, #ARGV, 3 do
   keys[#keys + 1], values[key], terms_of[key] = key, ARGV[i + 1], ARGV[i + 2]
 end
 
-local configs, key_count = merge(stored[1] == "null" and "{}" or stored[1], keys, values)
 local old_terms = {}
 local terms = merge(stored[2] or "{}", keys, terms_of, old_terms)
+-- Reading the old values costs time; it pays only where equal terms make equal values likely.
+local old_values = terms == stored[2] and {} or nil
+local configs, key_count = merge(stored[1] == "null" and "{}" or stored[1], keys, values, old_values)
 if not configs or not terms then return { "unreadable" } end
 -- Configs over a limit were written when it was higher: they may keep their size or shrink, but not grow.
 if #configs > max_bytes and #configs > #stored[1] then return { "too_large" } end
@@ -53,16 +56,23 @@ local had, has = {}, {}
 for _, key in ipairs(keys) do
   local before, after = old_terms[key] or "", terms_of[key]
   if before ~= after then
-    unpack_terms(key, before, had)
-    unpack_terms(key, after, has)
+    local text = key_text(key)
+    unpack_terms(text, before, had)
+    unpack_terms(text, after, has)
   end
 end
 local removed, added = term_difference(had, has)
 
+-- What stays as it is does not go through the append-only file again.
+local fields = {}
+if configs ~= stored[1] then fields[1], fields[2] = "configs", configs end
+if terms ~= stored[2] then fields[#fields + 1], fields[#fields + 2] = "terms", terms end
+
 local revision, updated_at = commit({
   operation = "patch", session = session, prefix = prefix, block_size = block_size, serial = tonumber(stored[4]),
-  revision = tonumber(stored[3]), not_before = tonumber(stored[6]), fields = { "configs", configs, "terms", terms },
+  revision = tonumber(stored[3]), not_before = tonumber(stored[6]), fields = fields,
+  size = #configs, size_before = #stored[1],
   expires_at = expires_at_for(ttl), had_expiry = stored[7],
-  before = stored[1], keys = keys, removed = removed, added = added,
+  keys = keys, removed = removed, added = added,
 })
 return { "ok", revision, stored[5], updated_at, configs }

@@ -7,7 +7,7 @@
 -- returns {"ok", configs, configs_revision} | {"unreadable"} | {"too_large"} | {"too_many_keys"}
 --       | an error of ownership.lua
 -- include: ownership
--- include: lines
+-- include: merge
 
 local project, max_bytes, max_keys = KEYS[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 

@@ -24,6 +24,7 @@ try("HINCRBY", hash, "number", 1)
 try("HGET", hash, "field")
 try("HMGET", hash, "field", "number")
 try("HEXISTS", hash, "field")
+try("HSTRLEN", hash, "field")
 try("HDEL", hash, "field")
 try("SADD", set, 1)
 -- A key whose name the script builds, as all scripts do for the index.

@@ -21,20 +21,22 @@ local configs, terms = ARGV[7], ARGV[8]
 local error_reply = partition_owner_error(prefix .. "state", ARGV[3], ARGV[4])
 if error_reply then return error_reply end
 
-local stored = redis.call("HMGET", session, "configs", "terms", "revision", "serial", "created_at", "updated_at", "expires_at")
-if not stored[1] or is_expired(stored[7]) then return not_found(conditions) end
-if not are_numbers(stored[3], stored[4], stored[5], stored[6]) then return { "unreadable" } end
-if stored[7] and not parse_expires_at(stored[7]) then return { "unreadable" } end
-local failure = condition_failure(conditions, stored[5], stored[3])
+local size_before = configs_size(session)
+local stored = redis.call("HMGET", session, "terms", "revision", "serial", "created_at", "updated_at", "expires_at")
+if not size_before or is_expired(stored[6]) then return not_found(conditions) end
+if not are_numbers(stored[2], stored[3], stored[4], stored[5]) then return { "unreadable" } end
+if stored[6] and not parse_expires_at(stored[6]) then return { "unreadable" } end
+local failure = condition_failure(conditions, stored[4], stored[2])
 if failure then return failure end
 
 local removed, added = {}, {}
-if stored[2] ~= terms then removed, added = term_difference(all_terms(stored[2] or "{}"), all_terms(terms)) end
+if stored[1] ~= terms then removed, added = term_difference(all_terms(stored[1] or "{}"), all_terms(terms)) end
 
 local revision, updated_at = commit({
-  operation = "replace", session = session, prefix = prefix, block_size = block_size, serial = tonumber(stored[4]),
-  revision = tonumber(stored[3]), not_before = tonumber(stored[6]), fields = { "configs", configs, "terms", terms },
-  expires_at = expires_at_for(ttl), had_expiry = stored[7],
-  before = stored[1], removed = removed, added = added,
+  operation = "replace", session = session, prefix = prefix, block_size = block_size, serial = tonumber(stored[3]),
+  revision = tonumber(stored[2]), not_before = tonumber(stored[5]), fields = { "configs", configs, "terms", terms },
+  size = #configs, size_before = size_before,
+  expires_at = expires_at_for(ttl), had_expiry = stored[6],
+  removed = removed, added = added,
 })
-return { "ok", revision, stored[5], updated_at }
+return { "ok", revision, stored[4], updated_at }

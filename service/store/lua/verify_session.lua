@@ -93,7 +93,7 @@ if repair and #reply > 1 then
     commit({
       operation = "repair", session = session, prefix = prefix, block_size = block_size, serial = serial,
       revision = tonumber(stored[5]) or 0, not_before = tonumber(stored[6]) or 0,
-      fields = { "configs", configs, "terms", terms }, before = stored[1], removed = stale, added = required,
+      fields = { "configs", configs, "terms", terms }, size = #configs, size_before = #stored[1], removed = stale, added = required,
     })
   else
     check_reach(prefix)

@@ -12,7 +12,6 @@
 -- Findings: stale (no session has the serial, it lacks the term, or the serial lies in another block), listed (the block is
 -- listed but the set is gone).
 -- include: ownership
--- include: lines
 -- include: index
 
 local sessions = KEYS[1]

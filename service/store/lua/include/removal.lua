@@ -4,7 +4,7 @@
 -- remove(target): target.operation  "delete" or "expire"
 --                 target.session, target.sessions  keys
 --                 target.prefix, target.block_size, target.id
---                 target.configs, target.terms, target.user, target.revision, target.serial, target.expires_at  as stored
+--                 target.terms, target.user, target.revision, target.serial, target.expires_at  as stored
 -- If the stored serial is damaged, the zset of sessions gives it; if that fails too, a check finds the leftover index members.
 local function remove(target)
   local serial = tonumber(target.serial) or tonumber(redis.call("ZSCORE", target.sessions, target.id))
@@ -14,7 +14,7 @@ local function remove(target)
     operation = target.operation, session = target.session, prefix = target.prefix, block_size = target.block_size,
     serial = serial or 0, revision = tonumber(target.revision) or 0, not_before = 0, fields = nil,
     expires_at = target.expires_at and "" or nil,
-    before = target.configs, removed = removed, added = {},
+    removed = removed, added = {},
   })
   redis.call("ZREM", target.sessions, target.id)
 end

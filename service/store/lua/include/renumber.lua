@@ -1,5 +1,4 @@
 -- A new serial for a session: its hash, the zset of sessions and the index change together.
--- include: lines
 -- include: index
 
 -- All terms of the session in the hash `key`, including its user's; nil if it is not a hash.
