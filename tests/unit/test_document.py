@@ -151,6 +151,27 @@ def test_is_null_is_true_only_for_null() -> None:
     assert (null.is_null, text.is_null, empty.is_null) == (True, False, False)
 
 
+def test_the_changes_of_a_patch_are_its_members_without_the_values_and_terms_of_nulls() -> None:
+    changes = build(b'{"a":[1,2],"b":null,"c":"null","d":{}}').as_changes()
+    assert changes == [
+        b'"a"', b"[1,2]", b"[]=1\t[]=2",
+        b'"b"', b"", b"",
+        b'"c"', b'"null"', b'="null"',
+        b'"d"', b"{}", b"{}",
+    ]  # fmt: skip
+    assert build(b"{}").as_changes() == []
+
+
+@given(spelled_objects())
+def test_the_limit_on_terms_is_exact_for_every_document(case: Spelled) -> None:
+    document = build(case.raw, Limits(max_terms=10**9))
+    count = sum(max(1, len(member.index_terms)) for member in document.members)
+    assert build(case.raw, Limits(max_terms=max(1, count))) == document
+    if count > 1:
+        with pytest.raises(TooLarge, match="index terms"):
+            build(case.raw, Limits(max_terms=count - 1))
+
+
 @pytest.mark.parametrize("form", [EMPTY, NULL, b'{\n"a":1\n}'])
 def test_the_stored_form_is_distinguished_from_manual_edits(form: bytes) -> None:
     assert is_stored_form(form)
