@@ -19,13 +19,11 @@ local function count_terms(text)
   return tabs + count_members(text)
 end
 
--- Joins `count` pieces. On Redis 7 each new Lua string costs a pass over its bytes, so a large text is built in as few steps as
--- possible: a chain of `..` creates one string, table.concat several.
-local function join(pieces, count)
-  if count > 12 then return table.concat(pieces) end
-  local p = pieces
-  for i = count + 1, 12 do p[i] = "" end
-  return p[1] .. p[2] .. p[3] .. p[4] .. p[5] .. p[6] .. p[7] .. p[8] .. p[9] .. p[10] .. p[11] .. p[12]
+-- Joins the pieces of a text. On Redis 7 each new Lua string costs a pass over its bytes, so a large text is built in as few
+-- steps as possible: a chain of `..` creates one string, table.concat several.
+local function join(p)
+  if #p > 8 then return table.concat(p) end
+  return p[1] .. (p[2] or "") .. (p[3] or "") .. (p[4] or "") .. (p[5] or "") .. (p[6] or "") .. (p[7] or "") .. (p[8] or "")
 end
 
 -- merge(text, keys, values, old): sets each of `keys` to its value in `values`, or removes it if that is "". One pass: what is
@@ -35,10 +33,7 @@ end
 local function merge(text, keys, values, old)
   if not is_stored_form(text) then return nil end
   if text == "{}" then text = "{\n\n}" end -- where a first member goes
-  local pieces, size, copied = {}, 0, 0 -- `copied`: the pieces contain or omit the text up to this position
-  local function add(to, piece)
-    pieces[size + 1], pieces[size + 2], size = sub(text, copied + 1, to), piece, size + 2
-  end
+  local pieces, copied = {}, 0 -- `copied`: the pieces contain or omit the text up to this position
   local count, present = 0, {}
   for next_line, key, from, to in members(text) do
     if not key then return nil end
@@ -50,11 +45,10 @@ local function merge(text, keys, values, old)
       if value == "" then
         -- With the line goes the separator before it, or the one after it if no member is kept before.
         local start = from - #key - 1
-        add(count == 0 and start - 1 or start - 3, "")
+        pieces[#pieces + 1] = sub(text, copied + 1, count == 0 and start - 1 or start - 3)
         copied = count == 0 and next_line - 1 or to
       elseif value ~= before then
-        add(from - 1, value)
-        copied = to
+        pieces[#pieces + 1], pieces[#pieces + 2], copied = sub(text, copied + 1, from - 1), value, to
       end
     end
     if value ~= "" then count = count + 1 end
@@ -62,13 +56,14 @@ local function merge(text, keys, values, old)
   for _, key in ipairs(keys) do
     local value = values[key]
     if value ~= "" and not present[key] then
-      add(#text - 2, count == 0 and key or ",\n" .. key)
-      pieces[size + 1], pieces[size + 2], size, copied = ":", value, size + 2, #text - 2
+      pieces[#pieces + 1] = sub(text, copied + 1, -3)
+      pieces[#pieces + 1] = (count == 0 and "" or ",\n") .. key .. ":"
+      pieces[#pieces + 1], copied = value, #text - 2
       count = count + 1
     end
   end
   if count == 0 then return "{}", 0 end
-  if size == 0 then return text, count end
-  pieces[size + 1] = sub(text, copied + 1)
-  return join(pieces, size + 1), count
+  if #pieces == 0 then return text, count end
+  pieces[#pieces + 1] = sub(text, copied + 1)
+  return join(pieces), count
 end
