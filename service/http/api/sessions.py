@@ -50,7 +50,7 @@ async def create(call: Call) -> Response:
 
 
 def _new_id() -> str:
-    """The id of a new session: a UUID of version 4 (RFC 9562, 5.4). uuid4() takes three times as long."""
+    """The id of a new session: a UUID of version 4 (RFC 9562, 5.4). uuid4() takes several times as long."""
     digits = os.urandom(16).hex()
     variant = "89ab"[int(digits[16], 16) % 4]
     return f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-{variant}{digits[17:20]}-{digits[20:]}"

@@ -55,7 +55,7 @@ local function commit(write)
     if expiring and write.expires_at ~= "" then
       fields[#fields + 1], fields[#fields + 2] = "expires_at", write.expires_at
     end
-    redis.call("HSET", write.session, "revision", revision, "updated_at", updated_at, unpack(fields))
+    redis.call("HSET", write.session, "revision", revision, "updated_at", updated_at, unpack(write.fields))
   else
     redis.call("DEL", write.session)
   end

@@ -71,6 +71,11 @@ local function index_keys(prefix, block, terms)
   return keys
 end
 
+-- How many of the `keys` from `first` to `last` exist.
+local function count_existing(keys, first, last)
+  return call("EXISTS", unpack(keys, first, last))
+end
+
 -- Removes `member` from the sets `from` and adds it to the sets `to`. SMOVE does both in one command, so the append-only file and
 -- replicas get one command too; it adds nothing if `member` was not in the first set.
 local function move(member, from, to)
@@ -91,14 +96,14 @@ local function update_index(prefix, block_size, serial, removed, added)
   local emptied, created = {}, {}
   for first = 1, #to, EXISTS_BATCH do
     local last = math.min(first + EXISTS_BATCH - 1, #to)
-    if call("EXISTS", unpack(to, first, last)) <= last - first then
+    if count_existing(to, first, last) <= last - first then
       for i = first, last do created[#created + 1] = blocks .. added[i] end
     end
   end
   move(string.format("%.0f", serial), from, to)
   for first = 1, #from, EXISTS_BATCH do
     local last = math.min(first + EXISTS_BATCH - 1, #from)
-    local existing = call("EXISTS", unpack(from, first, last))
+    local existing = count_existing(from, first, last)
     for i = first, existing <= last - first and last or 0 do
       if existing == 0 or call("EXISTS", from[i]) == 0 then emptied[#emptied + 1] = blocks .. removed[i] end
     end
