@@ -12,11 +12,7 @@ def main() -> NoReturn:
     # No file is opened before the line above, by an import neither.
     from service import cli
 
-    try:
-        status = cli.main()
-    except SystemExit as end:  # argparse: help, the version, or wrong usage
-        status = end.code if isinstance(end.code, int) else 0
-    sys.exit(streams.finish(status))
+    sys.exit(streams.finish(cli.main()))
 
 
 if __name__ == "__main__":

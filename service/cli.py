@@ -1,75 +1,84 @@
 """The command line: `session-configs COMMAND …`. Each command is a module of `service.commands`."""
 
 import importlib
+import os
 import sys
-from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
-from dataclasses import fields
-from typing import NamedTuple, Protocol, cast
+from contextlib import suppress
+
+import click
 
 from service import __version__
-from service.errors import BadRequest, OutputError, ServiceError
+from service.errors import OutputError, ServiceError
 from service.process import streams
-from service.settings import CONNECTION, Settings, add_flags, decoded, flag, load
 
 PROGRAM = "session-configs"
+#: The variable with which the completion of a shell calls the program; click derives its name from that of the program.
+COMPLETION = "_SESSION_CONFIGS_COMPLETE"
 
-
-class CommandModule(Protocol):
-    """The functions of a module in `service.commands`."""
-
-    def add_arguments(self, parser: ArgumentParser) -> None:
-        """Add the arguments and flags that only this command has."""
-
-    def run(self, arguments: Namespace, settings: Settings) -> int:
-        """Run the command and return the exit status; raises ServiceError for an error to report."""
-
-
-class Command(NamedTuple):
-    """A command of the command line.
-
-    `connects`: it takes the connection flags. `needs_server`: its settings get the URL of a running server's Redis.
-    `needs_key_secret`: and the server's secret for hashing keys.
-    """
-
-    module: str
-    help: str
-    connects: bool = True
-    needs_server: bool = True
-    needs_key_secret: bool = False
-
-
+#: The help of each command, in the order of `--help`. A command's module has its name, with `_` for `-`.
 COMMANDS = {
-    "serve": Command("serve", "run the server until SIGTERM or Ctrl-C", connects=False, needs_server=False),
-    "project": Command("project", "create, list and delete projects, and rotate their keys", needs_key_secret=True),
-    "find": Command("find", "find sessions by what their configs contain"),
-    "check": Command("check", "compare the index with the stored configs, and repair it with --repair"),
-    "repartition": Command(
-        "repartition", "move the store to another number of partitions; stop all servers first", needs_server=False
-    ),
-    "repair-aof": Command(
-        "repair_aof", "cut off the damaged end of the embedded Redis's file", connects=False, needs_server=False
-    ),
-    "health": Command("health", "check that the server with these settings answers", connects=False, needs_server=False),
-    "redis-cli": Command("redis_cli", "run redis-cli on the Redis of a running server", needs_server=False),
+    "serve": "Run the server until SIGTERM or Ctrl-C.",
+    "project": "Create, list and delete projects, and rotate their keys.",
+    "find": "Find sessions by what their configs contain.",
+    "check": "Compare the index with the stored configs, and repair it with --repair.",
+    "repartition": "Move the store to another number of partitions; stop all servers first.",
+    "repair-aof": "Cut off the damaged end of the embedded Redis's file.",
+    "health": "Check that the server with these settings answers.",
+    "redis-cli": "Run redis-cli on the Redis of a running server.",
 }
+
+
+class _Program(click.Group):
+    """The commands have only name and help until one is called: then its module is imported, and no other."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - the signature of Group
+        """The commands in their order, not that of the alphabet."""
+        return list(self.commands)
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
+        """The command that `args` name, imported, and its arguments."""
+        name, listed, rest = super().resolve_command(ctx, args)
+        if name is None or listed is None:
+            return name, listed, rest
+        command: click.Command = importlib.import_module(f"service.commands.{name.replace('-', '_')}").command
+        command.help = listed.help
+        return name, command, rest
+
+
+@click.command(
+    cls=_Program,
+    commands=[click.Command(name, help=text, short_help=text) for name, text in COMMANDS.items()],
+    help="Session configs for fleets of agents, stored in Redis.",
+    invoke_without_command=True,
+    subcommand_metavar="COMMAND ...",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+@click.version_option(__version__, prog_name=PROGRAM, message="%(prog)s %(version)s")
+@click.pass_context
+def program(context: click.Context) -> int:
+    """Without a command: print the help. The exit status is that of wrong usage."""
+    if context.invoked_subcommand is None:
+        click.echo(context.get_help())
+    return 2
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status; a ServiceError is one line on standard error and status 1."""
     words = list(sys.argv[1:] if argv is None else argv)
-    name = next((word for word in words if not word.startswith("-")), "")
-    own_words, rest = _split(words) if name == "redis-cli" else (words, [])
-    parser, module = _parser(name)
-    arguments = parser.parse_args(own_words)
-    if rest:
-        arguments.rest = rest
-    if module is None:
-        parser.print_help()
-        return 2
     try:
-        _decode(arguments)
-        return module.run(arguments, _settings(COMMANDS[name], arguments))
+        if COMPLETION in os.environ:
+            return _complete(os.environ[COMPLETION])
+        # Flags of settings, which a command and its action may both take, are collected in `obj`.
+        with program.make_context(PROGRAM, words, obj={}) as context:
+            status: int = program.invoke(context)
+            return status
+    except click.exceptions.Exit as end:  # help, or the version
+        return end.exit_code
+    except click.ClickException as error:
+        with suppress(OSError):
+            error.show(sys.stderr)
+        return error.exit_code
     except ServiceError as error:
         if isinstance(error, OutputError):
             streams.discard_output()
@@ -82,57 +91,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 141
 
 
-def _parser(name: str) -> tuple[ArgumentParser, CommandModule | None]:
-    """The parser, with arguments for command `name` only, so that no other command's module is imported."""
-    parser = ArgumentParser(prog=PROGRAM, description="Session configs for fleets of agents, stored in Redis.")
-    parser.add_argument("--version", action="version", version=f"{PROGRAM} {__version__}")
-    choices = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
-    module: CommandModule | None = None
-    for choice, command in COMMANDS.items():
-        description = f"{command.help[:1].upper()}{command.help[1:]}."
-        subparser = choices.add_parser(choice, help=command.help, description=description)
-        if choice != name:
-            continue
-        module = cast("CommandModule", importlib.import_module(f"service.commands.{command.module}"))
-        module.add_arguments(subparser)
-        if command.connects:
-            add_flags(subparser, CONNECTION)
-    return parser, module
+def _complete(instruction: str) -> int:
+    """Print the script of a shell's completion, or what it asks for."""
+    from click.shell_completion import shell_complete
 
-
-def _decode(arguments: Namespace) -> None:
-    """Decode the command's arguments as UTF-8, except settings, which `load` decodes.
-
-    Raises:
-        BadRequest: an argument is not UTF-8.
-    """
-    settings = {item.name for item in fields(Settings)}
-    for name, word in vars(arguments).items():
-        if isinstance(word, str) and name not in settings:
-            try:
-                setattr(arguments, name, decoded(word))
-            except UnicodeDecodeError:
-                raise BadRequest(f"the argument {word!a} is not UTF-8") from None
-
-
-def _settings(command: Command, arguments: Namespace) -> Settings:
-    settings = load(arguments)
-    if not command.needs_server:
-        return settings
-    from service.process import data_dir
-
-    return data_dir.with_running_redis(settings, needs_key_secret=command.needs_key_secret)
-
-
-def _split(words: list[str]) -> tuple[list[str], list[str]]:
-    """The command with its connection flags, and the arguments after them, which are for redis-cli."""
-    position = words.index("redis-cli") + 1
-    while position < len(words):
-        word = words[position]
-        if word in [flag(name) for name in CONNECTION]:
-            position += 2
-        elif word.partition("=")[0] in [flag(name) for name in CONNECTION] or word in ("-h", "--help"):
-            position += 1
-        else:
-            break
-    return words[:position], words[position:]
+    return shell_complete(program, {}, PROGRAM, COMPLETION, instruction)

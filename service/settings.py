@@ -7,8 +7,7 @@ that way. An empty flag is an error, unless empty is a value of the setting (`--
 
 import os
 import re
-from argparse import SUPPRESS, ArgumentParser, Namespace
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from math import inf
 from pathlib import Path
@@ -176,27 +175,17 @@ def flag(name: str) -> str:
     return f"--{name.replace('_', '-')}"
 
 
-def add_flags(parser: ArgumentParser, names: Collection[str] = ()) -> None:
-    """Add a flag for each setting in `names` to `parser`; with no names, for every setting but the secrets."""
-    for item in fields(Settings):
-        if item.name in names or (not names and item.name not in SECRETS):
-            text = f"{item.metadata['help']} [{variable(item.name)}]"
-            # A Boolean flag without a value means true.
-            value: dict[str, Any] = {"nargs": "?", "const": "true"} if item.type is bool else {}
-            # No default: it would overwrite a flag given before a subcommand, when the subcommand's parser runs.
-            parser.add_argument(flag(item.name), dest=item.name, metavar="VALUE", help=text, default=SUPPRESS, **value)
-
-
-def load(flags: Namespace | None = None, environment: Mapping[str, str] | None = None) -> Settings:
+def load(flags: Mapping[str, str] | None = None, environment: Mapping[str, str] | None = None) -> Settings:
     """Settings from flags, then environment, then defaults.
 
     Raises:
         StartupError: a value cannot be read or is out of range.
     """
+    flags = {} if flags is None else flags
     environment = os.environ if environment is None else environment
     values: dict[str, Any] = {}
     for item in fields(Settings):
-        text = getattr(flags, item.name, None)
+        text = flags.get(item.name)
         if text is None:
             text = _from_environment(item.name, environment) or None
         elif not text and item.default != "":

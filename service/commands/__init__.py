@@ -1,1 +1,1 @@
-"""One module for each command, imported when it is called: `add_arguments(parser)` and `run(arguments, settings)`."""
+"""One module for each command, imported when it is called; its `command` is what click runs, and returns the exit status."""

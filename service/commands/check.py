@@ -2,15 +2,17 @@
 
 import asyncio
 import sys
-from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 
+import click
 from tqdm import tqdm
 
 from service.commands import _store
+from service.commands._parameters import TEXT, takes_settings
+from service.process import data_dir
 from service.redis_client import admin
 from service.redis_client.client import RedisClient
-from service.settings import Settings
+from service.settings import CONNECTION, Settings
 from service.store import manifest
 from service.store.keys import Partition
 from service.store.record import Project
@@ -21,28 +23,26 @@ from service.store.verify import Finding
 COUNT_BATCH = 1000
 
 
-def add_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("--repair", action="store_true", help="repair the index from the stored configs where possible")
-    parser.add_argument("--project", metavar="NAME", help="check only this project")
-
-
-def run(arguments: Namespace, settings: Settings) -> int:
+@click.command()
+@click.option("--repair", is_flag=True, help="repair the index from the stored configs where possible")
+@click.option("--project", type=TEXT, metavar="NAME", help="check only this project")
+@takes_settings(CONNECTION)
+def command(settings: Settings, repair: bool, project: str | None) -> int:
     """Print one line for each difference, then the counts.
 
     The exit status is 1 if there is a difference; with --repair, if there is one that could not be repaired.
     """
-    return asyncio.run(_run(arguments, settings))
+    return asyncio.run(_check(data_dir.with_running_redis(settings), repair, project))
 
 
-async def _run(arguments: Namespace, settings: Settings) -> int:
-    async with _store.registry(settings, writes=arguments.repair) as registry:
-        projects = [await registry.get(arguments.project)] if arguments.project else await registry.all()
-        whole = not arguments.project
-        return await check_projects(registry.redis, projects, whole=whole, repair=arguments.repair)
+async def _check(settings: Settings, repair: bool, project: str | None) -> int:
+    async with _store.registry(settings, writes=repair) as registry:
+        projects = [await registry.get(project)] if project else await registry.all()
+        return await check_projects(registry.redis, projects, whole=not project, repair=repair)
 
 
 async def check_projects(redis: RedisClient, projects: Sequence[Project], *, whole: bool = True, repair: bool = False) -> int:
-    """Check `projects`, print the differences and the counts, and return the exit status of `run`.
+    """Check `projects`, print the differences and the counts, and return the exit status of `command`.
 
     With `whole`, they are all projects of the store.
     """

@@ -2,13 +2,16 @@
 
 import asyncio
 import sys
-from argparse import ArgumentParser, Namespace
+
+import click
 
 from service.commands import _store
+from service.commands._parameters import TEXT, takes_settings
 from service.configs.containment import Filter
 from service.configs.term_query import TermQuery
 from service.errors import BadRequest
-from service.settings import Settings
+from service.process import data_dir
+from service.settings import CONNECTION, Settings
 from service.store import listing
 from service.store.cursors import decode_session_cursor
 from service.store.listing import Query
@@ -16,38 +19,40 @@ from service.store.sessions import Sessions
 from service.store.upkeep.bootstrap import DEFAULT_PROJECT
 
 
-def add_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("terms", nargs="?", metavar="TERMS", help="""terms, for example 'agent="bot1" env="prod"'""")
-    parser.add_argument("--json", metavar="FILTER", help="""a JSON filter instead of terms, for example '{"agent":"bot1"}'""")
-    parser.add_argument("--project", default=DEFAULT_PROJECT, metavar="NAME", help="the project (default: %(default)s)")
-    parser.add_argument("--limit", type=int, default=20, metavar="N", help="print at most N sessions (default: %(default)s)")
-    parser.add_argument("--newest", action="store_true", help="print the newest sessions first instead of the oldest")
-    parser.add_argument("--count", action="store_true", help="print the number of sessions instead of the sessions")
-
-
-def run(arguments: Namespace, settings: Settings) -> int:
+@click.command()
+@click.argument("terms", type=TEXT, required=False, metavar="[TERMS]", help="""terms, for example 'agent="bot1" env="prod"'""")
+@click.option("--json", "text", type=TEXT, metavar="FILTER", help="""a JSON filter instead, for example '{"agent":"bot1"}'""")
+@click.option("--project", type=TEXT, default=DEFAULT_PROJECT, show_default=True, metavar="NAME", help="the project")
+@click.option("--limit", type=int, default=20, show_default=True, metavar="N", help="print at most N sessions")
+@click.option("--newest", is_flag=True, help="print the newest sessions first instead of the oldest")
+@click.option("--count", is_flag=True, help="print the number of sessions instead of the sessions")
+@takes_settings(CONNECTION)
+def command(
+    settings: Settings, terms: str | None, text: str | None, project: str, limit: int, newest: bool, count: bool
+) -> int:
     """Print one line for each matching session: its id and configs. The exit status is 0, or 1 if none matches."""
-    return asyncio.run(_run(arguments, settings))
-
-
-async def _run(arguments: Namespace, settings: Settings) -> int:
-    query = _query(arguments, settings)
-    async with _store.registry(settings) as registry:
-        project = await registry.get(arguments.project)
-        sessions = await _store.sessions(registry.redis, project, settings)
-        count = await (_count(sessions, query) if arguments.count else _print(sessions, query, arguments.limit))
-    return 0 if count else 1
-
-
-def _query(arguments: Namespace, settings: Settings) -> Query:
-    if (arguments.terms is None) == (arguments.json is None):
-        raise BadRequest("find needs terms, or a filter with --json")
-    if arguments.limit < 1:
+    settings = data_dir.with_running_redis(settings)
+    query = _query(terms, text, newest, settings)
+    if limit < 1:
         raise BadRequest("--limit must be 1 or more")
-    if arguments.json is not None:
-        return Query(filter=Filter.parse(arguments.json.encode(), settings), descending=arguments.newest)
-    terms = TermQuery(arguments.terms)
-    return Query(user=terms.user, filter=terms if terms.required_terms else None, descending=arguments.newest)
+    return asyncio.run(_find(settings, project, query, None if count else limit))
+
+
+def _query(terms: str | None, text: str | None, newest: bool, settings: Settings) -> Query:
+    if text is not None and terms is None:
+        return Query(filter=Filter.parse(text.encode(), settings), descending=newest)
+    if terms is None or text is not None:
+        raise BadRequest("find needs terms, or a filter with --json")
+    parsed = TermQuery(terms)
+    return Query(user=parsed.user, filter=parsed if parsed.required_terms else None, descending=newest)
+
+
+async def _find(settings: Settings, name: str, query: Query, limit: int | None) -> int:
+    """Print at most `limit` sessions, or the number of all if it is None."""
+    async with _store.registry(settings) as registry:
+        sessions = await _store.sessions(registry.redis, await registry.get(name), settings)
+        found = await (_count(sessions, query) if limit is None else _print(sessions, query, limit))
+    return 0 if found else 1
 
 
 async def _count(sessions: Sessions, query: Query) -> int:

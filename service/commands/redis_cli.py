@@ -2,33 +2,59 @@
 
 import asyncio
 import os
-from argparse import REMAINDER, ArgumentParser, Namespace
+from collections.abc import Sequence
 from typing import NoReturn
 
+import click
+
 from service.commands import _single_command
+from service.commands._parameters import takes_settings
 from service.process import data_dir
 from service.process.redis_binaries import find_cli
 from service.redis_client import url
 from service.redis_client.client import RedisClient
 from service.redis_client.url import Address
-from service.settings import Settings
+from service.settings import CONNECTION, Settings, flag
 from service.store import keys
 
 #: The TLS options of redis-cli.
 _TLS = {"ssl_ca_certs": "--cacert", "ssl_ca_path": "--cacertdir", "ssl_certfile": "--cert", "ssl_keyfile": "--key"}
 
 
-def add_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument(
-        "rest",
-        nargs=REMAINDER,
-        metavar="ARGUMENT",
-        help="arguments for redis-cli or valkey-cli, from PATH; without any, the prompt opens. If neither is on PATH: "
-        "one command (after any of --raw, -e, -x), whose reply is printed raw",
-    )
+class _RedisCli(click.Command):
+    """The flags of the connection come first; what follows, options too, is for redis-cli."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse our flags only."""
+        flags, rest = split(args)
+        return super().parse_args(ctx, [*flags, "--", *rest] if rest else flags)
 
 
-def run(arguments: Namespace, settings: Settings) -> int:
+def split(words: list[str]) -> tuple[list[str], list[str]]:
+    """The flags of the connection at the beginning of `words`, and the arguments after them, which are for redis-cli."""
+    position = 0
+    while position < len(words):
+        word = words[position]
+        if word in [flag(name) for name in CONNECTION]:
+            position += 2
+        elif word.partition("=")[0] in [flag(name) for name in CONNECTION] or word in ("-h", "--help"):
+            position += 1
+        else:
+            break
+    return words[:position], words[position:]
+
+
+@click.command(cls=_RedisCli)
+@click.argument(
+    "arguments",
+    nargs=-1,
+    type=click.UNPROCESSED,
+    metavar="[ARGUMENT]...",
+    help="arguments for redis-cli or valkey-cli, from PATH; without any, the prompt opens. If neither is on PATH: "
+    "one command (after any of --raw, -e, -x), whose reply is printed raw",
+)
+@takes_settings(CONNECTION)
+def command(settings: Settings, arguments: tuple[str, ...]) -> int:
     """Replace this process with redis-cli; without it, run a single command. The exit status is that of redis-cli.
 
     Raises:
@@ -38,11 +64,11 @@ def run(arguments: Namespace, settings: Settings) -> int:
     settings = data_dir.with_running_redis(settings)
     program = find_cli(settings.redis_server)
     if program is not None:
-        _exec(program, arguments.rest, settings)
-    return _single_command.run(_single_command.parse(arguments.rest), settings)
+        _exec(program, arguments, settings)
+    return _single_command.run(_single_command.parse(arguments), settings)
 
 
-def _exec(program: str, arguments: list[str], settings: Settings) -> NoReturn:
+def _exec(program: str, arguments: Sequence[str], settings: Settings) -> NoReturn:
     """Replace this process with redis-cli."""
     address = url.parse(settings.redis_url)
     command = [program, *_server(address, settings), *_options(address), *arguments]

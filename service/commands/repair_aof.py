@@ -1,24 +1,24 @@
 """`repair-aof`: cut off the damaged end of the embedded Redis's append-only file, with redis-check-aof."""
 
 import sys
-from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
+import click
+
+from service.commands._parameters import takes_settings
 from service.errors import StartupError
 from service.process import aof_format, aof_tail, data_dir
 from service.process.embedded_redis import choose_server
 from service.process.redis_binaries import Server
-from service.settings import Settings, add_flags
+from service.settings import Settings
 
 #: Lines of redis-check-aof's output that an error message has.
 _TAIL_LINES = 3
 
 
-def add_arguments(parser: ArgumentParser) -> None:
-    add_flags(parser, ("data_dir", "redis_server"))
-
-
-def run(arguments: Namespace, settings: Settings) -> int:  # noqa: ARG001 - the signature of CommandModule
+@click.command()
+@takes_settings(("data_dir", "redis_server"))
+def command(settings: Settings) -> int:
     """Copy the file, then repair it; the exit status is 0, even if it is not damaged.
 
     Raises:

@@ -2,19 +2,20 @@
 
 import asyncio
 import sys
-from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 
+import click
 from tqdm import tqdm
 
+from service.commands._parameters import takes_settings
 from service.commands.check import check_projects
 from service.errors import StartupError, StoreUnavailable
 from service.process import data_dir
 from service.process.embedded_redis import EmbeddedRedis
 from service.redis_client.client import RedisClient
-from service.settings import Settings, flag
+from service.settings import CONNECTION, Settings, flag
 from service.store.api_keys import KEY_TTL
 from service.store.projects import Registry
 from service.store.upkeep.repartition import repartition
@@ -23,11 +24,10 @@ from service.store.upkeep.repartition import repartition
 MIN_COMMAND_TIMEOUT = 10.0
 
 
-def add_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("target", type=int, metavar="PARTITIONS", help="the new number of partitions of each project")
-
-
-def run(arguments: Namespace, settings: Settings) -> int:
+@click.command()
+@click.argument("target", type=int, metavar="PARTITIONS", help="the new number of partitions of each project")
+@takes_settings(CONNECTION)
+def command(settings: Settings, target: int) -> int:
     """Move every project's sessions, or resume an interrupted move; then check all projects.
 
     The exit status is 1 if the check finds a difference, or if the number of sessions has changed.
@@ -36,7 +36,7 @@ def run(arguments: Namespace, settings: Settings) -> int:
         StartupError: a server is running on the store, or the move cannot start or finish now; the message says what to do.
     """
     # This validates the number as for a server.
-    settings = replace(settings, partitions=arguments.target)
+    settings = replace(settings, partitions=target)
     with _redis(settings) as url:
         return asyncio.run(_run(url, settings))
 

@@ -1,20 +1,20 @@
 """`serve`: put the server together and run it until SIGTERM."""
 
 import logging
-from argparse import ArgumentParser, Namespace
 
+import click
+
+from service.commands._parameters import FLAGS, takes_settings
 from service.process import logs, supervisor
 from service.process.supervisor import Parts
-from service.settings import Settings, add_flags, warnings
+from service.settings import Settings, warnings
 
 logger = logging.getLogger(__name__)
 
 
-def add_arguments(parser: ArgumentParser) -> None:
-    add_flags(parser)
-
-
-def run(arguments: Namespace, settings: Settings) -> int:  # noqa: ARG001 - the form of every command
+@click.command()
+@takes_settings(FLAGS)
+def command(settings: Settings) -> int:
     """Serve; returns 0 after a clean shutdown.
 
     Raises:

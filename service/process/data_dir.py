@@ -9,7 +9,6 @@ The embedded Redis has its socket, log and append-only file there too, see `serv
 
 import fcntl
 import os
-import secrets
 import stat
 import time
 from dataclasses import replace
@@ -145,6 +144,8 @@ def _load_or_create(path: Path) -> str:
 
 
 def _create(path: Path, directory: int) -> str:
+    import secrets  # It takes long, and most starts find their secrets.
+
     secret = secrets.token_urlsafe(_SECRET_BYTES)
     draft = path.with_name(f".{path.name}.new")
     with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:

@@ -66,7 +66,7 @@ def test_the_steps_of_the_dockerfile_install_the_program(tmp_path: Path) -> None
     assert run(home / "bin" / "python", "-m", "service", "--version", cwd=tmp_path) == f"session-configs {__version__}\n"
     listed = run(home / "bin" / entry, "--help", cwd=tmp_path)
     for command in ("serve", "project", "find", "check", "repartition", "health", "redis-cli"):
-        assert re.search(rf"^    {command}\s", listed, re.MULTILINE)
+        assert re.search(rf"^  {command}\s", listed, re.MULTILINE)
 
 
 @pytest.fixture

@@ -327,5 +327,5 @@ COMMANDS = ("", "serve", "project", "project create", "find", "check", "repartit
 def test_every_command_has_help(command: str) -> None:
     result = run_command(*command.split(), "--help")
     assert result.returncode == 0
-    assert result.stdout.startswith(f"usage: session-configs {command}".strip())
+    assert result.stdout.startswith(f"Usage: session-configs {command}".strip())
     assert result.stderr == ""

@@ -1,13 +1,15 @@
 """Settings: a flag wins over the environment, the environment over the default; an error names the invalid setting."""
 
-from argparse import ArgumentParser
+from collections.abc import Collection
 from dataclasses import FrozenInstanceError, fields
 from pathlib import Path
 
+import click
 import pytest
 
+from service.commands._parameters import FLAGS, setting_flags
 from service.errors import StartupError
-from service.settings import CONNECTION, PATHS, SECRETS, Settings, add_flags, flag, load, variable, warnings
+from service.settings import CONNECTION, PATHS, SECRETS, Settings, flag, load, variable, warnings
 from service.store.api_keys import KEY_MAX, KEY_PREFIX
 
 #: For each setting a text and its value, which is not the default.
@@ -56,10 +58,12 @@ UNLIMITED = ("max_memory", "max_sessions", "max_users")
 NAMES = [item.name for item in fields(Settings)]
 
 
-def parser() -> ArgumentParser:
-    argument_parser = ArgumentParser(allow_abbrev=False)
-    add_flags(argument_parser)
-    return argument_parser
+def parsed(*words: str, names: Collection[str] = FLAGS) -> dict[str, str]:
+    """What a command with the flags of these settings collects from `words`."""
+    flags: dict[str, str] = {}
+    command = click.command()(setting_flags(names)(lambda: None))
+    command.make_context("serve", list(words), obj=flags)
+    return flags
 
 
 def test_every_setting_has_a_sample_here_and_a_help_text() -> None:
@@ -79,31 +83,30 @@ def test_every_setting_is_read_from_the_environment(name: str) -> None:
 @pytest.mark.parametrize("name", [name for name in NAMES if name not in SECRETS])
 def test_every_setting_but_the_secrets_is_read_from_its_flag(name: str) -> None:
     text, value = SAMPLES[name]
-    assert getattr(load(parser().parse_args([flag(name), text]), {}), name) == value
+    assert getattr(load(parsed(flag(name), text), {}), name) == value
 
 
 @pytest.mark.parametrize("name", SECRETS)
-def test_a_secret_has_no_flag_that_a_process_listing_would_show(name: str, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit):
-        parser().parse_args([flag(name), "hush"])
-    assert f"unrecognized arguments: {flag(name)}" in capsys.readouterr().err
+def test_a_secret_has_no_flag_that_a_process_listing_would_show(name: str) -> None:
+    with pytest.raises(click.NoSuchOption, match=flag(name)):
+        parsed(flag(name), "hush")
 
 
 def test_a_flag_wins_over_the_environment_and_the_environment_over_the_default() -> None:
     environment = {"SCC_PORT": "1", "SCC_HOST": "::1"}
-    loaded = load(parser().parse_args(["--port", "2"]), environment)
+    loaded = load(parsed("--port", "2"), environment)
     assert (loaded.port, loaded.host, loaded.fsync) == (2, "::1", "everysec")
 
 
 @pytest.mark.parametrize("name", ["redis_url", "redis_server"])
 def test_a_flag_can_make_a_setting_empty_again_if_empty_is_valid(name: str) -> None:
-    assert getattr(load(parser().parse_args([flag(name), ""]), {variable(name): "redis://elsewhere"}), name) == ""
+    assert getattr(load(parsed(flag(name), ""), {variable(name): "redis://elsewhere"}), name) == ""
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name not in (*SECRETS, "redis_url", "redis_server")])
 def test_an_empty_flag_is_refused_by_its_name(name: str) -> None:
     with pytest.raises(StartupError, match=f"^{flag(name)} must not be empty"):
-        load(parser().parse_args([flag(name), ""]), {})
+        load(parsed(flag(name), ""), {})
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -167,10 +170,10 @@ def test_each_ignored_or_unsafe_variable_gets_one_warning_without_its_value(
 
 
 def test_flags_can_be_those_of_a_connection_alone() -> None:
-    argument_parser = ArgumentParser(allow_abbrev=False)
-    add_flags(argument_parser, CONNECTION)
-    assert vars(argument_parser.parse_args([])) == {}
-    assert vars(argument_parser.parse_args(["--data-dir", "d"])) == {"data_dir": "d"}
+    assert parsed(names=CONNECTION) == {}
+    assert parsed("--data-dir", "d", names=CONNECTION) == {"data_dir": "d"}
+    with pytest.raises(click.NoSuchOption, match="--port"):
+        parsed("--port", "1", names=CONNECTION)
 
 
 def test_the_environment_of_the_process_is_read_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -198,8 +201,8 @@ def test_the_usual_words_for_true_are_accepted(text: str) -> None:
 
 
 def test_a_boolean_flag_without_a_value_means_true() -> None:
-    assert load(parser().parse_args(["--replace-root-key", "--port", "1"]), {}).replace_root_key is True
-    assert load(parser().parse_args(["--replace-root-key", "false"]), {}).replace_root_key is False
+    assert load(parsed("--replace-root-key", "--port", "1"), {}).replace_root_key is True
+    assert load(parsed("--replace-root-key", "false"), {}).replace_root_key is False
 
 
 @pytest.mark.parametrize("text", ["0", "false", "no", "off", "False"])

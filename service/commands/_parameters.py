@@ -1,0 +1,80 @@
+"""What several commands take on the command line: flags for settings, and text."""
+
+from collections.abc import Callable, Collection
+from dataclasses import fields
+from functools import update_wrapper
+from typing import Any, Concatenate, ParamSpec, TypeVar
+
+import click
+
+from service.errors import BadRequest
+from service.settings import SECRETS, Settings, decoded, flag, load, variable
+
+Parameters = ParamSpec("Parameters")
+Decorated = TypeVar("Decorated", bound=Callable[..., Any])
+
+#: Every setting that has a flag.
+FLAGS = tuple(item.name for item in fields(Settings) if item.name not in SECRETS)
+
+
+class Text(click.ParamType[str, str]):
+    """An argument that must be UTF-8, in every locale."""
+
+    name = "text"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:  # noqa: ARG002 - ParamType's
+        """The argument as text.
+
+        Raises:
+            BadRequest: it is not UTF-8.
+        """
+        try:
+            return decoded(value)
+        except UnicodeDecodeError:
+            raise BadRequest(f"the argument {value!a} is not UTF-8") from None
+
+
+TEXT = Text()
+
+
+def setting_flags(names: Collection[str]) -> Callable[[Decorated], Decorated]:
+    """A decorator that adds a flag to a command for each setting in `names`. `takes_settings` reads what it collects."""
+
+    def decorate(function: Decorated) -> Decorated:
+        for item in reversed(fields(Settings)):
+            if item.name in names:
+                # A Boolean flag without a value means true.
+                value: dict[str, Any] = {"is_flag": False, "flag_value": "true"} if item.type is bool else {}
+                function = click.option(
+                    flag(item.name),
+                    item.name,
+                    type=click.UNPROCESSED,
+                    metavar="[VALUE]" if value else "VALUE",
+                    help=f"{item.metadata['help']} [{variable(item.name)}]",
+                    expose_value=False,
+                    callback=_collect,
+                    **value,
+                )(function)
+        return function
+
+    return decorate
+
+
+def takes_settings(
+    names: Collection[str],
+) -> Callable[[Callable[Concatenate[Settings, Parameters], int]], Callable[Parameters, int]]:
+    """A decorator for the function of a command: it gets the settings first, and the command flags for those in `names`."""
+
+    def decorate(function: Callable[Concatenate[Settings, Parameters], int]) -> Callable[Parameters, int]:
+        def run(*arguments: Parameters.args, **options: Parameters.kwargs) -> int:
+            return function(load(click.get_current_context().obj), *arguments, **options)
+
+        return setting_flags(names)(update_wrapper(run, function))
+
+    return decorate
+
+
+def _collect(context: click.Context, option: click.Parameter, text: str | None) -> None:
+    """Keep a flag that was given; that of an action replaces the one before the action."""
+    if text is not None:
+        context.obj[option.name] = text
