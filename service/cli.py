@@ -24,6 +24,7 @@ COMMANDS = {
     "check": "Compare the index with the stored configs, and repair it with --repair.",
     "repartition": "Move the store to another number of partitions; stop all servers first.",
     "repair-aof": "Cut off the damaged end of the embedded Redis's file.",
+    "settings": "Print the settings in force, and where each value comes from.",
     "health": "Check that the server with these settings answers.",
     "redis-cli": "Run redis-cli on the Redis of a running server.",
 }

@@ -8,7 +8,8 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 import click
 
 from service.errors import BadRequest
-from service.settings import SECRETS, Settings, decoded, flag, load, variable
+from service.setting_sources import CONFIG, decoded, load
+from service.settings import SECRETS, Settings, flag, type_of, variable
 
 Parameters = ParamSpec("Parameters")
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
@@ -38,26 +39,33 @@ TEXT = Text()
 
 
 def setting_flags(names: Collection[str]) -> Callable[[Decorated], Decorated]:
-    """A decorator that adds a flag to a command for each setting in `names`. `takes_settings` reads what it collects."""
+    """A decorator that adds to a command `--config`, and a flag for each setting in `names`.
+
+    What they collect in the context's `obj` is the argument of `load`.
+    """
 
     def decorate(function: Decorated) -> Decorated:
         for item in reversed(fields(Settings)):
             if item.name in names:
                 # A Boolean flag without a value means true.
-                value: dict[str, Any] = {"is_flag": False, "flag_value": "true"} if item.type is bool else {}
-                function = click.option(
-                    flag(item.name),
-                    item.name,
-                    type=click.UNPROCESSED,
-                    metavar="[VALUE]" if value else "VALUE",
-                    help=f"{item.metadata['help']} [{variable(item.name)}]",
-                    expose_value=False,
-                    callback=_collect,
-                    **value,
-                )(function)
-        return function
+                value: dict[str, Any] = {"is_flag": False, "flag_value": "true"} if type_of(item) is bool else {}
+                function = _flag(item.name, "[VALUE]" if value else "VALUE", item.metadata["help"], **value)(function)
+        return _flag(CONFIG, "FILE", "TOML file with settings, which flags and variables override")(function)
 
     return decorate
+
+
+def _flag(name: str, metavar: str, text: str, **value: Any) -> Callable[[Decorated], Decorated]:  # noqa: ANN401 - click's
+    return click.option(
+        flag(name),
+        name,
+        type=click.UNPROCESSED,
+        metavar=metavar,
+        help=f"{text} [{variable(name)}]",
+        expose_value=False,
+        callback=_collect,
+        **value,
+    )
 
 
 def takes_settings(

@@ -14,6 +14,7 @@ from service.process.redis_binaries import find_cli
 from service.redis_client import url
 from service.redis_client.client import RedisClient
 from service.redis_client.url import Address
+from service.setting_sources import CONFIG
 from service.settings import CONNECTION, Settings, flag
 from service.store import keys
 
@@ -32,12 +33,13 @@ class _RedisCli(click.Command):
 
 def split(words: list[str]) -> tuple[list[str], list[str]]:
     """The flags of the connection at the beginning of `words`, and the arguments after them, which are for redis-cli."""
+    flags = [flag(name) for name in (CONFIG, *CONNECTION)]
     position = 0
     while position < len(words):
         word = words[position]
-        if word in [flag(name) for name in CONNECTION]:
+        if word in flags:
             position += 2
-        elif word.partition("=")[0] in [flag(name) for name in CONNECTION] or word in ("-h", "--help"):
+        elif word.partition("=")[0] in flags or word in ("-h", "--help"):
             position += 1
         else:
             break

@@ -1,13 +1,15 @@
 """`serve`: put the server together and run it until SIGTERM."""
 
 import logging
+from functools import partial
 
 import click
 
 from service.commands._parameters import FLAGS, takes_settings
 from service.process import logs, supervisor
 from service.process.supervisor import Parts
-from service.settings import Settings, warnings
+from service.setting_sources import config_path, load, warnings
+from service.settings import Settings
 
 logger = logging.getLogger(__name__)
 
@@ -23,7 +25,8 @@ def command(settings: Settings) -> int:
     logs.configure()
     for warning in warnings(settings):
         logger.warning("%s", warning)
-    supervisor.serve(settings, load_parts)
+    flags = click.get_current_context().obj
+    supervisor.serve(settings, load_parts, partial(load, flags) if config_path(flags) else None)
     return 0
 
 

@@ -24,13 +24,12 @@ from service.process.embedded_redis import EmbeddedRedis
 from service.process.heartbeat import INTERVAL, Limits
 from service.process.listeners import check_free, open_listeners, origin, stop_accepting
 from service.process.parent_death import ParentPipe
+from service.process.reload import Read, settings_again
+from service.process.worker_pool import DRAIN_GRACE, WorkerPool
 from service.process.workers import Signals, Supervision, Watched, WorkerProcess
 from service.settings import API_PREFIX, Settings, variable
 
 logger = logging.getLogger(__name__)
-
-#: Seconds after the shutdown timeout before workers that are still running are killed.
-DRAIN_GRACE = 5.0
 
 #: Seconds between two checks of the embedded Redis's socket.
 SOCKET_INTERVAL = 1.0
@@ -48,28 +47,31 @@ class Parts(NamedTuple):
     limits: Limits = Limits()
 
 
-def serve(settings: Settings, load: Callable[[], Parts]) -> None:
+def serve(settings: Settings, load: Callable[[], Parts], read_again: Read | None = None) -> None:
     """Serve until SIGTERM or SIGINT. Another signal, at least a second later, ends the wait for requests in flight.
 
-    `load` imports the parts, which takes longer than Redis takes to start; so it runs while Redis starts.
+    `load` imports the parts, which takes longer than Redis takes to start; so it runs while Redis starts. With
+    `read_again`, SIGHUP replaces the workers by some with the settings that it returns; without, SIGHUP is like SIGTERM.
 
     Raises:
         StartupError: the data directory or the port is in use, the limit on open files is too low, or Redis cannot be started
             or used.
     """
     open_files.require(settings.workers)
-    with Signals() as signals:
+    with Signals(reloads=read_again is not None) as signals:
+        server = _Server(settings, signals, read_again)
         if settings.redis_url:
             check_free(settings.host, settings.port)
-            _prepare_and_work(data_dir.with_secrets(settings), load(), signals, token_is_generated=not settings.root_token)
+            server.run(data_dir.with_secrets(settings), load())
             return
         directory = data_dir.create(settings.data_dir)
         with data_dir.lock(directory) as lock:
             check_free(settings.host, settings.port)
-            _serve_embedded(settings, load, signals, lock)
+            _serve_embedded(server, load, lock)
 
 
-def _serve_embedded(settings: Settings, load: Callable[[], Parts], signals: Signals, lock: BinaryIO) -> None:
+def _serve_embedded(server: "_Server", load: Callable[[], Parts], lock: BinaryIO) -> None:
+    settings = server.initial
     resolved = data_dir.with_secrets(settings)
     redis = EmbeddedRedis(
         settings.data_dir,
@@ -81,51 +83,59 @@ def _serve_embedded(settings: Settings, load: Callable[[], Parts], signals: Sign
     try:
         redis.launch()
         parts = load()
-        redis.wait(give_up=lambda: signals.stop_requests > 0)
-        resolved = replace(resolved, redis_url=redis.url)
-        _prepare_and_work(resolved, parts, signals, token_is_generated=not settings.root_token, redis=redis, lock=lock)
+        redis.wait(give_up=lambda: server.signals.stop_requests > 0)
+        server.run(replace(resolved, redis_url=redis.url), parts, redis, lock)
     finally:
         redis.stop()
 
 
-def _prepare_and_work(
-    settings: Settings,
-    parts: Parts,
-    signals: Signals,
-    *,
-    token_is_generated: bool,
-    redis: EmbeddedRedis | None = None,
-    lock: BinaryIO | None = None,
-) -> None:
-    """Wait for Redis, then run the workers until the last one has exited."""
-    parts.prepare(settings, lambda: signals.stop_requests > 0)
-    if signals.stop_requests:
-        return
-    listeners = open_listeners(settings.host, settings.port, settings.workers)
-    base_url = origin(listeners[0]) + API_PREFIX
-    parent_pipe = ParentPipe()
-    workers = [
-        WorkerProcess(
-            f"worker {number}",
-            partial(_run_in_worker, settings, parts, listener, listeners, lock),
-            signals,
-            parent_pipe,
-            parts.limits,
-        )
-        for number, listener in enumerate(listeners, 1)
-    ]
-    try:
-        for worker in workers:
-            worker.start()
-        _print_ready(ready_text(base_url, settings.root_token if token_is_generated else None))
-        _supervise(signals, workers, redis)
-    finally:
-        # The sockets first: new connections must not enter a queue that nobody will serve.
-        for listener in listeners:
-            stop_accepting(listener)
-            listener.close()
-        _stop_workers(workers, signals, settings.shutdown_timeout + DRAIN_GRACE)
-        parent_pipe.close()
+class _Server(NamedTuple):
+    """A server as it was started: its settings before what the start finds out, and how to read them again."""
+
+    initial: Settings
+    signals: Signals
+    read_again: Read | None
+
+    def run(self, settings: Settings, parts: Parts, redis: EmbeddedRedis | None = None, lock: BinaryIO | None = None) -> None:
+        """Wait for Redis, then run the workers until the last one has exited."""
+        parts.prepare(settings, lambda: self.signals.stop_requests > 0)
+        if self.signals.stop_requests:
+            return
+        listeners = open_listeners(settings.host, settings.port, settings.workers)
+        base_url = origin(listeners[0]) + API_PREFIX
+        parent_pipe = ParentPipe()
+
+        def worker(number: int, settings: Settings) -> WorkerProcess:
+            run = partial(_run_in_worker, settings, parts, listeners[number], listeners, lock)
+            return WorkerProcess(f"worker {number + 1}", run, self.signals, parent_pipe, parts.limits)
+
+        pool = WorkerPool(worker, len(listeners), settings)
+        try:
+            pool.start(time.monotonic())
+            _print_ready(ready_text(base_url, None if self.initial.root_token else settings.root_token))
+            self._supervise(pool, redis)
+        finally:
+            # The sockets first: new connections must not enter a queue that nobody will serve.
+            for listener in listeners:
+                stop_accepting(listener)
+                listener.close()
+            _stop_workers(pool.processes, self.signals, pool.settings.shutdown_timeout + DRAIN_GRACE)
+            parent_pipe.close()
+
+    def _supervise(self, pool: WorkerPool, redis: EmbeddedRedis | None) -> None:
+        """Restart child processes that exit or hang, and reload the settings, until a stop signal."""
+        watched = [] if redis is None else [Watched("the embedded Redis", redis.relaunch, redis.exit_reason, time.monotonic())]
+        while not self.signals.stop_requests:
+            if self.read_again is not None and self.signals.take_reload_request():
+                settings = settings_again(self.read_again, self.initial, pool.settings)
+                if settings is not None:
+                    pool.replace(settings, time.monotonic())
+            now = time.monotonic()
+            pause = min(INTERVAL, pool.poll(now), *(child.poll(now) for child in watched))
+            if redis is not None:
+                redis.restart_if_socket_is_lost()
+                pause = min(pause, SOCKET_INTERVAL)
+            self.signals.wait(pause)
 
 
 def _run_in_worker(
@@ -153,23 +163,6 @@ def _print_ready(text: str) -> None:
     except (OSError, OutputError) as error:
         streams.discard_output()
         logger.warning("cannot print the address and the key: %s", error)
-
-
-def _supervise(signals: Signals, workers: list[WorkerProcess], redis: EmbeddedRedis | None) -> None:
-    """Restart child processes that exit or hang, until a stop signal."""
-    now = time.monotonic()
-    watched = [Watched(worker.name, worker.start, worker.exit_reason, now) for worker in workers]
-    if redis is not None:
-        watched.append(Watched("the embedded Redis", redis.relaunch, redis.exit_reason, now))
-    while not signals.stop_requests:
-        now = time.monotonic()
-        for worker in workers:
-            worker.kill_if_hung(now)
-        pause = min(INTERVAL, *(child.poll(now) for child in watched))
-        if redis is not None:
-            redis.restart_if_socket_is_lost()
-            pause = min(pause, SOCKET_INTERVAL)
-        signals.wait(pause)
 
 
 def _stop_workers(workers: list[WorkerProcess], signals: Signals, timeout: float) -> None:

@@ -30,11 +30,14 @@ STOP_DEBOUNCE = 1.0
 class Signals:
     """Counts the stop signals in `stop_requests`; every signal, SIGCHLD included, ends a `wait`.
 
-    Stop signals within `STOP_DEBOUNCE` of one that was counted are not counted.
+    Stop signals within `STOP_DEBOUNCE` of one that was counted are not counted. With `reloads`, SIGHUP is no stop signal, but
+    requests a reload.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, reloads: bool = False) -> None:
         self.stop_requests = 0
+        self._reload_requested = False
+        self._reloads = reloads
         self._last_request = -math.inf
         self._reader, self._writer = socket.socketpair()
         self._reader.setblocking(False)  # noqa: FBT003 - positional only
@@ -44,9 +47,11 @@ class Signals:
         signal.set_wakeup_fd(self._writer.fileno(), warn_on_full_buffer=False)
         signal.signal(signal.SIGCHLD, lambda *_: None)
         for number in STOP_SIGNALS:
-            # Under nohup, SIGHUP stays ignored.
+            # Under nohup, SIGHUP stays ignored, unless it means something else than the end of a terminal.
             if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
                 signal.signal(number, self._count)
+        if self._reloads:
+            signal.signal(signal.SIGHUP, self._request_reload)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
@@ -61,6 +66,11 @@ class Signals:
         except BlockingIOError:
             return
 
+    def take_reload_request(self) -> bool:
+        """Whether a reload was requested since the last call."""
+        requested, self._reload_requested = self._reload_requested, False
+        return requested
+
     def reset_in_child(self) -> None:
         """In a forked child: SIGTERM gets its default action; SIGINT and SIGHUP are ignored, as the supervisor handles them."""
         self._reset()
@@ -73,6 +83,9 @@ class Signals:
             signal.signal(number, signal.SIG_DFL)
         self._reader.close()
         self._writer.close()
+
+    def _request_reload(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002 - a signal handler's signature
+        self._reload_requested = True
 
     def _count(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002 - a signal handler's signature
         now = time.monotonic()
@@ -141,6 +154,11 @@ class WorkerProcess:
             self._exit_reason = f"signal {-code}" if code < 0 else f"exit status {code}"
             self._pid = None
         return self._exit_reason
+
+    @property
+    def runs(self) -> bool:
+        """Whether its event loop has started."""
+        return self._heartbeat.count > 0
 
     def send(self, number: signal.Signals) -> None:
         """Send a signal to the process if it is running."""

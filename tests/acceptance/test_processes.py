@@ -104,7 +104,7 @@ def test_a_port_in_use_is_refused(start: Start, tmp_path: Path) -> None:
 
 def test_a_setting_out_of_range_is_one_line_and_status_1() -> None:
     refused = run_command("serve", "--workers", "0")
-    assert (refused.returncode, refused.stderr) == (1, "setting workers must be 1 to 256\n")
+    assert (refused.returncode, refused.stderr) == (1, "setting workers must be 1 to 256 (--workers)\n")
 
 
 def test_configs_survive_a_restart(start: Start) -> None:

@@ -387,8 +387,8 @@ def test_commands_refuse_a_store_that_is_being_repartitioned(run: Run, empty_red
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("0",), "setting partitions must be 1 to 1024"),
-        (("1025",), "setting partitions must be 1 to 1024"),
+        (("0",), "setting partitions must be 1 to 1,024"),
+        (("1025",), "setting partitions must be 1 to 1,024"),
         (("2",), "this Redis holds no store"),
         (("2", "--redis-url", "unix:///nowhere/s"), "the store is not available; run this command again to resume"),
         (("2", "--redis-url", ""), "there is no store in data directory /nowhere"),

@@ -22,6 +22,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("service.store",),
     ("service.redis_client",),
     ("service.process",),
+    ("service.setting_sources",),
     ("service.settings",),
     ("service.configs",),
     ("service.process.memory_limit",),
@@ -35,7 +36,7 @@ HOMES = {
     "uvloop": ("service.http",),
     "redis": ("service.redis_client",),
     "hiredis": ("service.redis_client",),
-    "msgspec": ("service.configs",),
+    "msgspec": ("service.configs", "service.settings"),
     "click": ("service.cli", "service.commands"),
 }
 

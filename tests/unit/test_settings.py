@@ -9,7 +9,8 @@ import pytest
 
 from service.commands._parameters import FLAGS, setting_flags
 from service.errors import StartupError
-from service.settings import CONNECTION, PATHS, SECRETS, Settings, flag, load, variable, warnings
+from service.setting_sources import load, warnings
+from service.settings import CONNECTION, PATHS, SECRETS, Settings, flag, variable
 from service.store.api_keys import KEY_MAX, KEY_PREFIX
 
 #: For each setting a text and its value, which is not the default.
@@ -235,7 +236,7 @@ def test_the_usual_words_for_false_are_accepted(text: str) -> None:
     ],
 )
 def test_an_invalid_value_is_refused_with_the_name_of_the_setting(name: str, text: str) -> None:
-    with pytest.raises(StartupError, match=rf"^setting {name} "):
+    with pytest.raises(StartupError, match=rf"^setting {name} .* \({variable(name)}\)$"):
         load(environment={variable(name): text})
 
 

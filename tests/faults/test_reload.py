@@ -1,0 +1,103 @@
+"""SIGHUP: a server with a file of settings takes them up under load, and fails no request."""
+
+import asyncio
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from tests.support.http_client import PREFIX
+from tests.support.server import PATIENCE, Serving, Start, eventually, request, until
+from tests.support.workload import KEY, LENIENT, TOKEN, check_after_fault, workload_over_http
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "scc.toml"
+    path.write_text("max_keys = 100\n", encoding="utf-8")
+    return path
+
+
+def reload(serving: Serving) -> None:
+    serving.process.send_signal(signal.SIGHUP)
+
+
+def reload_and_wait(serving: Serving, file: Path, text: str) -> None:
+    """Write the file, and wait until every worker has been replaced."""
+    done = "every worker has the new settings"
+    reloads = serving.errors.count(done)
+    file.write_text(text, encoding="utf-8")
+    reload(serving)
+    until(lambda: serving.errors.count(done) > reloads, "a reload")
+
+
+def create(serving: Serving, keys: int) -> int:
+    """The status of a request that creates a session with so many keys."""
+    configs = {f"k{number}": number for number in range(keys)}
+    return request("POST", f"{serving.origin}{PREFIX}/session", KEY, {"configs": configs})[0]
+
+
+@pytest.mark.parametrize("fresh", [False, True], ids=["kept alive", "a connection each"])
+async def test_no_request_fails_while_workers_are_replaced(start: Start, file: Path, fresh: bool) -> None:
+    serving = start(*LENIENT, "--config", str(file), SCC_ROOT_TOKEN=TOKEN)
+    before = serving.workers()
+    async with workload_over_http(serving.origin, KEY, clients=8, fresh=fresh) as clients:
+        await clients.wait_for("acknowledged", 50)
+        # A server may close a kept-alive connection between two requests; a client then sends again.
+        clients.may_end = not fresh
+        for keys in (50, 40):
+            await asyncio.to_thread(reload_and_wait, serving, file, f"max_keys = {keys}\n")
+            await clients.wait_for("acknowledged", 50)
+        # Every client still runs.
+        await clients.wait_for_operations(5)
+        await eventually(lambda: len(serving.workers()) == 2, "the end of the old workers")
+    assert not set(before) & set(serving.workers())
+    assert (clients.stats.refused, clients.stats.reads_refused, clients.stats.uncertain) == (0, 0, 0)
+    assert fresh is False or clients.stats.connections_lost == 0
+    assert {await asyncio.to_thread(create, serving, 41) for _ in range(20)} == {413}
+    assert "killing" not in serving.errors
+    assert await check_after_fault(clients, serving) == 0
+
+
+def test_what_cannot_change_is_named_and_kept(start: Start, file: Path) -> None:
+    serving = start("--config", str(file), SCC_ROOT_TOKEN=TOKEN)
+    reload_and_wait(serving, file, "max_keys = 1\nfsync = 'always'\npartitions = 16\nkey_secret = 'another'\n")
+    assert "WARNING fsync, key_secret, partitions cannot change while the server runs; restart it for that\n" in serving.errors
+    assert "changed settings: max_keys\n" in serving.errors
+    assert "another" not in serving.errors
+    assert (create(serving, 1), create(serving, 2)) == (201, 413)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("max_keys = 0", "the settings stay as they are: setting max_keys must be 1 or more (max_keys in {})\n"),
+        ("max_kays = 5", "the settings stay as they are: max_kays in {} is not a setting; do you mean max_keys?\n"),
+        ("max_keys", "the settings stay as they are: cannot read {}: "),
+    ],
+)
+def test_an_invalid_file_changes_nothing(start: Start, file: Path, text: str, expected: str) -> None:
+    serving = start("--config", str(file), SCC_ROOT_TOKEN=TOKEN)
+    before = serving.workers()
+    file.write_text(text, encoding="utf-8")
+    reload(serving)
+    until(lambda: expected.format(file) in serving.errors, "the error")
+    assert serving.workers() == before
+    assert (create(serving, 100), create(serving, 101)) == (201, 413)
+
+
+def test_a_stop_during_a_reload_ends_every_worker(start: Start, file: Path) -> None:
+    serving = start("--config", str(file), SCC_ROOT_TOKEN=TOKEN)
+    reload(serving)
+    until(lambda: "replacing the workers" in serving.errors, "a reload")
+    workers = serving.workers()
+    serving.process.terminate()
+    assert serving.process.wait(PATIENCE) == 0
+    until(lambda: not any(os.path.exists(f"/proc/{worker}") for worker in workers), "the end of the workers")
+
+
+def test_without_a_file_sighup_ends_the_server(start: Start) -> None:
+    serving = start(SCC_ROOT_TOKEN=TOKEN)
+    reload(serving)
+    assert serving.process.wait(PATIENCE) == 0
