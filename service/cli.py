@@ -16,6 +16,19 @@ PROGRAM = "session-configs"
 #: The variable with which the completion of a shell calls the program; click derives its name from that of the program.
 COMPLETION = "_SESSION_CONFIGS_COMPLETE"
 
+#: Commands over HTTP, with an API key: all of them are in the module `shell`.
+SHELL = {
+    "get": "Print the configs of a session, or one value of them.",
+    "set": "Replace the configs of a session.",
+    "patch": "Set some keys of a session's configs; null deletes one.",
+    "unset": "Delete keys of a session's configs.",
+    "create": "Create a session, and print its id.",
+    "delete": "Delete a session.",
+    "list": "List sessions by what their configs contain.",
+    "count": "Print how many sessions have configs that contain something.",
+    "copy": "Copy a session, and print the id of the copy.",
+    "ping": "Check that the server answers, and accepts the key.",
+}
 #: The help of each command, in the order of `--help`. A command's module has its name, with `_` for `-`.
 COMMANDS = {
     "serve": "Run the server until SIGTERM or Ctrl-C.",
@@ -27,6 +40,7 @@ COMMANDS = {
     "settings": "Print the settings in force, and where each value comes from.",
     "health": "Check that the server with these settings answers.",
     "redis-cli": "Run redis-cli on the Redis of a running server.",
+    **SHELL,
 }
 
 
@@ -42,9 +56,15 @@ class _Program(click.Group):
         name, listed, rest = super().resolve_command(ctx, args)
         if name is None or listed is None:
             return name, listed, rest
-        command: click.Command = importlib.import_module(f"service.commands.{name.replace('-', '_')}").command
+        command = _import(name)
         command.help = listed.help
         return name, command, rest
+
+
+def _import(name: str) -> click.Command:
+    module = importlib.import_module(f"service.commands.{'shell' if name in SHELL else name.replace('-', '_')}")
+    command: click.Command = module.command.commands[name] if name in SHELL else module.command
+    return command
 
 
 @click.command(
@@ -84,7 +104,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if isinstance(error, OutputError):
             streams.discard_output()
         streams.report(str(error))
-        return 1
+        return error.exit_status
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:

@@ -34,6 +34,9 @@ ServiceError                500  never meant for a client; a defect
 │   ├── StoreDamaged        503  a key was overwritten manually; `check --repair` rebuilds what follows from other keys
 │   │   └── StateIncomplete 503  a partition or project has no record of its owner; nothing was written
 │   └── NotReplicated       503  a write that has happened, but too few replicas have acknowledged it
+├── NothingFound                 of commands over HTTP, which exit with status 3
+├── CallRefused                  the same, with status 4
+├── ServerUnreachable            the same, with status 5
 ├── OutputError                  the command prints the sentence and exits with status 1
 └── StartupError                 the same
 """
@@ -51,6 +54,8 @@ class ServiceError(Exception):
     status = 500
     reason = "internal"
     message = "internal error"
+    #: Of a command that ends with this error; 2 is wrong usage.
+    exit_status = 1
 
     def __init__(self, message: str | None = None, *, detail: str | None = None) -> None:
         self.message = message or type(self).message
@@ -353,6 +358,24 @@ class StateIncomplete(StoreDamaged):
 
 class OutputError(ServiceError):
     """Standard output is closed or full; the message says why."""
+
+
+class NothingFound(ServiceError):
+    """A command over HTTP: there is no such session, or none that matches."""
+
+    exit_status = 3
+
+
+class CallRefused(ServiceError):
+    """A command over HTTP: the server refuses the call; the message is the server's."""
+
+    exit_status = 4
+
+
+class ServerUnreachable(ServiceError):
+    """A command over HTTP: the server does not answer, or cannot work now. Repeating it may help."""
+
+    exit_status = 5
 
 
 class StartupError(ServiceError):

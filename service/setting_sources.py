@@ -22,6 +22,8 @@ TRUE, FALSE = ("1", "true", "yes", "on"), ("0", "false", "no", "off")
 CONFIG = "config"
 #: The variables that name files with secrets, by setting.
 SECRET_FILES = {name: f"{variable(name)}_FILE" for name in SECRETS}
+#: Variables of the commands over HTTP, which may be set where a server runs.
+CLIENT_VARIABLES = ("SCC_URL", "SCC_API_KEY")
 #: A secret with fewer characters can be guessed, and causes a warning.
 SHORT_SECRET = 16
 
@@ -194,7 +196,7 @@ def decoded(word: str) -> str:
 def warnings(settings: Settings, environment: Mapping[str, str] | None = None) -> list[str]:
     """One sentence for each variable that is ignored or unsafe, with its name and without its value."""
     environment = os.environ if environment is None else environment
-    names = {variable(item.name) for item in fields(Settings)} | {variable(CONFIG), *SECRET_FILES.values()}
+    names = {variable(item.name) for item in fields(Settings)} | {variable(CONFIG), *SECRET_FILES.values(), *CLIENT_VARIABLES}
     lines = [
         f"{ascii(name)[1:-1]} is ignored: it is not a setting"
         for name in sorted(environment)

@@ -32,6 +32,7 @@ EMPTY = b"{}"
 CACHED_MEMBERS, CACHED_SIZE = 8192, 256
 
 _RAW_MEMBERS = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_RAW_ELEMENTS = msgspec.json.Decoder(list[msgspec.Raw])
 # Possessive, and an unclosed string extends to the end: one pass over any bytes.
 _STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)
 _LONG_EXPONENT = re.compile(rb"[0-9][eE][+-]?[0-9]{5}")
@@ -137,6 +138,11 @@ def _deeper_than(raw: bytes, levels: int) -> bool:
 def member_span(raw: bytes, key: str) -> bytes:
     """The raw value of the member `key` of an object that `parse` accepted; of equal keys the last counts."""
     return bytes(_RAW_MEMBERS.decode(raw)[key])
+
+
+def element_spans(raw: bytes) -> list[bytes]:
+    """The raw elements of a JSON array."""
+    return [bytes(element) for element in _RAW_ELEMENTS.decode(raw)]
 
 
 #: Recent members by key and raw value: the sessions of a fleet are much alike, and deriving terms is slow.

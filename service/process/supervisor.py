@@ -27,7 +27,7 @@ from service.process.parent_death import ParentPipe
 from service.process.reload import Read, settings_again
 from service.process.worker_pool import DRAIN_GRACE, WorkerPool
 from service.process.workers import Signals, Supervision, Watched, WorkerProcess
-from service.settings import API_PREFIX, Settings, variable
+from service.settings import API_PREFIX, Settings
 
 logger = logging.getLogger(__name__)
 
@@ -183,7 +183,7 @@ def ready_text(base_url: str, token: str | None) -> str:
     """What `serve` prints once the server accepts connections; `token` is None if the operator set it."""
     lines = [f"Session Config Cache is ready at {base_url}"]
     if token is None:
-        return "\n".join([*lines, f"key: from {variable('root_token')}", ""])
+        return "\n".join([*lines, "key: from setting root_token", ""])
     key = f"sk-ac-{token}"
     return "\n".join(
         [

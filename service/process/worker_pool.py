@@ -30,6 +30,7 @@ class WorkerPool:
         self._watched: list[Watched] = []
         self._to_replace: list[int] = []
         self._replacement: WorkerProcess | None = None
+        self._is_replacing = False
         #: Predecessors that drain, and when they are killed (seconds, monotonic).
         self._draining: list[tuple[WorkerProcess, float]] = []
 
@@ -52,6 +53,7 @@ class WorkerPool:
             self._replacement = None
         self.settings = settings
         self._to_replace = list(range(len(self._workers)))
+        self._is_replacing = True
 
     def poll(self, now: float) -> float:
         """Restart and replace workers as far as that is due at `now`; returns the seconds until the next call."""
@@ -61,7 +63,12 @@ class WorkerPool:
             if now >= deadline:
                 worker.send(signal.SIGKILL)
         self._draining = [(worker, deadline) for worker, deadline in self._draining if worker.exit_reason() is None]
-        return min(self._replace_next(now), *(child.poll(now) for child in self._watched))
+        pause = min(self._replace_next(now), *(child.poll(now) for child in self._watched))
+        if self._is_replacing and not self._to_replace and not self._draining:
+            # Not earlier: while a predecessor drains, it still accepts connections.
+            self._is_replacing = False
+            logger.info("every worker has the new settings")
+        return pause
 
     def _replace_next(self, now: float) -> float:
         if not self._to_replace:
@@ -72,15 +79,13 @@ class WorkerPool:
             self._replacement.start()
         elif end := self._replacement.exit_reason():
             logger.error("a worker with the new settings exited (%s); the remaining workers keep the old ones", end)
-            self._to_replace, self._replacement = [], None
+            self._to_replace, self._replacement, self._is_replacing = [], None, False
         elif self._replacement.runs:
             self._drain(self._workers[number], now)
             self._workers[number] = self._replacement
             self._watched[number] = self._watch(self._replacement, now)
             self._replacement = None
             del self._to_replace[0]
-            if not self._to_replace:
-                logger.info("every worker has the new settings")
         return _START_INTERVAL
 
     def _drain(self, worker: WorkerProcess, now: float) -> None:

@@ -66,7 +66,7 @@ def test_the_generated_key_is_private_and_survives_a_restart(start: Start) -> No
 
 def test_a_key_that_the_operator_set_is_used_and_never_printed(start: Start) -> None:
     serving = start(SCC_ROOT_TOKEN="set-by-the-operator")
-    assert "key: from SCC_ROOT_TOKEN" in serving.output
+    assert "key: from setting root_token" in serving.output
     assert "set-by-the-operator" not in serving.output + serving.errors
     assert request("GET", f"{serving.base_url}/session", "sk-ac-set-by-the-operator")[0] == 200
     assert not (serving.data_dir / "root-token").exists()
@@ -320,7 +320,20 @@ def test_an_ipv6_address_can_be_served(start: Start) -> None:
     assert answers(serving, key_of(serving))
 
 
-COMMANDS = ("", "serve", "project", "project create", "find", "check", "repartition", "health", "redis-cli")
+COMMANDS = (
+    "",
+    "serve",
+    "project",
+    "project create",
+    "find",
+    "check",
+    "repartition",
+    "settings",
+    "health",
+    "redis-cli",
+    "get",
+    "list",
+)
 
 
 @pytest.mark.parametrize("command", COMMANDS)

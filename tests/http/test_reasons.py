@@ -7,12 +7,15 @@ import pytest
 
 from service import errors
 from service.errors import (
+    CallRefused,
     ClientGone,
     LayoutChanged,
     NotFound,
+    NothingFound,
     OutputError,
     ProjectFull,
     ProjectNotFound,
+    ServerUnreachable,
     ServiceError,
     StartupError,
     StateIncomplete,
@@ -82,7 +85,7 @@ def test_every_error_that_a_client_can_get_has_a_distinct_reason() -> None:
     assert set(words) <= CONTRACT
     inheriting = {each for each in all_errors() if "reason" not in vars(each)}
     assert inheriting == {
-        ProjectNotFound, StartupError, OutputError,  # only in commands
+        ProjectNotFound, StartupError, OutputError, NothingFound, CallRefused, ServerUnreachable,  # only in commands
         StoreDamaged, StateIncomplete, LayoutChanged, ProjectFull,  # an unavailable and a full store
         ClientGone,  # nobody reads it
     }  # fmt: skip

@@ -117,6 +117,7 @@ SLOW = ("aiohttp", "asyncio", "http.client", "httpx", "msgspec", "orjson", "redi
         ("serve --help", {"msgspec"}),  # it checks settings
         ("health --help", {"msgspec"}),
         ("repair-aof --help", {"msgspec"}),
+        ("get --help", {"msgspec", "orjson"}),
     ],
 )
 def test_a_command_imports_only_what_it_needs(words: str, needed: set[str]) -> None:

@@ -15,6 +15,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("service.__main__",),
     ("service.cli",),
     ("service.commands",),
+    ("service.client",),
     ("service.http.app",),
     ("service.http.api",),
     ("service.http.server",),
@@ -36,7 +37,8 @@ HOMES = {
     "uvloop": ("service.http",),
     "redis": ("service.redis_client",),
     "hiredis": ("service.redis_client",),
-    "msgspec": ("service.configs", "service.settings"),
+    "msgspec": ("service.configs", "service.settings", "service.client"),
+    "httpx": ("service.client",),
     "click": ("service.cli", "service.commands"),
 }
 
@@ -128,6 +130,17 @@ def test_the_store_does_not_import_http() -> None:
         assert {module for module in IMPORTS[name] if inside(module, "service.http") or inside(module, "aiohttp")} == set(), (
             name
         )
+
+
+def test_the_client_over_http_imports_no_store_and_no_server() -> None:
+    for name in (name for name in PATHS if inside(name, "service.client")):
+        others = {
+            module for module in OURS[name] if not inside(module, "service.client") and not inside(module, "service.configs")
+        }
+        assert others <= {"service", "service.errors"}, name
+    allowed = ("service.client", "service.configs", "service.errors", "service.commands._parameters")
+    shell = OURS["service.commands.shell"]
+    assert {module for module in shell if not any(inside(module, home) for home in allowed)} == set()
 
 
 def test_there_is_no_cycle_of_imports() -> None:

@@ -3,6 +3,7 @@
 import os
 import signal
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 
@@ -27,13 +28,19 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return clock
 
 
-@pytest.fixture
-def signals() -> Iterator[Signals]:
+@contextmanager
+def handling(*, reloads: bool) -> Iterator[Signals]:
     before = {number: signal.getsignal(number) for number in (*workers.STOP_SIGNALS, signal.SIGCHLD)}
-    with Signals() as signals:
+    with Signals(reloads=reloads) as signals:
         yield signals
     for number, handler in before.items():
         signal.signal(number, handler)
+
+
+@pytest.fixture
+def signals() -> Iterator[Signals]:
+    with handling(reloads=False) as signals:
+        yield signals
 
 
 TERM, INT, HUP = signal.SIGTERM, signal.SIGINT, signal.SIGHUP
@@ -60,3 +67,25 @@ def test_signals_within_a_second_count_as_one(
         clock.now = 100.0 + seconds
         os.kill(os.getpid(), number)
     assert signals.stop_requests == stop_requests
+
+
+def test_sighup_requests_a_reload_where_there_is_one() -> None:
+    with handling(reloads=True) as signals:
+        assert not signals.take_reload_request()
+        os.kill(os.getpid(), HUP)
+        os.kill(os.getpid(), HUP)
+        assert signals.take_reload_request()
+        assert not signals.take_reload_request()
+        assert signals.stop_requests == 0
+        os.kill(os.getpid(), TERM)
+        assert signals.stop_requests == 1
+
+
+def test_sighup_that_the_parent_ignores_reloads_too() -> None:
+    before = signal.signal(HUP, signal.SIG_IGN)
+    try:
+        with handling(reloads=True) as signals:
+            os.kill(os.getpid(), HUP)
+            assert signals.take_reload_request()
+    finally:
+        signal.signal(HUP, before)

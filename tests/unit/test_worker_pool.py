@@ -53,7 +53,8 @@ class Pool(WorkerPool):
         return cast("WorkerProcess", self.made[-1])
 
 
-def test_workers_are_replaced_one_at_a_time_and_end_when_their_successor_runs() -> None:
+def test_workers_are_replaced_one_at_a_time_and_end_when_their_successor_runs(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
     pool = Pool()
     assert pool.poll(1.0) == math.inf
     pool.replace(NEW, 2.0)
@@ -70,9 +71,13 @@ def test_workers_are_replaced_one_at_a_time_and_end_when_their_successor_runs() 
     assert [worker.name for worker in pool.made] == ["worker 0", "worker 1", "worker 0", "worker 1"]
     pool.made[3].runs = True
     pool.poll(6.0)
-    second.end = "exit status 0"
     assert second.received == [signal.SIGTERM]
+    assert caplog.messages == []
+    second.end = "exit status 0"
     assert pool.poll(7.0) == math.inf
+    assert caplog.messages == ["every worker has the new settings"]
+    pool.poll(8.0)
+    assert len(caplog.messages) == 1
     assert pool.current == pool.made[2:]
 
 
