@@ -16,11 +16,13 @@ RUN useradd --no-create-home --shell /usr/sbin/nologin --uid 10001 scc && instal
 ENV PATH=/opt/session-config-cache/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     SCC_HOST=0.0.0.0 \
+    SCC_ADMIN_HOST=0.0.0.0 \
+    SCC_ADMIN_PORT=8030 \
     SCC_DATA_DIR=/data
 USER scc
 WORKDIR /data
 VOLUME /data
-EXPOSE 8029
+EXPOSE 8029 8030
 # At shutdown Redis writes the rest of its file: for a large store, run with --stop-timeout 30 or more.
 STOPSIGNAL SIGTERM
 # It connects to the server directly, even if HTTP_PROXY is set, and reads the address from the same variables.

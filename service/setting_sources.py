@@ -27,7 +27,8 @@ CLIENT_VARIABLES = ("SCC_URL", "SCC_API_KEY")
 #: A secret with fewer characters can be guessed, and causes a warning.
 SHORT_SECRET = 16
 
-#: Kubernetes sets SCC_PORT to an address in every pod of a namespace with a service called scc.
+#: Kubernetes sets SCC_PORT to an address in every pod of a namespace with a service called scc, SCC_ADMIN_PORT for scc-admin.
+_PORTS = ("port", "admin_port")
 _SERVICE_LINK = re.compile(r"(tcp|udp|sctp)://")
 
 
@@ -136,7 +137,7 @@ def _from_environment(name: str, environment: Mapping[str, str]) -> str:
 
 
 def _is_service_link(name: str, text: str) -> bool:
-    return name == "port" and _SERVICE_LINK.match(text) is not None
+    return name in _PORTS and _SERVICE_LINK.match(text) is not None
 
 
 def _read_secret(name: str, path: str) -> str:
@@ -202,8 +203,11 @@ def warnings(settings: Settings, environment: Mapping[str, str] | None = None) -
         for name in sorted(environment)
         if name.startswith("SCC_") and name not in names
     ]
-    if _is_service_link("port", environment.get(variable("port"), "")):
-        lines.append(f"{variable('port')} is ignored: it is the address of a Kubernetes service, not a port")
+    lines += [
+        f"{variable(name)} is ignored: it is the address of a Kubernetes service, not a port"
+        for name in _PORTS
+        if _is_service_link(name, environment.get(variable(name), ""))
+    ]
     lines += [
         f"{variable(name)} is shorter than {SHORT_SECRET} characters and can be guessed"
         for name in SECRETS

@@ -21,6 +21,8 @@ from service.process.memory_limit import MIN_MEMORY, default_max_memory
 API_PREFIX = "/api/v1"
 #: The settings that every command that connects to Redis takes as flags; the others come from the environment.
 CONNECTION = ("redis_url", "data_dir", "command_timeout")
+#: The admin port of a server that has none.
+NO_PORT = -1
 #: They have no flags: a process listing shows the command line.
 SECRETS = ("root_token", "key_secret")
 #: Paths are bytes, and need not be UTF-8.
@@ -31,6 +33,7 @@ _MAX = sys.float_info.max
 Seconds: TypeAlias = Annotated[float, Meta(ge=0, le=_MAX, description="0 or more")]
 PositiveSeconds: TypeAlias = Annotated[float, Meta(gt=0, le=_MAX, description="more than 0")]
 Port: TypeAlias = Annotated[int, Meta(ge=0, le=65535, description="0 to 65535")]
+AdminPort: TypeAlias = Annotated[int, Meta(ge=NO_PORT, le=65535, description="0 to 65535, or -1 for none")]
 FsyncPolicy: TypeAlias = Annotated[str, Meta(pattern=r"^(always|everysec|no)\Z", description="always, everysec, no")]
 #: What follows `Authorization: Bearer sk-ac-`: the server looks up keys of at most 256 characters.
 RootToken: TypeAlias = Annotated[
@@ -48,6 +51,10 @@ class Settings(Limits):
 
     host: str = field(default="127.0.0.1", metadata={"help": "address to listen on"})
     port: Port = field(default=8029, metadata={"help": "port to listen on; 0 picks a free one"})
+    admin_host: str = field(default="127.0.0.1", metadata={"help": "address to listen on for metrics and health checks"})
+    admin_port: AdminPort = field(
+        default=NO_PORT, metadata={"help": "port for /metrics, /health and /ready; 0 picks a free one; -1: none"}
+    )
     workers: Annotated[int, Meta(ge=1, le=256)] = field(
         default_factory=_cores, metadata={"help": "worker processes; default: one for each core"}
     )

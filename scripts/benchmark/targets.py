@@ -12,6 +12,7 @@ from scripts.benchmark.rows import (
     costs,
     embedded,
     lists,
+    metrics,
     overload,
     owner,
     pages,
@@ -121,6 +122,11 @@ GROUPS = (
         "owner",
         owner.owner,
         (Row("owner", f"{_PATCH}, in µs", "the same without the ownership check in its script", at_most=1.03),),
+    ),
+    Group(
+        "metrics",
+        metrics.metrics,
+        (Row("metrics", f"{_GET}, in µs, with metrics", "without metrics", at_most=1.03),),
     ),
     Group(
         "post",

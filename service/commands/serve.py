@@ -32,7 +32,8 @@ def command(settings: Settings) -> int:
 
 def load_parts() -> Parts:
     """Import what the supervisor runs; it calls this while Redis starts."""
-    from service.http.app import run_worker
+    from service.http.admin.server import run_admin
+    from service.http.app import LAYOUT, run_worker
     from service.store.upkeep.bootstrap import prepare
 
-    return Parts(prepare, run_worker)
+    return Parts(prepare, run_worker, run_admin, LAYOUT.words)

@@ -15,6 +15,7 @@ from service.http.api import conditions
 from service.http.api.routes import HEALTH_PATH, NOT_SERVED, ROUTES
 from service.http.server.connections import Server
 from service.http.server.context import WorkerContext
+from service.http.server.counters import Counters, Layout
 from service.http.server.dispatch import Dispatch
 from service.http.server.protocol import Protocol
 from service.http.server.router import Router
@@ -25,6 +26,7 @@ from service.process.open_files import raise_limit
 from service.process.workers import STOP_SIGNALS, Supervision
 from service.redis_client.client import RedisClient
 from service.settings import API_PREFIX, Settings
+from service.store.script_calls import SCRIPTS
 from service.store.upkeep.sweeper import Sweeper
 
 #: New objects after which Python looks for cycles; a request leaves no cycle behind.
@@ -32,6 +34,8 @@ GC_THRESHOLD = 20_000
 #: Seconds of a shutdown: for handshakes and requests that are already in transit, and for the first request of a connection
 #: that has sent none yet.
 LAST_CALL, FIRST_REQUEST = 0.1, 1.0
+#: What a worker counts, and where.
+LAYOUT = Layout(((route.method, route.path) for route in ROUTES), ((each.sha, each.name) for each in SCRIPTS))
 #: Files that a worker opens in addition to its connections, with room to spare.
 OTHER_FILES = 64
 
@@ -73,7 +77,8 @@ def _beat(loop: asyncio.AbstractEventLoop, supervision: Supervision) -> None:
     loop.call_later(INTERVAL, _beat, loop, supervision)
 
 
-async def _serve(settings: Settings, listener: socket.socket, supervision: Supervision) -> None:
+def stop_event(supervision: Supervision) -> asyncio.Event:
+    """Begin to beat, and return an event that SIGTERM and SIGINT set. The process exits as soon as its supervisor is dead."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     _beat(loop, supervision)
@@ -81,18 +86,34 @@ async def _serve(settings: Settings, listener: socket.socket, supervision: Super
     for name in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(name, stop.set)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
+    return stop
+
+
+def _report(loop: asyncio.AbstractEventLoop, counters: Counters, worker: WorkerContext, server: Server) -> None:
+    """Note again and again how many requests and connections there are."""
+    counters.update(worker.admission.in_flight, server.open_connections)
+    loop.call_later(INTERVAL, _report, loop, counters, worker, server)
+
+
+async def _serve(settings: Settings, listener: socket.socket, supervision: Supervision) -> None:
+    loop = asyncio.get_running_loop()
+    stop = stop_event(supervision)
     redis = RedisClient.open(
         settings.redis_url,
         timeout=settings.command_timeout,
         min_replicas=settings.min_replicas,
         partitions=settings.partitions,
     )
-    worker = WorkerContext(settings, redis)
+    counters = None if supervision.slot is None else Counters(LAYOUT, supervision.slot)
+    worker = WorkerContext(settings, redis, counters)
     dispatch = _dispatch(worker)
-    server = Server(dispatch, settings, Protocol)
+    server = Server(dispatch, settings, Protocol, worker.observer)
+    if counters is not None:
+        _report(loop, counters, worker, server)
     runner = web.ServerRunner(server, shutdown_timeout=settings.shutdown_timeout)
     await runner.setup()
-    background = [asyncio.create_task(work) for work in (Sweeper(redis, settings.partitions).run(), worker.config_watch.run())]
+    sweeper = Sweeper(redis, settings.partitions, count=None if counters is None else counters.expired)
+    background = [asyncio.create_task(work) for work in (sweeper.run(), worker.config_watch.run())]
     try:
         site = web.SockSite(runner, listener, backlog=BACKLOG)
         await site.start()

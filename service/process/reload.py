@@ -14,8 +14,8 @@ Read: TypeAlias = Callable[[], Settings]
 
 #: The sockets, Redis and the store are set up with these when the server starts.
 FIXED = (
-    "host", "port", "workers", "redis_url", "data_dir", "fsync", "max_memory", "redis_server", "root_token", "key_secret",
-    "replace_root_key", "partitions", "min_replicas", "start_timeout",
+    "host", "port", "admin_host", "admin_port", "workers", "redis_url", "data_dir", "fsync", "max_memory", "redis_server",
+    "root_token", "key_secret", "replace_root_key", "partitions", "min_replicas", "start_timeout",
 )  # fmt: skip
 
 

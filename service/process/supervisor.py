@@ -1,6 +1,7 @@
 """The parent process of `serve`: starts Redis and the workers, restarts those that die, and shuts all of them down.
 
     supervisor ─┬─ Redis          (unless a Redis URL is set)
+                ├─ admin server   (if it has a port)
                 ├─ worker 1       each with a listening socket,
                 └─ worker n       all on one port
 
@@ -16,7 +17,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from typing import BinaryIO, NamedTuple
+from typing import BinaryIO, NamedTuple, TypeAlias
 
 from service.errors import OutputError
 from service.process import data_dir, open_files, streams
@@ -25,25 +26,31 @@ from service.process.heartbeat import INTERVAL, Limits
 from service.process.listeners import check_free, open_listeners, origin, stop_accepting
 from service.process.parent_death import ParentPipe
 from service.process.reload import Read, settings_again
-from service.process.worker_pool import DRAIN_GRACE, WorkerPool
+from service.process.slots import Slots
+from service.process.worker_pool import DRAIN_GRACE, MAX_PROCESSES, WorkerPool
 from service.process.workers import Signals, Supervision, Watched, WorkerProcess
-from service.settings import API_PREFIX, Settings
+from service.settings import API_PREFIX, NO_PORT, Settings
 
 logger = logging.getLogger(__name__)
 
 #: Seconds between two checks of the embedded Redis's socket.
 SOCKET_INTERVAL = 1.0
 
+#: Serves on a listening socket in a child process, until SIGTERM.
+Run: TypeAlias = Callable[[socket.socket, Supervision], object]
+
 
 class Parts(NamedTuple):
     """What the supervisor runs: first `prepare`, then `run_worker` in every worker, until SIGTERM.
 
     `prepare` waits for Redis, until the function passed to it returns true. A worker whose heartbeat exceeds `limits` is killed
-    and replaced.
+    and replaced. `run_admin` serves the admin port in a process of its own, from slots of `slot_words` words.
     """
 
     prepare: Callable[[Settings, Callable[[], bool]], object]
     run_worker: Callable[[Settings, socket.socket, Supervision], object]
+    run_admin: Callable[[Settings, Slots, socket.socket, Supervision], object]
+    slot_words: int
     limits: Limits = Limits()
 
 
@@ -61,12 +68,12 @@ def serve(settings: Settings, load: Callable[[], Parts], read_again: Read | None
     with Signals(reloads=read_again is not None) as signals:
         server = _Server(settings, signals, read_again)
         if settings.redis_url:
-            check_free(settings.host, settings.port)
+            _check_ports(settings)
             server.run(data_dir.with_secrets(settings), load())
             return
         directory = data_dir.create(settings.data_dir)
         with data_dir.lock(directory) as lock:
-            check_free(settings.host, settings.port)
+            _check_ports(settings)
             _serve_embedded(server, load, lock)
 
 
@@ -103,34 +110,50 @@ class _Server(NamedTuple):
             return
         listeners = open_listeners(settings.host, settings.port, settings.workers)
         base_url = origin(listeners[0]) + API_PREFIX
+        admin = _open_admin(settings, parts)
+        slots = None if admin is None else admin.slots
+        all_listeners = listeners if admin is None else [*listeners, admin.listener]
         parent_pipe = ParentPipe()
 
-        def worker(number: int, settings: Settings) -> WorkerProcess:
-            run = partial(_run_in_worker, settings, parts, listeners[number], listeners, lock)
-            return WorkerProcess(f"worker {number + 1}", run, self.signals, parent_pipe, parts.limits)
+        def child(name: str, run: Run, listener: socket.socket, slots: Slots | None = None) -> WorkerProcess:
+            run_child = partial(_run_child, run, listener, all_listeners, lock)
+            return WorkerProcess(name, run_child, self.signals, parent_pipe, parts.limits, slots)
 
-        pool = WorkerPool(worker, len(listeners), settings)
+        def worker(number: int, settings: Settings) -> WorkerProcess:
+            return child(f"worker {number + 1}", partial(parts.run_worker, settings), listeners[number], slots)
+
+        pool = WorkerPool(worker, len(listeners), settings, slots)
+        others = []
+        if admin is not None:
+            others.append(child("the admin server", partial(parts.run_admin, settings, admin.slots), admin.listener))
         try:
             pool.start(time.monotonic())
-            _print_ready(ready_text(base_url, None if self.initial.root_token else settings.root_token))
-            self._supervise(pool, redis)
+            for process in others:
+                process.start()
+            admin_url = None if admin is None else origin(admin.listener)
+            _print_ready(ready_text(base_url, None if self.initial.root_token else settings.root_token, admin_url))
+            self._supervise(pool, redis, others)
         finally:
             # The sockets first: new connections must not enter a queue that nobody will serve.
-            for listener in listeners:
+            for listener in all_listeners:
                 stop_accepting(listener)
                 listener.close()
-            _stop_workers(pool.processes, self.signals, pool.settings.shutdown_timeout + DRAIN_GRACE)
+            _stop_workers([*pool.processes, *others], self.signals, pool.settings.shutdown_timeout + DRAIN_GRACE)
             parent_pipe.close()
 
-    def _supervise(self, pool: WorkerPool, redis: EmbeddedRedis | None) -> None:
+    def _supervise(self, pool: WorkerPool, redis: EmbeddedRedis | None, others: list[WorkerProcess]) -> None:
         """Restart child processes that exit or hang, and reload the settings, until a stop signal."""
-        watched = [] if redis is None else [Watched("the embedded Redis", redis.relaunch, redis.exit_reason, time.monotonic())]
+        now = time.monotonic()
+        watched = [] if redis is None else [Watched("the embedded Redis", redis.relaunch, redis.exit_reason, now)]
+        watched += [Watched(process.name, process.start, process.exit_reason, now) for process in others]
         while not self.signals.stop_requests:
             if self.read_again is not None and self.signals.take_reload_request():
                 settings = settings_again(self.read_again, self.initial, pool.settings)
                 if settings is not None:
                     pool.replace(settings, time.monotonic())
             now = time.monotonic()
+            for process in others:
+                process.kill_if_hung(now)
             pause = min(INTERVAL, pool.poll(now), *(child.poll(now) for child in watched))
             if redis is not None:
                 redis.restart_if_socket_is_lost()
@@ -138,21 +161,38 @@ class _Server(NamedTuple):
             self.signals.wait(pause)
 
 
-def _run_in_worker(
-    settings: Settings,
-    parts: Parts,
-    listener: socket.socket,
-    listeners: list[socket.socket],
-    lock: BinaryIO | None,
-    supervision: Supervision,
+class Admin(NamedTuple):
+    """The admin port: its listening socket, and the slots in which the workers count."""
+
+    listener: socket.socket
+    slots: Slots
+
+
+def _open_admin(settings: Settings, parts: Parts) -> Admin | None:
+    """Open the admin port, if there is one."""
+    if settings.admin_port == NO_PORT:
+        return None
+    (listener,) = open_listeners(settings.admin_host, settings.admin_port, 1)
+    return Admin(listener, Slots(MAX_PROCESSES * settings.workers, parts.slot_words))
+
+
+def _check_ports(settings: Settings) -> None:
+    """Check that the ports are free, before anything is started."""
+    check_free(settings.host, settings.port)
+    if settings.admin_port != NO_PORT:
+        check_free(settings.admin_host, settings.admin_port)
+
+
+def _run_child(
+    run: Run, listener: socket.socket, listeners: list[socket.socket], lock: BinaryIO | None, supervision: Supervision
 ) -> None:
-    """In the forked worker: close the other workers' listeners and the lock, then serve."""
+    """In a forked child: close the listeners of the others and the lock, then serve."""
     for other in listeners:
         if other is not listener:
             other.close()
     if lock is not None:
         lock.close()
-    parts.run_worker(settings, listener, supervision)
+    run(listener, supervision)
 
 
 def _print_ready(text: str) -> None:
@@ -179,9 +219,11 @@ def _stop_workers(workers: list[WorkerProcess], signals: Signals, timeout: float
         signals.wait(max(remaining, 1.0))
 
 
-def ready_text(base_url: str, token: str | None) -> str:
+def ready_text(base_url: str, token: str | None, admin_url: str | None = None) -> str:
     """What `serve` prints once the server accepts connections; `token` is None if the operator set it."""
     lines = [f"Session Config Cache is ready at {base_url}"]
+    if admin_url is not None:
+        lines.append(f"metrics: {admin_url}/metrics")
     if token is None:
         return "\n".join([*lines, "key: from setting root_token", ""])
     key = f"sk-ac-{token}"

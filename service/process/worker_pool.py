@@ -5,6 +5,7 @@ import math
 import signal
 from collections.abc import Callable
 
+from service.process.slots import Slots
 from service.process.workers import Watched, WorkerProcess
 from service.settings import Settings
 
@@ -14,6 +15,8 @@ logger = logging.getLogger(__name__)
 DRAIN_GRACE = 5.0
 #: Seconds between two looks at a replacement that is starting.
 _START_INTERVAL = 0.02
+#: Processes for each listening socket, those that drain included. A reload waits until there are fewer.
+MAX_PROCESSES = 4
 
 
 class WorkerPool:
@@ -23,8 +26,12 @@ class WorkerPool:
     always served, and connections in its queue are never lost.
     """
 
-    def __init__(self, make: Callable[[int, Settings], WorkerProcess], count: int, settings: Settings) -> None:
+    def __init__(
+        self, make: Callable[[int, Settings], WorkerProcess], count: int, settings: Settings, slots: Slots | None = None
+    ) -> None:
+        """`slots` counts the restarts."""
         self.settings = settings
+        self._slots = slots
         self._make = make
         self._workers = [make(number, settings) for number in range(count)]
         self._watched: list[Watched] = []
@@ -75,6 +82,8 @@ class WorkerPool:
             return math.inf
         number = self._to_replace[0]
         if self._replacement is None:
+            if len(self.processes) >= MAX_PROCESSES * len(self._workers):
+                return _START_INTERVAL
             self._replacement = self._make(number, self.settings)
             self._replacement.start()
         elif end := self._replacement.exit_reason():
@@ -93,4 +102,9 @@ class WorkerPool:
         self._draining.append((worker, now + self.settings.shutdown_timeout + DRAIN_GRACE))
 
     def _watch(self, worker: WorkerProcess, now: float) -> Watched:
-        return Watched(worker.name, worker.start, worker.exit_reason, now)
+        def restart() -> None:
+            if self._slots is not None:
+                self._slots.count_restart()
+            worker.start()
+
+        return Watched(worker.name, restart, worker.exit_reason, now)

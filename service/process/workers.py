@@ -15,6 +15,7 @@ from typing import NamedTuple, NoReturn
 from service.errors import ServiceError
 from service.process.heartbeat import Heartbeat, Limits, Verdict, Watchdog
 from service.process.parent_death import ParentPipe, set_parent_death_signal
+from service.process.slots import Slots, Words
 
 logger = logging.getLogger(__name__)
 
@@ -97,11 +98,13 @@ class Signals:
 class Supervision(NamedTuple):
     """A worker's connection to its supervisor: call `beat` every `heartbeat.INTERVAL` seconds.
 
-    `parent_pipe` is a file descriptor that becomes readable when the supervisor dies.
+    `parent_pipe` is a file descriptor that becomes readable when the supervisor dies. `slot` is where the worker counts, None
+    if nobody reads that.
     """
 
     beat: Callable[[], None]
     parent_pipe: int
+    slot: Words | None = None
 
 
 class WorkerProcess:
@@ -117,12 +120,15 @@ class WorkerProcess:
         signals: Signals,
         parent_pipe: ParentPipe,
         limits: Limits = Limits(),  # noqa: B008 - immutable
+        slots: Slots | None = None,
     ) -> None:
         self.name = name
         self._run = run
         self._signals = signals
         self._parent_pipe = parent_pipe
         self._limits = limits
+        self._slots = slots
+        self._slot: Words | None = None
         self._heartbeat = Heartbeat()
         self._watchdog = Watchdog(limits, 0.0)
         self._pid: int | None = None
@@ -134,6 +140,8 @@ class WorkerProcess:
         self._heartbeat.close()
         self._heartbeat = Heartbeat()
         self._watchdog = Watchdog(self._limits, time.monotonic())
+        if self._slots is not None and self._slot is None:
+            self._slot = self._slots.take()
         # Until the child has its own handlers, it would count a signal in its copy of `stop_requests`, and lose it.
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
         try:
@@ -153,6 +161,9 @@ class WorkerProcess:
             code = os.waitstatus_to_exitcode(status)
             self._exit_reason = f"signal {-code}" if code < 0 else f"exit status {code}"
             self._pid = None
+            if self._slots is not None and self._slot is not None:
+                self._slots.give_back(self._slot)
+                self._slot = None
         return self._exit_reason
 
     @property
@@ -189,7 +200,7 @@ class WorkerProcess:
             parent_pipe = self._parent_pipe.enter_child()
             set_parent_death_signal(parent, signal.SIGKILL)
             faulthandler.enable(2)
-            self._run(Supervision(self._heartbeat.beat, parent_pipe))
+            self._run(Supervision(self._heartbeat.beat, parent_pipe, self._slot))
             status = 0
         except ServiceError as error:
             logger.error("a worker cannot start: %s", error)

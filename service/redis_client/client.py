@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from secrets import token_hex
 from time import monotonic
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 import hiredis
 
@@ -47,12 +47,23 @@ async def _send(route: Route | NoRoute, commands: Sequence[Command], writes: boo
         return [error] * len(commands)
 
 
+class Meter(Protocol):
+    """Counts what a client does."""
+
+    def called(self, command: Command, seconds: float) -> None:
+        """A command has its reply or has failed, after so many seconds; of a batch, the first command."""
+
+    def retried(self, count: int) -> None:
+        """So many commands are sent again."""
+
+
 class RedisClient:
     """One worker's connections to the store. Replies are as Redis sends them in RESP2: bytes, int, list or None."""
 
     def __init__(self, topology: Topology, *, timeout: float) -> None:
         #: Of its connections in CLIENT LIST.
         self.name = ""
+        self.meter: Meter | None = None
         self._topology = topology
         self._timeout = timeout
 
@@ -94,6 +105,8 @@ class RedisClient:
             (outcome,) = await (route.writes if writes else route.reads).send(pack(command))
         except RequestFailed as error:
             outcome = error
+        if self.meter is not None:
+            self.meter.called(command, monotonic() - started)
         if isinstance(outcome, Exception):
             (outcome,) = await self._retry([command], [outcome], writes, near, started)
             if isinstance(outcome, Exception):
@@ -112,6 +125,8 @@ class RedisClient:
             return []
         started = monotonic()
         outcomes = await self._attempt(commands, [None] * len(commands), writes, near, self._timeout)
+        if self.meter is not None:
+            self.meter.called(commands[0], monotonic() - started)
         if any(isinstance(outcome, Exception) for outcome in outcomes):
             return await self._retry(commands, outcomes, writes, near, started)
         return outcomes
@@ -192,6 +207,8 @@ class RedisClient:
             if not indexes or remaining < min_time + pause:
                 break
             last = [outcomes[index] for index in indexes]
+            if self.meter is not None:
+                self.meter.retried(len(indexes))
             await self._topology.refresh(last, remaining - min_time - pause)
             await asyncio.sleep(pause)
             remaining = max(started + self._timeout - monotonic(), 0)

@@ -78,11 +78,12 @@ class Query:
 class Page:
     """The sessions of one page; `cursor` leads to the next page and is None on the last.
 
-    A page may have fewer sessions than its limit, even none, and still have a next page.
+    A page may have fewer sessions than its limit, even none, and still have a next page. `candidates` were examined for it.
     """
 
     stored: list[StoredSession]
     cursor: str | None
+    candidates: int
 
     @property
     def sessions(self) -> list[Session]:
@@ -124,7 +125,8 @@ async def _fill_page(scan: "ListScan", limit: int, max_bytes: int, slot: "LargeL
         for session, partition_scan in scan.matches():
             size += len(session.configs)
             if len(items) == limit or (items and size > max_bytes):
-                return Page(items, encode_session_cursor([each.listed for each in scan.partition_scans]))
+                cursor = encode_session_cursor([each.listed for each in scan.partition_scans])
+                return Page(items, cursor, scan.candidates_examined)
             items.append(session)
             partition_scan.last_listed = session
         if size >= SMALL_READ_BYTES // 2:
@@ -132,7 +134,7 @@ async def _fill_page(scan: "ListScan", limit: int, max_bytes: int, slot: "LargeL
             scan.read_bytes = READ_BYTES
         if not await scan.advance(limit + 1 - len(items)):
             examined = [each.examined for each in scan.partition_scans]
-            return Page(items, None if scan.is_complete else encode_session_cursor(examined))
+            return Page(items, None if scan.is_complete else encode_session_cursor(examined), scan.candidates_examined)
 
 
 class LargeListSlot:
@@ -184,7 +186,7 @@ class ListScan:
         self._query = query
         self._budget = budget
         self._time_slice = time_slice
-        self._has_examined = False
+        self.candidates_examined = 0
         self._is_out_of_budget = False
         self._batch_size = 0  # candidates of one partition to read in a round trip
         #: Candidates that were read and not examined yet, in the order of the list, each with the scan of its partition.
@@ -216,11 +218,11 @@ class ListScan:
                 budget.take_candidate(len(session.configs))
                 is_match = query.matches(session, budget)
             except OutOfBudget:
-                if not self._has_examined:
+                if not self.candidates_examined:
                     raise FilterTooExpensive from None
                 self._is_out_of_budget = True
                 return
-            self._has_examined = True
+            self.candidates_examined += 1
             scan.examine(candidates.popleft()[0])
             self._is_incomplete = scan.is_dry
             if is_match:

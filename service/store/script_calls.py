@@ -14,7 +14,7 @@ from service.errors import ProjectFull, SessionNotFound, Unreadable
 from service.store.conditions import precondition_failed
 from service.store.keys import Owner, PartitionArguments
 from service.store.record import StoredSession
-from service.store.scripts import KeysAndArguments, script
+from service.store.scripts import KeysAndArguments, ScriptFunction, script
 
 
 class StatusReply(NamedTuple):
@@ -319,3 +319,7 @@ def assign_serials(*, order: str, sessions: str, state: str, partition: Partitio
 def preflight(*, hash_key: str, set_key: str, zset_key: str, string_key: str, prefix: str) -> KeysAndArguments:
     """Result: pairs of refused command and error."""
     return (hash_key, set_key, zset_key, string_key), (prefix,)
+
+
+#: Every script that has a function here.
+SCRIPTS = tuple(value.script for value in list(globals().values()) if isinstance(value, ScriptFunction))

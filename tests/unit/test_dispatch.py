@@ -47,10 +47,8 @@ class FakeLimiter:
 
 def dispatch_to(handler: Handler, limiter: FakeLimiter | None = None) -> Dispatch:
     """A dispatch with one route."""
-    worker = SimpleNamespace(
-        settings=SimpleNamespace(access_log=False), admission=AdmissionControl(4), rate_limiter=limiter, api_keys=FakeKeys()
-    )
-    router = Router([("GET", "/api/v1/x", Endpoint(handler, frozenset(), frozenset()))], ())
+    worker = SimpleNamespace(admission=AdmissionControl(4), rate_limiter=limiter, api_keys=FakeKeys(), observer=None)
+    router = Router([("GET", "/api/v1/x", Endpoint("/api/v1/x", handler, frozenset(), frozenset()))], ())
     return Dispatch(cast("WorkerContext", worker), router, conditions.parse, api_prefix="/api/v1", health_path="/health")
 
 

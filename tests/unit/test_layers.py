@@ -16,6 +16,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("service.cli",),
     ("service.commands",),
     ("service.client",),
+    ("service.http.admin",),
     ("service.http.app",),
     ("service.http.api",),
     ("service.http.server",),
@@ -39,6 +40,7 @@ HOMES = {
     "hiredis": ("service.redis_client",),
     "msgspec": ("service.configs", "service.settings", "service.client"),
     "httpx": ("service.client",),
+    "prometheus_client": ("service.http.admin",),
     "click": ("service.cli", "service.commands"),
 }
 

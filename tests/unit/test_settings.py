@@ -32,6 +32,8 @@ SAMPLES: dict[str, tuple[str, object]] = {
     "max_list_comparisons": ("5", 5),
     "host": ("0.0.0.0", "0.0.0.0"),  # noqa: S104 - only read
     "port": ("0", 0),
+    "admin_host": ("0.0.0.0", "0.0.0.0"),  # noqa: S104 - only read
+    "admin_port": ("8030", 8030),
     "workers": ("256", 256),
     "redis_url": ("redis://localhost:6380/1", "redis://localhost:6380/1"),
     "data_dir": ("/var/lib/scc", Path("/var/lib/scc")),

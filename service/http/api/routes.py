@@ -48,7 +48,7 @@ class Route(NamedTuple):
     @property
     def endpoint(self) -> Endpoint:
         """What the dispatch needs of the route."""
-        return Endpoint(self.handler, self.operation.names_in("query"), self.operation.names_in("header"))
+        return Endpoint(self.path, self.handler, self.operation.names_in("query"), self.operation.names_in("header"))
 
 
 def _operations() -> Iterator[tuple[str, str, Operation]]:

@@ -103,6 +103,8 @@ async def list_page(call: Call) -> Response:
         time_slice=time_slice,
         large_lists=call.worker.large_lists,
     )
+    if call.worker.counters is not None:
+        call.worker.counters.listed(page.candidates, len(page.stored))
     project_id = store.project.id.encode()
     items = [
         # One session with corrupt configs must not fail the whole list.

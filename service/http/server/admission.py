@@ -23,15 +23,21 @@ from service.errors import Overloaded
 
 #: Requests that a worker processes concurrently.
 CONCURRENCY = 64
+#: Stands for the route of a request that has none, or was refused before it was looked up.
+NO_ROUTE = "none"
 
 
 class Ticket:
-    """One request of `project`. Requests whose API key the worker has not cached yet share the project ""."""
+    """One request of `project`. Requests whose API key the worker has not cached yet share the project "".
 
-    __slots__ = ("is_active", "project")
+    `route` is the path of its route in the table, once it is known.
+    """
+
+    __slots__ = ("is_active", "project", "route")
 
     def __init__(self, project: str) -> None:
         self.project = project
+        self.route = NO_ROUTE
         #: Whether the request has a slot.
         self.is_active = False
 

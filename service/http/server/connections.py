@@ -14,6 +14,7 @@ from aiohttp.web_protocol import ERROR, RequestHandler, _ErrInfo
 
 from service.configs.limits import Limits
 from service.http.server.client_memory import Memory
+from service.http.server.observation import Observer
 from service.http.server.response import Response
 from service.settings import Settings
 
@@ -116,7 +117,13 @@ class Connection(RequestHandler):
 class Server(web.Server):
     """Makes a `connection` for each client; requests go to `dispatch`."""
 
-    def __init__(self, dispatch: RequestCallback, settings: Settings, connection: Callable[..., Connection]) -> None:
+    def __init__(
+        self,
+        dispatch: RequestCallback,
+        settings: Settings,
+        connection: Callable[..., Connection],
+        observer: Observer | None = None,
+    ) -> None:
         """A body over the limit is refused while it is read. No body is decompressed, whatever its Content-Encoding."""
         super().__init__(
             dispatch,  # type: ignore[arg-type]  # returns a Response of ours
@@ -134,7 +141,7 @@ class Server(web.Server):
         self._max_connections = settings.max_connections
         self.client_timeout = settings.client_timeout
         self.memory = Memory(settings.max_buffered_bytes)
-        self.logs = settings.access_log
+        self.observer = observer
         self.extra_connections = 0  # of the open ones
         self.open_connections = 0  # aiohttp's own list keeps closed connections for a while
         #: Idle connections to close for new ones, the first to close last; filled a batch at a time.

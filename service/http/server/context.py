@@ -10,6 +10,8 @@ from aiohttp import web
 
 from service.errors import Unauthorized
 from service.http.server.admission import AdmissionControl, Ticket
+from service.http.server.counters import Counters
+from service.http.server.observation import Observer
 from service.http.server.response import Response
 from service.redis_client.client import RedisClient
 from service.settings import Settings
@@ -38,9 +40,15 @@ class ProjectStore:
 class WorkerContext:
     """What the requests of one worker process share: settings, Redis client, admission control, cached API keys, schedulers."""
 
-    def __init__(self, settings: Settings, redis: RedisClient) -> None:
+    def __init__(self, settings: Settings, redis: RedisClient, counters: Counters | None = None) -> None:
+        """`counters` is None if nobody reads them."""
         self.settings = settings
         self.redis = redis
+        self.counters = counters
+        redis.meter = counters
+        self.observer = None
+        if counters is not None or settings.access_log:
+            self.observer = Observer(counters, logs=settings.access_log)
         self.admission = AdmissionControl(settings.max_in_flight)
         self.config_watch = ConfigWatch(redis)
         self.rate_limiter = _rate_limiter(settings, redis)

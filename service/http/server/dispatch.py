@@ -24,15 +24,15 @@ from service.store.conditions import UNCONDITIONAL, Conditions
 from service.store.rate_limit import RateLimiter
 
 logger = logging.getLogger("service")
-access_log = logging.getLogger("service.access")
 
 #: Parses the condition headers of a request with a method, for a route that accepts some of them.
 ParseConditions = Callable[[str, Headers, Collection[str]], Conditions]
 
 
 class Endpoint(NamedTuple):
-    """What the dispatch needs of a route: its handler, and the names of the query parameters and conditions it accepts."""
+    """What the dispatch needs of a route: path, handler, and the names of the query parameters and conditions it accepts."""
 
+    path: str
     handler: Handler
     query: frozenset[str]
     conditions: frozenset[str]
@@ -56,7 +56,7 @@ class Dispatch:
         self._parse_conditions = parse_conditions
         self._api_prefix = api_prefix
         self._health_path = health_path
-        self._logs = worker.settings.access_log
+        self._observer = worker.observer
         self._admission = worker.admission
         self._rate_limiter = worker.rate_limiter
         self._draining = False
@@ -65,7 +65,7 @@ class Dispatch:
     async def __call__(self, request: web.BaseRequest) -> Response:
         """The response in the envelope, whatever happens."""
         self._admission.in_flight += 1
-        started = time.monotonic() if self._logs else 0.0
+        started = 0.0 if self._observer is None else time.monotonic()
         path, _, raw_query = request.path_qs.partition("?")
         request_id = headers.request_id(request.headers)
         ticket = Ticket(self._worker.api_keys.project_of(request.headers.get(AUTHORIZATION, "")))
@@ -95,9 +95,8 @@ class Dispatch:
             if self._drained is not None and self._admission.in_flight == 0 and not self._drained.done():
                 self._drained.set_result(None)
         response.headers += b"X-Request-Id: %b\r\n" % request_id.encode()
-        if self._logs:
-            milliseconds = (time.monotonic() - started) * 1000
-            access_log.info("%s %s %s %d %.1f ms", request_id, request.method, path, response.status, milliseconds)
+        if self._observer is not None:
+            self._observer.finish(request, request_id, ticket, response, started)
         if self._draining:
             response.keep_alive = False
         return response
@@ -135,6 +134,7 @@ class Dispatch:
         """Check that the route accepts the query and the conditions, and call its handler."""
         method = request.method
         endpoint, parameter = self._router.find(method, path)
+        ticket.route = endpoint.path
         if project_store is None:
             # Not the API: whatever else a health check sends is no reason to fail it.
             return endpoint.handler(Call(request, parameter, self._worker, ticket, None, query.NONE, UNCONDITIONAL))

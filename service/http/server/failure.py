@@ -21,7 +21,7 @@ def error_response(error: ServiceError) -> Response:
     body: dict[str, object] = {"code": error.status, "msg": error.message, "reason": error.reason}
     if error.detail:
         body["error"] = error.detail
-    response = Response(orjson.dumps(body), status=error.status, headers=_headers(error))
+    response = Response(orjson.dumps(body), status=error.status, headers=_headers(error), reason=error.reason)
     # The rest of a request that timed out would be parsed as the next request.
     response.keep_alive = not isinstance(error, RequestTimeout)
     response.throttles = isinstance(error, Overloaded)

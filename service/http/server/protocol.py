@@ -26,7 +26,6 @@ from service.http.server.receiver import Receiver, head_cost
 from service.http.server.response import Response
 
 logger = logging.getLogger("service")
-access_log = logging.getLogger("service.access")
 
 #: Connections over the limit that may send one request each, and how long the server waits for it, in seconds.
 EXTRA_CONNECTIONS, EXTRA_WAIT = 16, 1.0
@@ -139,9 +138,8 @@ class Protocol(Receiver):
         request_id = headers.request_id(request_headers)
         response.headers += b"X-Request-Id: %b\r\n" % request_id.encode()
         response.keep_alive = False
-        if self._server.logs:
-            # Nothing of the request, which may contain anything.
-            access_log.info("%s refused %s %d", request_id, self._peer(), response.status)
+        if self._server.observer is not None:
+            self._server.observer.refuse(request_id, self._peer(), response)
         return response
 
     def _peer(self) -> str:

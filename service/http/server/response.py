@@ -12,13 +12,24 @@ _BODILESS = frozenset({204, 304})
 class Response:
     """One response; `headers` are whole lines, each ending with CRLF.
 
-    After a response that `throttles`, the server waits a moment before it reads the connection's next request.
+    `reason` is that of an error. After a response that `throttles`, the server waits a moment before it reads the connection's
+    next request.
     """
 
-    __slots__ = ("body", "headers", "keep_alive", "status", "throttles")
+    __slots__ = ("body", "content_type", "headers", "keep_alive", "reason", "status", "throttles")
 
-    def __init__(self, body: bytes = b"", *, status: int = 200, headers: bytes = b"") -> None:
+    def __init__(
+        self,
+        body: bytes = b"",
+        *,
+        status: int = 200,
+        headers: bytes = b"",
+        reason: str = "",
+        content_type: bytes = b"application/json",
+    ) -> None:
         self.body = body
+        self.reason = reason
+        self.content_type = content_type
         self.status = status
         self.headers = headers
         self.keep_alive = True
@@ -33,8 +44,9 @@ class Response:
             connection = b"Connection: keep-alive\r\n"
         if self.status in _BODILESS:
             return b"%b%b%bDate: %b\r\n\r\n" % (_STATUS_LINES[self.status], self.headers, connection, _date())
-        return b"%bContent-Type: application/json\r\nContent-Length: %d\r\n%b%bDate: %b\r\n\r\n%b" % (
+        return b"%bContent-Type: %b\r\nContent-Length: %d\r\n%b%bDate: %b\r\n\r\n%b" % (
             _STATUS_LINES[self.status],
+            self.content_type,
             len(self.body),
             self.headers,
             connection,

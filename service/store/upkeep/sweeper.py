@@ -10,7 +10,7 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from random import uniform
 
@@ -58,8 +58,13 @@ async def expired_ids(redis: RedisClient, partition: Partition) -> list[str]:
     return [name.decode() for name in names if is_text(name)]  # any other was written manually; check removes it
 
 
-async def expire(redis: RedisClient, partition: Partition, session_ids: Sequence[str]) -> int:
-    """Remove those of `session_ids` that have expired; returns how many are no longer listed as expiring."""
+async def expire(
+    redis: RedisClient, partition: Partition, session_ids: Sequence[str], count: Callable[[int], object] | None = None
+) -> int:
+    """Remove those of `session_ids` that have expired; returns how many are no longer listed as expiring.
+
+    `count` is called with how many sessions were removed; another sweep may have removed the others.
+    """
     removed = 0
     async for batch in removal_batches(redis, [(name, partition.session(name)) for name in session_ids]):
         calls = [
@@ -71,17 +76,26 @@ async def expire(redis: RedisClient, partition: Partition, session_ids: Sequence
         # It compares before it removes, so it may be sent again as reads are.
         replies = await run_many(redis, calls, writes=False)
         removed += sum(reply != "alive" for reply in replies)
+        if count is not None:
+            count(replies.count("expired"))
     return removed
 
 
 class Sweeper:
     """One worker's part in the sweep over all projects and partitions of the store."""
 
-    def __init__(self, redis: RedisClient, partitions: int, block_size: int = BLOCK_SIZE) -> None:
-        """`partitions` and `block_size` are those of the store."""
+    def __init__(
+        self,
+        redis: RedisClient,
+        partitions: int,
+        block_size: int = BLOCK_SIZE,
+        count: Callable[[int], object] | None = None,
+    ) -> None:
+        """`partitions` and `block_size` are those of the store. `count` is that of `expire`."""
         self._redis = redis
         self._partitions = partitions
         self._block_size = block_size
+        self._count = count
         self._cursor = b"0"
 
     async def run(self) -> None:
@@ -137,7 +151,7 @@ class Sweeper:
             started = time.monotonic()
             try:
                 session_ids = await expired_ids(self._redis, partition)
-                if await expire(self._redis, partition, session_ids):
+                if await expire(self._redis, partition, session_ids, self._count):
                     waiting.append(partition)
                 remaining -= len(session_ids)
             except (ResponseError, StateIncomplete) as error:

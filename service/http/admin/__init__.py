@@ -1,0 +1,1 @@
+"""The admin port: metrics and health of the whole server, from a process of its own."""

@@ -1,0 +1,71 @@
+"""The process that serves the admin port: `/metrics` for all workers together, `/health` and `/ready`.
+
+It reads what the workers count from shared memory, so it answers while they are busy, hang, or are being replaced. It has its
+own connection to Redis, to see whether that answers.
+"""
+
+import asyncio
+import socket
+from dataclasses import replace
+
+import uvloop
+from aiohttp import web
+
+from service.http.admin.exposition import Exposition
+from service.http.admin.redis_state import redis_state
+from service.http.api import conditions, health
+from service.http.api.routes import HEALTH_PATH
+from service.http.app import LAYOUT, stop_event
+from service.http.server.connections import Server
+from service.http.server.context import Call, Handler, WorkerContext
+from service.http.server.dispatch import Dispatch, Endpoint
+from service.http.server.protocol import Protocol
+from service.http.server.response import Response
+from service.http.server.router import Router
+from service.process.listeners import BACKLOG
+from service.process.slots import Slots
+from service.process.workers import Supervision
+from service.redis_client.client import RedisClient
+from service.settings import API_PREFIX, Settings
+
+#: Seconds within which Redis must reply: less than Prometheus waits for the metrics.
+REDIS_TIMEOUT = 2.0
+
+
+def run_admin(settings: Settings, slots: Slots, listener: socket.socket, supervision: Supervision) -> None:
+    """Serve on `listener` until SIGTERM. Unblocks the signals that stop it."""
+    # Neither in the access log nor slowed down by a rate limit.
+    settings = replace(settings, access_log=False, rate_limit=0.0, command_timeout=min(settings.command_timeout, REDIS_TIMEOUT))
+    uvloop.run(_serve(settings, slots, listener, supervision))
+
+
+async def _serve(settings: Settings, slots: Slots, listener: socket.socket, supervision: Supervision) -> None:
+    stop = stop_event(supervision)
+    redis = RedisClient.open(settings.redis_url, timeout=settings.command_timeout)
+    context = WorkerContext(settings, redis)
+    dispatch = Dispatch(context, _router(slots), conditions.parse, api_prefix=API_PREFIX, health_path=HEALTH_PATH)
+    runner = web.ServerRunner(Server(dispatch, settings, Protocol), shutdown_timeout=0)
+    await runner.setup()
+    watch = asyncio.create_task(context.config_watch.run())
+    try:
+        await web.SockSite(runner, listener, backlog=BACKLOG).start()
+        await stop.wait()
+    finally:
+        watch.cancel()
+        await asyncio.wait([watch])
+        await runner.cleanup()
+        await redis.close()
+
+
+def _router(slots: Slots) -> Router[Endpoint]:
+    handlers = {HEALTH_PATH: health.health, "/ready": health.ready, "/metrics": _metrics(Exposition(LAYOUT, slots))}
+    return Router(("GET", path, Endpoint(path, handler, frozenset(), frozenset())) for path, handler in handlers.items())
+
+
+def _metrics(exposition: Exposition) -> Handler:
+    async def metrics(call: Call) -> Response:
+        state = await redis_state(call.worker.redis, call.settings)
+        body, content_type = exposition.encode(state, call.request.headers.get("Accept", ""))
+        return Response(body, content_type=content_type.encode())
+
+    return metrics
