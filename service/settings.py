@@ -35,6 +35,8 @@ PositiveSeconds: TypeAlias = Annotated[float, Meta(gt=0, le=_MAX, description="m
 Port: TypeAlias = Annotated[int, Meta(ge=0, le=65535, description="0 to 65535")]
 AdminPort: TypeAlias = Annotated[int, Meta(ge=NO_PORT, le=65535, description="0 to 65535, or -1 for none")]
 FsyncPolicy: TypeAlias = Annotated[str, Meta(pattern=r"^(always|everysec|no)\Z", description="always, everysec, no")]
+LogFormat: TypeAlias = Annotated[str, Meta(pattern=r"^(text|json)\Z", description="text, json")]
+LogLevel: TypeAlias = Annotated[str, Meta(pattern=r"^(info|warning|error)\Z", description="info, warning, error")]
 #: What follows `Authorization: Bearer sk-ac-`: the server looks up keys of at most 256 characters.
 RootToken: TypeAlias = Annotated[
     str, Meta(pattern=r"^[!-~]{0,250}\Z", description="at most 250 printable ASCII characters without spaces")
@@ -131,6 +133,8 @@ class Settings(Limits):
         default=0, metadata={"help": "burst of requests that the rate limit allows each key; 0: as many as in one second"}
     )
     access_log: bool = field(default=False, metadata={"help": "log every request to standard error"})
+    log_format: LogFormat = field(default="text", metadata={"help": "format of the log: text or json"})
+    log_level: LogLevel = field(default="info", metadata={"help": "what to log: info, warning or error, and what is worse"})
 
     def __post_init__(self) -> None:
         """Check every value.

@@ -22,7 +22,7 @@ def command(settings: Settings) -> int:
     Raises:
         StartupError: the server cannot start.
     """
-    logs.configure()
+    logs.configure(settings)
     for warning in warnings(settings):
         logger.warning("%s", warning)
     flags = click.get_current_context().obj

@@ -19,7 +19,6 @@ from service.http.server.counters import Counters, Layout
 from service.http.server.dispatch import Dispatch
 from service.http.server.protocol import Protocol
 from service.http.server.router import Router
-from service.process import logs
 from service.process.heartbeat import INTERVAL
 from service.process.listeners import BACKLOG, has_pending
 from service.process.open_files import raise_limit
@@ -47,8 +46,6 @@ def run_worker(settings: Settings, listener: socket.socket, supervision: Supervi
 
     The process exits, whatever is in flight, as soon as its supervisor is dead: another server may own the store by then.
     """
-    if settings.access_log:
-        logs.configure_access_log()
     # Objects that exist before the first request live for ever. The collector skips them, so their pages stay shared with the
     # supervisor, and it runs less often than at every 700th object.
     gc.freeze()

@@ -20,7 +20,7 @@ from functools import partial
 from typing import BinaryIO, NamedTuple, TypeAlias
 
 from service.errors import OutputError
-from service.process import data_dir, open_files, streams
+from service.process import data_dir, logs, open_files, streams
 from service.process.embedded_redis import EmbeddedRedis
 from service.process.heartbeat import INTERVAL, Limits
 from service.process.listeners import check_free, open_listeners, origin, stop_accepting
@@ -150,6 +150,7 @@ class _Server(NamedTuple):
             if self.read_again is not None and self.signals.take_reload_request():
                 settings = settings_again(self.read_again, self.initial, pool.settings)
                 if settings is not None:
+                    logs.configure(settings)
                     pool.replace(settings, time.monotonic())
             now = time.monotonic()
             for process in others:

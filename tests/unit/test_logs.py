@@ -1,13 +1,18 @@
 """API keys in the log: masked wherever they stand and however they are spelled."""
 
+import json
 import logging
+import re
 from urllib.parse import quote
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.process.logs import MaskingFormatter, masked
+from service.http.server import headers
+from service.process import logs
+from service.process.logs import Event, JsonFormatter, TextFormatter, masked
+from service.settings import Settings
 
 SECRET = "Zq7-_x"
 KEY = f"sk-ac-{SECRET}"
@@ -44,11 +49,67 @@ def test_the_whole_key_is_masked_whatever_its_characters_are(token: str) -> None
         assert masked(f"GET /api/v1/{key} 404") == "GET /api/v1/sk-ac-*** 404"
 
 
-def test_a_traceback_is_masked_too() -> None:
+@pytest.mark.parametrize("formatter", [TextFormatter(), JsonFormatter()])
+def test_a_traceback_is_masked_too(formatter: logging.Formatter) -> None:
     try:
         raise KeyError(KEY)
     except KeyError as error:
         record = logging.LogRecord("service", logging.ERROR, __file__, 1, "%s failed", (f"/{KEY}/x",), (KeyError, error, None))
-    text = MaskingFormatter().format(record)
+    text = formatter.format(record)
     assert "KeyError" in text
     assert SECRET not in text
+
+
+def record(message: object, *values: object) -> logging.LogRecord:
+    return logging.LogRecord("service", logging.WARNING, __file__, 1, message, values, None)
+
+
+@given(st.dictionaries(st.text(min_size=1), st.one_of(st.text(), st.integers(), st.just(KEY))))
+def test_a_line_of_json_is_one_line_with_every_value_of_an_event(values: dict[str, str | int]) -> None:
+    line = JsonFormatter().format(record(Event(values)))
+    assert "\n" not in line
+    logged = json.loads(line)
+    expected = {name: masked(value) if isinstance(value, str) else value for name, value in values.items()}
+    assert {name: logged[name] for name in expected} == expected
+    assert SECRET not in line
+
+
+@given(st.text(st.characters(codec=None, categories=("L", "N", "P", "Cs"))))
+def test_a_message_of_any_text_is_one_line_of_json(text: str) -> None:
+    logged = json.loads(JsonFormatter().format(record("%s failed", text)))
+    assert (logged["level"], logged["message"]) == ("warning", masked(f"{text} failed"))
+
+
+def test_a_line_of_text_has_time_level_and_the_values_of_an_event() -> None:
+    line = TextFormatter().format(record(Event(status=200, route=f"/x/{KEY}")))
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} WARNING status=200 route=/x/sk-ac-\*\*\*", line)
+
+
+def test_the_settings_choose_format_and_level(capfd: pytest.CaptureFixture[str]) -> None:
+    root = logging.getLogger()
+    before = root.handlers[:], root.level
+    try:
+        root.handlers.clear()
+        logs.configure(Settings(log_format="json", log_level="warning"))
+        logging.getLogger("service").info("dropped")
+        logging.getLogger("service").warning("kept")
+    finally:
+        root.handlers[:], level = before
+        root.setLevel(level)
+    assert [json.loads(line)["message"] for line in capfd.readouterr().err.splitlines()] == ["kept"]
+
+
+TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+
+
+def test_a_traceparent_is_passed_on_in_server_timing() -> None:
+    assert headers.trace_id({headers.TRACEPARENT: TRACE}) == "4bf92f3577b34da6a3ce929d0e0e4736"
+    assert headers.server_timing({headers.TRACEPARENT: TRACE}) == f'Server-Timing: traceparent;desc="{TRACE}"\r\n'.encode()
+
+
+@pytest.mark.parametrize(
+    "text", ["", TRACE.upper(), f"{TRACE}-x", f"ff{TRACE[2:]}", f"00-{'0' * 32}-00f067aa0ba902b7-01",
+             f"00-4bf92f3577b34da6a3ce929d0e0e4736-{'0' * 16}-01", f"{TRACE}\n", 'x"\r\nX: y']
+)  # fmt: skip
+def test_an_invalid_traceparent_is_ignored(text: str) -> None:
+    assert (headers.trace_id({headers.TRACEPARENT: text}), headers.server_timing({headers.TRACEPARENT: text})) == ("", b"")

@@ -55,6 +55,8 @@ SAMPLES: dict[str, tuple[str, object]] = {
     "rate_limit": ("0.5", 0.5),
     "rate_burst": ("20", 20),
     "access_log": ("true", True),
+    "log_format": ("json", "json"),
+    "log_level": ("warning", "warning"),
 }
 #: Limits that 0 disables.
 UNLIMITED = ("max_memory", "max_sessions", "max_users")

@@ -46,6 +46,7 @@ async def create(call: Call) -> Response:
         may_exist=bool(given_id),
         conditions=call.conditions,
     )
+    call.ticket.subject = session.id
     return _session_response(call, session, status=201 if created else 200)
 
 

@@ -30,14 +30,16 @@ NO_ROUTE = "none"
 class Ticket:
     """One request of `project`. Requests whose API key the worker has not cached yet share the project "".
 
-    `route` is the path of its route in the table, once it is known.
+    Once they are known, `route` is the path of its route in the table, and `subject` what that path's `{name}` stands for, or
+    the id of the session that was created.
     """
 
-    __slots__ = ("is_active", "project", "route")
+    __slots__ = ("is_active", "project", "route", "subject")
 
     def __init__(self, project: str) -> None:
         self.project = project
         self.route = NO_ROUTE
+        self.subject = ""
         #: Whether the request has a slot.
         self.is_active = False
 

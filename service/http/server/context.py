@@ -46,15 +46,15 @@ class WorkerContext:
         self.redis = redis
         self.counters = counters
         redis.meter = counters
-        self.observer = None
-        if counters is not None or settings.access_log:
-            self.observer = Observer(counters, logs=settings.access_log)
         self.admission = AdmissionControl(settings.max_in_flight)
         self.config_watch = ConfigWatch(redis)
         self.rate_limiter = _rate_limiter(settings, redis)
         self.scan_scheduler = Scheduler()
         self.large_lists = asyncio.Semaphore(LARGE_LISTS)
         self.api_keys = KeyRing(ApiKeys(redis, settings.key_secret), self._project_store, settings.partitions)
+        self.observer = None
+        if counters is not None or settings.access_log:
+            self.observer = Observer(counters, self.api_keys.project_of, logs=settings.access_log)
 
     def _project_store(self, project: Project) -> ProjectStore:
         sessions = Sessions(self.redis, project, self.settings, self.settings.partitions)

@@ -95,6 +95,8 @@ class Dispatch:
             if self._drained is not None and self._admission.in_flight == 0 and not self._drained.done():
                 self._drained.set_result(None)
         response.headers += b"X-Request-Id: %b\r\n" % request_id.encode()
+        if headers.TRACEPARENT in request.headers:
+            response.headers += headers.server_timing(request.headers)
         if self._observer is not None:
             self._observer.finish(request, request_id, ticket, response, started)
         if self._draining:
@@ -134,7 +136,7 @@ class Dispatch:
         """Check that the route accepts the query and the conditions, and call its handler."""
         method = request.method
         endpoint, parameter = self._router.find(method, path)
-        ticket.route = endpoint.path
+        ticket.route, ticket.subject = endpoint.path, parameter
         if project_store is None:
             # Not the API: whatever else a health check sends is no reason to fail it.
             return endpoint.handler(Call(request, parameter, self._worker, ticket, None, query.NONE, UNCONDITIONAL))

@@ -15,6 +15,9 @@ from service.store.rate_limit import Quota, RateLimiter
 Headers = CIMultiDictProxy[str]
 
 _REQUEST_ID = istr("X-Request-Id")  # case-folded once
+#: Which trace a request belongs to (W3C Trace Context).
+TRACEPARENT = istr("traceparent")
+_TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}", re.ASCII)
 _SAFE_ID = re.compile(r"(?!.*sk-ac-)[A-Za-z0-9._:/+=@-]{1,128}", re.ASCII)  # an API key would be logged
 
 
@@ -22,6 +25,18 @@ def request_id(headers: Mapping[str, str]) -> str:
     """The X-Request-Id of a request, or a new id if it has none or one that is not safe to log."""
     text = headers.get(_REQUEST_ID)
     return text if text is not None and _SAFE_ID.fullmatch(text) else getrandbits(128).to_bytes(16).hex()
+
+
+def trace_id(headers: Mapping[str, str]) -> str:
+    """The id of the trace that a request belongs to, "" without one."""
+    match = _TRACEPARENT.fullmatch(headers.get(TRACEPARENT, ""))
+    return match[1] if match else ""
+
+
+def server_timing(headers: Mapping[str, str]) -> bytes:
+    """The line Server-Timing that passes on a valid traceparent, so that a browser or client finds the trace; else nothing."""
+    text = headers.get(TRACEPARENT, "")
+    return b'Server-Timing: traceparent;desc="%b"\r\n' % text.encode() if _TRACEPARENT.fullmatch(text) else b""
 
 
 def authorization(headers: Headers) -> str:

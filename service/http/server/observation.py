@@ -1,22 +1,32 @@
-"""What is kept of every request: it is counted, and has a line in the access log."""
+"""What is kept of every request: it is counted, and has a line in the log."""
 
 import logging
+import re
+from collections.abc import Callable
 from time import monotonic
+from uuid import UUID
 
 from aiohttp import web
+from aiohttp.hdrs import AUTHORIZATION
 
+from service.http.server import headers
 from service.http.server.admission import Ticket
 from service.http.server.counters import Counters
 from service.http.server.response import Response
+from service.process.logs import Event
 
 access_log = logging.getLogger("service.access")
 
+#: An ETag ends with the revision.
+_REVISION = re.compile(rb'^ETag: "[^"]*?(\d+)"\r$', re.MULTILINE)
+
 
 class Observer:
-    """One worker's; `counters` is None if nobody reads them."""
+    """One worker's; `counters` is None if nobody reads them. `project_of` is that of the worker's API keys."""
 
-    def __init__(self, counters: Counters | None, *, logs: bool) -> None:
+    def __init__(self, counters: Counters | None, project_of: Callable[[str], str], *, logs: bool) -> None:
         self._counters = counters
+        self._project_of = project_of
         self._logs = logs
 
     def finish(self, request: web.BaseRequest, request_id: str, ticket: Ticket, response: Response, started: float) -> None:
@@ -27,12 +37,36 @@ class Observer:
             if response.reason:
                 self._counters.refused(response.reason)
         if self._logs:
-            path = request.path_qs.partition("?")[0]
-            access_log.info("%s %s %s %d %.1f ms", request_id, request.method, path, response.status, seconds * 1000)
+            event = Event(request_id=request_id, method=request.method, route=ticket.route, status=response.status)
+            event["milliseconds"] = round(seconds * 1000, 3)
+            event.update((name, value) for name, value in self._details(request, ticket, response).items() if value)
+            access_log.info(event)
 
     def refuse(self, request_id: str, peer: str, response: Response) -> None:
         """Input is answered with an error without having become a request. It may be anything, so none of it is logged."""
         if self._counters is not None:
             self._counters.refused(response.reason)
         if self._logs:
-            access_log.info("%s refused %s %d", request_id, peer, response.status)
+            access_log.info(Event(request_id=request_id, peer=peer, status=response.status, reason=response.reason))
+
+    def _details(self, request: web.BaseRequest, ticket: Ticket, response: Response) -> dict[str, str | int]:
+        """Values that many requests do not have. No path, query, header or body is among them: they may contain anything."""
+        revision = _REVISION.search(response.headers)
+        return {
+            # Asked again: at the begin the worker may not have known the key.
+            "project": self._project_of(request.headers.get(AUTHORIZATION, "")),
+            "session": _session_id(ticket),
+            "revision": int(revision[1]) if revision else 0,
+            "reason": response.reason,
+            "trace": headers.trace_id(request.headers),
+        }
+
+
+def _session_id(ticket: Ticket) -> str:
+    """The id of the session that a request is about; "" if it is about none."""
+    if "/session" not in ticket.route:
+        return ""
+    try:
+        return str(UUID(ticket.subject))
+    except ValueError:
+        return ""
