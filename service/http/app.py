@@ -12,7 +12,7 @@ import uvloop
 from aiohttp import web
 
 from service.http.api import conditions
-from service.http.api.routes import HEALTH_PATH, NOT_SERVED, ROUTES
+from service.http.api.routes import HEALTH_PATH, NOT_SERVED, PAGES, ROUTES
 from service.http.server.connections import Server
 from service.http.server.context import WorkerContext
 from service.http.server.counters import Counters, Layout
@@ -33,8 +33,10 @@ GC_THRESHOLD = 20_000
 #: Seconds of a shutdown: for handshakes and requests that are already in transit, and for the first request of a connection
 #: that has sent none yet.
 LAST_CALL, FIRST_REQUEST = 0.1, 1.0
+#: Method, path and endpoint of everything that a worker serves.
+_ENDPOINTS = [*((route.method, route.path, route.endpoint) for route in ROUTES), *PAGES]
 #: What a worker counts, and where.
-LAYOUT = Layout(((route.method, route.path) for route in ROUTES), ((each.sha, each.name) for each in SCRIPTS))
+LAYOUT = Layout(((method, path) for method, path, _ in _ENDPOINTS), ((each.sha, each.name) for each in SCRIPTS))
 #: Files that a worker opens in addition to its connections, with room to spare.
 OTHER_FILES = 64
 
@@ -64,7 +66,7 @@ def _connections(maximum: int) -> int:
 
 
 def _dispatch(worker: WorkerContext) -> Dispatch:
-    router = Router(((route.method, route.path, route.endpoint) for route in ROUTES), NOT_SERVED)
+    router = Router(_ENDPOINTS, NOT_SERVED)
     return Dispatch(worker, router, conditions.parse, api_prefix=API_PREFIX, health_path=HEALTH_PATH)
 
 

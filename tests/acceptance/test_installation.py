@@ -5,6 +5,7 @@ The dependencies come from the environment of the tests, so that only the packag
 
 import os
 import re
+import shlex
 import shutil
 import site
 import subprocess
@@ -55,10 +56,10 @@ def run(*command: str | Path, cwd: Path) -> str:
 
 def test_the_steps_of_the_dockerfile_install_the_program(tmp_path: Path) -> None:
     source, home = copy_to(tmp_path / "src"), tmp_path / "opt"
-    for step in re.findall(r"^RUN ((?:python|pip) .*)$", DOCKERFILE, re.MULTILINE):
-        program, rest = step.replace("/opt/session-config-cache", str(home)).split(" ", 1)
-        interpreter = {"python": [sys.executable], "pip": [sys.executable, "-m", "pip"]}[program]
-        run(*interpreter, *rest.split(), cwd=source)
+    for step in re.findall(r"^RUN ((?:python|pip|find) .*)$", DOCKERFILE, re.MULTILINE):
+        program, *words = shlex.split(step.replace("/opt/session-config-cache", str(home)))
+        interpreter = {"python": [sys.executable], "pip": [sys.executable, "-m", "pip"], "find": ["find"]}[program]
+        run(*interpreter, *words, cwd=source)
     assert not (home / "bin" / "pip").exists()
     (entry,) = re.findall(r'^ENTRYPOINT \["(.*)"\]$', DOCKERFILE, re.MULTILINE)
     assert entry == "session-configs"

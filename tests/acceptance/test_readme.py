@@ -111,7 +111,7 @@ def test_every_dependency_has_its_reason() -> None:
 
 def names_in(project: str) -> list[str]:
     """The packages that a part of pyproject.toml requires."""
-    return re.findall(r'^    "([a-z-]+)(?:\[.*?\])?>=', project, re.MULTILINE)
+    return re.findall(r'^    "([a-z0-9-]+)(?:\[.*?\])?>=', project, re.MULTILINE)
 
 
 def anchors(document: str) -> set[str]:

@@ -42,7 +42,7 @@ def test_two_requests_have_different_ids(api: Api) -> None:
 
 
 @pytest.mark.parametrize(("prefix", "path"), [
-    ("", "/"), ("", "/nope"), ("", "/health/"), ("", "/api"), ("", "//api/v1/session"), ("", "/api/v2/session"),
+    ("", "/docs/"), ("", "/nope"), ("", "/health/"), ("", "/api"), ("", "//api/v1/session"), ("", "/api/v2/session"),
     ("/api/v1", ""), ("/api/v1", "/"), ("/api/v1", "/sessions"), ("/api/v1", "/session/"), ("/api/v1", f"/session/{ID}/"),
     ("/api/v1", f"/session/{ID}/nope"), ("/api/v1", "/user/"), ("/api/v1", "/user//resources"), ("/api/v1", "/project"),
     ("/api/v1", "/user/a/b/resources"), ("/api/v1", "/../v1/session"),

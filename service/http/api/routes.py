@@ -13,7 +13,7 @@ from service.errors import (
     Unreadable,
     UserNotFound,
 )
-from service.http.api import health, openapi_page, project, schemas, sessions, users
+from service.http.api import docs_page, health, openapi_page, project, schemas, sessions, users
 from service.http.api.openapi import Operation
 from service.http.api.schemas import (
     CONDITIONS,
@@ -126,6 +126,12 @@ ROUTES: tuple[Route, ...] = (
         body=ref("ChangedProjectConfigs"), responses={200: data({"type": "object"})}, errors=(Unreadable,),
     )),
 )  # fmt: skip
+
+#: Pages for people, on top of the routes; the description of the API does not have them.
+PAGES: tuple[tuple[str, str, Endpoint], ...] = tuple(
+    ("GET", path, Endpoint(path, handler, frozenset(), frozenset()))
+    for path, handler in (("/", docs_page.redirect), ("/docs", docs_page.page), ("/docs/{file}", docs_page.file))
+)
 
 
 def _not_served(noun: str, *, plural: bool = True) -> Callable[[], NotServed]:

@@ -22,7 +22,7 @@ LIST_BOUNDS = (0, 1, 10, 20, 50, 100, 200, 500, 1_000, 2_500, 5_000, 10_000)
 
 HTTP_OK = 200
 #: Every other status of a response.
-OTHER_STATUSES = tuple(sorted({201, 304, *reasons()}))
+OTHER_STATUSES = tuple(sorted({201, 302, 304, *reasons()}))
 #: Every reason of an error response.
 REASONS = tuple(sorted({reason for words in reasons().values() for reason in words}))
 #: Stands for a method that no route has, and for scripts and commands that are not counted by name.

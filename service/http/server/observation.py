@@ -17,8 +17,8 @@ from service.process.logs import Event
 
 access_log = logging.getLogger("service.access")
 
-#: An ETag ends with the revision.
-_REVISION = re.compile(rb'^ETag: "[^"]*?(\d+)"\r$', re.MULTILINE)
+#: The ETag of a session ends with the revision; that of a file has letters.
+_REVISION = re.compile(rb'^ETag: "[\d-]*?(\d+)"\r$', re.MULTILINE)
 
 
 class Observer:

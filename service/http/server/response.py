@@ -1,4 +1,4 @@
-"""A response as a handler returns it: status, JSON body, extra header lines. `protocol` writes it."""
+"""A response as a handler returns it: status, body (JSON by default), extra header lines. `protocol` writes it."""
 
 import time
 from email.utils import formatdate
