@@ -27,6 +27,7 @@ from service.process.listeners import check_free, open_listeners, origin, stop_a
 from service.process.parent_death import ParentPipe
 from service.process.reload import Read, settings_again
 from service.process.slots import Slots
+from service.process.systemd import Notifier
 from service.process.worker_pool import DRAIN_GRACE, MAX_PROCESSES, WorkerPool
 from service.process.workers import Signals, Supervision, Watched, WorkerProcess
 from service.settings import API_PREFIX, NO_PORT, Settings
@@ -66,7 +67,7 @@ def serve(settings: Settings, load: Callable[[], Parts], read_again: Read | None
     """
     open_files.require(settings.workers)
     with Signals(reloads=read_again is not None) as signals:
-        server = _Server(settings, signals, read_again)
+        server = _Server(settings, signals, Notifier(), read_again)
         if settings.redis_url:
             _check_ports(settings)
             server.run(data_dir.with_secrets(settings), load())
@@ -101,6 +102,7 @@ class _Server(NamedTuple):
 
     initial: Settings
     signals: Signals
+    notifier: Notifier
     read_again: Read | None
 
     def run(self, settings: Settings, parts: Parts, redis: EmbeddedRedis | None = None, lock: BinaryIO | None = None) -> None:
@@ -134,6 +136,7 @@ class _Server(NamedTuple):
             _print_ready(ready_text(base_url, None if self.initial.root_token else settings.root_token, admin_url))
             self._supervise(pool, redis, others)
         finally:
+            self.notifier.stopping()
             # The sockets first: new connections must not enter a queue that nobody will serve.
             for listener in all_listeners:
                 stop_accepting(listener)
@@ -148,6 +151,7 @@ class _Server(NamedTuple):
         watched += [Watched(process.name, process.start, process.exit_reason, now) for process in others]
         while not self.signals.stop_requests:
             if self.read_again is not None and self.signals.take_reload_request():
+                self.notifier.reloading()
                 settings = settings_again(self.read_again, self.initial, pool.settings)
                 if settings is not None:
                     logs.configure(settings)
@@ -156,6 +160,8 @@ class _Server(NamedTuple):
             for process in others:
                 process.kill_if_hung(now)
             pause = min(INTERVAL, pool.poll(now), *(child.poll(now) for child in watched))
+            if not pool.is_replacing:
+                self.notifier.ready()
             if redis is not None:
                 redis.restart_if_socket_is_lost()
                 pause = min(pause, SOCKET_INTERVAL)

@@ -47,6 +47,11 @@ class WorkerPool:
         started = [self._replacement] if self._replacement is not None else []
         return [*self._workers, *started, *(worker for worker, _ in self._draining)]
 
+    @property
+    def is_replacing(self) -> bool:
+        """Whether some workers still have the old settings, and are to be replaced."""
+        return bool(self._to_replace)
+
     def start(self, now: float) -> None:
         """Start the workers at `now` (seconds, monotonic)."""
         for worker in self._workers:
