@@ -35,6 +35,8 @@ COMMANDS = {
     "project": "Create, list and delete projects, and rotate their keys.",
     "find": "Find sessions by what their configs contain.",
     "check": "Compare the index with the stored configs, and repair it with --repair.",
+    "export": "Write a project's configs, users and sessions to a file.",
+    "import": "Put an export into a project.",
     "repartition": "Move the store to another number of partitions; stop all servers first.",
     "repair-aof": "Cut off the damaged end of the embedded Redis's file.",
     "settings": "Print the settings in force, and where each value comes from.",

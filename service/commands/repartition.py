@@ -2,26 +2,18 @@
 
 import asyncio
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 
 import click
-from tqdm import tqdm
 
+from service.commands import _offline
 from service.commands._parameters import takes_settings
 from service.commands.check import check_projects
 from service.errors import StartupError, StoreUnavailable
-from service.process import data_dir
-from service.process.embedded_redis import EmbeddedRedis
 from service.redis_client.client import RedisClient
 from service.settings import CONNECTION, Settings, flag
-from service.store.api_keys import KEY_TTL
 from service.store.projects import Registry
 from service.store.upkeep.repartition import repartition
-
-#: Seconds; the command timeout is at least this, as no client waits.
-MIN_COMMAND_TIMEOUT = 10.0
 
 
 @click.command()
@@ -37,35 +29,12 @@ def command(settings: Settings, target: int) -> int:
     """
     # This validates the number as for a server.
     settings = replace(settings, partitions=target)
-    with _redis(settings) as url:
+    with _offline.redis_of(settings) as url:
         return asyncio.run(_run(url, settings))
 
 
-@contextmanager
-def _redis(settings: Settings) -> Iterator[str]:
-    """URL of the store's Redis. An embedded Redis is started for the duration, with its data directory locked."""
-    if settings.redis_url:
-        yield settings.redis_url
-        return
-    directory = settings.data_dir.absolute()
-    if not (directory / data_dir.LOCK).exists():
-        raise StartupError(f"there is no store in data directory {directory}")
-    data_dir.require_private(directory)
-    with data_dir.lock(directory) as lock:
-        # Without a memory limit: a move temporarily needs more memory, and must not fail halfway.
-        redis = EmbeddedRedis(directory, fsync=settings.fsync, server=settings.redis_server, keep_open=(lock.fileno(),))
-        try:
-            redis.launch()
-            redis.wait()
-            yield redis.url
-        finally:
-            redis.stop()
-
-
 async def _run(url: str, settings: Settings) -> int:
-    redis = RedisClient.open(
-        url, timeout=max(settings.command_timeout, MIN_COMMAND_TIMEOUT), min_replicas=settings.min_replicas
-    )
+    redis = _offline.open_client(url, settings)
     try:
         return await _move(redis, settings)
     except StoreUnavailable as error:
@@ -76,9 +45,7 @@ async def _run(url: str, settings: Settings) -> int:
 
 async def _move(redis: RedisClient, settings: Settings) -> int:
     target = settings.partitions
-    # As long as workers cache keys; with the data directory locked, there are no workers.
-    wait = KEY_TTL + settings.command_timeout if settings.redis_url else 0.0
-    moved = await repartition(redis, target, wait=wait, bar=_bar)
+    moved = await repartition(redis, target, wait=_offline.wait(settings), bar=_offline.bar)
     if moved is None:
         sys.stdout.write(f"the store's number of partitions is already {target}\n")
     else:
@@ -89,9 +56,3 @@ async def _move(redis: RedisClient, settings: Settings) -> int:
         sys.stdout.write(f"before the move, {moved.sessions_before} sessions were listed\n")
         return 1
     return status
-
-
-@contextmanager
-def _bar(phase: str, total: int) -> Iterator[Callable[[int], object]]:
-    with tqdm(total=total, desc=phase, file=sys.stderr, disable=None, mininterval=0.2) as bar:
-        yield bar.update

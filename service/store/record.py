@@ -1,5 +1,6 @@
 """A session as Redis stores it: the fields of its hash, and how they are parsed."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -13,6 +14,8 @@ FIELDS = ("configs", "revision", "user", "created_at", "updated_at", "disable_ta
 
 #: Those that make its ETag, and say how long it exists.
 STATE_FIELDS = ("revision", "created_at", "expires_at")
+
+_CANONICAL_ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +44,7 @@ class Session(NamedTuple):
 
     @property
     def etag(self) -> str:
-        """The ETag of this state, without quotes; a later session with the same id never repeats it."""
+        """The ETag of this state, without quotes and generation; a later session with the same id never repeats it."""
         return _etag(self.created_at, self.revision)
 
 
@@ -144,6 +147,11 @@ def etag_of(fields: Sequence[Any]) -> str | None:
 def is_expired(expires_at: bytes | None, now: int) -> bool:
     """Whether a session with this field `expires_at` has expired at `now` (microseconds since 1970)."""
     return expires_at is not None and expires_at.isdigit() and int(expires_at) <= now
+
+
+def is_canonical_id(session_id: str) -> bool:
+    """Whether a session with this id can be read over HTTP; any other was written manually."""
+    return _CANONICAL_ID.fullmatch(session_id) is not None
 
 
 def microseconds(time: Sequence[Any]) -> int:

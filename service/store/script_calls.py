@@ -14,7 +14,7 @@ from service.errors import ProjectFull, SessionNotFound, Unreadable
 from service.store.conditions import precondition_failed
 from service.store.keys import Owner, PartitionArguments
 from service.store.record import StoredSession
-from service.store.scripts import KeysAndArguments, ScriptFunction, script
+from service.store.scripts import Argument, KeysAndArguments, ScriptFunction, script
 
 
 class StatusReply(NamedTuple):
@@ -69,6 +69,14 @@ class SessionComparison(NamedTuple):
     findings: list[tuple[str, bytes]]
 
 
+class ProjectReply(NamedTuple):
+    """A reply of `import_project`: what was done, and the configs as they are now, with their revision."""
+
+    status: str
+    revision: int
+    configs: bytes
+
+
 def _status(reply: list[Any]) -> StatusReply:
     return StatusReply(reply[0], reply[1:])
 
@@ -80,6 +88,11 @@ def _candidates(reply: list[Any]) -> Candidates:
 
 def _rate(reply: list[int]) -> RateReply:
     return RateReply(*reply)
+
+
+def _project_reply(reply: list[Any]) -> ProjectReply:
+    status, revision, configs = reply
+    return ProjectReply(status.decode(), int(revision), configs)
 
 
 def _text(reply: bytes) -> str:
@@ -248,6 +261,26 @@ def rate_limit(*, rate: str, interval: int, burst: int) -> KeysAndArguments:
 
 
 # Upkeep.
+
+
+@script(_texts)
+def import_sessions(
+    *, sessions: str, state: str, partition: PartitionArguments, on_conflict: str, not_before: int, imported: Sequence[Argument]
+) -> KeysAndArguments:
+    """Result: a status for each session, the last one of those that were looked at."""
+    return (sessions, state), (*partition, on_conflict, not_before, *imported)
+
+
+@script(int)
+def import_users(*, keys: UserKeys, project_id: str, imported: Sequence[Argument]) -> KeysAndArguments:
+    """Result: the number of users that were not registered. `imported` are pairs of identifier and created_at."""
+    return keys, (project_id, *imported)
+
+
+@script(_project_reply)
+def import_project(*, project: str, project_id: str, configs: bytes, revision: int, on_conflict: str) -> KeysAndArguments:
+    """Result: what was done, and the project's configs."""
+    return (project,), (project_id, configs, revision, on_conflict)
 
 
 @script(_comparison)

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from service import cli
+from service.commands import _offline
 from service.commands import project as project_command
-from service.commands import repartition as repartition_command
 from service.configs.limits import Limits
 from service.redis_client.client import RedisClient
 from service.store.keys import BLOCK_SIZE, STORE, Partition, partition_number
@@ -342,7 +342,7 @@ def test_an_error_with_a_project_is_one_line(run: Run, empty_redis: str, words: 
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """A repartition does not wait."""
     monkeypatch.setattr(repartition, "SETTLE", 0.0)
-    monkeypatch.setattr(repartition_command, "KEY_TTL", -5.0)  # cancels the time that a command may take: no wait
+    monkeypatch.setattr(_offline, "KEY_TTL", -5.0)  # cancels the time that a command may take: no wait
 
 
 @pytest.mark.usefixtures("at_once")

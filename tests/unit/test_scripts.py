@@ -22,6 +22,8 @@ ALL_FILES = sorted(LUA.rglob("*.lua"))
 MANY = {
     "adopt_session": "fields",
     "find_candidates": "required_terms",
+    "import_sessions": "imported",
+    "import_users": "imported",
     "patch": "members",
     "patch_project": "members",
     "verify_session": "suspects",

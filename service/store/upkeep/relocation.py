@@ -5,13 +5,12 @@ partitions may be on different nodes: the copy is made before the original is re
 completed by the next repair.
 """
 
-from uuid import UUID
-
 from service.errors import LayoutChanged, StateIncomplete, Unauthorized
 from service.redis_client.client import RedisClient
 from service.redis_client.errors import WrongType
 from service.store import script_calls
 from service.store.keys import Partition
+from service.store.record import is_canonical_id
 
 #: Fields of a session's hash at most; one with more was written manually.
 MAX_FIELDS = 64
@@ -24,7 +23,7 @@ async def relocate(redis: RedisClient, source: Partition, target: Partition, ses
         Whether it was moved. It stays if another session has its key, or if it cannot be read.
     """
     source_key, target_key = source.session(session_id), target.session(session_id)
-    if source_key == target_key or not _is_canonical(session_id):
+    if source_key == target_key or not is_canonical_id(session_id):
         return False
     try:
         fields = await redis.call("HGETALL", source_key)
@@ -40,11 +39,3 @@ async def relocate(redis: RedisClient, source: Partition, target: Partition, ses
             [("UNLINK", source_key), ("ZREM", source.sessions, session_id), ("ZREM", source.expiring, session_id)], writes=True
         )
     return is_moved
-
-
-def _is_canonical(session_id: str) -> bool:
-    """Whether a session with this id can be read over HTTP; any other was written manually."""
-    try:
-        return str(UUID(session_id)) == session_id
-    except ValueError:
-        return False

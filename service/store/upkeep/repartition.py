@@ -14,7 +14,7 @@ command and script stays in one partition. Revision, times and configs do not ch
 
 import asyncio
 from collections import defaultdict, deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from itertools import cycle, islice
@@ -46,6 +46,9 @@ CLIENT_CHECKS, CLIENT_CHECK_INTERVAL = 20, 0.05
 #: Shows progress: called with a phase and its number of keys or sessions, it yields a function that takes how many are done.
 Bar = Callable[[str, int], AbstractContextManager[Callable[[int], object]]]
 
+#: Writes hashes of sessions into a store that nobody else can write to; returns how many the store has more.
+Add = Callable[[], Awaitable[int]]
+
 
 def no_bar(phase: str, total: int) -> AbstractContextManager[Callable[[int], object]]:  # noqa: ARG001 - a Bar
     """Show nothing."""
@@ -60,17 +63,20 @@ class Moved:
     sessions: int
 
 
-async def repartition(redis: RedisClient, target: int, *, wait: float, bar: Bar = no_bar) -> Moved | None:
-    """Move the store to `target` partitions, or resume a move to them; None if it has that many.
+async def repartition(
+    redis: RedisClient, target: int, *, wait: float, bar: Bar = no_bar, add: Add | None = None
+) -> Moved | None:
+    """Move the store to `target` partitions, or resume a move to them; None if it has that many and there is nothing to `add`.
 
-    `wait`: seconds after which no worker writes to a store that is being moved, 0 if no server can run.
+    `wait`: seconds after which no worker writes to a store that is being moved, 0 if no server can run. `add` writes hashes of
+    further sessions while nobody else can write; the move numbers them among the others.
 
     Raises:
         StartupError: the store cannot be moved as it is; the message says what to do first.
         StoreUnavailable: the connection to Redis was lost; run it again.
     """
     layout = await manifest.read(redis)
-    if layout.move is None and layout.partitions == target:
+    if layout.move is None and layout.partitions == target and add is None:
         return None
     if layout.move is not None and layout.move.target != target:
         raise StartupError(f"a repartition to {layout.move.target} is unfinished; run `repartition {layout.move.target}` first")
@@ -86,6 +92,9 @@ async def repartition(redis: RedisClient, target: int, *, wait: float, bar: Bar 
     if move.phase == CLOSE:
         move = Move(target, MOVE, await work.count(work.before))
         await manifest.record_move(redis, move)
+        if add is not None:
+            move = Move(target, MOVE, move.sessions + await add())
+            await manifest.record_move(redis, move)
     if move.phase == MOVE:
         with bar(MOVE, await admin.key_count(redis)) as progress:
             await work.move(move.sessions, progress)

@@ -33,6 +33,7 @@ end
 --                write.prefix, write.block_size, write.serial
 --                write.revision    the revision before (0 for a new session)
 --                write.not_before  lower bound of updated_at in microseconds, in case the clock stepped back
+--                write.updated_at  nil for now
 --                write.fields      fields of the session to set; nil removes the session
 --                write.size, write.size_before  bytes of the configs after and before, unless the session is created or removed
 --                write.removed, write.added  terms
@@ -46,7 +47,7 @@ local function commit(write)
   check_reach(write.prefix)
   local expiring = write.expires_at and write.prefix .. "expiring"
   local revision = integer(write.revision + 1)
-  local updated_at = integer(math.max(now(), write.not_before))
+  local updated_at = write.updated_at or integer(math.max(now(), write.not_before))
   local fields = write.fields
   if fields then
     -- Out of memory, Redis refuses a script whose first write may need memory, and checks no later write. So a write that does not

@@ -1,0 +1,312 @@
+"""Export and import: what was exported comes back, between any numbers of partitions and after any interruption."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from random import Random
+from typing import Any
+
+import orjson
+import pytest
+from hypothesis import strategies as st
+from hypothesis.stateful import rule
+
+from service.configs.export_format import SessionLine, decode
+from service.configs.ttl import Ttl
+from service.errors import BadRequest
+from service.redis_client.client import RedisClient
+from service.redis_client.multiplexer import Command
+from service.store.keys import PROJECTS, STORE, users_key
+from service.store.project_configs import ProjectConfigs
+from service.store.upkeep import pace, project_export, project_import
+from service.store.upkeep.project_export import ProjectExport
+from service.store.upkeep.project_import import OnConflict, new_id
+from tests.support.exports import count_of, emptied, exported, filled, findings, imported
+from tests.support.filling import PROJECT, TIMEOUT, add, document_of, keyspace, lapse, on_every_redis, session_id, sweep_all
+from tests.support.moves import BLOCK_SIZE, FragileClient, Interrupted, Keyspace, after_move, record, restore
+from tests.support.state_machine import StoreMachine, run_random_operations
+
+
+@pytest.fixture(autouse=True)
+def small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Many round trips for few sessions."""
+    monkeypatch.setattr(project_export, "SESSIONS_BATCH", 3)
+    monkeypatch.setattr(project_export, "USERS_BATCH", 2)
+    monkeypatch.setattr(project_import, "BATCH", 5)
+    monkeypatch.setattr(project_import, "CALL_SESSIONS", 2)
+
+
+class ExportingStore(StoreMachine):
+    """Random operations, and between them exports that are imported into an empty store."""
+
+    @rule(partitions=st.sampled_from((1, 2, 3, 16)))
+    def move(self, partitions: int) -> None:
+        self.do(self._move(partitions))
+
+    async def finish(self) -> None:
+        for partitions in (3, 1):
+            await self._move(partitions)
+            await self.verify()
+        await super().finish()
+
+    async def _move(self, partitions: int) -> None:
+        await sweep_all(self.sessions)
+        self.model.sweep()
+        await record(self.redis, self.sessions.partitions, BLOCK_SIZE, (PROJECT.slug,))
+        expected = after_move(await keyspace(self.redis), partitions)
+        lines = await exported(self.sessions)
+        self.adopt(partitions, BLOCK_SIZE)
+        await emptied(self.redis, partitions)
+        counts = await imported(self.sessions, lines)
+        assert (counts.created, counts.users) == (len(self.model.entries), len(self.model.users))
+        assert await keyspace(self.redis) == expected
+        # A second time, nothing happens.
+        counts = await imported(self.sessions, lines, "replace")
+        assert (counts.created, counts.replaced, counts.present) == (0, 0, len(self.model.entries))
+        assert await keyspace(self.redis) == expected
+        await self.redis.call("DEL", STORE, PROJECTS)
+        self._take_serials(expected)
+
+    def _take_serials(self, moved: Keyspace) -> None:
+        """Copy the serials that the import has assigned into the model."""
+        self.model.sessions = self.sessions
+        for name, entry in self.model.entries.items():
+            entry.serial = int(moved[self.sessions.partition(name).session(name)][b"serial"])
+        states = {partition.number: moved.get(partition.state, {}) for partition in self.sessions.all_partitions}
+        self.model.state = {
+            number: (int(state[b"serial"]), int(state[b"created_at"])) for number, state in states.items() if b"serial" in state
+        }
+
+
+@on_every_redis
+def test_random_stores_come_back_exactly(redis_url: str) -> None:
+    def machine() -> ExportingStore:
+        return ExportingStore(lambda: RedisClient.open(redis_url, timeout=TIMEOUT), 3, BLOCK_SIZE)
+
+    run_random_operations(machine, examples=6, steps=50)
+
+
+class PrefixClient(FragileClient):
+    """A client whose process is killed while its commands are sent: some of the first ones have reached Redis."""
+
+    def _reached(self, commands: Sequence[Command]) -> Sequence[Command]:
+        return commands if self.last else commands[: self.random.randrange(len(commands) + 1)]
+
+
+@pytest.fixture
+async def fragile(empty_redis: str) -> AsyncIterator[PrefixClient]:
+    redis = PrefixClient.open(empty_redis, timeout=TIMEOUT)
+    yield redis
+    await redis.close()
+
+
+@pytest.mark.parametrize(("before", "after"), [(1, 3), (3, 1)])
+async def test_an_import_killed_at_any_round_trip_is_finished_by_the_next_one(
+    fragile: PrefixClient, before: int, after: int
+) -> None:
+    sessions = await filled(fragile, before)
+    expected, lines = after_move(await keyspace(fragile), after), await exported(sessions)
+    sessions = await emptied(fragile, after)
+    start, random = await keyspace(fragile), Random(before)
+    kill_point = 0
+    while True:
+        await restore(fragile.kill_at(-1, 0), start)
+        fragile.kill_at(kill_point, kill_point)
+        try:
+            await imported(sessions, lines)
+        except Interrupted:
+            kill_point += 1
+        else:
+            break
+        fragile.kill_at(random.randrange(kill_point + 10), kill_point)
+        try:
+            await imported(sessions, lines)
+        except Interrupted:
+            fragile.kill_at(-1, 0)
+            assert await findings(sessions) == []
+        fragile.kill_at(-1, 0)
+        counts = await imported(sessions, lines)
+        assert counts.created + counts.present == count_of(lines)
+        assert await keyspace(fragile) == expected, f"killed at round trip {kill_point}"
+    assert kill_point > 10
+
+
+@pytest.mark.parametrize("partitions", [1, 4])
+async def test_nothing_after_a_broken_line_is_imported(redis: RedisClient, partitions: int) -> None:
+    lines = await exported(await filled(redis, partitions))
+    positions = [number for number, line in enumerate(lines) if b'"type":"session"' in line]
+    for number in positions[::3]:
+        sessions = await emptied(redis, partitions)
+        broken = [*lines]
+        broken[number] = lines[number].replace(b'"configs":{', b'"configs":[{').replace(b"}}\n", b"}]}\n")
+        broken[number] = broken[number].replace(b'"configs":null', b'"configs":1')
+        with pytest.raises(BadRequest, match=f"^line {number + 1}: configs must be null or a JSON object$"):
+            await imported(sessions, broken)
+        done = [name for partition in sessions.all_partitions for name in await redis.call("ZRANGE", partition.sessions, 0, -1)]
+        expected = [orjson.loads(lines[each])["id"].encode() for each in positions if each < number]
+        assert sorted(done) == sorted(expected)
+        assert await findings(sessions) == []
+        assert (await imported(sessions, lines)).present == len(expected)
+
+
+def edited(line: bytes, **members: object) -> bytes:
+    return orjson.dumps(orjson.loads(line) | members)
+
+
+@pytest.mark.parametrize(
+    ("members", "sentence"),
+    [
+        ({"id": "A" * 32}, "line 1: the id AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA is not a UUID in lower case"),
+        ({"user": "\n"}, "line 1: user must not contain control characters"),
+        ({"user": "x" * 300}, "line 1: user is longer than 256 bytes"),
+        ({"configs": {"a": "x" * 2000}}, "line 1: configs are larger than 1500 bytes"),
+        ({"configs": {str(number): 1 for number in range(8)}}, "line 1: configs have more than 7 top-level keys"),
+    ],
+)
+async def test_a_session_is_checked_as_a_request_is(redis: RedisClient, members: dict[str, Any], sentence: str) -> None:
+    lines = await exported(await filled(redis, 1, 2))
+    line = next(line for line in lines if b'"type":"session"' in line)
+    sessions = await emptied(redis, 1)
+    before = await keyspace(redis)
+    with pytest.raises(BadRequest, match=f"^{sentence}$"):
+        await imported(sessions, [edited(line, **members)])
+    assert await keyspace(redis) == before
+
+
+async def test_an_export_leaves_out_expired_and_damaged_sessions_and_names_the_latter(redis: RedisClient) -> None:
+    sessions = await filled(redis, 1)
+    await lapse(sessions, session_id(7))
+    partition = sessions.all_partitions[0]
+    await redis.call("HSET", partition.session(session_id(1)), "configs", '{\n"a":\n}')
+    await redis.call("HSET", partition.session(session_id(4)), "revision", "x")
+    work = ProjectExport(sessions)
+    raw = b"".join([lines async for lines in work.lines()])
+    assert work.damaged == [session_id(1), session_id(4)]
+    ids = [line.id for line in map(decode, raw.splitlines()) if isinstance(line, SessionLine)]
+    assert ids == [session_id(number) for number in range(20) if number % 6 != 2 and number not in (1, 4, 7)]
+
+
+@pytest.mark.parametrize("on_conflict", ["fail", "skip"])
+async def test_a_session_that_is_there_in_a_later_state_stays(redis: RedisClient, on_conflict: OnConflict) -> None:
+    sessions = await filled(redis, 1)
+    lines = await exported(sessions)
+    await sessions.patch(session_id(0), document_of({"later": 1}))
+    before = await keyspace(redis)
+    counts = await imported(sessions, lines, on_conflict)
+    assert (counts.created, counts.skipped, counts.present) == (0, 0, count_of(lines))
+    assert await keyspace(redis) == before
+
+
+async def test_replace_puts_a_session_back_without_repeating_an_etag(redis: RedisClient) -> None:
+    sessions = await filled(redis, 2)
+    lines = await exported(sessions)
+    original = await sessions.get(session_id(0))
+    await sessions.patch(session_id(0), document_of({"later": 1}), ttl=Ttl(50))
+    changed = await sessions.get(session_id(0))
+    counts = await imported(sessions, lines, "replace")
+    assert (counts.created, counts.replaced, counts.present) == (0, 1, count_of(lines) - 1)
+    actual = await sessions.get(session_id(0))
+    assert actual == original._replace(revision=changed.revision + 1)
+    assert await findings(sessions) == []
+
+
+async def test_a_session_that_was_created_again_is_a_conflict(redis: RedisClient) -> None:
+    sessions = await filled(redis, 1)
+    lines = await exported(sessions)
+    newest = session_id(19)
+    await sessions.delete(newest)
+    await add(sessions, 19, {"again": 1}, "carol")
+    again = await sessions.get(newest)
+    with pytest.raises(BadRequest, match=f": the project has another session {newest}, or an earlier state of it; pass "):
+        await imported(sessions, lines)
+    counts = await imported(sessions, lines, "skip")
+    assert (counts.skipped, counts.present) == (1, count_of(lines) - 1)
+    assert await sessions.get(newest) == again
+    # The one of the file was created before the one that is there, and after all others.
+    with pytest.raises(BadRequest, match=f"session {newest} was created before sessions that the project has; "):
+        await imported(sessions, lines, "replace")
+    await sessions.delete(newest)
+    assert (await imported(sessions, lines)).created == 1
+    assert await findings(sessions) == []
+
+
+async def test_a_session_is_not_put_before_those_that_are_there(redis: RedisClient) -> None:
+    sessions = await filled(redis, 1)
+    lines = await exported(sessions)
+    sessions = await emptied(redis, 1)
+    await add(sessions, 100, {"a": 1})
+    before = await keyspace(redis)
+    with pytest.raises(BadRequest, match="was created before sessions that the project has; stop the server and pass --renum"):
+        await imported(sessions, [line for line in lines if b'"type":"session"' in line and b"alice" not in line])
+    partition = sessions.all_partitions[0]
+    assert await redis.call("ZRANGE", partition.sessions, 0, -1) == [session_id(100).encode()]
+    assert await keyspace(redis) == before | {users_key(PROJECT.slug): {b'b"ob': await _created(redis, 'b"ob')}}
+
+
+async def _created(redis: RedisClient, user: str) -> int:
+    return int(float(await redis.call("ZSCORE", users_key(PROJECT.slug), user)))
+
+
+@pytest.mark.parametrize("partitions", [1, 3])
+async def test_new_ids_make_copies_once(redis: RedisClient, partitions: int) -> None:
+    sessions = await filled(redis, partitions)
+    lines = await exported(sessions)
+    originals = [line for line in map(decode, lines) if isinstance(line, SessionLine)]
+    counts = await imported(sessions, lines, new_ids=True)
+    assert (counts.created, counts.present, counts.users) == (len(originals), 0, 0)
+    for line in originals:
+        copy = await sessions.get(new_id(PROJECT.id, line.id))
+        original = await sessions.get(line.id)
+        assert copy._replace(id="", created_at=0, updated_at=0, serial=0, revision=0) == original._replace(
+            id="", created_at=0, updated_at=0, serial=0, revision=0
+        )
+        assert (copy.revision, copy.updated_at) == (1, copy.created_at)
+        assert copy.created_at > original.created_at
+        await sessions.patch(copy.id, document_of({"changed": 1}))
+    before = await keyspace(redis)
+    assert (await imported(sessions, lines, new_ids=True)).present == len(originals)
+    assert await keyspace(redis) == before
+    assert await findings(sessions) == []
+
+
+async def test_the_projects_configs_are_a_conflict_only_if_they_differ(redis: RedisClient) -> None:
+    sessions = await filled(redis, 2)
+    lines = (await exported(sessions))[:1]
+    configs = ProjectConfigs(sessions)
+    await imported(sessions, lines)
+    await configs.patch(document_of({"session_ttl": 1}))
+    with pytest.raises(BadRequest, match=r"^line 1: the project has other configs; pass --on-conflict skip or replace$"):
+        await imported(sessions, lines)
+    await imported(sessions, lines, "skip")
+    assert orjson.loads(await configs.get())["session_ttl"] == 1
+    await imported(sessions, lines, "replace")
+    assert orjson.loads(await configs.get())["session_ttl"] == 86400
+    assert [await redis.call("HGET", each.state, "session_ttl") for each in sessions.all_partitions] == [b"86400"] * 2
+
+
+async def test_no_two_users_get_the_same_created_at(redis: RedisClient) -> None:
+    sessions = await filled(redis, 1)
+    alice = await _created(redis, "alice")
+    line = b'{"type":"user","user":"%b","created_at":%d}'
+    counts = await imported(sessions, [line % (b"carol", alice), line % (b"alice", 1), line % (b"dave", 1)])
+    assert counts.users == 2
+    assert await _created(redis, "carol") == await _created(redis, 'b"ob') + 1
+    assert await _created(redis, "alice") == alice
+    assert await _created(redis, "dave") == 1
+
+
+async def test_redis_rests_for_half_of_the_time_that_it_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    now, pauses = 100.0, []
+
+    async def sleep(seconds: float) -> None:
+        nonlocal now
+        pauses.append(seconds)
+        now += seconds
+
+    monkeypatch.setattr(pace, "monotonic", lambda: now)
+    monkeypatch.setattr(asyncio, "sleep", sleep)
+    work = pace.Pace()
+    for used, others in ((0.5, 0.0), (1.0, 0.125), (0.001, 0.0), (0.001, 1.0), (0.0, 0.0)):
+        async with work:
+            now += used
+        now += others
+    assert pauses == [0.25, 0.375]

@@ -1,0 +1,159 @@
+"""The file of an export: compressed or not, complete or not."""
+
+import gzip
+import io
+import os
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from service.commands import _export_file
+from service.configs import export_format
+from service.configs.export_format import SessionLine, Totals
+from service.configs.limits import Limits
+from service.errors import BadRequest, StartupError
+from service.store.upkeep.project_import import Item
+
+CONFIGS = b'{\n"a":1.50,\n"\\n":[1, 2]\n}'
+
+
+def whole() -> list[bytes]:
+    """The lines of an export of two users and three sessions."""
+    lines = [
+        export_format.project_line(name="acme", project_id="id", configs=b"{}", configs_revision=0, not_before=9),
+        *(export_format.user_line(user, number) for number, user in enumerate(("alice", 'b"ob'))),
+        *(
+            export_format.session_line(
+                session_id=f"{number}", user="alice", created_at=number, updated_at=number, revision=1, expires_at=None,
+                disable_task_tracking=False, configs=CONFIGS,
+            )
+            for number in range(3)
+        ),
+    ]  # fmt: skip
+    totals = Totals()
+    totals.users, totals.sessions = 2, 3
+    for line in lines:
+        totals.add(line)
+    return [*lines, totals.end_line()]
+
+
+async def read(lines: list[bytes], limits: Limits | None = None) -> list[Item]:
+    return [item async for item in _export_file.items(io.BytesIO(b"".join(lines)), limits or Limits())]
+
+
+async def problem(lines: list[bytes], limits: Limits | None = None) -> tuple[int, str]:
+    """How many lines are read before the error, and its sentence."""
+    count = 0
+    try:
+        async for _ in _export_file.items(io.BytesIO(b"".join(lines)), limits or Limits()):
+            count += 1
+    except BadRequest as error:
+        return count, error.message
+    return count, ""
+
+
+async def test_configs_are_read_byte_for_byte() -> None:
+    items = await read(whole())
+    assert [item.where for item in items] == [f"line {number}" for number in range(1, 7)]
+    assert [bytes(item.line.configs) for item in items if isinstance(item.line, SessionLine)] == [
+        CONFIGS.replace(b"\n", b"")
+    ] * 3
+
+
+@pytest.mark.parametrize("kept", range(7))
+async def test_a_file_that_was_cut_is_incomplete(kept: int) -> None:
+    count, message = await problem(whole()[:kept])
+    assert (count, message) == (kept, f"the file ends after line {kept}, without its last line: it is incomplete")
+
+
+async def test_a_file_that_was_cut_within_a_line_is_broken_there() -> None:
+    count, message = await problem([*whole()[:4], whole()[4][:-5]])
+    assert count == 4
+    assert message.startswith("line 5: ")
+
+
+@pytest.mark.parametrize("removed", range(1, 6))
+async def test_a_file_without_one_of_its_lines_was_changed(removed: int) -> None:
+    lines = whole()
+    del lines[removed]
+    count, message = await problem(lines)
+    assert count == 5
+    assert message == "line 6: its counts and digest are not those of the lines before: the file was changed"
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        (b"\n", "line 4: "),
+        (b"[]\n", "line 4: "),
+        (b"\xff\n", "line 4: "),
+        (b'{"type":"sessions"}\n', "line 4: Invalid value 'sessions' - at `$.type`"),
+        (b'{"type":"user","user":"a"}\n', "line 4: Object missing required field `created_at`"),
+        (b'{"type":"user","user":"a","created_at":-1}\n', "line 4: Expected `int` >= 0 - at `$.created_at`"),
+        (b'{"type":"user","user":"a","created_at":1,"x":1}\n', "line 4: Object contains unknown field `x`"),
+        (whole()[0], "line 4: the first line is that of a project, and no other"),
+        (whole()[3].replace(b'"revision":1', b'"revision":0'), "line 4: Expected `int` >= 1 - at `$.revision`"),
+        (
+            b'{"type":"user","user":"' + b"a" * 70_000 + b'"}\n',
+            "line 4 is longer than 65566 bytes, which max_configs_bytes allows",
+        ),
+    ],
+)
+async def test_a_broken_line_is_named(line: bytes, message: str) -> None:
+    lines = whole()
+    lines.insert(3, line)
+    count, actual = await problem(lines, Limits(max_configs_bytes=30))
+    assert count == 3
+    assert actual.startswith(message)
+
+
+async def test_a_file_begins_with_its_project_and_has_nothing_after_its_end() -> None:
+    assert await problem(whole()[1:]) == (0, "line 1: the first line is that of a project, and no other")
+    assert await problem([*whole(), b"\n"]) == (6, "line 8 comes after the last line")
+
+
+@pytest.mark.parametrize("name", ["export.jsonl", "export.jsonl.gz"])
+async def test_a_file_is_compressed_by_its_name(tmp_path: Path, name: str) -> None:
+    path, data = tmp_path / name, b"".join(whole())
+    with _export_file.writer(str(path)) as file:
+        file.write(data)
+    raw = path.read_bytes()
+    assert (gzip.decompress(raw) if name.endswith(".gz") else raw) == data
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert os.listdir(tmp_path) == [name]
+    with _export_file.reader(str(path)) as opened:
+        assert len([item async for item in _export_file.items(opened.file, Limits())]) == 6
+        assert opened.position() == opened.size == len(raw)
+
+
+async def test_a_compressed_file_that_was_cut_or_damaged_is_named(tmp_path: Path) -> None:
+    path, data = tmp_path / "export.gz", gzip.compress(b"".join(whole()))
+    for raw in (data[:-12], data[:40] + b"\0\0\0" + data[43:], b"{}" + data):
+        path.write_bytes(raw)
+        with (
+            _export_file.reader(str(path)) as opened,
+            pytest.raises(BadRequest, match=r"^line [0-9]+: the compressed file is dam"),
+        ):
+            assert [item async for item in _export_file.items(opened.file, Limits())]
+
+
+def test_an_export_that_fails_leaves_the_earlier_file(tmp_path: Path) -> None:
+    path = tmp_path / "export"
+    path.write_bytes(b"earlier")
+    with suppress(KeyError), _export_file.writer(str(path)) as file:
+        file.write(b"later")
+        raise KeyError
+    assert path.read_bytes() == b"earlier"
+    assert os.listdir(tmp_path) == ["export"]
+
+
+def test_a_file_that_cannot_be_opened_is_one_sentence(tmp_path: Path) -> None:
+    with pytest.raises(StartupError, match=f"^cannot read {tmp_path}: Is a directory$"), _export_file.reader(str(tmp_path)):
+        pass
+    missing = tmp_path / "missing" / "export"
+    with (
+        pytest.raises(StartupError, match=f"^cannot write {missing}: No such file or directory$"),
+        _export_file.writer(str(missing)),
+    ):
+        pass
