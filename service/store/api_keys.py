@@ -109,8 +109,10 @@ class _Authenticated(NamedTuple, Generic[T]):
 class KeyRing(Generic[T]):
     """One worker's cache of API keys: a successful look-up is valid for `KEY_TTL` seconds, a failed one is not cached."""
 
-    def __init__(self, api_keys: ApiKeys, make_project_store: Callable[[Project], T], partitions: int = 1) -> None:
-        """`make_project_store` makes the store that requests to a project get; it runs once per look-up, not per request.
+    def __init__(self, api_keys: ApiKeys, make_project_store: Callable[[Project, int], T], partitions: int = 1) -> None:
+        """`make_project_store` makes the store that requests to a project get, of the project and the store's generation.
+
+        It runs once per look-up, not per request.
 
         `partitions` is the number that this server was started with.
         """
@@ -143,13 +145,13 @@ class KeyRing(Generic[T]):
         project = await self._api_keys.load(api_key)
         # Checked at each look-up, so that after KEY_TTL no worker uses a store that was emptied, is being repartitioned, or is
         # reserved for newer releases. It comes before Unauthorized, because in an emptied store every key is unknown.
-        await manifest.confirm(self._api_keys.redis, self._partitions)
+        generation = await manifest.confirm(self._api_keys.redis, self._partitions)
         if project is None:
             self._cache.pop(authorization, None)
             raise Unauthorized
         if len(self._cache) >= KEYS_REMEMBERED:
             self._cache.clear()
-        project_store = self._make_project_store(project)
+        project_store = self._make_project_store(project, generation)
         self._cache[authorization] = _Authenticated(started + KEY_TTL, authorization, project_store, project.slug)
         return project_store
 

@@ -1,8 +1,9 @@
 """The map of the keyspace: every key this service uses is named here and nowhere else.
 
     scc:store                              hash   layout, oldest_reader, oldest_writer (versions), partitions, block_size,
-                                                  key_secret_check, root_key_check (beginnings of hashes); while the store is
-                                                  being moved to another number of partitions: moving_to, _phase, _sessions
+                                                  key_secret_check, root_key_check (beginnings of hashes); generation
+                                                  (after a restore); while the store is being moved to another number of
+                                                  partitions: moving_to, _phase, _sessions
     scc:projects                           hash   slug → project id
     scc:sweep                              string exists while a worker removes expired sessions
     scc:ready                              -      never exists: deleting it shows whether Redis accepts writes

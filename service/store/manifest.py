@@ -6,8 +6,13 @@ nothing else may use the store.
 `oldest_reader` and `oldest_writer` are the oldest versions that may read and write the store. A release that changes the layout
 raises `LAYOUT`, and raises these two only where older releases would misread or damage its data. So it can run next
 to them. Releases older than these fields compare `layout` alone.
+
+A store that was restored from a backup has a `generation`, which no other restored store has. It is the first part of every
+ETag: revisions continue from those of the backup, so an ETag from after the backup would otherwise name another state. That is
+layout 2; older releases, which do not know it, may not use such a store.
 """
 
+import time
 from dataclasses import dataclass, fields
 from typing import Self
 
@@ -16,9 +21,11 @@ from service.redis_client.client import RedisClient
 from service.store import keys
 
 #: The version of the arrangement of the keys that this release reads and writes.
-LAYOUT = 1
-#: The versions in a new manifest: this one, and the oldest that can read and write what this release writes.
-VERSIONS = {"layout": str(LAYOUT), "oldest_reader": "1", "oldest_writer": "1"}
+LAYOUT = 2
+#: The versions in a new manifest: the oldest that can read and write what this release writes.
+VERSIONS = {"layout": "1", "oldest_reader": "1", "oldest_writer": "1"}
+#: The versions in the manifest of a store that has a generation.
+VERSIONS_RESTORED = {"layout": "2", "oldest_reader": "2", "oldest_writer": "2"}
 
 NO_STORE = "this Redis holds no store"
 
@@ -54,6 +61,7 @@ class _Access:
     layout: bytes | None
     oldest_reader: bytes | None
     oldest_writer: bytes | None
+    generation: bytes | None
 
     @classmethod
     async def load(cls, redis: RedisClient) -> Self:
@@ -66,7 +74,7 @@ class _Access:
     def version_problem(self, *, writes: bool) -> str | None:
         """Why this release may not use the store; None if it may."""
         if self.oldest_reader is None or self.oldest_writer is None:
-            if self.layout in (None, b"%d" % LAYOUT):
+            if self.layout is None or (self.layout.isdigit() and int(self.layout) <= LAYOUT):
                 return None
             return f"this store was created with layout {_text(self.layout)}, not {LAYOUT}"
         if not (self.oldest_reader.isdigit() and self.oldest_writer.isdigit()):
@@ -147,8 +155,25 @@ async def settled_partitions(redis: RedisClient, *, writes: bool = True, needs_r
     return int(record.partitions or 1)
 
 
-async def confirm(redis: RedisClient, partitions: int) -> None:
-    """Check that a server that was started with `partitions` may still use the store.
+async def raise_generation(redis: RedisClient) -> int:
+    """Give the store a generation that no ETag has, after a restore; returns it.
+
+    It is at least the time in microseconds: two stores that were restored from one backup do not share it.
+    """
+    stored = await redis.call("HGET", keys.STORE, "generation")
+    generation = max(_generation(stored) + 1, int(time.time() * 1_000_000))
+    fields = VERSIONS_RESTORED | {"generation": str(generation)}
+    await redis.call("HSET", keys.STORE, *(part for pair in fields.items() for part in pair), writes=True)
+    return generation
+
+
+def _generation(stored: bytes | None) -> int:
+    """A stored generation; 0 if the store was never restored."""
+    return int(stored) if stored is not None and stored.isdigit() else 0
+
+
+async def confirm(redis: RedisClient, partitions: int) -> int:
+    """Check that a server that was started with `partitions` may still use the store; returns its generation.
 
     Raises:
         StoreEmpty: there is no store.
@@ -166,3 +191,4 @@ async def confirm(redis: RedisClient, partitions: int) -> None:
     if record.partitions is not None and record.partitions != b"%d" % partitions:
         number = _text(record.partitions)
         raise LayoutChanged(f"the store has {number} partitions; this server was started with {partitions}")
+    return _generation(record.generation)

@@ -174,9 +174,9 @@ def test_an_embedded_server_keeps_its_root_key_too(tmp_path: Path) -> None:
 def test_a_running_server_stops_serving_a_store_that_only_newer_releases_may_use(tmp_path: Path, serve: Serve) -> None:
     with redis_with(tmp_path, *PERSISTENT) as redis:
         serving = serve(redis).wait_ready()
-        redis.ask("HSET", "scc:store", "layout", 2, "oldest_reader", 1, "oldest_writer", 1)
+        redis.ask("HSET", "scc:store", "layout", 3, "oldest_reader", 1, "oldest_writer", 1)
         assert ready(serving)[0] == 200
-        redis.ask("HSET", "scc:store", "oldest_writer", 2)
+        redis.ask("HSET", "scc:store", "oldest_writer", 3)
         until(lambda: request("GET", f"{serving.base_url}/ping", KEY)[0] == 503, "a refusal")
-        sentence = "only releases with layout 2 or newer may write to this store; this release has layout 1"
+        sentence = "only releases with layout 3 or newer may write to this store; this release has layout 2"
         assert ready(serving)[1]["msg"] == sentence

@@ -15,12 +15,14 @@ from tests.support.filling import keyspace
 #: Versions in the manifest, and whether this release may read and write such a store.
 RECORDS = [
     ({"layout": "1"}, True, True),  # a release that wrote no version numbers
-    ({"layout": "2"}, False, False),
+    ({"layout": "2"}, True, True),
+    ({"layout": "3"}, False, False),
     ({"layout": "1", "oldest_reader": "1", "oldest_writer": "1"}, True, True),
     # A later version: this release can run next to it, can only read its store, or cannot read it.
-    ({"layout": "2", "oldest_reader": "1", "oldest_writer": "1"}, True, True),
-    ({"layout": "2", "oldest_reader": "1", "oldest_writer": "2"}, True, False),
-    ({"layout": "1", "oldest_reader": "2", "oldest_writer": "2"}, False, False),
+    ({"layout": "2", "oldest_reader": "2", "oldest_writer": "2"}, True, True),
+    ({"layout": "3", "oldest_reader": "1", "oldest_writer": "1"}, True, True),
+    ({"layout": "3", "oldest_reader": "1", "oldest_writer": "3"}, True, False),
+    ({"layout": "1", "oldest_reader": "3", "oldest_writer": "3"}, False, False),
     ({"layout": "1", "oldest_reader": "oops", "oldest_writer": "1"}, False, False),
 ]
 records = pytest.mark.parametrize(("versions", "reads", "writes"), RECORDS, ids=[" ".join(row[0].values()) for row in RECORDS])
@@ -86,7 +88,7 @@ async def test_a_new_manifest_names_the_oldest_versions(redis: RedisClient, sett
 
 async def test_an_emptied_store_does_not_reject_any_api_key(redis: RedisClient, settings: Settings) -> None:
     await bootstrap._prepare(settings)
-    ring = KeyRing(ApiKeys(redis, settings.key_secret), lambda project: project)
+    ring = KeyRing(ApiKeys(redis, settings.key_secret), lambda project, _: project)
     with pytest.raises(Unauthorized):
         await ring.authenticate("Bearer sk-ac-nobody")
     await redis.call_on_masters("FLUSHALL")

@@ -140,7 +140,7 @@ async def test_a_key_ring_looks_a_cached_key_up_once(registry: Registry, monkeyp
     await give_record(registry.redis)
     now = 1000.0
     monkeypatch.setattr(time, "monotonic", lambda: now)
-    ring = KeyRing(registry.api_keys, lambda project: project)
+    ring = KeyRing(registry.api_keys, lambda project, _: project)
     assert await ring.authenticate(f"Bearer {key}") == project
     assert await ring.authenticate(f"bearer {key}") == project
     await registry.api_keys.revoke(project)
@@ -159,14 +159,14 @@ async def test_a_key_ring_looks_a_cached_key_up_once(registry: Registry, monkeyp
 )
 async def test_an_invalid_key_is_unauthorized(registry: Registry, header: str) -> None:
     with pytest.raises(Unauthorized):
-        await KeyRing(registry.api_keys, lambda project: project).authenticate(header)
+        await KeyRing(registry.api_keys, lambda project, _: project).authenticate(header)
 
 
 async def test_a_key_ring_that_is_full_is_cleared(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(api_keys, "KEYS_REMEMBERED", 2)
     project, _ = await registry.create("acme")
     await give_record(registry.redis)
-    ring = KeyRing(registry.api_keys, lambda project: project)
+    ring = KeyRing(registry.api_keys, lambda project, _: project)
     for key in [await registry.api_keys.add(project) for _ in range(5)]:
         assert await ring.authenticate(f"Bearer {key}") == project
         assert len(ring._cache) <= 2
@@ -252,7 +252,7 @@ async def test_a_store_made_with_other_settings_is_refused_and_left_alone(
     assert await keyspace(redis) == before
 
 
-@pytest.mark.parametrize(("field", "here"), [("layout", "1"), ("block_size", "4096")])
+@pytest.mark.parametrize(("field", "here"), [("layout", "2"), ("block_size", "4096")])
 async def test_a_store_of_another_layout_is_refused(redis: RedisClient, settings: Settings, field: str, here: str) -> None:
     await redis.call("HSET", "scc:store", field, "7")
     with pytest.raises(StartupError, match=f"^this store was created with {field} 7, not {here}$"):
@@ -279,7 +279,7 @@ async def test_the_cache_time_of_a_key_starts_before_its_look_up(
     await give_record(redis)
     now = 0.0
     monkeypatch.setattr("service.store.api_keys.time", SimpleNamespace(monotonic=lambda: now))
-    ring = KeyRing(registry.api_keys, lambda project: project)
+    ring = KeyRing(registry.api_keys, lambda project, _: project)
     ask = redis.call
 
     async def slow(*command: str | bytes | int, **options: Any) -> Any:  # noqa: ANN401 - as `RedisClient.call`

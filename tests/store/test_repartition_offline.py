@@ -123,7 +123,7 @@ async def test_servers_refuse_to_start_and_to_serve_during_a_repartition(
     registry = Registry(redis, "a secret")
     now = 1000.0
     monkeypatch.setattr(time, "monotonic", lambda: now)
-    ring = KeyRing(registry.api_keys, lambda project: project)
+    ring = KeyRing(registry.api_keys, lambda project, _: project)
     assert (await ring.authenticate("Bearer sk-ac-root")).slug == "default"
     refusals = []
     # The connection of the refused start closes a moment later.
@@ -147,4 +147,4 @@ async def test_servers_refuse_to_start_and_to_serve_during_a_repartition(
         await ring.authenticate("Bearer sk-ac-root")
     with pytest.raises(StartupError, match="this store was created with partitions 2, not 1"):
         await bootstrap._prepare(settings)
-    assert (await KeyRing(registry.api_keys, lambda project: project, 2).authenticate("Bearer sk-ac-root")).slug == "default"
+    assert (await KeyRing(registry.api_keys, lambda project, _: project, 2).authenticate("Bearer sk-ac-root")).slug == "default"

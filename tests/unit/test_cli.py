@@ -130,7 +130,7 @@ def test_a_command_imports_only_what_it_needs(words: str, needed: set[str]) -> N
     ("words", "expected"),
     [
         ("session-configs ", cli.COMMANDS),
-        ("session-configs re", ["repartition", "repair-aof", "redis-cli"]),
+        ("session-configs re", ["restore", "repartition", "repair-aof", "redis-cli"]),
         ("session-configs project r", ["rotate-key"]),
         ("session-configs serve --max-b", ["--max-body-bytes", "--max-buffered-bytes"]),
     ],

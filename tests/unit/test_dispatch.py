@@ -32,7 +32,7 @@ class FakeKeys:
         return "acme"
 
     async def authenticate(self, authorization: str) -> object:  # noqa: ARG002 - the same for every key
-        return object()
+        return SimpleNamespace(etag_prefix="")
 
 
 class FakeLimiter:

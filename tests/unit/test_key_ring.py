@@ -45,7 +45,7 @@ def registry(monkeypatch: pytest.MonkeyPatch) -> FakeRegistry:
 
 @pytest.fixture
 def ring(registry: FakeRegistry) -> KeyRing[Project]:
-    return KeyRing(cast("ApiKeys", registry), lambda project: project)
+    return KeyRing(cast("ApiKeys", registry), lambda project, _: project)
 
 
 async def test_a_key_is_remembered_for_its_time_and_looked_up_again_afterwards(

@@ -11,15 +11,17 @@ from service.store.conditions import UNCONDITIONAL, Conditions, ETags
 
 _ETAG = re.compile(r'[ \t]*(W/)?"([^\x00-\x20"\x7f]*)"[ \t]*(?:,|$)')
 _EMPTY_ELEMENTS = re.compile(r"[ \t]*,[ \t,]*")
-#: The form of a session's ETag. Any other names no state.
+#: The form of a session's ETag, after its prefix. Any other names no state.
 _SESSION_ETAG = re.compile(r"[0-9]+-[0-9]+", re.ASCII)
 #: What most clients send: the one ETag that they have.
 _ONE_SESSION_ETAG = re.compile(r'"[0-9]+-[0-9]+"', re.ASCII)
 _READS = ("GET", "HEAD")
 
 
-def parse(method: str, headers: CIMultiDictProxy[str], accepted: Collection[str]) -> Conditions:
+def parse(method: str, headers: CIMultiDictProxy[str], accepted: Collection[str], prefix: str = "") -> Conditions:
     """The conditions of a request for a route that accepts the headers `accepted`: If-Match, If-None-Match, both or none.
+
+    They have the ETags that begin with `prefix`, without it; any other is of another generation of the store.
 
     If-Modified-Since and, on a read, If-Unmodified-Since are ignored: no session has Last-Modified (RFC 9110, 13.1.3).
 
@@ -31,26 +33,27 @@ def parse(method: str, headers: CIMultiDictProxy[str], accepted: Collection[str]
     if hdrs.IF_MATCH not in headers and hdrs.IF_NONE_MATCH not in headers:
         return UNCONDITIONAL
     return Conditions(
-        if_match=_etags(headers, hdrs.IF_MATCH, accepted, weak=False),
-        if_none_match=_etags(headers, hdrs.IF_NONE_MATCH, accepted, weak=True),
+        if_match=_etags(headers, hdrs.IF_MATCH, accepted, prefix, weak=False),
+        if_none_match=_etags(headers, hdrs.IF_NONE_MATCH, accepted, prefix, weak=True),
     )
 
 
-def _etags(headers: CIMultiDictProxy[str], name: istr, accepted: Collection[str], *, weak: bool) -> ETags | None:
+def _etags(headers: CIMultiDictProxy[str], name: istr, accepted: Collection[str], prefix: str, *, weak: bool) -> ETags | None:
     """The value of one condition header, None if it is absent; `weak` is whether weak ETags match (RFC 9110, 8.8.3.2)."""
     lines = headers.getall(name, None)
     if lines is None:
         return None
     if name not in accepted:
         raise BadRequest(f"this path does not support {name} with this method")
-    if len(lines) == 1 and _ONE_SESSION_ETAG.fullmatch(lines[0]):
+    if not prefix and len(lines) == 1 and _ONE_SESSION_ETAG.fullmatch(lines[0]):
         return ETags(frozenset((lines[0][1:-1],)))
     # Several lines are one list (RFC 9110, 5.3).
     value = ",".join(lines).strip(" \t")
     if value == "*":
         return ETags(any=True)
     tags = [tag for is_weak, tag in _elements(value, name) if weak or not is_weak]
-    return ETags(frozenset(filter(_SESSION_ETAG.fullmatch, tags)))
+    known = (tag.removeprefix(prefix) for tag in tags if tag.startswith(prefix))
+    return ETags(frozenset(filter(_SESSION_ETAG.fullmatch, known)))
 
 
 def _elements(value: str, name: str) -> list[tuple[bool, str]]:

@@ -15,7 +15,7 @@ from service.http.server.response import Response
 from service.store import listing
 from service.store.conditions import Conditions
 from service.store.cursors import decode_session_cursor
-from service.store.record import Session
+from service.store.record import Session, Written
 from service.store.time_slices import TimeSlice
 from service.store.users import check_identifier
 
@@ -69,10 +69,10 @@ async def get(call: Call) -> Response:
     if call.conditions.if_none_match is not None:
         etag = await sessions.unchanged(session_id, call.conditions)
         if etag is not None:
-            return representations.not_modified(etag)
+            return representations.not_modified(call.store.etag_prefix + etag)
     session = await sessions.get(session_id, call.conditions)
     if call.conditions.excludes(session.etag):
-        return representations.not_modified(session.etag)
+        return representations.not_modified(_etag(call, session))
     return _session_response(call, session)
 
 
@@ -121,14 +121,14 @@ async def replace(call: Call) -> Response:
     """PUT /session/{session_id}/configs."""
     session_id, document, ttl = await _read_configs(call)
     written = await call.store.sessions.replace(session_id, document, conditions=call.conditions, ttl=ttl)
-    return representations.ok(etag=written.etag)
+    return representations.ok(etag=_etag(call, written))
 
 
 async def patch(call: Call) -> Response:
     """PATCH /session/{session_id}/configs."""
     session_id, document, ttl = await _read_configs(call)
     written = await call.store.sessions.patch(session_id, document, conditions=call.conditions, ttl=ttl)
-    return representations.ok(b'{"configs":%b}' % written.configs, etag=written.etag)
+    return representations.ok(b'{"configs":%b}' % written.configs, etag=_etag(call, written))
 
 
 async def delete(call: Call) -> Response:
@@ -142,7 +142,7 @@ async def copy(call: Call) -> Response:
     session_id = parsing.session_id(call.parameter)
     new = await call.store.sessions.copy_session(session_id, _new_id(), call.conditions)
     data = b'{"old_session_id":"%b","new_session_id":"%b"}' % (session_id.encode(), new.id.encode())
-    return representations.ok(data, etag=new.etag)
+    return representations.ok(data, etag=_etag(call, new))
 
 
 async def _read_configs(call: Call) -> tuple[str, Document, Ttl]:
@@ -158,7 +158,13 @@ async def _read_configs(call: Call) -> tuple[str, Document, Ttl]:
 def _session_response(call: Call, session: Session, *, status: int = 200) -> Response:
     if not _is_readable(session.configs, call.settings):
         raise Unreadable
-    return representations.ok(representations.session_json(session, call.store.project.id), status=status, etag=session.etag)
+    data = representations.session_json(session, call.store.project.id)
+    return representations.ok(data, status=status, etag=_etag(call, session))
+
+
+def _etag(call: Call, state: Session | Written) -> str:
+    """The ETag of a state on the wire."""
+    return call.store.etag_prefix + state.etag
 
 
 def _is_readable(configs: bytes, limits: Limits) -> bool:

@@ -29,12 +29,16 @@ from service.store.users import Users
 
 @dataclass(frozen=True, slots=True)
 class ProjectStore:
-    """The data of one project."""
+    """The data of one project.
+
+    Every ETag on the wire begins with `etag_prefix`: the store's generation, or nothing if it was never restored from a backup.
+    """
 
     project: Project
     sessions: Sessions
     users: Users
     configs: ProjectConfigs
+    etag_prefix: str
 
 
 class WorkerContext:
@@ -56,9 +60,10 @@ class WorkerContext:
         if counters is not None or settings.access_log:
             self.observer = Observer(counters, self.api_keys.project_of, logs=settings.access_log)
 
-    def _project_store(self, project: Project) -> ProjectStore:
+    def _project_store(self, project: Project, generation: int) -> ProjectStore:
         sessions = Sessions(self.redis, project, self.settings, self.settings.partitions)
-        return ProjectStore(project, sessions, Users(sessions), ProjectConfigs(sessions))
+        etag_prefix = f"{generation}-" if generation else ""
+        return ProjectStore(project, sessions, Users(sessions), ProjectConfigs(sessions), etag_prefix)
 
 
 def _rate_limiter(settings: Settings, redis: RedisClient) -> RateLimiter | None:

@@ -25,8 +25,8 @@ from service.store.rate_limit import RateLimiter
 
 logger = logging.getLogger("service")
 
-#: Parses the condition headers of a request with a method, for a route that accepts some of them.
-ParseConditions = Callable[[str, Headers, Collection[str]], Conditions]
+#: Parses the condition headers of a request with a method, for a route that accepts some of them, and the prefix of ETags.
+ParseConditions = Callable[[str, Headers, Collection[str], str], Conditions]
 
 
 class Endpoint(NamedTuple):
@@ -141,7 +141,7 @@ class Dispatch:
             # Not the API: whatever else a health check sends is no reason to fail it.
             return endpoint.handler(Call(request, parameter, self._worker, ticket, None, query.NONE, UNCONDITIONAL))
         parameters = query.parse(raw_query, endpoint.query) if raw_query else query.NONE
-        conditions = self._parse_conditions(method, request.headers, endpoint.conditions)
+        conditions = self._parse_conditions(method, request.headers, endpoint.conditions, project_store.etag_prefix)
         return endpoint.handler(Call(request, parameter, self._worker, ticket, project_store, parameters, conditions))
 
     async def _handle_within_rate(
