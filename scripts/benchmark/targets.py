@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from scripts.benchmark.rows import (
+    backup,
     checkouts,
     costs,
     embedded,
@@ -82,6 +83,18 @@ def _partition_rows() -> tuple[Row, ...]:
         )
         for count in partitions.COUNTS
         for kind, what, unit in kinds
+    )
+
+
+def _backup_rows() -> tuple[Row, ...]:
+    seconds = {"export": 90.0, "import": 180.0, "backup": 30.0}
+    return tuple(
+        row
+        for name, at_most in seconds.items()
+        for row in (
+            Row(f"backup/{name}", f"{name} of all sessions, beside 1,000 GETs a second", unit="s", at_most=at_most),
+            Row(f"backup/{name}-p99", f"p99 of these GETs during the {name}", "alone", at_most=2.0),
+        )
     )
 
 
@@ -237,6 +250,7 @@ GROUPS = (
             Row("p99/few", f"{_P99}, 4 connections", "its p99 alone"),
         ),
     ),
+    Group("backup", backup.backup, _backup_rows()),
     Group("partitions", partitions.partitions, _partition_rows()),
 )
 

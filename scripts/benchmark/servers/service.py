@@ -28,8 +28,8 @@ class Service(Program):
         settings: Mapping[str, str] | None = None,
         program: Sequence[str] = ("service",),
     ) -> None:
-        self._data_dir = home / "data"
-        options = ["--port", "0", "--workers", str(workers), "--data-dir", str(self._data_dir)]
+        self.data_dir = home / "data"
+        options = ["--port", "0", "--workers", str(workers), "--data-dir", str(self.data_dir)]
         # `python -m` looks in the working directory first.
         super().__init__(
             home,
@@ -42,7 +42,7 @@ class Service(Program):
     @cached_property
     def redis(self) -> RedisProbe:
         """Its embedded Redis."""
-        return RedisProbe(f"unix://{embedded_redis.socket_path(self._data_dir)}")
+        return RedisProbe(f"unix://{embedded_redis.socket_path(self.data_dir)}")
 
     def workers(self) -> list[int]:
         """Process ids of its workers."""
