@@ -11,7 +11,7 @@ from aiohttp import web
 from service.errors import Unauthorized
 from service.http.server.admission import AdmissionControl, Ticket
 from service.http.server.counters import Counters
-from service.http.server.observation import Observer
+from service.http.server.observation import Observer, RequestLog
 from service.http.server.response import Response
 from service.redis_client.client import RedisClient
 from service.settings import Settings
@@ -56,9 +56,9 @@ class WorkerContext:
         self.scan_scheduler = Scheduler()
         self.large_lists = asyncio.Semaphore(LARGE_LISTS)
         self.api_keys = KeyRing(ApiKeys(redis, settings.key_secret), self._project_store, settings.partitions)
-        self.observer = None
-        if counters is not None or settings.access_log:
-            self.observer = Observer(counters, self.api_keys.project_of, logs=settings.access_log)
+        self.observer: Observer | None = counters
+        if settings.access_log:
+            self.observer = RequestLog(counters, self.api_keys.project_of)
 
     def _project_store(self, project: Project, generation: int) -> ProjectStore:
         sessions = Sessions(self.redis, project, self.settings, self.settings.partitions)

@@ -6,14 +6,17 @@ in microseconds. No count is by project, session, user or key: their number has 
 
 from bisect import bisect_left
 from collections.abc import Iterable
+from time import monotonic
 from typing import NamedTuple
 
-from service.errors import reasons
-from service.http.server.admission import NO_ROUTE
-from service.process.slots import CONNECTIONS, FIRST_COUNTER, IN_FLIGHT, Words
-from service.redis_client.multiplexer import Command
+from aiohttp import web
 
-#: Upper bounds of buckets: microseconds of a request and of a call of Redis, sessions of a list.
+from service.errors import reasons
+from service.http.server.admission import NO_ROUTE, Ticket
+from service.http.server.response import Response
+from service.process.slots import CONNECTIONS, FIRST_COUNTER, IN_FLIGHT, Words
+
+#: Upper bounds of buckets: microseconds of a request and of a script, sessions of a list.
 REQUEST_BOUNDS = (
     250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000, 2_500_000, 10_000_000
 )  # fmt: skip
@@ -25,14 +28,12 @@ HTTP_OK = 200
 OTHER_STATUSES = tuple(sorted({201, 302, 304, *reasons()}))
 #: Every reason of an error response.
 REASONS = tuple(sorted({reason for words in reasons().values() for reason in words}))
-#: Stands for a method that no route has, and for scripts and commands that are not counted by name.
+#: Stands for a method that no route has.
 OTHER = "other"
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", OTHER)
-#: Commands that are counted beside the scripts. A batch counts as one call, of its first command.
-COMMANDS = ("HMGET", "HGET")
 
 _OFFSETS = {status: offset for offset, status in enumerate(OTHER_STATUSES)}
-_REQUEST_SUM, _CALL_SUM = len(REQUEST_BOUNDS) + 1, len(CALL_BOUNDS) + 1
+_REQUEST_SUM = len(REQUEST_BOUNDS) + 1
 
 
 class Histogram(NamedTuple):
@@ -74,8 +75,8 @@ class Layout:
         self.words = self.matches.end
         #: By method and route; those of METHODS without a route included.
         self.requests = {key: self._request_words() for key in _with_head(routes)}
-        #: By the SHA-1 of a script or a command's name: the label, and the times of its calls.
-        self.calls = {key: (label, self._histogram(CALL_BOUNDS)) for key, label in _calls(scripts)}
+        #: By the SHA-1 of a script: its name, and the times of its calls.
+        self.calls = {sha: (name, self._histogram(CALL_BOUNDS)) for sha, name in scripts}
 
     def _request_words(self) -> RequestWords:
         ok, other = self._histogram(REQUEST_BOUNDS), self._histogram(REQUEST_BOUNDS)
@@ -97,52 +98,41 @@ def _with_head(routes: Iterable[tuple[str, str]]) -> Iterable[tuple[str, str]]:
         yield method, NO_ROUTE
 
 
-def _calls(scripts: Iterable[tuple[str, str]]) -> Iterable[tuple[str, str]]:
-    yield from scripts
-    for name in COMMANDS:
-        yield name, name.lower()
-    yield OTHER, OTHER
-
-
 class Counters:
-    """One worker's slot. `Meter` of its Redis client.
+    """One worker's slot. `Observer` of its requests, and `Meter` of its Redis client."""
 
-    `request` and `called`, which every request needs, do by themselves what `Histogram.observe` does.
-    """
-
-    __slots__ = ("_calls", "_layout", "_no_route", "_other_calls", "_requests", "_words")
+    __slots__ = ("_layout", "_no_route", "_requests", "_words")
 
     def __init__(self, layout: Layout, words: Words) -> None:
         self._layout = layout
         self._words = words
         self._requests = layout.requests
         self._no_route = layout.requests[OTHER, NO_ROUTE]
-        self._calls: dict[str | bytes | int, int] = {key: histogram.start for key, (_, histogram) in layout.calls.items()}
-        self._other_calls = self._calls[OTHER]
 
-    def request(self, method: str, route: str, status: int, seconds: float) -> None:
-        """A request has its response, after so many seconds."""
-        micros, words = int(seconds * 1_000_000), self._words
-        ok, other, statuses = self._requests.get((method, route), self._no_route)
+    def finish(self, request: web.BaseRequest, request_id: str, ticket: Ticket, response: Response, started: float) -> None:  # noqa: ARG002 - as RequestLog's
+        """The request that began at `started` (monotonic) has its response."""
+        micros = int((monotonic() - started) * 1_000_000)
+        words, status = self._words, response.status
+        ok, other, statuses = self._requests.get((request.method, ticket.route), self._no_route)
         if status == HTTP_OK:
             start = ok[0]
         else:
             start = other[0]
             words[statuses + _OFFSETS[status]] += 1
+            if response.reason:
+                words[self._layout.reasons[response.reason]] += 1
+        # As Histogram.observe does it, which would be a call more for every request.
         words[start + bisect_left(REQUEST_BOUNDS, micros)] += 1
         words[start + _REQUEST_SUM] += micros
 
-    def called(self, command: Command, seconds: float) -> None:
-        """Redis has answered a command, or failed to, after so many seconds."""
-        micros, words = int(seconds * 1_000_000), self._words
-        name = command[0]
-        start = self._calls.get(command[1] if name == "EVALSHA" else name, self._other_calls)
-        words[start + bisect_left(CALL_BOUNDS, micros)] += 1
-        words[start + _CALL_SUM] += micros
+    def refuse(self, request_id: str, peer: str, response: Response) -> None:  # noqa: ARG002 - as RequestLog's
+        """Input is answered with an error without having become a request."""
+        self._words[self._layout.reasons[response.reason]] += 1
 
-    def refused(self, reason: str) -> None:
-        """A response was an error with this reason."""
-        self._words[self._layout.reasons[reason]] += 1
+    def called(self, sha: str, seconds: float) -> None:
+        """Redis has answered a call of a script, or failed to, after so many seconds."""
+        _, histogram = self._layout.calls[sha]
+        histogram.observe(self._words, int(seconds * 1_000_000))
 
     def retried(self, count: int) -> None:
         """So many commands are sent to Redis again."""

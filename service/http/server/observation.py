@@ -1,9 +1,10 @@
-"""What is kept of every request: it is counted, and has a line in the log."""
+"""What is kept of every request: it is counted, or has a line in the log, or both."""
 
 import logging
 import re
 from collections.abc import Callable
 from time import monotonic
+from typing import Protocol
 from uuid import UUID
 
 from aiohttp import web
@@ -21,33 +22,38 @@ access_log = logging.getLogger("service.access")
 _REVISION = re.compile(rb'^ETag: "[\d-]*?(\d+)"\r$', re.MULTILINE)
 
 
-class Observer:
-    """One worker's; `counters` is None if nobody reads them. `project_of` is that of the worker's API keys."""
+class Observer(Protocol):
+    """What a worker tells of its requests: `Counters`, or a `RequestLog`, which tells them to `Counters`."""
 
-    def __init__(self, counters: Counters | None, project_of: Callable[[str], str], *, logs: bool) -> None:
+    def finish(self, request: web.BaseRequest, request_id: str, ticket: Ticket, response: Response, started: float) -> None:
+        """The request that began at `started` (monotonic) has its response."""
+
+    def refuse(self, request_id: str, peer: str, response: Response) -> None:
+        """Input is answered with an error without having become a request."""
+
+
+class RequestLog:
+    """Logs every request. `counters` is None if nobody reads them; `project_of` is that of the worker's API keys."""
+
+    def __init__(self, counters: Counters | None, project_of: Callable[[str], str]) -> None:
         self._counters = counters
         self._project_of = project_of
-        self._logs = logs
 
     def finish(self, request: web.BaseRequest, request_id: str, ticket: Ticket, response: Response, started: float) -> None:
         """The request that began at `started` (monotonic) has its response."""
         seconds = monotonic() - started
         if self._counters is not None:
-            self._counters.request(request.method, ticket.route, response.status, seconds)
-            if response.reason:
-                self._counters.refused(response.reason)
-        if self._logs:
-            event = Event(request_id=request_id, method=request.method, route=ticket.route, status=response.status)
-            event["milliseconds"] = round(seconds * 1000, 3)
-            event.update((name, value) for name, value in self._details(request, ticket, response).items() if value)
-            access_log.info(event)
+            self._counters.finish(request, request_id, ticket, response, started)
+        event = Event(request_id=request_id, method=request.method, route=ticket.route, status=response.status)
+        event["milliseconds"] = round(seconds * 1000, 3)
+        event.update((name, value) for name, value in self._details(request, ticket, response).items() if value)
+        access_log.info(event)
 
     def refuse(self, request_id: str, peer: str, response: Response) -> None:
         """Input is answered with an error without having become a request. It may be anything, so none of it is logged."""
         if self._counters is not None:
-            self._counters.refused(response.reason)
-        if self._logs:
-            access_log.info(Event(request_id=request_id, peer=peer, status=response.status, reason=response.reason))
+            self._counters.refuse(request_id, peer, response)
+        access_log.info(Event(request_id=request_id, peer=peer, status=response.status, reason=response.reason))
 
     def _details(self, request: web.BaseRequest, ticket: Ticket, response: Response) -> dict[str, str | int]:
         """Values that many requests do not have. No path, query, header or body is among them: they may contain anything."""
