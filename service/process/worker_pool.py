@@ -49,8 +49,8 @@ class WorkerPool:
 
     @property
     def is_replacing(self) -> bool:
-        """Whether some workers still have the old settings, and are to be replaced."""
-        return bool(self._to_replace)
+        """Whether some workers with the old settings have not exited yet."""
+        return self._is_replacing
 
     def start(self, now: float) -> None:
         """Start the workers at `now` (seconds, monotonic)."""

@@ -163,3 +163,14 @@ def test_a_port_that_is_taken_is_an_error(start: Start, tmp_path: Path, same: bo
     other = Serving(tmp_path / "other", "--admin-port", port, *flags)
     assert other.process.wait(PATIENCE) == 1
     assert f"cannot listen on 127.0.0.1 port {port}" in other.errors
+
+
+def test_the_pages_are_counted_and_logged_without_a_revision(start: Start) -> None:
+    serving = start("--admin-port", "0", "--access-log", "--log-format", "json", SCC_ROOT_TOKEN="root-of-the-tests")
+    assert fetch(f"{serving.origin}/")[0] == 200  # it follows the redirect
+    assert fetch(f"{serving.origin}/docs/swagger-ui.css")[0] == 200
+    counted = [("/", "302"), ("/docs", "200"), ("/docs/{file}", "200")]
+    for route, status in counted:
+        until(lambda: value(serving, "scc_http_requests_total", route=route, method="GET", status=status) == 1, route)  # noqa: B023 - called here
+    assert '"route": "/docs/{file}"' in serving.errors
+    assert "revision" not in serving.errors
