@@ -5,9 +5,9 @@ import os
 import sys
 import zlib
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO, NamedTuple, cast
+from typing import BinaryIO, NamedTuple, Protocol, cast
 
 from service.configs.export_format import EndLine, ProjectLine, SessionLine, Totals, UserLine, decode
 from service.configs.limits import Limits
@@ -20,32 +20,67 @@ STANDARD = "-"
 _LINE_REST = 64 * 1024
 
 
+class Output(Protocol):
+    """What an export is written to."""
+
+    def write(self, data: bytes, /) -> object:
+        """Write all of `data`."""
+
+
+class _File(NamedTuple):
+    """A file whose errors name it."""
+
+    path: Path
+    file: BinaryIO
+
+    def write(self, data: bytes) -> None:
+        with _errors_of("write", self.path):
+            self.file.write(data)
+
+
 @contextmanager
-def writer(name: str) -> Iterator[BinaryIO]:
+def writer(name: str) -> Iterator[Output]:
     """A file to write an export to. It has its name only when it is complete, and replaces an earlier one then.
 
     Raises:
-        StartupError: it cannot be written.
+        StartupError: it cannot be written; other errors of the body stay as they are.
     """
     if name == STANDARD:
-        yield cast("BinaryIO", sys.stdout.buffer)
+        yield sys.stdout.buffer
         return
     path = Path(name)
     draft = path.with_name(f".{path.name}.new")
     try:
-        with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as raw:
-            if _is_compressed(name):
-                with gzip.GzipFile("", "wb", fileobj=raw, mtime=0, compresslevel=6) as file:
-                    yield cast("BinaryIO", file)
-            else:
-                yield raw
-            raw.flush()
-            os.fsync(raw.fileno())
-        draft.replace(path)
-    except OSError as error:
-        raise StartupError(f"cannot write {path}: {error.strerror}") from None
+        with _errors_of("write", path):
+            raw: BinaryIO = os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb")
+        file = _compressed(raw) if _is_compressed(name) else raw
+        try:
+            yield _File(path, file)
+            with _errors_of("write", path):
+                if file is not raw:
+                    file.close()
+                raw.flush()
+                os.fsync(raw.fileno())
+                draft.replace(path)
+        finally:
+            for opened in (file, raw):
+                with suppress(OSError):  # the file is complete, or not needed
+                    opened.close()
     finally:
         draft.unlink(missing_ok=True)
+
+
+def _compressed(raw: BinaryIO) -> BinaryIO:
+    return cast("BinaryIO", gzip.GzipFile("", "wb", fileobj=raw, mtime=0, compresslevel=6))
+
+
+@contextmanager
+def _errors_of(verb: str, name: object) -> Iterator[None]:
+    """Make a sentence of an error of the operating system."""
+    try:
+        yield
+    except OSError as error:
+        raise StartupError(f"cannot {verb} {name}: {error.strerror}") from None
 
 
 class Reader(NamedTuple):
@@ -61,17 +96,17 @@ def reader(name: str) -> Iterator[Reader]:
     """A file to read an export from.
 
     Raises:
-        StartupError: it cannot be read.
+        StartupError: it cannot be opened; other errors of the body stay as they are.
     """
     if name == STANDARD:
         yield Reader(sys.stdin.buffer, 0, lambda: 0)
         return
-    try:
-        with Path(name).open("rb") as raw:
-            file = cast("BinaryIO", gzip.GzipFile(fileobj=raw)) if _is_compressed(name) else raw
-            yield Reader(file, os.fstat(raw.fileno()).st_size, raw.tell)
-    except OSError as error:
-        raise StartupError(f"cannot read {name}: {error.strerror}") from None
+    with ExitStack() as stack:
+        with _errors_of("read", name):
+            raw = stack.enter_context(Path(name).open("rb"))
+            size = os.fstat(raw.fileno()).st_size
+        file = cast("BinaryIO", gzip.GzipFile(fileobj=raw)) if _is_compressed(name) else raw
+        yield Reader(file, size, raw.tell)
 
 
 async def items(file: BinaryIO, limits: Limits) -> AsyncIterator[Item]:
@@ -79,6 +114,7 @@ async def items(file: BinaryIO, limits: Limits) -> AsyncIterator[Item]:
 
     Raises:
         BadRequest: a line is broken, or missing at the end; the message names it.
+        StartupError: the file cannot be read.
     """
     totals = Totals()
     end: EndLine | None = None
@@ -115,6 +151,8 @@ def _lines(file: BinaryIO, longest: int) -> Iterator[bytes]:
             line = file.readline(longest + 1)
         except (EOFError, gzip.BadGzipFile, zlib.error):
             raise BadRequest(f"line {number}: the compressed file is damaged or incomplete") from None
+        except OSError as error:
+            raise StartupError(f"cannot read {file.name}: {error.strerror}") from None
         if not line:
             return
         if len(line) > longest:

@@ -23,6 +23,8 @@ from service.errors import BadRequest
 FORMAT = 1
 #: The largest number that Redis's Lua represents exactly.
 MAX_INTEGER = 2**53
+#: The largest revision of a file: writes can still count on from it.
+MAX_REVISION = 2**52
 
 Time = Annotated[int, msgspec.Meta(ge=0, le=LAST_MOMENT)]
 Count = Annotated[int, msgspec.Meta(ge=0, le=MAX_INTEGER)]
@@ -39,7 +41,7 @@ class ProjectLine(_Line, tag="project"):
     name: str
     id: str
     configs: msgspec.Raw
-    configs_revision: Count
+    configs_revision: Annotated[int, msgspec.Meta(ge=0, le=MAX_REVISION)]
     not_before: Time
 
 
@@ -57,7 +59,7 @@ class SessionLine(_Line, tag="session"):
     user: str | None
     created_at: Time
     updated_at: Time
-    revision: Annotated[int, msgspec.Meta(ge=1, le=MAX_INTEGER)]
+    revision: Annotated[int, msgspec.Meta(ge=1, le=MAX_REVISION)]
     expires_at: Time | None
     disable_task_tracking: bool
     configs: msgspec.Raw

@@ -265,16 +265,26 @@ def rate_limit(*, rate: str, interval: int, burst: int) -> KeysAndArguments:
 
 @script(_texts)
 def import_sessions(
-    *, sessions: str, state: str, partition: PartitionArguments, on_conflict: str, not_before: int, imported: Sequence[Argument]
+    *,
+    sessions: str,
+    state: str,
+    partition: PartitionArguments,
+    on_conflict: str,
+    not_before: int,
+    max_sessions: int,
+    imported: Sequence[Argument],
 ) -> KeysAndArguments:
     """Result: a status for each session, the last one of those that were looked at."""
-    return (sessions, state), (*partition, on_conflict, not_before, *imported)
+    return (sessions, state), (*partition, on_conflict, not_before, max_sessions, *imported)
 
 
-@script(int)
-def import_users(*, keys: UserKeys, project_id: str, imported: Sequence[Argument]) -> KeysAndArguments:
-    """Result: the number of users that were not registered. `imported` are pairs of identifier and created_at."""
-    return keys, (project_id, *imported)
+@script(_status)
+def import_users(*, keys: UserKeys, project_id: str, max_users: int, imported: Sequence[Argument]) -> KeysAndArguments:
+    """Statuses: ok, or too_many_users; with the number of users that were registered.
+
+    `imported` are pairs of identifier and created_at.
+    """
+    return keys, (project_id, max_users, *imported)
 
 
 @script(_project_reply)
@@ -337,9 +347,9 @@ def renumber(
 
 
 @script(bool)
-def adopt_session(*, session: str, state: str, owner: Owner, fields: Sequence[bytes]) -> KeysAndArguments:
-    """Result: whether the hash was written; false if a session exists."""
-    return (session, state), (*owner, *fields)
+def adopt_session(*, session: str, state: str, owner: Owner, replace: int, fields: Sequence[bytes]) -> KeysAndArguments:
+    """Result: whether the hash was written; false if a session exists and stays."""
+    return (session, state), (*owner, replace, *fields)
 
 
 @script(int)

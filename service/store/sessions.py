@@ -64,6 +64,11 @@ class Sessions:
         # Whether any session read so far had an expiry; only then do reads ask Redis for the time.
         self._has_seen_expiry = False
 
+    @property
+    def partition_share(self) -> int:
+        """How many sessions one partition may have, 0 for no limit: its share of `max_sessions`, rounded up."""
+        return -(-self.limits.max_sessions // self.partitions)
+
     def partition(self, session_id: str) -> Partition:
         """The partition that holds `session_id`."""
         return self.all_partitions[partition_number(session_id, self.partitions)]
@@ -173,7 +178,7 @@ class Sessions:
             disable_task_tracking=int(disable_task_tracking),
             ttl=ttl.encode(),
             conditions=conditions.encode(),
-            max_sessions=-(-self.limits.max_sessions // self.partitions),  # the partition's share, rounded up
+            max_sessions=self.partition_share,
         )
         reply = await call.run(self.redis)
         reply.raise_for_status(self.limits)

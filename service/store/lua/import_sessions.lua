@@ -7,11 +7,12 @@
 -- ARGV[4] partitions  of the import, likewise
 -- ARGV[5] on_conflict  what to do if an id belongs to another session, or to an earlier state of this one: fail, skip or replace
 -- ARGV[6] not_before  last created_at in the other store: later sessions are created after it
--- ARGV[7] imported    for each session: id, revision, created_at, updated_at ("" for now), expires_at ("" for none),
+-- ARGV[7] max_sessions  maximum for the partition, 0 for no limit; expired sessions do not count
+-- ARGV[8] imported    for each session: id, revision, created_at, updated_at ("" for now), expires_at ("" for none),
 --                     disable_task_tracking (0 or 1), user (identifier as a JSON string, or ""), configs and terms (stored forms);
 --                     the caller limits their number
 -- returns a status for each session, in order: created, replaced, present (this state of it, or a later one), skipped; the last may
---         be conflict, or older (than another session: its serial would not be in the order of creation), and ends the list
+--         be conflict, full, or older (than another session: its serial would not be in the order of creation), and ends the list
 --       | an error of ownership.lua
 -- include: ownership
 -- include: ttl
@@ -95,6 +96,14 @@ local function create(session, serial, created)
   redis.call("ZADD", sessions, integer(serial), session.id)
 end
 
+local max_sessions = tonumber(ARGV[7])
+
+local function is_full()
+  if max_sessions == 0 then return false end
+  local count = redis.call("ZCARD", sessions)
+  return count >= max_sessions and count - redis.call("ZCOUNT", prefix .. "expiring", "-inf", integer(now())) >= max_sessions
+end
+
 local function import(session)
   local stored = read(session.key)
   if stored and is_expired(stored.expires_at) then
@@ -103,6 +112,7 @@ local function import(session)
   end
   local status = stored and resolve(session, stored)
   if status then return status end
+  if not stored and is_full() then return "full" end
 
   local created = tonumber(session.created_at) or math.max(now(), last_created + 1)
   local keeps_serial = stored and stored.created_at == session.created_at and tonumber(stored.serial)
@@ -120,13 +130,13 @@ end
 local not_before = tonumber(ARGV[6])
 if not_before > last_created then record(last_serial, not_before) end
 local reply = {}
-for i = 7, #ARGV, 9 do
+for i = 8, #ARGV, 9 do
   local status = import({
     id = ARGV[i], key = prefix .. "session:" .. ARGV[i], revision = tonumber(ARGV[i + 1]), created_at = ARGV[i + 2],
     updated_at = ARGV[i + 3], expires_at = ARGV[i + 4], tracking = ARGV[i + 5], user = ARGV[i + 6], configs = ARGV[i + 7],
     terms = ARGV[i + 8],
   })
   reply[#reply + 1] = status
-  if status == "conflict" or status == "older" then break end
+  if status == "conflict" or status == "older" or status == "full" then break end
 end
 return reply

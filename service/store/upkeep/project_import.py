@@ -14,7 +14,7 @@ from uuid import UUID, uuid5
 from service.configs.document import EMPTY, NULL, Document, check_size, parse
 from service.configs.export_format import Line, ProjectLine, SessionLine, UserLine
 from service.configs.limits import Limits
-from service.errors import BadRequest, ConfigsTooLarge, ServiceError
+from service.errors import BadRequest, ConfigsTooLarge, ProjectFull, ServiceError, StoreUnavailable
 from service.store import default_ttl, keys, script_calls
 from service.store.keys import Partition
 from service.store.record import is_canonical_id, user_field
@@ -32,6 +32,8 @@ BATCH = 256
 CALL_SESSIONS, CALL_TERMS, CALL_BYTES = 16, 200, 64 * 1024
 #: Users that an import remembers as registered.
 USERS_REMEMBERED = 100_000
+#: Microseconds that a time of a file may be ahead of Redis's clock; later sessions are created after it.
+MAX_AHEAD = 24 * 60 * 60 * 1_000_000
 
 _OLDER = (
     "session {id} was created before sessions that the project has; stop the server and pass --renumber, which puts it among "
@@ -101,22 +103,32 @@ class ProjectImport:
     new_ids: bool = False
     counts: Counts = field(default_factory=Counts)
     _not_before: int = 0
+    #: Redis's clock when the import begins.
+    _now: int = 0
     _users: dict[str, int] = field(default_factory=dict)
     _batch: list[PreparedSession] = field(default_factory=list)
     _registered: set[str] = field(default_factory=set)
     _pace: Pace = field(default_factory=Pace)
 
     async def run(self, items: AsyncIterator[Item]) -> Counts:
-        """Import all items; returns what was done. If one of them cannot be imported, all before it are, and none after it.
+        """Import all items; returns what was done.
+
+        If an item cannot be read, or is refused whatever the project has, all before it are imported, and none after it. A
+        conflict ends the import within the items that are written together, `BATCH` at most.
 
         Raises:
             BadRequest: a line is broken, over a limit, or in conflict with what is there; the message names it.
             StoreUnavailable: Redis is unavailable; run it again.
+            ServiceError, OSError: as `items`; all before it is imported.
         """
+        seconds, microseconds = await self.sessions.redis.call("TIME", near=self.sessions.all_partitions[0].state)
+        self._now = int(seconds) * 1_000_000 + int(microseconds)
         try:
             async for item in items:
                 await self._take(item)
-        except BadRequest:
+        except StoreUnavailable:
+            raise
+        except (ServiceError, OSError):
             await self._flush()
             raise
         await self._flush()
@@ -130,13 +142,19 @@ class ProjectImport:
                 self._batch.append(self._prepared(item.where, line))
             elif isinstance(line, UserLine):
                 check_identifier(line.user, self.sessions.limits)
+                self._check_time("created_at", line.created_at)
                 self._users[line.user] = line.created_at
             elif isinstance(line, ProjectLine):
+                self._check_time("not_before", line.not_before)
                 await self._import_project(line)
         except (BadRequest, ConfigsTooLarge) as error:
             raise _named(item.where, error) from error
         if len(self._batch) + len(self._users) >= BATCH:
             await self._flush()
+
+    def _check_time(self, name: str, time: int) -> None:
+        if time > self._now + MAX_AHEAD:
+            raise BadRequest(f"{name} is more than a day ahead of Redis's clock")
 
     def _prepared(self, where: str, line: SessionLine) -> PreparedSession:
         """Check a session as a request's is checked.
@@ -146,6 +164,7 @@ class ProjectImport:
         """
         if not is_canonical_id(line.id):
             raise BadRequest(f"the id {line.id} is not a UUID in lower case")
+        self._check_time("created_at", line.created_at)
         if line.user is not None:
             check_identifier(line.user, self.sessions.limits)
         configs, terms = stored_form(bytes(line.configs), self.sessions.limits)
@@ -202,9 +221,15 @@ class ProjectImport:
         slug = self.sessions.project.slug
         user_keys = UserKeys(keys.users_key(slug), keys.expected_users_key(slug), keys.project_key(slug))
         pairs = [part for pair in users.items() for part in pair]
-        call = script_calls.import_users(keys=user_keys, project_id=self.sessions.project.id, imported=pairs)
+        max_users = self.sessions.limits.max_users
+        call = script_calls.import_users(
+            keys=user_keys, project_id=self.sessions.project.id, max_users=max_users, imported=pairs
+        )
         async with self._pace:
-            self.counts.users += await call.run(self.sessions.redis)
+            reply = await call.run(self.sessions.redis)
+        self.counts.users += reply.values[0]
+        if reply.status == b"too_many_users":
+            raise BadRequest(ProjectFull("max_users", max_users).message)
         if len(self._registered) > USERS_REMEMBERED:
             self._registered.clear()
         self._registered |= users.keys()
@@ -218,8 +243,8 @@ class ProjectImport:
             chunks = {partition: take_call(sessions) for partition, sessions in waiting.items()}
             async with self._pace:
                 replies = await run_many(self.sessions.redis, [self._call(*chunk) for chunk in chunks.items()])
-            for chunk, statuses in zip(chunks.values(), replies, strict=True):
-                self._count(chunk, statuses)
+            done = [pair for pairs in map(zip, chunks.values(), replies) for pair in pairs]
+            self._count(sorted(done, key=lambda pair: batch.index(pair[0])))
             waiting = {partition: sessions for partition, sessions in waiting.items() if sessions}
 
     def _call(self, partition: Partition, chunk: Sequence[PreparedSession]) -> Call[list[str]]:
@@ -229,15 +254,23 @@ class ProjectImport:
             partition=partition.arguments,
             on_conflict=self.on_conflict,
             not_before=self._not_before,
+            max_sessions=self.sessions.partition_share,
             imported=[part for session in chunk for part in session.arguments],
         )
 
-    def _count(self, chunk: Sequence[PreparedSession], statuses: Sequence[str]) -> None:
-        for session, status in zip(chunk, statuses, strict=False):
-            if status in ("older", "conflict"):
-                text = _OLDER if status == "older" else _CONFLICT
-                raise BadRequest(f"{session.where}: {text.format(id=session.id)}")
-            setattr(self.counts, status, getattr(self.counts, status) + 1)
+    def _count(self, done: Sequence[tuple[PreparedSession, str]]) -> None:
+        """Count what was done, in the order of the lines; then raise the problem of the first line that has one."""
+        sentences = {
+            "older": _OLDER,
+            "conflict": _CONFLICT,
+            "full": ProjectFull("max_sessions", self.sessions.limits.max_sessions).message,
+        }
+        for _, status in done:
+            if status not in sentences:
+                setattr(self.counts, status, getattr(self.counts, status) + 1)
+        for session, status in done:
+            if status in sentences:
+                raise BadRequest(f"{session.where}: {sentences[status].format(id=session.id)}")
 
     async def _finish(self) -> None:
         """Let every partition know the last created_at, those without a session as well."""

@@ -29,7 +29,7 @@ async def relocate(redis: RedisClient, source: Partition, target: Partition, ses
         fields = await redis.call("HGETALL", source_key)
         if not 0 < len(fields) <= 2 * MAX_FIELDS:
             return False
-        call = script_calls.adopt_session(session=target_key, state=target.state, owner=target.owner, fields=fields)
+        call = script_calls.adopt_session(session=target_key, state=target.state, owner=target.owner, replace=0, fields=fields)
         is_copied = await call.run(redis)
         is_moved = is_copied or await redis.call("HGETALL", target_key) == fields
     except (WrongType, Unauthorized, LayoutChanged, StateIncomplete):

@@ -8,7 +8,7 @@ and a further import adds the rest.
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from service.errors import BadRequest
+from service.errors import ServiceError, StoreUnavailable
 from service.redis_client.client import checked
 from service.store import manifest, ownership, script_calls
 from service.store.keys import Owner
@@ -29,17 +29,21 @@ class RenumberingImport(ProjectImport):
         """Import all items and number the store again; arguments as those of `repartition`.
 
         Raises:
-            BadRequest: as `ProjectImport.run`; what was imported before is numbered.
+            BadRequest and what `items` raises: as `ProjectImport.run`; what was imported before is numbered.
             StartupError: a server is running, or another repartition is unfinished.
             StoreUnavailable: Redis is unavailable; run it again.
         """
-        problem: BadRequest | None = None
+        problem: Exception | None = None
+        # Read before the store is closed: a wrong file or address changes nothing.
+        first = await anext(items, None)
 
         async def add() -> int:
             nonlocal problem
             try:
-                await self.run(items)
-            except BadRequest as error:
+                await self.run(_all(first, items))
+            except StoreUnavailable:
+                raise
+            except (ServiceError, OSError) as error:
                 problem = error
             return self.counts.created
 
@@ -55,27 +59,34 @@ class RenumberingImport(ProjectImport):
         """Write the hashes of the sessions that are not there, or are to be replaced."""
         redis = self.sessions.redis
         flat = checked(await redis.batch([("HGETALL", each.partition.session(each.id)) for each in batch]))
-        statuses, replaced, hashes = [], [], []
-        for session, fields in zip(batch, flat, strict=True):
-            status, revision = self._resolve(session.stored, dict(zip(fields[::2], fields[1::2], strict=True)))
-            statuses.append(status)
+        done, calls = [], {}
+        for position, (session, fields) in enumerate(zip(batch, flat, strict=True)):
+            stored = dict(zip(fields[::2], fields[1::2], strict=True))
+            status, revision = self._resolve(session.stored, {} if self._is_expired(stored) else stored)
+            done.append((session, status))
             if status == "conflict":
                 break
-            if status == "replaced":
-                replaced.append(("DEL", session.partition.session(session.id)))
             if status in ("created", "replaced"):
-                hashes.append(self._adopt(session, session.stored | {"revision": b"%d" % revision}))
-        checked(await redis.batch(replaced, writes=True))
-        await run_many(redis, hashes)
-        self._count(batch, statuses)
+                content = session.stored | {"revision": b"%d" % revision}
+                calls[position] = self._adopt(session, content, replace=bool(stored))
+        written = dict(zip(calls, await run_many(redis, list(calls.values())), strict=True))
+        self._count([pair for position, pair in enumerate(done) if written.get(position, True)])
+        # The file has the id twice, or the first attempt of a call was executed: it is there now.
+        if again := [batch[position] for position, is_written in written.items() if not is_written]:
+            await self._write(again)
 
-    def _adopt(self, session: PreparedSession, fields: Mapping[str, bytes]) -> Call[bool]:
+    def _adopt(self, session: PreparedSession, fields: Mapping[str, bytes], *, replace: bool) -> Call[bool]:
         return script_calls.adopt_session(
             session=session.partition.session(session.id),
             state=session.partition.state,
             owner=Owner(self.sessions.project.id, ownership.MOVING),
+            replace=int(replace),
             fields=[part for name, value in fields.items() for part in (name.encode(), value)],
         )
+
+    def _is_expired(self, stored: Mapping[bytes, bytes]) -> bool:
+        expires_at = stored.get(b"expires_at", b"")
+        return expires_at.isdigit() and int(expires_at) <= self._now
 
     def _resolve(self, session: Mapping[str, bytes], stored: Mapping[bytes, bytes]) -> tuple[str, int]:
         """What to do with a session, as `import_sessions.lua` decides it, and the revision that it gets."""
@@ -101,3 +112,10 @@ class RenumberingImport(ProjectImport):
         assigned = checked(await redis.batch([("HGET", state, "created_at") for state in states]))
         if self._not_before > max((int(each) for each in assigned if each is not None), default=0):
             await redis.call("HSET", states[0], "created_at", self._not_before, writes=True)
+
+
+async def _all(first: Item | None, others: AsyncIterator[Item]) -> AsyncIterator[Item]:
+    if first is not None:
+        yield first
+    async for item in others:
+        yield item
