@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 from random import Random
 from typing import Any
 
@@ -17,13 +18,14 @@ from service.redis_client.client import RedisClient
 from service.redis_client.multiplexer import Command
 from service.store.keys import PROJECTS, STORE, users_key
 from service.store.project_configs import ProjectConfigs
+from service.store.sessions import Sessions
 from service.store.upkeep import pace, project_export, project_import
 from service.store.upkeep.project_export import ProjectExport
-from service.store.upkeep.project_import import OnConflict, new_id
-from tests.support.exports import count_of, emptied, exported, filled, findings, imported
+from service.store.upkeep.project_import import OnConflict, ProjectImport, new_id
+from tests.support.exports import count_of, emptied, exported, filled, findings, imported, items
 from tests.support.filling import PROJECT, TIMEOUT, add, document_of, keyspace, lapse, on_every_redis, session_id, sweep_all
 from tests.support.moves import BLOCK_SIZE, FragileClient, Interrupted, Keyspace, after_move, record, restore
-from tests.support.state_machine import StoreMachine, run_random_operations
+from tests.support.state_machine import LIMITS, StoreMachine, run_random_operations
 
 
 @pytest.fixture(autouse=True)
@@ -160,6 +162,7 @@ def edited(line: bytes, **members: object) -> bytes:
         ({"user": "x" * 300}, "line 1: user is longer than 256 bytes"),
         ({"configs": {"a": "x" * 2000}}, "line 1: configs are larger than 1500 bytes"),
         ({"configs": {str(number): 1 for number in range(8)}}, "line 1: configs have more than 7 top-level keys"),
+        ({"created_at": 2**52}, "line 1: created_at is more than a day ahead of Redis's clock"),
     ],
 )
 async def test_a_session_is_checked_as_a_request_is(redis: RedisClient, members: dict[str, Any], sentence: str) -> None:
@@ -310,3 +313,76 @@ async def test_redis_rests_for_half_of_the_time_that_it_is_used(monkeypatch: pyt
             now += used
         now += others
     assert pauses == [0.25, 0.375]
+
+
+@pytest.mark.parametrize(("kind", "name"), [("project", "not_before"), ("user", "created_at"), ("session", "created_at")])
+async def test_a_time_may_be_a_day_ahead(redis: RedisClient, kind: str, name: str) -> None:
+    lines = await exported(await filled(redis, 1))
+    position = next(number for number, line in enumerate(lines) if orjson.loads(line)["type"] == kind)
+    sessions = await emptied(redis, 1)
+    seconds, _ = await redis.call("TIME", near=0)
+    later = int(seconds) * 1_000_000 + project_import.MAX_AHEAD
+    with pytest.raises(BadRequest, match=f"^line 1: {name} is more than a day ahead of Redis's clock$"):
+        await imported(sessions, [edited(lines[position], **{name: later + 600_000_000})])
+    await imported(sessions, [edited(lines[position], **{name: later - 600_000_000})])
+
+
+async def test_a_conflict_is_named_and_everything_else_that_was_done_is_counted(redis: RedisClient) -> None:
+    lines = await exported(await filled(redis, 4))
+    named = [line for line in map(decode, lines) if isinstance(line, SessionLine)]
+    for conflicting in named:
+        sessions = await emptied(redis, 4)
+        number = next(each for each in range(20) if session_id(each) == conflicting.id)
+        await add(sessions, number, {"other": 1})
+        work = ProjectImport(sessions)
+        with pytest.raises(BadRequest):
+            await work.run(items(lines))
+        counts = [await redis.call("ZCARD", partition.sessions) for partition in sessions.all_partitions]
+        assert work.counts.created == sum(counts) - 1
+        assert await findings(sessions) == []
+
+
+async def test_the_first_line_in_conflict_is_named(redis: RedisClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(project_import, "BATCH", 100)
+    monkeypatch.setattr(project_import, "CALL_SESSIONS", 16)
+    sessions = await filled(redis, 4)
+    lines = [line for line in await exported(sessions) if b'"type":"session"' in line]
+    keys = [sessions.partition(line.id).session(line.id) for line in map(decode, lines) if isinstance(line, SessionLine)]
+    places = [key.partition("}")[0] for key in keys]
+    # In one call the partition of the first line has its conflict at a later line than the other partition.
+    other = next(number for number, place in enumerate(places) if place != places[0])
+    last = next(number for number, place in reversed(list(enumerate(places))) if place == places[0])
+    for number in (other, last):
+        await redis.call("HSET", keys[number], "created_at", 1)
+    with pytest.raises(BadRequest, match=r"^line 2: the project has another session"):
+        await imported(sessions, [lines[0], lines[other], lines[last]])
+
+
+def limited(sessions: Sessions, **limits: int) -> Sessions:
+    return Sessions(sessions.redis, PROJECT, replace(LIMITS, **limits), sessions.partitions, BLOCK_SIZE)
+
+
+async def test_an_import_ends_at_the_limit_of_sessions(redis: RedisClient) -> None:
+    lines = await exported(await filled(redis, 1))
+    sessions = limited(await emptied(redis, 1), max_sessions=4)
+    for _ in range(2):  # What is there already does not count again.
+        with pytest.raises(
+            BadRequest, match=r"^line \d+: the project has reached max_sessions, 4; delete some sessions first$"
+        ):
+            await imported(sessions, lines)
+        assert await redis.call("ZCARD", sessions.all_partitions[0].sessions) == 4
+    first = (await redis.call("ZRANGE", sessions.all_partitions[0].sessions, 0, 0))[0].decode()
+    await lapse(sessions, first)
+    await imported(sessions, [line for line in lines if b'"type":"session"' in line][4:5])
+    assert await findings(sessions) == []
+    assert (await imported(limited(sessions, max_sessions=count_of(lines)), lines)).skipped == 0
+
+
+async def test_an_import_ends_at_the_limit_of_users(redis: RedisClient) -> None:
+    lines = await exported(await filled(redis, 1))
+    sessions = limited(await emptied(redis, 1), max_users=1)
+    work = ProjectImport(sessions)
+    with pytest.raises(BadRequest, match=r"^the project has reached max_users, 1; delete some users first$"):
+        await work.run(items(lines))
+    assert work.counts.users == await redis.call("ZCARD", users_key(PROJECT.slug)) == 1
+    assert (await imported(limited(sessions, max_users=2), lines)).users == 1

@@ -6,17 +6,17 @@ from random import Random
 import pytest
 
 from service.configs.ttl import Ttl
-from service.errors import BadRequest, StartupError
+from service.errors import BadRequest, ServerUnreachable, StartupError
 from service.redis_client.client import RedisClient
 from service.store import manifest
 from service.store.listing import Query, iter_matches
 from service.store.record import Session
 from service.store.sessions import Sessions
 from service.store.upkeep import project_export, project_import, repartition
-from service.store.upkeep.project_import import Counts, OnConflict
+from service.store.upkeep.project_import import Counts, Item, OnConflict
 from service.store.upkeep.renumbering_import import RenumberingImport
 from tests.support.exports import count_of, exported, filled, findings, items, store
-from tests.support.filling import TIMEOUT, add, document_of, keyspace, on_every_redis, session_id
+from tests.support.filling import TIMEOUT, add, document_of, keyspace, lapse, on_every_redis, session_id
 from tests.support.moves import FragileClient, Interrupted, Keyspace, restore
 
 LATER = range(100, 110)
@@ -104,6 +104,59 @@ async def test_everything_before_a_broken_line_is_imported_and_numbered(redis: R
     assert await listed(sessions) == expected
 
 
+async def breaking(lines: Sequence[bytes], error: Exception) -> AsyncIterator[Item]:
+    async for item in items(lines):
+        yield item
+    raise error
+
+
+@pytest.mark.parametrize("error", [ServerUnreachable("no answer"), StartupError("cannot read"), OSError("cannot read")])
+async def test_what_was_read_before_the_source_broke_is_numbered_and_the_store_opened(
+    redis: RedisClient, error: Exception
+) -> None:
+    sessions, lines, expected = await thinned(redis, 2)
+    position = next(number for number, line in enumerate(lines) if session_id(10).encode() in line)
+    work = RenumberingImport(sessions)
+    with pytest.raises(type(error), match=str(error)):
+        await work.renumber(breaking(lines[:position], error), wait=0.0)
+    assert (await manifest.read(redis)).move is None
+    missing = {session_id(number) for number in range(10, 20, 2)}
+    assert await listed(sessions) == [each for each in expected if each.id not in missing]
+    assert await findings(sessions) == []
+    await add(sessions, 200, {"new": 1})
+
+
+async def test_a_source_without_a_beginning_changes_nothing(redis: RedisClient) -> None:
+    sessions, _, _ = await thinned(redis, 2)
+    before = await keyspace(redis)
+    with pytest.raises(ServerUnreachable):
+        await RenumberingImport(sessions).renumber(breaking([], ServerUnreachable("no answer")), wait=0.0)
+    assert await keyspace(redis) == before
+
+
+@pytest.mark.parametrize("on_conflict", ["fail", "replace"])
+async def test_an_expired_session_is_no_conflict(redis: RedisClient, on_conflict: OnConflict) -> None:
+    sessions = await filled(redis, 2)
+    await sessions.delete(session_id(0))
+    await add(sessions, 0, {"a": 1})
+    lines, expected = await exported(sessions), await listed(sessions)
+    await sessions.patch(session_id(0), document_of({"later": 1}))
+    await lapse(sessions, session_id(0))
+    await sessions.redis.call("HSET", sessions.partition(session_id(0)).session(session_id(0)), "created_at", 5)
+    counts = await renumbered(sessions, lines, on_conflict)
+    assert (counts.created, counts.replaced, counts.present) == (1, 0, count_of(lines) - 1)
+    assert await listed(sessions) == expected
+    assert await findings(sessions) == []
+
+
+async def test_an_id_that_the_file_has_twice_is_created_once(redis: RedisClient) -> None:
+    sessions, lines, expected = await thinned(redis, 2)
+    position = next(number for number, line in enumerate(lines) if session_id(10).encode() in line)
+    counts = await renumbered(sessions, [*lines[: position + 1], *lines[position:]])
+    assert (counts.created, counts.present) == (7, count_of(lines) + 1 - 7)
+    assert await listed(sessions) == expected
+
+
 async def test_nothing_is_imported_while_a_server_is_connected(redis: RedisClient, empty_redis: str) -> None:
     sessions, lines, _ = await thinned(redis, 2)
     before = await keyspace(redis)
@@ -143,3 +196,24 @@ async def test_an_import_killed_at_any_round_trip_is_finished_by_the_next_one(fr
         assert await listed(sessions) == expected, f"killed at round trip {kill_point}"
         assert await findings(sessions) == []
     assert kills > 15
+
+
+async def test_no_session_is_missing_when_its_replacement_is_interrupted(fragile: FragileClient) -> None:
+    sessions = await filled(fragile, 2)
+    lines = await exported(sessions)
+    names = [each.id for each in await listed(sessions)]
+    for name in names:
+        await sessions.patch(name, document_of({"later": 1}))
+    content: Keyspace = await keyspace(fragile)
+    for kill_point in range(1000):
+        await restore(fragile.kill_at(-1, 0), content)
+        fragile.kill_at(kill_point, kill_point)
+        try:
+            await renumbered(store(fragile, 2), lines, "replace")
+        except Interrupted:
+            fragile.kill_at(-1, 0)
+            hashes = [await fragile.call("EXISTS", sessions.partition(name).session(name)) for name in names]
+            assert hashes == [1] * len(names), f"killed at round trip {kill_point}"
+        else:
+            break
+    assert kill_point > 15

@@ -95,6 +95,10 @@ async def test_a_file_without_one_of_its_lines_was_changed(removed: int) -> None
         (whole()[0], "line 4: the first line is that of a project, and no other"),
         (whole()[3].replace(b'"revision":1', b'"revision":0'), "line 4: Expected `int` >= 1 - at `$.revision`"),
         (
+            whole()[3].replace(b'"revision":1', b'"revision":%d' % (2**52 + 1)),
+            "line 4: Expected `int` <= 4503599627370496 - at `$.revision`",
+        ),
+        (
             b'{"type":"user","user":"' + b"a" * 70_000 + b'"}\n',
             "line 4 is longer than 65566 bytes, which max_configs_bytes allows",
         ),
@@ -157,3 +161,41 @@ def test_a_file_that_cannot_be_opened_is_one_sentence(tmp_path: Path) -> None:
         _export_file.writer(str(missing)),
     ):
         pass
+
+
+@pytest.mark.parametrize("name", ["export", "export.gz"])
+def test_an_error_that_is_not_the_files_stays_as_it_is(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    with pytest.raises(BrokenPipeError), _export_file.writer(str(path)):
+        raise BrokenPipeError
+    assert os.listdir(tmp_path) == []
+    path.write_bytes(b"")
+    with pytest.raises(ConnectionError), _export_file.reader(str(path)):
+        raise ConnectionError
+
+
+@pytest.mark.parametrize("name", ["export", "export.gz"])
+@pytest.mark.parametrize("size", [1, 2_000_000])
+def test_a_file_that_cannot_be_written_is_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, size: int
+) -> None:
+    path, opened = tmp_path / name, os.open
+    path.write_bytes(b"earlier")
+    monkeypatch.setattr(os, "open", lambda _, flags, __: opened("/dev/full", flags & ~os.O_CREAT))
+    with (
+        pytest.raises(StartupError, match=f"^cannot write {path}: No space left on device$"),
+        _export_file.writer(str(path)) as file,
+    ):
+        file.write(os.urandom(size))
+    assert path.read_bytes() == b"earlier"
+
+
+async def test_a_file_that_cannot_be_read_further_is_one_sentence() -> None:
+    class Broken(io.BytesIO):
+        name = "export"
+
+        def readline(self, _: int | None = -1, /) -> bytes:
+            raise OSError(5, "Input/output error")
+
+    with pytest.raises(StartupError, match=r"^cannot read export: Input/output error$"):
+        assert [item async for item in _export_file.items(Broken(), Limits())]
