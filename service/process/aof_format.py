@@ -32,10 +32,14 @@ logger = logging.getLogger(__name__)
 
 RECORD = "redis-server.json"
 
-_FILE, _DIRECTORY = "appendonly.aof", "appendonlydir"
+#: Path of the single file in a data directory.
+FILE = "appendonly.aof"
+_DIRECTORY = "appendonlydir"
 _MANIFEST = "appendonly.aof.manifest"
 #: Path of the manifest in a data directory.
 MANIFEST = f"{_DIRECTORY}/{_MANIFEST}"
+#: A regular expression for the paths that a store's files may have in a data directory.
+PATHS = rf"{re.escape(FILE)}|{_DIRECTORY}/[A-Za-z0-9_-][A-Za-z0-9_.-]*"
 
 #: The RDB version that servers write, by the first server version that writes it; newest first.
 _RDB_VERSIONS: dict[str, tuple[tuple[Version, int], ...]] = {
@@ -47,8 +51,9 @@ _OF_REDIS_ALONE = range(12, 80)
 
 _HEADER = re.compile(rb"(?:REDIS|VALKEY)(\d{3,4})")
 _HEADER_SIZE = 9
-_BASE = re.compile(r"^file (\S+) .*\btype b\b", re.MULTILINE)
-_INCREMENTAL = re.compile(r"^file (\S+) .*\btype i\b", re.MULTILINE)
+# A server refuses a name with a slash, which would lead out of the directory.
+_BASE = re.compile(r"^file ([^\s/]+) .*\btype b\b", re.MULTILINE)
+_INCREMENTAL = re.compile(r"^file ([^\s/]+) .*\btype i\b", re.MULTILINE)
 _HISTORY = re.compile(rb"\btype h\b")
 
 #: Unfinished files of killed servers; each may be as large as the store.
@@ -123,14 +128,14 @@ def examine(directory: Path) -> Data:
         if rdb is None:
             rdb = _rdb_version(Server("", *record)) if record is not None else 0
         return Data(Format(in_directory=True, rdb=rdb), record)
-    rdb = _rdb_in(directory / _FILE)
+    rdb = _rdb_in(directory / FILE)
     return Data(None if rdb is None else Format(in_directory=False, rdb=rdb), record)
 
 
 def last_file(directory: Path) -> Path | None:
     """The append-only file that a server appends to; None if there is none."""
     if not (directory / _DIRECTORY / _MANIFEST).exists():
-        path = directory / _FILE
+        path = directory / FILE
     else:
         names = _INCREMENTAL.findall((directory / _DIRECTORY / _MANIFEST).read_text(encoding="utf-8", errors="replace"))
         # Without one, a newer server has just converted the single file of Redis 6.2 to its base file.
@@ -142,13 +147,13 @@ def parts(directory: Path) -> list[Path]:
     """The parts of the append-only file, in the order in which a server reads them."""
     manifest = read_manifest(directory).decode(errors="replace")
     if not manifest:
-        return [path for path in (directory / _FILE,) if path.is_file()]
+        return [path for path in (directory / FILE,) if path.is_file()]
     return [directory / _DIRECTORY / name for name in [*_BASE.findall(manifest), *_INCREMENTAL.findall(manifest)]]
 
 
 def roots(directory: Path) -> list[Path]:
     """The single file, and the directory of the parts: a data directory with either has a store."""
-    return [directory / _FILE, directory / _DIRECTORY]
+    return [directory / FILE, directory / _DIRECTORY]
 
 
 def read_manifest(directory: Path) -> bytes:
@@ -172,7 +177,7 @@ def is_of_valkey(path: Path) -> bool:
 
 def files(directory: Path) -> list[Path]:
     """The files of a server in `directory`, with the directory `appendonlydir` and its files."""
-    return [directory / RECORD, directory / _FILE, directory / _DIRECTORY, *(directory / _DIRECTORY).glob("*")]
+    return [directory / RECORD, directory / FILE, directory / _DIRECTORY, *(directory / _DIRECTORY).glob("*")]
 
 
 def write_record(directory: Path, server: Server) -> None:
@@ -216,7 +221,7 @@ def _base_file(directory: Path) -> Path:
         base = _BASE.search((directory / _DIRECTORY / _MANIFEST).read_text(encoding="utf-8", errors="replace"))
     except OSError:
         base = None
-    name = base[1] if base else _FILE
+    name = base[1] if base else FILE
     path = directory / _DIRECTORY / name
     return path if path.exists() else directory / name
 

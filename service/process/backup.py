@@ -10,12 +10,16 @@ opened together, and stay readable until they are closed. A command that was onl
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Annotated, Any, BinaryIO, NamedTuple
+
+import msgspec
+from msgspec import Meta
 
 from service.errors import StartupError
 from service.process import aof_format, aof_tail
@@ -33,6 +37,8 @@ _CHUNK = 1024 * 1024
 _ATTEMPTS = 20
 #: Small files that are copied as they are, if they exist.
 _OTHERS = (aof_format.RECORD, KEY_SECRET, ROOT_TOKEN)
+#: The names that a backup may have: no other file is read or written, whatever `backup.json` says.
+_NAMES = rf"\A(?:{aof_format.PATHS}|{'|'.join(map(re.escape, _OTHERS))})\Z"
 
 #: Called with the number of bytes that were just copied or read.
 Progress = Callable[[int], object]
@@ -42,8 +48,8 @@ Progress = Callable[[int], object]
 class File:
     """A file of a backup: its name in `data`, its size in bytes and its digest."""
 
-    name: str
-    size: int
+    name: Annotated[str, Meta(pattern=_NAMES)]
+    size: Annotated[int, Meta(ge=0)]
     sha256: str
 
 
@@ -92,17 +98,22 @@ def read(source: Path) -> list[File]:
     """The files that a backup names.
 
     Raises:
-        StartupError: it is no complete backup.
+        StartupError: it is no complete backup, or names other files than a backup has.
     """
     try:
         entry: dict[str, Any] = json.loads((source / MANIFEST).read_bytes())
         if entry["format"] != FORMAT:
             raise StartupError(f"{source} has format {entry['format']}; this release reads format {FORMAT}")
-        return [File(**file) for file in entry["files"]]
+        files = msgspec.convert(entry["files"], list[File])
+        for file in files:
+            _require_inside(source, source / DATA / file.name)
     except FileNotFoundError:
         raise StartupError(f"{source} is not a complete backup: it has no {MANIFEST}") from None
-    except (OSError, ValueError, TypeError, KeyError) as error:
+    except (OSError, ValueError, TypeError, KeyError, RuntimeError, msgspec.ValidationError) as error:
         raise StartupError(f"{source / MANIFEST} cannot be read: {error}") from None
+    if not {aof_format.FILE, aof_format.MANIFEST} & {file.name for file in files}:
+        raise StartupError(f"{source} is not a complete backup: it has no append-only file")
+    return files
 
 
 def verify(source: Path, server: Server, progress: Progress) -> list[File]:
@@ -143,6 +154,12 @@ def copy_out(source: Path, target: Path, progress: Progress) -> None:
                 raise StartupError(f"{source / DATA / file.name} is damaged: it is not the file that was backed up")
     except OSError as error:
         raise StartupError(f"cannot copy the backup {source}: {error}") from None
+
+
+def _require_inside(source: Path, path: Path) -> None:
+    """Refuse a file to which a symbolic link leads out of the backup."""
+    if not path.resolve().is_relative_to(source.resolve()):
+        raise StartupError(f"{path} is outside of the backup")
 
 
 def sync_directory(path: Path) -> None:

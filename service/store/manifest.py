@@ -159,7 +159,11 @@ async def raise_generation(redis: RedisClient) -> int:
     """Give the store a generation that no ETag has, after a restore; returns it.
 
     It is at least the time in microseconds: two stores that were restored from one backup do not share it.
+
+    Raises:
+        StartupError: there is no store, it is damaged, or this release may not write to it.
     """
+    await read(redis)
     stored = await redis.call("HGET", keys.STORE, "generation")
     generation = max(_generation(stored) + 1, int(time.time() * 1_000_000))
     fields = VERSIONS_RESTORED | {"generation": str(generation)}

@@ -109,6 +109,17 @@ async def test_commands_fail_in_a_redis_without_a_store(redis: RedisClient, sett
     assert await keyspace(redis) == {}
 
 
+@pytest.mark.parametrize("lost", [(), ("block_size",), ("partitions",)])
+async def test_only_a_whole_store_gets_a_generation(redis: RedisClient, settings: Settings, lost: tuple[str, ...]) -> None:
+    if lost:
+        await bootstrap._prepare(settings)
+        await redis.call("HDEL", keys.STORE, *lost)
+    before = await keyspace(redis)
+    with pytest.raises(StartupError, match="damaged" if lost else "holds no store"):
+        await manifest.raise_generation(redis)
+    assert await keyspace(redis) == before
+
+
 async def test_the_sweep_writes_nothing_if_its_server_may_not_write(
     redis: RedisClient, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -38,7 +38,7 @@ HOMES = {
     "uvloop": ("service.http",),
     "redis": ("service.redis_client",),
     "hiredis": ("service.redis_client",),
-    "msgspec": ("service.configs", "service.settings", "service.client"),
+    "msgspec": ("service.configs", "service.settings", "service.client", "service.process.backup"),
     "httpx": ("service.client",),
     "prometheus_client": ("service.http.admin",),
     "click": ("service.cli", "service.commands"),

@@ -1,0 +1,117 @@
+"""`backup.json` comes from anywhere: whatever it says, nothing outside of the backup is read and nothing else is written."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from service.errors import StartupError
+from service.process import aof_format, backup
+
+CONTENT = b"victim"
+GOOD = {"name": "appendonly.aof", "size": len(CONTENT), "sha256": hashlib.sha256(CONTENT).hexdigest()}
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    source = tmp_path / "backup"
+    (source / "data").mkdir(parents=True)
+    (source / "data" / "appendonly.aof").write_bytes(CONTENT)
+    return source
+
+
+def describe(source: Path, files: object) -> Path:
+    (source / "backup.json").write_text(json.dumps({"format": 1, "files": files}), encoding="utf-8")
+    return source
+
+
+def copy(source: Path) -> None:
+    target = source.with_name("target")
+    target.mkdir(exist_ok=True)
+    backup.copy_out(source, target, lambda _: None)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "appendonly.aof", "appendonlydir/appendonly.aof.manifest", "appendonlydir/appendonly.aof.1.base.rdb",
+        "redis-server.json", "key-secret", "root-token",
+    ],
+)  # fmt: skip
+def test_the_files_of_a_store_are_accepted(source: Path, name: str) -> None:
+    (source / "data" / "appendonlydir").mkdir()
+    (source / "data" / name).write_bytes(CONTENT)
+    copy(describe(source, [GOOD, GOOD | {"name": name}]))
+    assert (source.with_name("target") / name).read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "../victim", "{}/victim", "appendonlydir/../../victim", "appendonlydir/..", "appendonlydir/a/b", "appendonlydir/",
+        "appendonly.aof\n", "appendonlyXaof", "lock", "redis.conf", ".", "",
+    ],
+)  # fmt: skip
+def test_any_other_name_is_refused_and_nothing_is_written(source: Path, name: str) -> None:
+    victim = source.with_name("victim")
+    victim.write_bytes(CONTENT)
+    for size in (0, len(CONTENT)):
+        describe(source, [GOOD, GOOD | {"name": name.format(source.parent), "size": size}])
+        with pytest.raises(StartupError, match=r"backup\.json cannot be read: "):
+            copy(source)
+    assert victim.read_bytes() == CONTENT
+    assert list(source.with_name("target").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        None, 1, "appendonly.aof", {"name": "x"}, [1], [[]], [{}], [GOOD | {"size": -1}], [GOOD | {"size": "6"}],
+        [GOOD | {"size": 6.5}], [GOOD | {"size": None}], [GOOD | {"name": 1}], [GOOD | {"sha256": 1}],
+    ],
+)  # fmt: skip
+def test_a_value_of_another_type_is_refused(source: Path, files: Any) -> None:  # noqa: ANN401 - any JSON
+    with pytest.raises(StartupError, match=r"backup\.json cannot be read: "):
+        backup.read(describe(source, files))
+
+
+def test_deep_nesting_is_refused(source: Path) -> None:
+    (source / "backup.json").write_text("[" * 200_000, encoding="utf-8")
+    with pytest.raises(StartupError, match=r"backup\.json cannot be read: "):
+        backup.read(source)
+
+
+@pytest.mark.parametrize("names", [[], ["key-secret"], ["appendonlydir/appendonly.aof.1.base.rdb"]])
+def test_a_backup_without_an_append_only_file_is_refused(source: Path, names: list[str]) -> None:
+    with pytest.raises(StartupError, match=r"is not a complete backup: it has no append-only file$"):
+        backup.read(describe(source, [GOOD | {"name": name} for name in names]))
+
+
+@pytest.mark.parametrize("linked", ["data/appendonly.aof", "data"])
+def test_no_symbolic_link_is_followed_out_of_the_backup(source: Path, linked: str) -> None:
+    describe(source, [GOOD])
+    path = source / linked
+    path.rename(source.with_name("elsewhere"))
+    path.symlink_to(source.with_name("elsewhere"))
+    with pytest.raises(StartupError, match=r"appendonly\.aof is outside of the backup$"):
+        copy(source)
+    assert list(source.with_name("target").iterdir()) == []
+
+
+def test_a_symbolic_link_to_the_backup_or_inside_of_it_is_followed(source: Path) -> None:
+    describe(source, [GOOD])
+    (source / "data" / "appendonly.aof").rename(source / "data" / "other")
+    (source / "data" / "appendonly.aof").symlink_to("other")
+    source.with_name("link").symlink_to(source)
+    copy(source.with_name("link"))
+
+
+def test_a_manifest_that_names_a_path_has_no_such_part(tmp_path: Path) -> None:
+    (tmp_path / "victim").write_bytes(CONTENT)
+    (tmp_path / "data" / "appendonlydir").mkdir(parents=True)
+    lines = "".join(f"file ../../victim seq 1 type {kind}\n" for kind in "bi")
+    (tmp_path / "data" / "appendonlydir" / "appendonly.aof.manifest").write_text(lines, encoding="utf-8")
+    assert aof_format.parts(tmp_path / "data") == []
+    assert aof_format.last_file(tmp_path / "data") is None
