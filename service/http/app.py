@@ -70,17 +70,19 @@ def _dispatch(worker: WorkerContext) -> Dispatch:
     return Dispatch(worker, router, conditions.parse, api_prefix=API_PREFIX, health_path=HEALTH_PATH)
 
 
-def _beat(loop: asyncio.AbstractEventLoop, supervision: Supervision) -> None:
-    """Tell the supervisor that the event loop runs, also while it drains, until the loop is closed."""
+def beat(loop: asyncio.AbstractEventLoop, supervision: Supervision) -> None:
+    """Tell the supervisor that the process serves and its event loop runs, also while it drains, until the loop is closed.
+
+    Call it once the process accepts connections: its predecessor ends then.
+    """
     supervision.beat()
-    loop.call_later(INTERVAL, _beat, loop, supervision)
+    loop.call_later(INTERVAL, beat, loop, supervision)
 
 
 def stop_event(supervision: Supervision) -> asyncio.Event:
-    """Begin to beat, and return an event that SIGTERM and SIGINT set. The process exits as soon as its supervisor is dead."""
+    """An event that SIGTERM and SIGINT set. The process exits as soon as its supervisor is dead."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
-    _beat(loop, supervision)
     loop.add_reader(supervision.parent_pipe, os._exit, 1)
     for name in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(name, stop.set)
@@ -116,6 +118,7 @@ async def _serve(settings: Settings, listener: socket.socket, supervision: Super
     try:
         site = web.SockSite(runner, listener, backlog=BACKLOG)
         await site.start()
+        beat(loop, supervision)
         await stop.wait()
         dispatch.start_draining()
         await _last_call(server, listener, min(FIRST_REQUEST, settings.shutdown_timeout))

@@ -124,7 +124,7 @@ class _Server(NamedTuple):
         def worker(number: int, settings: Settings) -> WorkerProcess:
             return child(f"worker {number + 1}", partial(parts.run_worker, settings), listeners[number], slots)
 
-        pool = WorkerPool(worker, len(listeners), settings, slots)
+        pool = WorkerPool(worker, len(listeners), settings, slots, logs.configure)
         others = []
         if admin is not None:
             others.append(child("the admin server", partial(parts.run_admin, settings, admin.slots), admin.listener))
@@ -154,7 +154,6 @@ class _Server(NamedTuple):
                 self.notifier.reloading()
                 settings = settings_again(self.read_again, self.initial, pool.settings)
                 if settings is not None:
-                    logs.configure(settings)
                     pool.replace(settings, time.monotonic())
             now = time.monotonic()
             for process in others:

@@ -27,10 +27,17 @@ class WorkerPool:
     """
 
     def __init__(
-        self, make: Callable[[int, Settings], WorkerProcess], count: int, settings: Settings, slots: Slots | None = None
+        self,
+        make: Callable[[int, Settings], WorkerProcess],
+        count: int,
+        settings: Settings,
+        slots: Slots | None = None,
+        configure_logs: Callable[[Settings], object] = lambda _: None,
     ) -> None:
-        """`slots` counts the restarts."""
+        """`slots` counts the restarts. `configure_logs` is called when the settings change; new workers log as it says."""
         self.settings = settings
+        self._before = settings
+        self._configure_logs = configure_logs
         self._slots = slots
         self._make = make
         self._workers = [make(number, settings) for number in range(count)]
@@ -63,7 +70,10 @@ class WorkerPool:
         if self._replacement is not None:
             self._drain(self._replacement, now)
             self._replacement = None
-        self.settings = settings
+        if not self._to_replace:
+            # Else the reload that this one ends is not complete, and the settings before it are still in force.
+            self._before = self.settings
+        self._use(settings)
         self._to_replace = list(range(len(self._workers)))
         self._is_replacing = True
 
@@ -94,6 +104,7 @@ class WorkerPool:
         elif end := self._replacement.exit_reason():
             logger.error("a worker with the new settings exited (%s); the remaining workers keep the old ones", end)
             self._to_replace, self._replacement, self._is_replacing = [], None, False
+            self._use(self._before)
         elif self._replacement.runs:
             self._drain(self._workers[number], now)
             self._workers[number] = self._replacement
@@ -101,6 +112,10 @@ class WorkerPool:
             self._replacement = None
             del self._to_replace[0]
         return _START_INTERVAL
+
+    def _use(self, settings: Settings) -> None:
+        self.settings = settings
+        self._configure_logs(settings)
 
     def _drain(self, worker: WorkerProcess, now: float) -> None:
         worker.send(signal.SIGTERM)

@@ -96,7 +96,7 @@ class Signals:
 
 
 class Supervision(NamedTuple):
-    """A worker's connection to its supervisor: call `beat` every `heartbeat.INTERVAL` seconds.
+    """A worker's connection to its supervisor: call `beat` every `heartbeat.INTERVAL` seconds, once it accepts connections.
 
     `parent_pipe` is a file descriptor that becomes readable when the supervisor dies. `slot` is where the worker counts, None
     if nobody reads that.
@@ -168,7 +168,7 @@ class WorkerProcess:
 
     @property
     def runs(self) -> bool:
-        """Whether its event loop has started."""
+        """Whether it accepts connections: it beats from then on."""
         return self._heartbeat.count > 0
 
     def send(self, number: signal.Signals) -> None:

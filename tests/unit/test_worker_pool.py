@@ -10,7 +10,7 @@ from service.process.worker_pool import DRAIN_GRACE, WorkerPool
 from service.process.workers import WorkerProcess
 from service.settings import Settings
 
-OLD, NEW = Settings(max_keys=1), Settings(max_keys=2)
+OLD, NEW, NEWEST = Settings(max_keys=1), Settings(max_keys=2), Settings(max_keys=3)
 
 
 class FakeWorker:
@@ -41,7 +41,8 @@ class Pool(WorkerPool):
 
     def __init__(self) -> None:
         self.made: list[FakeWorker] = []
-        super().__init__(self._fake, 2, OLD)
+        self.logs: list[Settings] = []
+        super().__init__(self._fake, 2, OLD, configure_logs=self.logs.append)
         self.start(0.0)
 
     @property
@@ -104,6 +105,32 @@ def test_a_replacement_that_exits_ends_the_reload(caplog: pytest.LogCaptureFixtu
     assert [worker.received for worker in pool.made] == [[], [], []]
     assert pool.current == pool.made[:2]
     assert "a worker with the new settings exited (exit status 1)" in caplog.text
+    # The next reload is compared with what is in force, and a restarted worker logs as before.
+    assert (pool.settings, pool.logs) == (OLD, [NEW, OLD])
+
+
+def test_a_reload_that_fails_restores_the_settings_before_the_reload_that_it_ended() -> None:
+    pool = Pool()
+    for number, settings in enumerate((NEW, NEWEST)):
+        pool.replace(settings, float(number))
+        pool.poll(float(number))
+    pool.made[-1].end = "exit status 1"
+    pool.poll(3.0)
+    assert (pool.settings, pool.logs) == (OLD, [NEW, NEWEST, OLD])
+
+
+def test_a_reload_that_fails_restores_those_of_a_complete_one() -> None:
+    pool = Pool()
+    pool.replace(NEW, 0.0)
+    for now in range(5):
+        pool.poll(float(now))
+        pool.made[-1].runs = True
+    # The predecessors still drain.
+    pool.replace(NEWEST, 5.0)
+    pool.poll(5.0)
+    pool.made[-1].end = "exit status 1"
+    pool.poll(6.0)
+    assert (pool.settings, pool.logs) == (NEW, [NEW, NEWEST, NEW])
 
 
 def test_a_worker_that_does_not_drain_in_time_is_killed() -> None:

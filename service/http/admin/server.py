@@ -15,7 +15,7 @@ from service.http.admin.exposition import Exposition
 from service.http.admin.redis_state import redis_state
 from service.http.api import conditions, health
 from service.http.api.routes import HEALTH_PATH
-from service.http.app import LAYOUT, stop_event
+from service.http.app import LAYOUT, beat, stop_event
 from service.http.server.connections import Server
 from service.http.server.context import Call, Handler, WorkerContext
 from service.http.server.dispatch import Dispatch, Endpoint
@@ -49,6 +49,7 @@ async def _serve(settings: Settings, slots: Slots, listener: socket.socket, supe
     watch = asyncio.create_task(context.config_watch.run())
     try:
         await web.SockSite(runner, listener, backlog=BACKLOG).start()
+        beat(asyncio.get_running_loop(), supervision)
         await stop.wait()
     finally:
         watch.cancel()
