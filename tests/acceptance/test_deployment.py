@@ -175,19 +175,23 @@ def test_the_redis_of_the_compose_file_has_the_settings_that_operations_names(re
 
 # Kubernetes
 
-MANIFESTS = {document["kind"]: document for document in documents("kubernetes.yaml")}
+SERVICES = {each["metadata"]["name"]: each for each in documents("kubernetes.yaml") if each["kind"] == "Service"}
+SERVICE, ADMIN_SERVICE = SERVICES["session-config-cache"], SERVICES["session-config-cache-admin"]
+MANIFESTS = {document["kind"]: document for document in documents("kubernetes.yaml") if document["kind"] != "Service"}
 POD = MANIFESTS["Deployment"]["spec"]["template"]
 (CONTAINER,) = POD["spec"]["containers"]
 LABELS = POD["metadata"]["labels"]
 
 
-@pytest.mark.parametrize("kind", MANIFESTS)
-def test_kubernetes_accepts_a_manifest(kind: str) -> None:
-    kubernetes_validate.validate(MANIFESTS[kind], kubernetes_validate.latest_version(), strict=True)
+@pytest.mark.parametrize(
+    "manifest", documents("kubernetes.yaml"), ids=lambda each: f"{each['kind']} {each['metadata']['name']}"
+)
+def test_kubernetes_accepts_a_manifest(manifest: Any) -> None:  # noqa: ANN401
+    kubernetes_validate.validate(manifest, kubernetes_validate.latest_version(), strict=True)
 
 
 def test_kubernetes_would_refuse_an_unknown_field() -> None:
-    wrong = {**MANIFESTS["Service"], "spec": {**MANIFESTS["Service"]["spec"], "port": 1}}
+    wrong = {**SERVICE, "spec": {**SERVICE["spec"], "port": 1}}
     with pytest.raises(kubernetes_validate.ValidationError):
         kubernetes_validate.validate(wrong, kubernetes_validate.latest_version(), strict=True)
 
@@ -196,7 +200,7 @@ def test_everything_selects_the_pods_of_the_deployment() -> None:
     spec = MANIFESTS["Deployment"]["spec"]
     budget = MANIFESTS["PodDisruptionBudget"]["spec"]
     assert spec["selector"] == budget["selector"] == {"matchLabels": LABELS}
-    assert MANIFESTS["Service"]["spec"]["selector"] == LABELS
+    assert [service["spec"]["selector"] for service in SERVICES.values()] == [LABELS, LABELS]
     assert budget["maxUnavailable"] < spec["replicas"]
 
 
@@ -204,7 +208,7 @@ def test_the_container_has_the_ports_user_and_routes_of_the_image() -> None:
     ports = {port["name"]: port["containerPort"] for port in CONTAINER["ports"]}
     assert set(ports.values()) == PORTS
     assert ports["http"] == Settings().port
-    assert {port["targetPort"]: port["port"] for port in MANIFESTS["Service"]["spec"]["ports"]} == ports
+    assert {port["targetPort"]: port["port"] for service in SERVICES.values() for port in service["spec"]["ports"]} == ports
     assert POD["spec"]["securityContext"]["runAsUser"] == UID
     assert CONTAINER["image"] == IMAGE
     probes = [CONTAINER[f"{name}Probe"]["httpGet"] for name in ("startup", "liveness", "readiness")]
@@ -227,12 +231,24 @@ def test_the_secret_has_what_the_container_reads() -> None:
     assert {each["name"] for each in from_secret} == {volume["secret"]["secretName"]}
     keys = {each["key"] for each in from_secret} | {item["key"] for item in volume["secret"]["items"]}
     operations = (ROOT / "service" / "OPERATIONS.md").read_text(encoding="utf-8")
-    assert set(re.findall(r"--from-literal=([\w-]+)=", operations)) == keys
+    assert set(re.findall(r">scc-secrets/([\w-]+)", operations)) == keys
+    # Other users of the machine see the arguments of a command.
+    assert "--from-literal" not in operations
 
 
-def test_the_service_monitor_reads_the_admin_port_of_the_service() -> None:
+def test_only_a_service_inside_of_the_cluster_has_the_admin_port() -> None:
+    assert [port["name"] for port in SERVICE["spec"]["ports"]] == ["http"]
+    assert [port["name"] for port in ADMIN_SERVICE["spec"]["ports"]] == ["admin"]
+    assert (ADMIN_SERVICE["spec"]["clusterIP"], ADMIN_SERVICE["spec"]["publishNotReadyAddresses"]) == ("None", True)
+
+
+def test_the_service_monitor_reads_the_admin_port_once_as_the_job_of_the_alert_rules() -> None:
     (monitor,) = documents("service-monitor.yaml")
     (endpoint,) = monitor["spec"]["endpoints"]
-    assert monitor["spec"]["selector"]["matchLabels"].items() <= MANIFESTS["Service"]["metadata"]["labels"].items()
-    ports = {port["name"]: port["port"] for port in MANIFESTS["Service"]["spec"]["ports"]}
+    wanted = monitor["spec"]["selector"]["matchLabels"].items()
+    assert [each for each in SERVICES.values() if wanted <= each["metadata"]["labels"].items()] == [ADMIN_SERVICE]
+    ports = {port["name"]: port["port"] for port in ADMIN_SERVICE["spec"]["ports"]}
     assert (ports[endpoint["port"]], endpoint["path"]) == (8030, "/metrics")
+    job = ADMIN_SERVICE["metadata"]["labels"][monitor["spec"]["jobLabel"]]
+    rules = (DEPLOY / "prometheus-alerts.yml").read_text(encoding="utf-8")
+    assert set(re.findall(r'job="([^"]+)"', rules)) == {job}
