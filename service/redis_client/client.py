@@ -51,7 +51,7 @@ class Meter(Protocol):
     """Counts what a client does."""
 
     def called(self, sha: str, seconds: float) -> None:
-        """The call of a script has its reply or has failed, after so many seconds."""
+        """The call of a script, or a batch of calls of it, has its replies or has failed, after so many seconds."""
 
     def retried(self, count: int) -> None:
         """So many commands are sent again."""
@@ -126,6 +126,9 @@ class RedisClient:
             return []
         started = monotonic()
         outcomes = await self._attempt(commands, [None] * len(commands), writes, near, self._timeout)
+        # Once, for the script of its first call: with few exceptions, all calls of a batch are of one script.
+        if self.meter is not None and commands[0][0] == "EVALSHA":
+            self.meter.called(str(commands[0][1]), monotonic() - started)
         if any(isinstance(outcome, Exception) for outcome in outcomes):
             return await self._retry(commands, outcomes, writes, near, started)
         return outcomes

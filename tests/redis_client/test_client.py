@@ -171,3 +171,28 @@ async def test_a_cancelled_caller_does_not_shift_the_replies_of_others(redis: Re
 async def test_a_url_that_is_not_one_of_redis_is_refused() -> None:
     with pytest.raises(StartupError, match="setting redis_url must begin with"):
         RedisClient.open("nowhere", timeout=SHORT)
+
+
+class NotingMeter:
+    """Notes the scripts whose calls are timed."""
+
+    def __init__(self) -> None:
+        self.scripts: list[str] = []
+
+    def called(self, sha: str, seconds: float) -> None:
+        assert seconds >= 0
+        self.scripts.append(sha)
+
+    def retried(self, count: int) -> None:
+        raise AssertionError
+
+
+async def test_a_batch_of_calls_of_a_script_is_timed_once_and_plain_commands_are_not(tmp_path: Path) -> None:
+    async with fake_redis(tmp_path, lambda _: b"+OK\r\n") as url, client_for(url) as redis:
+        redis.meter = meter = NotingMeter()
+        one, two = (("EVALSHA", sha, 1, "a") for sha in ("one", "two"))
+        await redis.batch([one, one, one])
+        await redis.call(*two)
+        await redis.batch([("HGETALL", "a"), ("HGETALL", "b")])
+        await redis.call("HGETALL", "a")
+        assert meter.scripts == ["one", "two"]

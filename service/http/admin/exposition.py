@@ -86,7 +86,7 @@ class _Snapshot(Collector):
 
     def _of_redis(self) -> Iterator[Metric]:
         calls = HistogramMetricFamily(
-            "scc_redis_call_seconds", "Time from a call of a Lua script to its reply.", labels=["script"]
+            "scc_redis_call_seconds", "Time from a call of a Lua script, or a batch of calls, to its reply.", labels=["script"]
         )
         for label, histogram in self._layout.calls.values():
             self._add(calls, [label], histogram)

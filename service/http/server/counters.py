@@ -130,7 +130,7 @@ class Counters:
         self._words[self._layout.reasons[response.reason]] += 1
 
     def called(self, sha: str, seconds: float) -> None:
-        """Redis has answered a call of a script, or failed to, after so many seconds."""
+        """Redis has answered a call of a script, or a batch of calls, or failed to, after so many seconds."""
         _, histogram = self._layout.calls[sha]
         histogram.observe(self._words, int(seconds * 1_000_000))
 
