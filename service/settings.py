@@ -135,6 +135,10 @@ class Settings(Limits):
     access_log: bool = field(default=False, metadata={"help": "log every request to standard error"})
     log_format: LogFormat = field(default="text", metadata={"help": "format of the log: text or json"})
     log_level: LogLevel = field(default="info", metadata={"help": "what to log: info, warning or error, and what is worse"})
+    otel: bool = field(
+        default=False,
+        metadata={"help": "export traces to OpenTelemetry, as the variables OTEL_* say; needs the extra otel"},
+    )
 
     def __post_init__(self) -> None:
         """Check every value.

@@ -25,6 +25,8 @@ def command(settings: Settings) -> int:
     logs.configure(settings)
     for warning in warnings(settings):
         logger.warning("%s", warning)
+    if settings.otel:
+        import service.http.server.tracing  # noqa: F401 - an error now, and not in every worker, if a package is missing
     flags = click.get_current_context().obj
     supervisor.serve(settings, load_parts, partial(load, flags) if config_path(flags) else None)
     return 0

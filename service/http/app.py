@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import uvloop
 from aiohttp import web
@@ -27,6 +28,9 @@ from service.redis_client.client import RedisClient
 from service.settings import API_PREFIX, Settings
 from service.store.script_calls import SCRIPTS
 from service.store.upkeep.sweeper import Sweeper
+
+if TYPE_CHECKING:
+    from service.http.server.tracing import Tracing
 
 #: New objects after which Python looks for cycles; a request leaves no cycle behind.
 GC_THRESHOLD = 20_000
@@ -70,6 +74,14 @@ def _dispatch(worker: WorkerContext) -> Dispatch:
     return Dispatch(worker, router, conditions.parse, api_prefix=API_PREFIX, health_path=HEALTH_PATH)
 
 
+def _start_tracing(worker: WorkerContext) -> "Tracing | None":
+    if not worker.settings.otel:
+        return None
+    from service.http.server.tracing import Tracing  # Its packages are optional.
+
+    return Tracing.start(worker)
+
+
 def beat(loop: asyncio.AbstractEventLoop, supervision: Supervision) -> None:
     """Tell the supervisor that the process serves and its event loop runs, also while it drains, until the loop is closed.
 
@@ -107,8 +119,9 @@ async def _serve(settings: Settings, listener: socket.socket, supervision: Super
     )
     counters = None if supervision.slot is None else Counters(LAYOUT, supervision.slot)
     worker = WorkerContext(settings, redis, counters)
+    tracing = _start_tracing(worker)
     dispatch = _dispatch(worker)
-    server = Server(dispatch, settings, Protocol, worker.observer)
+    server = Server(dispatch if tracing is None else tracing.traced(dispatch), settings, Protocol, worker.observer)
     if counters is not None:
         _report(loop, counters, worker, server)
     runner = web.ServerRunner(server, shutdown_timeout=settings.shutdown_timeout)
@@ -130,6 +143,8 @@ async def _serve(settings: Settings, listener: socket.socket, supervision: Super
         await asyncio.wait(background)
         await runner.cleanup()
         await redis.close()
+        if tracing is not None:
+            tracing.stop()
 
 
 async def _last_call(server: Server, listener: socket.socket, seconds: float) -> None:

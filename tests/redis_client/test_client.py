@@ -184,7 +184,7 @@ class NotingMeter:
         self.scripts.append(sha)
 
     def retried(self, count: int) -> None:
-        raise AssertionError
+        raise AssertionError(f"{count} commands were sent again")
 
 
 async def test_a_batch_of_calls_of_a_script_is_timed_once_and_plain_commands_are_not(tmp_path: Path) -> None:

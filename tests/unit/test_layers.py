@@ -41,6 +41,7 @@ HOMES = {
     "msgspec": ("service.configs", "service.settings", "service.client", "service.process.backup"),
     "httpx": ("service.client",),
     "prometheus_client": ("service.http.admin",),
+    "opentelemetry": ("service.http.server.tracing",),
     "click": ("service.cli", "service.commands"),
 }
 

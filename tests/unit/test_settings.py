@@ -57,6 +57,7 @@ SAMPLES: dict[str, tuple[str, object]] = {
     "access_log": ("true", True),
     "log_format": ("json", "json"),
     "log_level": ("warning", "warning"),
+    "otel": ("true", True),
 }
 #: Limits that 0 disables.
 UNLIMITED = ("max_memory", "max_sessions", "max_users")
