@@ -32,7 +32,7 @@ def supervision() -> Iterator[tuple[Supervision, list[None]]]:
 
 
 @pytest.mark.parametrize("name", ["worker", "admin server"])
-async def test_a_process_that_cannot_accept_connections_has_not_beaten(
+def test_a_process_that_cannot_accept_connections_has_not_beaten(
     monkeypatch: pytest.MonkeyPatch, supervision: tuple[Supervision, list[None]], name: str
 ) -> None:
     async def start(_: object) -> NoReturn:
@@ -47,5 +47,5 @@ async def test_a_process_that_cannot_accept_connections_has_not_beaten(
     else:
         serving = admin._serve(SETTINGS, Slots(1, app.LAYOUT.words), listener, connection)
     with listener, pytest.raises(_PortLostError):
-        await serving
+        asyncio.run(serving)
     assert beats == []
