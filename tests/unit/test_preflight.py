@@ -50,7 +50,7 @@ def test_every_command_of_every_script_is_tried_in_a_script() -> None:
 def test_every_command_that_is_sent_without_a_script_is_tried() -> None:
     tried = {str(command[0]) for command in preflight._commands("p:")}
     # HTTP methods, an option, a command of Sentinel, and one for operators.
-    other = {"GET", "PUT", "POST", "PATCH", "DELETE", "LIMIT", "SENTINEL", "XREAD"}
+    other = {"GET", "HEAD", "PUT", "POST", "PATCH", "DELETE", "LIMIT", "SENTINEL", "XREAD"}
     sent = sent_by_python() - NOT_SERVING - BY_THEMSELVES - other
     assert {"HMGET", "ZREVRANGEBYSCORE", "UNLINK"} <= sent
     assert sent - tried == set()

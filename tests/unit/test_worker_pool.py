@@ -6,7 +6,7 @@ from typing import cast
 
 import pytest
 
-from service.process.worker_pool import DRAIN_GRACE, WorkerPool
+from service.process.worker_pool import DRAIN_GRACE, MAX_PROCESSES, WorkerPool
 from service.process.workers import WorkerProcess
 from service.settings import Settings
 
@@ -155,3 +155,21 @@ def test_another_reload_starts_over_and_ends_the_replacement_that_was_starting()
     assert pool.made[2].received == [signal.SIGTERM]
     assert [worker.settings for worker in pool.made[2:]] == [OLD, NEW]
     assert pool.current == [pool.made[0], pool.made[1], pool.made[3], pool.made[2]]
+
+
+def test_a_reload_waits_while_too_many_workers_drain() -> None:
+    pool = Pool()
+    for now in range(40):
+        pool.replace(NEW, float(now))
+        pool.poll(float(now))
+        pool.made[-1].runs = True
+        pool.poll(float(now))
+    assert len(pool.made) == MAX_PROCESSES * 2
+    for worker in pool.made:
+        if worker.received:
+            worker.end = "exit status 0"
+    for now in range(40, 50):
+        pool.poll(float(now))
+        pool.made[-1].runs = True
+    assert len(pool.made) == MAX_PROCESSES * 2 + 2
+    assert pool.current[:2] == pool.made[-2:]
