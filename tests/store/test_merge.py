@@ -8,7 +8,9 @@ from service.configs.document import Document, parse
 from service.configs.limits import Limits
 from service.configs.ttl import Ttl
 from service.redis_client.client import RedisClient
+from service.store import script_calls
 from service.store.sessions import Sessions
+from service.store.verify import verify_session
 from tests.support.filling import PROJECT, add, document_of, fill, keyspace, on_every_redis, opened, session_id
 
 ONE = session_id(1)
@@ -126,3 +128,33 @@ async def test_put_and_delete_find_a_session_whatever_its_configs_are(sessions: 
     await sessions.redis.call("HSET", key, "configs", configs, writes=True)
     await sessions.delete(ONE)
     assert key not in await keyspace(sessions.redis)
+
+
+@on_every_redis
+@pytest.mark.parametrize("terms", ['{\n"a":=1}', '{\n"a":=1', '{\n"a":=1,\n}', "{\n}", "x", ""])
+async def test_terms_that_a_hand_broke_stop_no_write_and_no_repair(sessions: Sessions, terms: str) -> None:
+    partition = sessions.all_partitions[0]
+    for number in (2, 3):
+        created = await add(sessions, number, {"a": 1})
+        await sessions.redis.call("HSET", partition.session(created.id), "terms", terms, writes=True)
+    await sessions.delete(session_id(2))
+    await sessions.replace(session_id(3), document_of({"b": 2}))
+    created = await add(sessions, 4, {"a": 1})
+    await sessions.redis.call("HSET", partition.session(created.id), "terms", terms, writes=True)
+    await verify_session(sessions.redis, partition, created.id, repair=True)
+    assert (await sessions.patch(created.id, document_of({"b": 2}))).configs == b'{\n"a":1,\n"b":2\n}'
+    expiring = await add(sessions, 5, {"a": 1})
+    await sessions.redis.call("HSET", partition.session(expiring.id), "terms", terms, "expires_at", 1, writes=True)
+    call = script_calls.expire(
+        session=partition.session(expiring.id), sessions=partition.sessions, partition=partition.arguments,
+        session_id=expiring.id,
+    )  # fmt: skip
+    assert await call.run(sessions.redis) == "expired"
+
+
+@on_every_redis
+async def test_an_empty_object_with_a_line_break_is_patched(sessions: Sessions) -> None:
+    await add(sessions, 1, {})
+    await sessions.redis.call("HSET", sessions.all_partitions[0].session(ONE), "configs", "{\n}", writes=True)
+    assert (await sessions.patch(ONE, document_of({"a": 1}))).configs == b'{\n"a":1\n}'
+    assert (await sessions.patch(ONE, document_of({"b": 2}))).configs == b'{\n"a":1,\n"b":2\n}'

@@ -68,7 +68,7 @@ class Check:
     _reported: set[Finding] = field(default_factory=set)
     #: A key that the whole check depends on has the wrong type: it stops here.
     _is_blocked: bool = False
-    #: A session got a new serial, out of the order of creation.
+    #: A session got another serial, perhaps out of the order of creation.
     _is_renumbered: bool = False
 
     async def findings(self) -> AsyncIterator[Finding]:
@@ -269,7 +269,7 @@ class Check:
         except WrongType:
             findings = [finding async for finding in self._wrong_types(session_id, suspects)]
             self._postponed[session_id] = tuple(suspects)
-        self._is_renumbered = self._is_renumbered or any(finding.kind == "shared" for finding in findings)
+        self._is_renumbered = self._is_renumbered or any(finding.kind in ("shared", "serial") for finding in findings)
         for finding in filter(self._is_new, findings):
             yield finding
 

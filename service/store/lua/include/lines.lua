@@ -38,6 +38,7 @@ local function next_member(text, position)
   if not key then key, from = escaped_key_at(text, position) end
   if not key then return last + 1, false end
   local line_break = find(text, "\n", from, true)
+  if not line_break then return last + 1, false end
   if line_break > last then return last + 1, key, from, last end
   -- Every line but the last ends with a comma.
   if byte(text, line_break - 1) ~= COMMA then return last + 1, false end

@@ -32,7 +32,7 @@ end
 -- with the previous values by key; then members that keep their value are left alone, too.
 local function merge(text, keys, values, old)
   if not is_stored_form(text) then return nil end
-  if text == "{}" then text = "{\n\n}" end -- where a first member goes
+  if #text < 4 then text = "{\n\n}" end -- where a first member goes
   local pieces, copied = {}, 0 -- `copied`: the pieces contain or omit the text up to this position
   local count, present = 0, {}
   for next_line, key, from, to in members(text) do
