@@ -90,7 +90,8 @@ class Connection(RequestHandler):
         if isinstance(message, _ErrInfo):
             handler, message = self._make_error_handler(message), ERROR
         response, is_gone = await self._handle_request(self._server.request(message, body, self), None, handler)
-        if is_gone:
+        # Once it is to be closed, no rest of a body arrives.
+        if is_gone or self._force_close:
             return False
         self._keepalive = bool(response.keep_alive)
         if not body.is_eof():

@@ -1,7 +1,7 @@
 """aiohttp's HTTP protocol under a dispatch of our own: aiohttp parses the requests, each response goes out in one write.
 
 aiohttp's application layer (its router, middleware and response objects) costs more than all the rest of a GET; `dispatch` and
-`response` replace it. Connections stay aiohttp's: parsing, keep-alive, flow control, shutdown.
+`response` replace it, and `connections` its request loop. Parsing, timers, flow control and shutdown stay aiohttp's.
 """
 
 import asyncio
@@ -176,7 +176,7 @@ class Protocol(Receiver):
             resp = self._final_response(Overloaded(), request.headers)
         data = resp.encode(with_body=request.method != "HEAD", http_1_0=request.version <= HttpVersion10)
         transport.write(data)
-        # aiohttp keeps the response until the next request, which may never arrive.
+        # What follows may take long, and needs no body.
         resp.body = b""
         size = len(data)
         del data
