@@ -208,7 +208,8 @@ class Sessions:
         """The session's ETag if If-None-Match names it, and If-Match holds: the client has the current state.
 
         Else None, and the caller has to `get` the session. The configs, which may be large, are not read. A client with an old
-        ETag waits for a second round trip, but most clients that poll find nothing changed.
+        ETag waits for a second round trip, but most clients that poll find nothing changed. That a manual edit broke other
+        fields, or deleted the configs, is not noticed.
         """
         now, fields = await self._read(self.partition(session_id).session(session_id), STATE_FIELDS)
         etag = None if is_expired(fields, now) else etag_of(fields)

@@ -239,6 +239,14 @@ async def test_a_list_over_a_key_of_the_wrong_type_works_after_a_repair(redis: R
     assert len((await page(sessions, query, 50)).sessions) == COUNT - 1
 
 
+@pytest.mark.parametrize("serial", ["0", "1", "99", "x", ""])
+async def test_one_repair_is_enough_for_a_serial_that_a_hand_changed(redis: RedisClient, serial: str) -> None:
+    await small_store(redis)
+    await redis.call("HSET", P + "session:" + TWO, "serial", serial)
+    await check(redis, repair=True)
+    assert [finding for _, finding in await check(redis) if finding.repairable] == []
+
+
 async def test_keys_are_scanned_once_for_any_number_of_projects_with_progress_over_all_of_them(empty_redis: str) -> None:
     redis = CountingClient.open(empty_redis, timeout=TIMEOUT)
     await small_store(redis)
