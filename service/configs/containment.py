@@ -121,9 +121,9 @@ class Filter:
         self.required_terms = terms.required_terms(values)
         # A member is found in a stored document by the start of its line.
         self._wanted = [
-            (key, b"\n" + orjson.dumps(key) + b":", _compile(value), _scalar_spelling(value))
-            for key, value in exact_values.items()
+            (b"\n" + orjson.dumps(key) + b":", _compile(value), _usual_lines(value)) for key, value in exact_values.items()
         ]
+        self._whole = _Object(tuple((key, _compile(value)) for key, value in exact_values.items()))
 
     @classmethod
     def parse(cls, raw: bytes, limits: Limits) -> "Filter | None":
@@ -155,30 +155,33 @@ class Filter:
         budget = budget or Budget()
         try:
             if not is_stored_form(configs):
-                whole = _Object(tuple((key, value) for key, _, value, _ in self._wanted))
-                return _contains(exact(configs), whole, budget)
-            for _, start, value, spelling in self._wanted:
-                if not self._member_contains(configs, start, value, spelling, budget):
+                return _contains(exact(configs), self._whole, budget)
+            for start, value, usual_lines in self._wanted:
+                at = configs.find(start)
+                if at < 0:
+                    return False
+                at += len(start)
+                if not configs.startswith(usual_lines, at) and not _contains(_member(configs, at), value, budget):
                     return False
         except (ValueError, ArithmeticError, RecursionError):
             return False
         return True
 
-    @staticmethod
-    def _member_contains(configs: bytes, start: bytes, value: object, spelling: bytes | None, budget: Budget) -> bool:
-        at = configs.find(start)
-        if at < 0:
-            return False
-        at += len(start)
-        span = configs[at : configs.find(b"\n", at)].removesuffix(b",")
-        return span == spelling or _contains(exact(span), value, budget)
+
+def _member(configs: bytes, start: int) -> Any:  # noqa: ANN401 - JSON is any value
+    """The exact value of the member whose value starts at `start` of a stored document."""
+    return exact(configs[start : configs.find(b"\n", start)].removesuffix(b","))
 
 
-def _scalar_spelling(value: object) -> bytes | None:
-    """The usual spelling of a scalar; a member with these bytes is equal without parsing."""
+def _usual_lines(value: object) -> tuple[bytes, ...]:
+    """How the line of a wanted scalar goes on behind its key, in the usual spelling: such a member is equal without parsing."""
     if isinstance(value, str | bool) or value is None:
-        return orjson.dumps(value)
-    return str(value).encode() if isinstance(value, int) else None
+        spelling = orjson.dumps(value)
+    elif isinstance(value, int):
+        spelling = b"%d" % value
+    else:
+        return ()
+    return spelling + b",\n", spelling + b"\n"
 
 
 def _count(value: object) -> int:

@@ -7,22 +7,22 @@ each partition: a page costs the same at any depth, and neither repeats nor skip
 """
 
 import asyncio
-import heapq
 from collections import deque
 from collections.abc import AsyncIterator, Iterator, Sequence
-from dataclasses import dataclass, field
-from itertools import repeat
-from math import ceil, floor
+from dataclasses import dataclass
+from math import ceil, floor, sqrt
 from typing import Protocol
 
 from service.configs.budget import UNLIMITED, Budget, OutOfBudget
 from service.configs.terms import RequiredTerm, user_term
 from service.errors import FilterTooExpensive
-from service.redis_client.client import RedisClient, checked
+from service.redis_client.client import checked
 from service.store import script_calls
 from service.store.cursors import SERIAL_MAX, encode_session_cursor
 from service.store.keys import Partition
-from service.store.record import Session, is_expired, microseconds, session_of
+from service.store.record import Session, StoredSession, is_expired, microseconds, parse_user
+from service.store.script_calls import Candidates
+from service.store.scripts import Call, run_many
 from service.store.sessions import Sessions
 from service.store.time_slices import TimeSlice
 
@@ -64,9 +64,9 @@ class Query:
         required_terms = self.filter.required_terms if self.filter else ()
         return required_terms if self.user is None else (RequiredTerm(user_term(self.user)), *required_terms)
 
-    def matches(self, session: Session, budget: Budget) -> bool:
-        """Whether the session matches; the index only proposes candidates. Raises OutOfBudget."""
-        if self.user is not None and session.user != self.user:
+    def matches(self, session: StoredSession, budget: Budget) -> bool:
+        """Whether an intact session matches; the index only proposes candidates. Raises OutOfBudget."""
+        if self.user is not None and (session.user is None or parse_user(session.user) != self.user):
             return False
         return self.filter is None or self.filter.matches(session.configs, budget)
 
@@ -78,8 +78,13 @@ class Page:
     A page may have fewer sessions than its limit, even none, and still have a next page.
     """
 
-    sessions: list[Session]
+    stored: list[StoredSession]
     cursor: str | None
+
+    @property
+    def sessions(self) -> list[Session]:
+        """The sessions, parsed."""
+        return [session.parsed() for session in self.stored]
 
 
 async def page(
@@ -109,7 +114,7 @@ async def page(
 
 
 async def _fill_page(scan: "ListScan", limit: int, max_bytes: int, slot: "LargeListSlot") -> Page:
-    items: list[Session] = []
+    items: list[StoredSession] = []
     size = 0
     await scan.start(limit + 1)  # one more than the page holds shows whether there is a next page
     while True:
@@ -118,11 +123,11 @@ async def _fill_page(scan: "ListScan", limit: int, max_bytes: int, slot: "LargeL
             if len(items) == limit or (items and size > max_bytes):
                 return Page(items, encode_session_cursor([each.position for each in scan.partition_scans]))
             items.append(session)
-            partition_scan.position = session.serial
+            partition_scan.position = int(session.serial)
         if size >= SMALL_READ_BYTES // 2:
             await slot.acquire()
             scan.read_bytes = READ_BYTES
-        if not await scan.advance():
+        if not await scan.advance(limit + 1 - len(items)):
             examined = [each.examined for each in scan.partition_scans]
             return Page(items, None if scan.is_complete else encode_session_cursor(examined))
 
@@ -147,6 +152,93 @@ class LargeListSlot:
             self._is_acquired = False
 
 
+@dataclass(slots=True, eq=False)
+class PartitionScan:
+    """Reads the candidates of one partition, in order.
+
+    `position` is the serial of the last session on the page, or where the page began.
+    """
+
+    partition: Partition
+    query: Query
+    position: int | None
+    with_expired: bool = False
+    #: Whether there are no more candidates to read.
+    is_exhausted: bool = False
+    #: How many candidates were read and not examined yet, and the last of those that were read.
+    remaining: int = 0
+    last_read: StoredSession | None = None
+    #: Where to read the next candidates: a serial as Redis stores it.
+    _after: bytes | None = None
+    _last_examined: int | None = None
+
+    def __post_init__(self) -> None:
+        """Begin at the page's position."""
+        self._after = None if self.position is None else b"%d" % self.position
+        self._last_examined = self.position
+
+    @property
+    def is_dry(self) -> bool:
+        """Whether candidates must be read before the next one is known."""
+        return not self.remaining and not self.is_exhausted
+
+    @property
+    def examined(self) -> int | None:
+        """A serial such that all candidates up to it have been examined, and none after it."""
+        if self.remaining or self._after is None:
+            return self._last_examined
+        # A score written manually may not be a serial: then the one before it.
+        score = min(max(float(self._after), 0), SERIAL_MAX)
+        return ceil(score) if self.query.descending else floor(score)
+
+    def examine(self, session: StoredSession) -> None:
+        """Record that `session` is the next candidate and was examined."""
+        self.remaining -= 1
+        self._last_examined = int(session.serial)
+
+    def next_call(self, limit: int, max_bytes: int) -> Call[Candidates]:
+        """The call that reads the next candidates: at most `limit`, with at most `max_bytes` of configs, or one larger session.
+
+        It may read none although more follow.
+        """
+        partition = self.partition
+        return script_calls.find_candidates(
+            sessions=partition.sessions,
+            prefix=partition.prefix,
+            block_size=partition.block_size,
+            after="" if self._after is None else self._after,
+            descending=int(self.query.descending),
+            limit=limit,
+            max_bytes=max_bytes,
+            required_terms=[part for each in self.query.required_terms for part in (each.term, each.overflow or "")],
+        )
+
+    def read(self, reply: Candidates) -> list[StoredSession]:
+        """The candidates that the last call has read, without sessions that expired, or that a manual edit damaged."""
+        self._after = reply.after
+        self.is_exhausted = not reply.has_more
+        now = microseconds(reply.time)
+        candidates = [
+            session
+            for session in reply.sessions
+            if session.is_intact and (self.with_expired or not is_expired(session.expires_at, now))
+        ]
+        self.remaining += len(candidates)
+        if candidates:
+            self.last_read = candidates[-1]
+        return candidates
+
+
+#: A session to be examined, and the scan of its partition.
+Candidate = tuple[StoredSession, PartitionScan]
+
+
+def _place(candidate: Candidate) -> tuple[int, bytes]:
+    """The place of a candidate in the order of the list."""
+    session, _ = candidate
+    return int(session.created_at), session.raw_id
+
+
 class ListScan:
     """Examines the candidates of all partitions in the order of the list, until its budget is used up."""
 
@@ -154,52 +246,63 @@ class ListScan:
         self, sessions: Sessions, query: Query, after: Sequence[int | None], budget: Budget, time_slice: TimeSlice
     ) -> None:
         self.partition_scans = [
-            PartitionScan(sessions.redis, partition, query, position)
+            PartitionScan(partition, query, position)
             for partition, position in zip(sessions.all_partitions, after, strict=True)
         ]
         #: Whether every candidate has been examined.
         self.is_complete = False
         #: Most bytes of configs to read in the next round trip.
         self.read_bytes = SMALL_READ_BYTES
+        self._redis = sessions.redis
         self._query = query
         self._budget = budget
         self._time_slice = time_slice
         self._has_examined = False
         self._is_out_of_budget = False
         self._batch_size = 0  # candidates of one partition to read in a round trip
-        self._order: Iterator[PartitionScan] = iter(())
+        #: Candidates that were read and not examined yet, in the order of the list, each with the scan of its partition.
+        self._candidates: deque[Candidate] = deque()
+        #: Whether a partition with more candidates has none here, so that the order of the others is unknown.
+        self._is_incomplete = False
 
     async def start(self, limit: int) -> None:
         """Read the first candidates: enough for `limit` matches if most candidates match.
 
         Every list needs them, so they cost nothing of the budget.
         """
-        # More than most partitions contribute to a page, since ids spread the sessions evenly.
-        partitions = len(self.partition_scans)
-        self._batch_size = limit if partitions == 1 else min(limit, 2 * limit // partitions + 3)
+        # Ids spread the sessions evenly over the partitions: few have more of the list than their share, a standard deviation
+        # and one.
+        share = limit / len(self.partition_scans)
+        self._batch_size = min(limit, ceil(share + sqrt(share)) + 1)
         await self._fetch(self.partition_scans)
 
-    def matches(self) -> "Iterator[tuple[Session, PartitionScan]]":
+    def matches(self) -> "Iterator[Candidate]":
         """The next matches, each with the scan of its partition, up to where `advance` must be called.
 
         Raises:
             FilterTooExpensive: the first candidate alone costs more comparisons than the budget allows.
         """
-        for scan in self._order:
-            session = scan.candidates[0]
+        candidates, query, budget, time_slice = self._candidates, self._query, self._budget, self._time_slice
+        while candidates and not self._is_incomplete:
+            session, scan = candidates[0]
             try:
-                is_match = self._examine(session)
+                budget.take_candidate(len(session.configs))
+                is_match = query.matches(session, budget)
             except OutOfBudget:
+                if not self._has_examined:
+                    raise FilterTooExpensive from None
                 self._is_out_of_budget = True
                 return
-            scan.pop()
+            self._has_examined = True
+            scan.examine(candidates.popleft()[0])
+            self._is_incomplete = scan.is_dry
             if is_match:
                 yield session, scan
-            if self._time_slice.is_used_up:
+            if time_slice.is_used_up:
                 return
 
-    async def advance(self) -> bool:
-        """Begin another time slice, or read more candidates. Returns false if the scan has ended.
+    async def advance(self, needed: int) -> bool:
+        """Begin another time slice, or read more candidates for `needed` more matches. Returns false if the scan has ended.
 
         It ends when all candidates have been examined, or the budget is used up.
         """
@@ -208,59 +311,41 @@ class ListScan:
         if self._time_slice.is_used_up:
             await self._time_slice.renew()
             return True
-        if all(scan.is_exhausted and not scan.candidates for scan in self.partition_scans):
+        if not self._candidates and all(scan.is_exhausted for scan in self.partition_scans):
             self.is_complete = True
             return False
         if self._budget.candidates:
-            await self._fetch_more()
+            await self._fetch_more(needed)
             return True
         return False
 
-    def _examine(self, session: Session) -> bool:
-        """Whether the session matches. Raises OutOfBudget, or FilterTooExpensive for the first candidate."""
-        self._budget.take_candidate(len(session.configs))
-        try:
-            is_match = self._query.matches(session, self._budget)
-        except OutOfBudget:
-            if self._has_examined:
-                raise
-            raise FilterTooExpensive from None
-        self._has_examined = True
-        return is_match
-
-    async def _fetch_more(self) -> None:
+    async def _fetch_more(self, needed: int) -> None:
         """Read more candidates of partitions that have few left. Fewer matched than expected, so read twice as many."""
-        scans = [
-            scan for scan in self.partition_scans if not scan.is_exhausted and len(scan.candidates) <= self._batch_size // 4
-        ]
+        scans = [scan for scan in self.partition_scans if self._is_low(scan, needed)]
         self._batch_size *= 2
         self._budget.take_lookup(await self._fetch(scans) // MEMBERS_PER_CANDIDATE)
+
+    def _is_low(self, scan: "PartitionScan", needed: int) -> bool:
+        """Whether a partition has few candidates left, or will have none before the next `needed` candidates are examined."""
+        if scan.is_exhausted or scan.last_read is None or scan.remaining <= self._batch_size // 4:
+            return not scan.is_exhausted
+        if needed > len(self._candidates):
+            return True
+        last, end = _place((scan.last_read, scan)), _place(self._candidates[needed - 1])
+        return last >= end if self._query.descending else last <= end
 
     async def _fetch(self, scans: Sequence["PartitionScan"]) -> int:
         """Read candidates of `scans`; returns how many members of index sets were examined."""
         self._batch_size = max(1, min(self._batch_size, BATCH_MAX, self._budget.candidates))
         max_bytes = self.read_bytes // len(self.partition_scans)
-        fetches = asyncio.gather(*(scan.fetch(self._batch_size, max_bytes) for scan in scans))
-        members = sum(await self._time_slice.pause(fetches))
-        self._order = self._in_order()
-        return members
-
-    def _in_order(self) -> Iterator["PartitionScan"]:
-        """The scan of each next candidate. It ends when a scan with more to read has no candidate: the order is unknown."""
-        if len(self.partition_scans) == 1:
-            yield from repeat(self.partition_scans[0], len(self.partition_scans[0].candidates))
-            return
-        if any(not scan.is_exhausted and not scan.candidates for scan in self.partition_scans):
-            return
-        for _, scan in heapq.merge(
-            *([(session, scan) for session in scan.candidates] for scan in self.partition_scans),
-            key=lambda pair: (pair[0].created_at, pair[0].id),
-            reverse=self._query.descending,
-        ):
-            yield scan
-            # The candidate has been popped.
-            if not scan.is_exhausted and not scan.candidates:
-                return
+        calls = [scan.next_call(self._batch_size, max_bytes) for scan in scans]
+        replies = await self._time_slice.pause(run_many(self._redis, calls, writes=False))
+        candidates = [(session, scan) for scan, reply in zip(scans, replies, strict=True) for session in scan.read(reply)]
+        if len(self.partition_scans) > 1:
+            candidates = sorted([*self._candidates, *candidates], key=_place, reverse=self._query.descending)
+        self._candidates = deque(candidates)
+        self._is_incomplete = any(scan.is_dry for scan in self.partition_scans)
+        return sum(reply.members for reply in replies)
 
 
 async def _start_positions(sessions: Sessions, query: Query) -> tuple[int | None, ...]:
@@ -275,87 +360,20 @@ async def _start_positions(sessions: Sessions, query: Query) -> tuple[int | None
     return tuple((int(serial) if serial is not None and serial.isdigit() else 0) + 1 for serial in serials)
 
 
-async def iter_matches(sessions: Sessions, query: Query, *, with_expired: bool = False) -> AsyncIterator[list[Session]]:
+async def iter_matches(sessions: Sessions, query: Query, *, with_expired: bool = False) -> AsyncIterator[list[StoredSession]]:
     """Every session that matches `query`, in batches, one partition after another: for counts and bulk operations.
 
     No budget limits it. `with_expired` includes sessions that have expired and wait for the sweep.
     """
     unlimited, time_slice = Budget(), TimeSlice()
     for partition in sessions.all_partitions:
-        scan = PartitionScan(sessions.redis, partition, query, None, with_expired=with_expired)
+        scan = PartitionScan(partition, query, None, with_expired=with_expired)
         while not scan.is_exhausted:
-            await time_slice.pause(scan.fetch(BATCH_MAX, READ_BYTES))
+            call = scan.next_call(BATCH_MAX, READ_BYTES)
             batch = []
-            while scan.candidates:
+            for session in scan.read(await time_slice.pause(call.run(sessions.redis, writes=False))):
                 if time_slice.is_used_up:
                     await time_slice.renew()
-                session = scan.pop()
                 if query.matches(session, unlimited):
                     batch.append(session)
             yield batch
-
-
-@dataclass(slots=True, eq=False)
-class PartitionScan:
-    """Reads the candidates of one partition, in order. `candidates` are those that were read and not examined yet.
-
-    `position` is the serial of the last session on the page, or where the page began.
-    """
-
-    redis: RedisClient
-    partition: Partition
-    query: Query
-    position: int | None
-    with_expired: bool = False
-    candidates: deque[Session] = field(default_factory=deque)
-    is_exhausted: bool = False
-    #: Where to read the next candidates: a serial as Redis stores it.
-    _after: bytes | None = None
-    _last_popped: int | None = None
-
-    def __post_init__(self) -> None:
-        """Begin at the page's position."""
-        self._after = None if self.position is None else b"%d" % self.position
-        self._last_popped = self.position
-
-    @property
-    def examined(self) -> int | None:
-        """A serial such that all candidates up to it have been popped, and none after it."""
-        if self.candidates or self._after is None:
-            return self._last_popped
-        # A score written manually may not be a serial: then the one before it.
-        score = min(max(float(self._after), 0), SERIAL_MAX)
-        return ceil(score) if self.query.descending else floor(score)
-
-    def pop(self) -> Session:
-        """The next candidate, to be examined."""
-        session = self.candidates.popleft()
-        self._last_popped = session.serial
-        return session
-
-    async def fetch(self, limit: int, max_bytes: int) -> int:
-        """Read the next candidates: at most `limit`, with at most `max_bytes` of configs, or a single larger one.
-
-        It may read none although more follow. Returns how many members of index sets were examined.
-        """
-        partition = self.partition
-        call = script_calls.find_candidates(
-            sessions=partition.sessions,
-            prefix=partition.prefix,
-            block_size=partition.block_size,
-            after="" if self._after is None else self._after,
-            descending=int(self.query.descending),
-            limit=limit,
-            max_bytes=max_bytes,
-            required_terms=[part for each in self.query.required_terms for part in (each.term, each.overflow or "")],
-        )
-        reply = await call.run(self.redis, writes=False)
-        self._after = reply.after
-        self.is_exhausted = not reply.has_more
-        now = microseconds(reply.time)
-        for *fields, serial, name in reply.sessions:
-            session = session_of(name.decode(errors="replace"), fields)
-            # Skip a session that a manual edit damaged.
-            if session is not None and b"%d" % session.serial == serial and (self.with_expired or not is_expired(fields, now)):
-                self.candidates.append(session)
-        return reply.members

@@ -45,6 +45,52 @@ class Session(NamedTuple):
         return _etag(self.created_at, self.revision)
 
 
+class StoredSession(NamedTuple):
+    """A session as a list reads it: the values of `FIELDS` as Redis stores them, then its score in `sessions`, and its id.
+
+    Most of them only pass through a list, so each is parsed where it is used. A manual edit may have broken any of them.
+    """
+
+    configs: bytes
+    revision: bytes
+    user: bytes | None
+    created_at: bytes
+    updated_at: bytes
+    disable_task_tracking: bytes | None
+    serial: bytes
+    expires_at: bytes | None
+    score: bytes
+    raw_id: bytes
+
+    @property
+    def id(self) -> str:
+        """The session's id."""
+        return self.raw_id.decode(errors="replace")
+
+    @property
+    def is_intact(self) -> bool:
+        """Whether `session_of` can parse it, and it stands in the order where its serial says."""
+        try:
+            int(self.revision)
+            if self.user is not None:
+                parse_user(self.user)
+            _parse_time(self.created_at)
+            if self.updated_at != self.created_at:
+                _parse_time(self.updated_at)
+            if self.expires_at is not None:
+                _parse_time(self.expires_at)
+            return b"%d" % int(self.serial) == self.score
+        except (TypeError, ValueError):
+            return False
+
+    def parsed(self) -> Session:
+        """The session; it must be intact."""
+        *fields, _, _ = self
+        session = session_of(self.id, fields)
+        assert session is not None  # noqa: S101 - intact
+        return session
+
+
 class Written(NamedTuple):
     """The result of a write: the session's revision and times (microseconds), and its configs after a merge."""
 
@@ -73,7 +119,7 @@ def session_of(session_id: str, fields: Sequence[Any]) -> Session | None:
             id=session_id,
             configs=configs,
             revision=int(revision),
-            user=None if user is None else _parse_user(user),
+            user=None if user is None else parse_user(user),
             created_at=_parse_time(created_at),
             updated_at=_parse_time(updated_at),
             disable_task_tracking=tracking == b"1",
@@ -95,9 +141,8 @@ def etag_of(fields: Sequence[Any]) -> str | None:
         return None
 
 
-def is_expired(fields: Sequence[Any], now: int) -> bool:
-    """Whether the session with these values of `FIELDS` or `STATE_FIELDS` has expired at `now` (microseconds since 1970)."""
-    expires_at = fields[-1]
+def is_expired(expires_at: bytes | None, now: int) -> bool:
+    """Whether a session with this field `expires_at` has expired at `now` (microseconds since 1970)."""
     return expires_at is not None and expires_at.isdigit() and int(expires_at) <= now
 
 
@@ -119,7 +164,12 @@ def _parse_time(stored: bytes) -> int:
     return time
 
 
-def _parse_user(stored: bytes) -> str:
+def parse_user(stored: bytes) -> str:
+    """The user's identifier of which `user_field` made `stored`.
+
+    Raises:
+        TypeError, ValueError: a manual edit broke it.
+    """
     user = orjson.loads(stored)
     if not isinstance(user, str):
         raise TypeError

@@ -12,6 +12,7 @@ from service.configs.limits import Limits
 from service.errors import ProjectFull, SessionNotFound, Unreadable
 from service.store.conditions import precondition_failed
 from service.store.keys import Owner, PartitionArguments
+from service.store.record import StoredSession
 from service.store.scripts import KeysAndArguments, script
 
 
@@ -43,13 +44,13 @@ _ERRORS: dict[bytes, Callable[[list[Any], Limits], Exception]] = {
 
 
 class Candidates(NamedTuple):
-    """A reply of `find_candidates`: sessions as lists of `FIELDS`, then serial and id; `time` is that of TIME."""
+    """A reply of `find_candidates`; `time` is that of TIME."""
 
     has_more: bool
     after: bytes
     members: int
     time: list[bytes]
-    sessions: list[list[Any]]
+    sessions: list[StoredSession]
 
 
 class RateReply(NamedTuple):
@@ -73,7 +74,7 @@ def _status(reply: list[Any]) -> StatusReply:
 
 def _candidates(reply: list[Any]) -> Candidates:
     has_more, after, members, time, *sessions = reply
-    return Candidates(bool(has_more), after, members, time, sessions)
+    return Candidates(bool(has_more), after, members, time, list(map(StoredSession._make, sessions)))
 
 
 def _rate(reply: list[int]) -> RateReply:

@@ -71,6 +71,8 @@ class Call(NamedTuple, Generic[T]):
 
 async def run_many(redis: RedisClient, calls: Sequence[Call[T]], *, writes: bool = True) -> list[T]:
     """Run all `calls` in one round trip; each is atomic, all of them together are not. Raises as `RedisClient.batch` does."""
+    if len(calls) == 1:
+        return [await calls[0].run(redis, writes=writes)]
     replies = await redis.batch([call.evalsha for call in calls], writes=writes)
     while missing := [position for position, reply in enumerate(replies) if isinstance(reply, NoScriptError)]:
         # The first EVAL caches the script on its server; other nodes of a cluster may still lack it.

@@ -212,7 +212,7 @@ class Sessions:
         fields, or deleted the configs, is not noticed.
         """
         now, fields = await self._read(self.partition(session_id).session(session_id), STATE_FIELDS)
-        etag = None if is_expired(fields, now) else etag_of(fields)
+        etag = None if is_expired(fields[-1], now) else etag_of(fields)
         return etag if etag is not None and conditions.matches(etag) and conditions.excludes(etag) else None
 
     async def _read(self, key: str, names: Sequence[str]) -> tuple[int, list[Any]]:
@@ -321,7 +321,7 @@ class Sessions:
 
 
 def _existing(session_id: str, fields: Sequence[Any], now: int = 0) -> Session:
-    if is_expired(fields, now):
+    if is_expired(fields[-1], now):
         raise SessionNotFound
     session = session_of(session_id, fields)
     if session is None:

@@ -54,8 +54,7 @@ return { after(-1), after(0), after(1) }
 """
     monkeypatch.setattr(scripts, "_read", lambda path: probe if path == "probe.lua" else read(path))
     assert await redis.call("EVAL", scripts.load("probe").source, 0) == [1, 1, 0]
-    fields = [None] * (len(FIELDS) - 1) + [b"1000"]
-    assert [is_expired(fields, now) for now in (999, 1000, 1001)] == [False, True, True]
+    assert [is_expired(b"1000", now) for now in (999, 1000, 1001)] == [False, True, True]
 
 
 async def listed(sessions: Sessions, **asked: Any) -> list[str]:  # noqa: ANN401 - as `Query` takes it

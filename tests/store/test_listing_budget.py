@@ -19,6 +19,8 @@ from service.store import listing, script_calls, time_slices
 from service.store.cursors import decode_session_cursor
 from service.store.listing import READ_BYTES, Page, Query, iter_matches, page
 from service.store.record import FIELDS
+from service.store.script_calls import Candidates
+from service.store.scripts import Call
 from service.store.sessions import Sessions
 from service.store.time_slices import SLICE, Scheduler, TimeSlice
 from tests.store.test_listing import LIMITS, World, everything, few, with_store
@@ -130,14 +132,14 @@ async def test_a_search_of_the_index_without_results_counts_and_ends_a_page(
     names = await pour(sessions, [*halves, {"even": 1, "odd": 1}])
     query = Query(filter=Filter.parse(b'{"even":1,"odd":1}', LIMITS))
     searches = 0
-    run = listing.PartitionScan.fetch
+    next_call = listing.PartitionScan.next_call
 
-    async def fetch(self: listing.PartitionScan, wanted: int, max_bytes: int) -> int:
+    def counted(self: listing.PartitionScan, limit: int, max_bytes: int) -> Call[Candidates]:
         nonlocal searches
         searches += 1
-        return await run(self, wanted, max_bytes)
+        return next_call(self, limit, max_bytes)
 
-    monkeypatch.setattr(listing.PartitionScan, "fetch", fetch)
+    monkeypatch.setattr(listing.PartitionScan, "next_call", counted)
     read_pages = await pages(sessions, query, 20, lambda: Budget(candidates=30))
     assert ids(read_pages) == names[-1:]
     assert len(read_pages) >= 2

@@ -68,7 +68,7 @@ async def rounds(empty_redis: str) -> AsyncIterator[RoundsClient]:
     await redis.close()
 
 
-@pytest.mark.parametrize(("partitions", "share"), [(1, 21), (16, 5), (64, 3)])
+@pytest.mark.parametrize(("partitions", "share"), [(1, 21), (16, 4), (64, 2)])
 @pytest.mark.parametrize("descending", [False, True])
 @pytest.mark.parametrize("configs", [{}, {"a": 1}, {"a": 1, "b": "x"}], ids=["all", "one term", "two terms"])
 async def test_a_page_takes_as_few_round_trips_from_many_partitions_as_from_one(

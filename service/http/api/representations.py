@@ -7,7 +7,7 @@ from functools import lru_cache
 import orjson
 
 from service.http.server.response import Response
-from service.store.record import Session
+from service.store.record import Session, StoredSession, parse_user
 from service.store.users import User, user_id
 
 _OK = b'{"code":0,"msg":""}'
@@ -49,16 +49,17 @@ def _second(seconds: int) -> str:
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")
 
 
-def session_json(session: Session, project_id: str) -> bytes:
-    """A session as JSON; the stored configs are copied verbatim.
+#: A session as JSON. `space_id` is always null: this service has no spaces, but older SDKs refuse a session without the field.
+_SESSION = (
+    b'{"id":"%b","project_id":"%b","user_id":%b,"space_id":null,"disable_task_tracking":%b,"configs":%b,'
+    b'"created_at":"%b","updated_at":"%b","expires_at":%b,"revision":%d}'
+)
 
-    `space_id` is always null: this service has no spaces, but older SDKs refuse a session without the field.
-    """
+
+def session_json(session: Session, project_id: str) -> bytes:
+    """A session as JSON; the stored configs are copied verbatim."""
     user = b"null" if session.user is None else b'"%b"' % user_id(project_id, session.user).encode()
-    return (
-        b'{"id":"%b","project_id":"%b","user_id":%b,"space_id":null,"disable_task_tracking":%b,"configs":%b,'
-        b'"created_at":"%b","updated_at":"%b","expires_at":%b,"revision":%d}'
-    ) % (
+    return _SESSION % (
         session.id.encode(),
         project_id.encode(),
         user,
@@ -69,6 +70,27 @@ def session_json(session: Session, project_id: str) -> bytes:
         b"null" if session.expires_at is None else b'"%b"' % rfc3339(session.expires_at).encode(),
         session.revision,
     )
+
+
+def stored_session_json(session: StoredSession, configs: bytes, project_id: bytes) -> bytes:
+    """What `session_json` makes of the parsed session, made of the stored one; `configs` takes the place of its configs."""
+    created_at = _stored_time(session.created_at)
+    return _SESSION % (
+        session.raw_id if session.raw_id.isascii() else session.id.encode(),
+        project_id,
+        b"null" if session.user is None else b'"%b"' % user_id(project_id.decode(), parse_user(session.user)).encode(),
+        b"true" if session.disable_task_tracking == b"1" else b"false",
+        configs,
+        created_at,
+        created_at if session.updated_at == session.created_at else _stored_time(session.updated_at),
+        b"null" if session.expires_at is None else b'"%b"' % _stored_time(session.expires_at),
+        int(session.revision),
+    )
+
+
+@lru_cache(maxsize=8192)
+def _stored_time(stored: bytes) -> bytes:
+    return rfc3339(int(stored)).encode()
 
 
 def user_json(user: User, project_id: str) -> bytes:

@@ -96,7 +96,14 @@ async def list_page(call: Call) -> Response:
         time_slice=time_slice,
         large_lists=call.worker.large_lists,
     )
-    items = [_list_item(session, store.project.id, limits) for session in page.sessions]
+    project_id = store.project.id.encode()
+    items = [
+        # One session with corrupt configs must not fail the whole list.
+        representations.stored_session_json(
+            session, session.configs if _is_readable(session.configs, limits) else NULL, project_id
+        )
+        for session in page.stored
+    ]
     return representations.ok(representations.list_json(items, page.cursor))
 
 
@@ -139,22 +146,16 @@ async def _read_configs(call: Call) -> tuple[str, Document, Ttl]:
 
 
 def _session_response(call: Call, session: Session, *, status: int = 200) -> Response:
-    if not _is_readable(session, call.settings):
+    if not _is_readable(session.configs, call.settings):
         raise Unreadable
     return representations.ok(representations.session_json(session, call.store.project.id), status=status, etag=session.etag)
 
 
-def _list_item(session: Session, project_id: str, limits: Limits) -> bytes:
-    # One session with corrupt configs must not fail the whole list.
-    readable = session if _is_readable(session, limits) else session._replace(configs=NULL)
-    return representations.session_json(readable, project_id)
-
-
-def _is_readable(session: Session, limits: Limits) -> bool:
-    """Whether the stored configs are JSON and can be copied into a response. A manual edit may have broken them."""
-    if is_stored_form(session.configs):
+def _is_readable(configs: bytes, limits: Limits) -> bool:
+    """Whether stored configs are JSON and can be copied into a response. A manual edit may have broken them."""
+    if is_stored_form(configs):
         return True
     try:
-        return isinstance(parse(session.configs, max_nesting=limits.max_nesting), dict)
+        return isinstance(parse(configs, max_nesting=limits.max_nesting), dict)
     except BadRequest:
         return False
