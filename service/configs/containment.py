@@ -8,6 +8,7 @@ repeats aside. "An array contains a bare scalar" holds for top-level arrays only
 import json
 from collections.abc import Callable, Mapping
 from decimal import Decimal
+from functools import lru_cache
 from itertools import repeat
 from typing import Any, NamedTuple
 
@@ -18,6 +19,9 @@ from service.configs.budget import Budget
 from service.configs.document import is_stored_form, parse
 from service.configs.limits import Limits
 from service.errors import BadRequest
+
+#: Recent filters that a process caches, and the largest that it caches, in bytes: every page of a list repeats its filter.
+CACHED_FILTERS, CACHED_SIZE = 128, 512
 
 _CONTAINERS = (dict, list)
 _BOOLEANS = {False: object(), True: object()}
@@ -119,11 +123,12 @@ class Filter:
 
     def __init__(self, values: Mapping[str, Any], exact_values: Mapping[str, Any]) -> None:
         self.required_terms = terms.required_terms(values)
+        compiled = {key: _compile(value) for key, value in exact_values.items()}
+        self._whole = _Object(tuple(compiled.items()))
         # A member is found in a stored document by the start of its line.
         self._wanted = [
-            (b"\n" + orjson.dumps(key) + b":", _compile(value), _usual_lines(value)) for key, value in exact_values.items()
+            (b"\n" + orjson.dumps(key) + b":", value, _usual_endings(exact_values[key])) for key, value in compiled.items()
         ]
-        self._whole = _Object(tuple((key, _compile(value)) for key, value in exact_values.items()))
 
     @classmethod
     def parse(cls, raw: bytes, limits: Limits) -> "Filter | None":
@@ -134,17 +139,8 @@ class Filter:
         """
         if not raw.strip():
             return None
-        try:
-            values = parse(raw, max_nesting=limits.max_nesting)
-        except BadRequest as error:
-            raise BadRequest(f"filter_by_configs: {error.message}", detail=error.detail) from None
-        if values is None or values == {}:
-            return None
-        if not isinstance(values, dict):
-            raise BadRequest("filter_by_configs must be a JSON object")
-        if _count(values) > limits.max_filter_values:
-            raise BadRequest(f"filter_by_configs has more than {limits.max_filter_values} values")
-        return cls(values, exact(raw))
+        parse_filter = _parse if len(raw) > CACHED_SIZE else _parse_cached
+        return parse_filter(raw, limits.max_nesting, limits.max_filter_values)
 
     def matches(self, configs: bytes, budget: Budget | None = None) -> bool:
         """Whether the stored document `configs` contains this filter. Unreadable configs do not match.
@@ -156,12 +152,12 @@ class Filter:
         try:
             if not is_stored_form(configs):
                 return _contains(exact(configs), self._whole, budget)
-            for start, value, usual_lines in self._wanted:
+            for start, value, usual_endings in self._wanted:
                 at = configs.find(start)
                 if at < 0:
                     return False
                 at += len(start)
-                if not configs.startswith(usual_lines, at) and not _contains(_member(configs, at), value, budget):
+                if not configs.startswith(usual_endings, at) and not _contains(_member(configs, at), value, budget):
                     return False
         except (ValueError, ArithmeticError, RecursionError):
             return False
@@ -173,8 +169,8 @@ def _member(configs: bytes, start: int) -> Any:  # noqa: ANN401 - JSON is any va
     return exact(configs[start : configs.find(b"\n", start)].removesuffix(b","))
 
 
-def _usual_lines(value: object) -> tuple[bytes, ...]:
-    """How the line of a wanted scalar goes on behind its key, in the usual spelling: such a member is equal without parsing."""
+def _usual_endings(value: object) -> tuple[bytes, ...]:
+    """How a line ends that has a wanted scalar in its usual spelling: such a member is equal without parsing."""
     if isinstance(value, str | bool) or value is None:
         spelling = orjson.dumps(value)
     elif isinstance(value, int):
@@ -190,3 +186,20 @@ def _count(value: object) -> int:
     if isinstance(value, list):
         return 1 + sum(map(_count, value))
     return 1
+
+
+def _parse(raw: bytes, max_nesting: int, max_values: int) -> Filter | None:
+    try:
+        values = parse(raw, max_nesting=max_nesting)
+    except BadRequest as error:
+        raise BadRequest(f"filter_by_configs: {error.message}", detail=error.detail) from None
+    if values is None or values == {}:
+        return None
+    if not isinstance(values, dict):
+        raise BadRequest("filter_by_configs must be a JSON object")
+    if _count(values) > max_values:
+        raise BadRequest(f"filter_by_configs has more than {max_values} values")
+    return Filter(values, exact(raw))
+
+
+_parse_cached = lru_cache(maxsize=CACHED_FILTERS)(_parse)

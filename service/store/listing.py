@@ -10,19 +10,17 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass
-from math import ceil, floor, sqrt
+from math import ceil, sqrt
 from typing import Protocol
 
 from service.configs.budget import UNLIMITED, Budget, OutOfBudget
 from service.configs.terms import RequiredTerm, user_term
 from service.errors import FilterTooExpensive
 from service.redis_client.client import checked
-from service.store import script_calls
-from service.store.cursors import SERIAL_MAX, encode_session_cursor
-from service.store.keys import Partition
-from service.store.record import Session, StoredSession, is_expired, microseconds, parse_user
-from service.store.script_calls import Candidates
-from service.store.scripts import Call, run_many
+from service.store.cursors import encode_session_cursor
+from service.store.partition_scan import PartitionScan
+from service.store.record import Session, StoredSession, parse_user
+from service.store.scripts import run_many
 from service.store.sessions import Sessions
 from service.store.time_slices import TimeSlice
 
@@ -63,6 +61,11 @@ class Query:
         """The terms that every match has; empty if the index cannot narrow the query."""
         required_terms = self.filter.required_terms if self.filter else ()
         return required_terms if self.user is None else (RequiredTerm(user_term(self.user)), *required_terms)
+
+    @property
+    def terms(self) -> list[str]:
+        """The required terms as `find_candidates` takes them."""
+        return [part for each in self.required_terms for part in (each.term, each.overflow or "")]
 
     def matches(self, session: StoredSession, budget: Budget) -> bool:
         """Whether an intact session matches; the index only proposes candidates. Raises OutOfBudget."""
@@ -121,9 +124,9 @@ async def _fill_page(scan: "ListScan", limit: int, max_bytes: int, slot: "LargeL
         for session, partition_scan in scan.matches():
             size += len(session.configs)
             if len(items) == limit or (items and size > max_bytes):
-                return Page(items, encode_session_cursor([each.position for each in scan.partition_scans]))
+                return Page(items, encode_session_cursor([each.listed for each in scan.partition_scans]))
             items.append(session)
-            partition_scan.position = int(session.serial)
+            partition_scan.last_listed = session
         if size >= SMALL_READ_BYTES // 2:
             await slot.acquire()
             scan.read_bytes = READ_BYTES
@@ -152,83 +155,6 @@ class LargeListSlot:
             self._is_acquired = False
 
 
-@dataclass(slots=True, eq=False)
-class PartitionScan:
-    """Reads the candidates of one partition, in order.
-
-    `position` is the serial of the last session on the page, or where the page began.
-    """
-
-    partition: Partition
-    query: Query
-    position: int | None
-    with_expired: bool = False
-    #: Whether there are no more candidates to read.
-    is_exhausted: bool = False
-    #: How many candidates were read and not examined yet, and the last of those that were read.
-    remaining: int = 0
-    last_read: StoredSession | None = None
-    #: Where to read the next candidates: a serial as Redis stores it.
-    _after: bytes | None = None
-    _last_examined: int | None = None
-
-    def __post_init__(self) -> None:
-        """Begin at the page's position."""
-        self._after = None if self.position is None else b"%d" % self.position
-        self._last_examined = self.position
-
-    @property
-    def is_dry(self) -> bool:
-        """Whether candidates must be read before the next one is known."""
-        return not self.remaining and not self.is_exhausted
-
-    @property
-    def examined(self) -> int | None:
-        """A serial such that all candidates up to it have been examined, and none after it."""
-        if self.remaining or self._after is None:
-            return self._last_examined
-        # A score written manually may not be a serial: then the one before it.
-        score = min(max(float(self._after), 0), SERIAL_MAX)
-        return ceil(score) if self.query.descending else floor(score)
-
-    def examine(self, session: StoredSession) -> None:
-        """Record that `session` is the next candidate and was examined."""
-        self.remaining -= 1
-        self._last_examined = int(session.serial)
-
-    def next_call(self, limit: int, max_bytes: int) -> Call[Candidates]:
-        """The call that reads the next candidates: at most `limit`, with at most `max_bytes` of configs, or one larger session.
-
-        It may read none although more follow.
-        """
-        partition = self.partition
-        return script_calls.find_candidates(
-            sessions=partition.sessions,
-            prefix=partition.prefix,
-            block_size=partition.block_size,
-            after="" if self._after is None else self._after,
-            descending=int(self.query.descending),
-            limit=limit,
-            max_bytes=max_bytes,
-            required_terms=[part for each in self.query.required_terms for part in (each.term, each.overflow or "")],
-        )
-
-    def read(self, reply: Candidates) -> list[StoredSession]:
-        """The candidates that the last call has read, without sessions that expired, or that a manual edit damaged."""
-        self._after = reply.after
-        self.is_exhausted = not reply.has_more
-        now = microseconds(reply.time)
-        candidates = [
-            session
-            for session in reply.sessions
-            if session.is_intact and (self.with_expired or not is_expired(session.expires_at, now))
-        ]
-        self.remaining += len(candidates)
-        if candidates:
-            self.last_read = candidates[-1]
-        return candidates
-
-
 #: A session to be examined, and the scan of its partition.
 Candidate = tuple[StoredSession, PartitionScan]
 
@@ -245,9 +171,10 @@ class ListScan:
     def __init__(
         self, sessions: Sessions, query: Query, after: Sequence[int | None], budget: Budget, time_slice: TimeSlice
     ) -> None:
+        terms = query.terms
         self.partition_scans = [
-            PartitionScan(partition, query, position)
-            for partition, position in zip(sessions.all_partitions, after, strict=True)
+            PartitionScan(partition, terms, query.descending, start)
+            for partition, start in zip(sessions.all_partitions, after, strict=True)
         ]
         #: Whether every candidate has been examined.
         self.is_complete = False
@@ -340,9 +267,11 @@ class ListScan:
         max_bytes = self.read_bytes // len(self.partition_scans)
         calls = [scan.next_call(self._batch_size, max_bytes) for scan in scans]
         replies = await self._time_slice.pause(run_many(self._redis, calls, writes=False))
-        candidates = [(session, scan) for scan, reply in zip(scans, replies, strict=True) for session in scan.read(reply)]
+        candidates = [*self._candidates]
+        for scan, reply in zip(scans, replies, strict=True):
+            candidates += [(session, scan) for session in scan.read(reply)]
         if len(self.partition_scans) > 1:
-            candidates = sorted([*self._candidates, *candidates], key=_place, reverse=self._query.descending)
+            candidates.sort(key=_place, reverse=self._query.descending)
         self._candidates = deque(candidates)
         self._is_incomplete = any(scan.is_dry for scan in self.partition_scans)
         return sum(reply.members for reply in replies)
@@ -367,7 +296,7 @@ async def iter_matches(sessions: Sessions, query: Query, *, with_expired: bool =
     """
     unlimited, time_slice = Budget(), TimeSlice()
     for partition in sessions.all_partitions:
-        scan = PartitionScan(partition, query, None, with_expired=with_expired)
+        scan = PartitionScan(partition, query.terms, query.descending, None, with_expired=with_expired)
         while not scan.is_exhausted:
             call = scan.next_call(BATCH_MAX, READ_BYTES)
             batch = []

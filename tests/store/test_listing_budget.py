@@ -15,9 +15,10 @@ from service.configs.containment import Filter
 from service.configs.limits import Limits
 from service.errors import ClientGone, FilterTooExpensive
 from service.redis_client.client import RedisClient
-from service.store import listing, script_calls, time_slices
+from service.store import script_calls, time_slices
 from service.store.cursors import decode_session_cursor
 from service.store.listing import READ_BYTES, Page, Query, iter_matches, page
+from service.store.partition_scan import PartitionScan
 from service.store.record import FIELDS
 from service.store.script_calls import Candidates
 from service.store.scripts import Call
@@ -132,14 +133,14 @@ async def test_a_search_of_the_index_without_results_counts_and_ends_a_page(
     names = await pour(sessions, [*halves, {"even": 1, "odd": 1}])
     query = Query(filter=Filter.parse(b'{"even":1,"odd":1}', LIMITS))
     searches = 0
-    next_call = listing.PartitionScan.next_call
+    next_call = PartitionScan.next_call
 
-    def counted(self: listing.PartitionScan, limit: int, max_bytes: int) -> Call[Candidates]:
+    def counted(self: PartitionScan, limit: int, max_bytes: int) -> Call[Candidates]:
         nonlocal searches
         searches += 1
         return next_call(self, limit, max_bytes)
 
-    monkeypatch.setattr(listing.PartitionScan, "next_call", counted)
+    monkeypatch.setattr(PartitionScan, "next_call", counted)
     read_pages = await pages(sessions, query, 20, lambda: Budget(candidates=30))
     assert ids(read_pages) == names[-1:]
     assert len(read_pages) >= 2

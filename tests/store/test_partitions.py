@@ -3,12 +3,16 @@
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from itertools import count
+from random import Random
 from typing import Any
 
+import orjson
 import pytest
 
 from service.configs.limits import Limits
+from service.redis_client.client import RedisClient
 from service.redis_client.multiplexer import Command
 from service.redis_client.topology import Target, Topology
 from service.store.cursors import decode_session_cursor
@@ -124,3 +128,33 @@ async def test_the_sessions_of_a_user_are_counted_in_all_partitions_concurrently
         assert await users.count_sessions(user) == sessions_of
         # Whether the user exists, and how many sessions they have in each partition, in one round trip.
         assert rounds.rounds == 1
+
+
+@pytest.mark.parametrize("partitions", [16, 64])
+@pytest.mark.parametrize("descending", [False, True])
+async def test_the_pages_of_many_partitions_are_the_list_whatever_is_deleted_between_them(
+    redis: RedisClient, partitions: int, descending: bool
+) -> None:
+    """Some partitions have runs of neighbours in the list, many have few or none; the filter refuses some candidates."""
+    random = Random(partitions)
+    sessions = await opened(redis, PROJECT, Limits(), partitions, 4)
+    crowded = [number for number in range(1, 4000) if partition_number(session_id(number), partitions) in (1, 2)]
+    numbers = [*range(4000, 4100), *crowded[:60], *range(4100, 4200)]
+    created = [await add(sessions, number, {"a": [[random.randrange(3)]], "b": {}}) for number in numbers]
+    for configs, kept in (({}, {0, 1, 2}), ({"b": {}}, {0, 1, 2}), ({"a": [[1]]}, {1}), ({"a": [[0]]}, {0})):
+        query = Query(filter=parse(configs).filter, descending=descending)
+        expected = [each for each in created if orjson.loads(each.configs)["a"][0][0] in kept]
+        expected.sort(key=lambda each: (each.created_at, each.id), reverse=descending)
+        while True:
+            limit = random.choice((1, 2, 5, 20, 50))
+            part = await page(sessions, query, limit)
+            assert part.sessions == expected[:limit]
+            expected = expected[limit:]
+            if part.cursor is None:
+                break
+            query = replace(query, after=decode_session_cursor(part.cursor, partitions))
+            for each in random.sample(expected, min(len(expected), random.randrange(3))):
+                await sessions.delete(each.id)
+                expected.remove(each)
+                created.remove(each)
+        assert expected == []

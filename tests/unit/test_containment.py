@@ -340,3 +340,13 @@ def test_a_short_filter_on_a_long_array_of_objects_is_quick_to_decide() -> None:
     form = store(orjson.dumps({"a": items}))
     assert matches(form, json.dumps({"a": items[-3:]}).encode())
     assert not matches(form, b'{"a":[{"x":-1}]}')
+
+
+def test_a_filter_that_was_parsed_before_is_still_bounded() -> None:
+    raw = b'{"a":[1,2,{}]}'
+    generous, strict = Limits(max_filter_values=5), Limits(max_filter_values=4)
+    assert Filter.parse(raw, generous) is Filter.parse(raw, generous)
+    with pytest.raises(BadRequest, match="filter_by_configs has more than 4 values"):
+        Filter.parse(raw, strict)
+    with pytest.raises(BadRequest, match="nested deeper than 1 levels"):
+        Filter.parse(raw, Limits(max_nesting=1))
