@@ -5,6 +5,7 @@ in their stored form, `user` from `user_field`. `scripts.script` checks each fun
 """
 
 from collections.abc import Callable, Sequence
+from itertools import starmap
 from typing import Any, NamedTuple
 
 from service.configs.document import too_large, too_many_keys, too_many_terms
@@ -74,7 +75,7 @@ def _status(reply: list[Any]) -> StatusReply:
 
 def _candidates(reply: list[Any]) -> Candidates:
     has_more, after, members, time, *sessions = reply
-    return Candidates(bool(has_more), after, members, time, list(map(StoredSession._make, sessions)))
+    return Candidates(bool(has_more), after, members, time, list(starmap(StoredSession, sessions)))
 
 
 def _rate(reply: list[int]) -> RateReply:

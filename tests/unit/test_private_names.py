@@ -67,7 +67,6 @@ ATTRIBUTES: dict[tuple[str, str], object] = {
     ("process/workers.py", "_exit"): os,
     ("http/app.py", "_exit"): os,
     ("process/parent_death.py", "_exit"): os,
-    ("http/api/sessions.py", "_replace"): Session,
     ("store/ownership.py", "_asdict"): Session,
     ("store/scripts.py", "_fields"): Session,
 }
