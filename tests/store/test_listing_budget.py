@@ -27,6 +27,7 @@ from service.store.time_slices import SLICE, Scheduler, TimeSlice
 from tests.store.test_listing import LIMITS, World, everything, few, with_store
 from tests.support import strategies
 from tests.support.filling import PROJECT, CountingClient, fill, on_every_redis, opened, pour, session_id
+from tests.support.lua import script_with
 
 #: A filter that the index cannot narrow.
 NOT_NARROWED = Filter.parse(b'{"nobody":{}}', LIMITS)
@@ -127,6 +128,8 @@ async def test_a_page_on_which_nothing_matches_ends_empty_with_a_cursor_behind_w
 async def test_a_search_of_the_index_without_results_counts_and_ends_a_page(
     redis: RedisClient, partitions: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    small = script_with(script_calls.find_candidates.script, MAX_COST=3300)
+    monkeypatch.setattr(script_calls.find_candidates, "script", small)
     sessions = await opened(redis, PROJECT, LIMITS, partitions, 4)
     # Two terms that occur in each block, and only at the end in one session.
     halves = [{"even": 1} if number % 2 else {"odd": 1} for number in range(1200)]
@@ -144,7 +147,7 @@ async def test_a_search_of_the_index_without_results_counts_and_ends_a_page(
     read_pages = await pages(sessions, query, 20, lambda: Budget(candidates=30))
     assert ids(read_pages) == names[-1:]
     assert len(read_pages) >= 2
-    # A search of 32 blocks of 100 counts as 26 candidates or more: after two refills a page ends.
+    # A search of 32 blocks counts as 26 candidates or more: after two refills a page ends.
     assert searches <= 3 * partitions * len(read_pages)
 
 

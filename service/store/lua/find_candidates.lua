@@ -10,29 +10,37 @@
 -- returns {1 if there may be more, else 0, serial to continue after, members examined, TIME, session, session, …}
 --         with each session as {the fields of its hash in the order of FIELDS, its serial, its id}
 --
--- First one SINTER of the terms' `blocks:` sets gives the blocks in which all terms occur. Then it visits block after block, from
--- `after`. If all sets of a block are dense, SMISMEMBER probes windows of consecutive serials, which fills a page quickly; else it
--- intersects the block's sets. A call examines a bounded number of blocks and members and returns where it stopped.
+-- The walk visits block after block, from `after`. In the first it counts the terms' sets. If all are dense, SMISMEMBER probes
+-- windows of consecutive serials, which fills a page quickly; else SINTER intersects them. It also intersects the sets of the
+-- blocks that follow, and counts only the first term's there, as long as that is about as small. Once a block lacks a term, one
+-- SINTER of the terms' `blocks:` sets gives the blocks in which all terms occur, and it skips the others.
+-- A call examines a bounded number of members and returns where it stopped.
 -- include: batches
 
 local FIELDS = {
   "configs", "revision", "user", "created_at", "updated_at", "disable_task_tracking", "serial", "expires_at",
 }
-local MAX_TERMS = 8   -- the rarest; each candidate is checked in full afterwards, so fewer terms only mean more candidates
-local MAX_BLOCKS = 32
-local MAX_COST = 12000  -- members examined, roughly 0.1 µs each
-local PROBE_COST = 3    -- of one probe, in members of an intersection
-local BLOCK_COST = 100  -- of one block, in members of an intersection
+local MAX_TERMS = 8        -- the rarest; each candidate is checked in full, so fewer terms only mean more candidates
+local MAX_COST = 40000     -- members of intersected sets, roughly 0.02 µs each; a call ends here, or with its first block
+local BLOCK_COST = 100     -- of a block, in such members
+local PROBE_COST = 15      -- of a probe
+local RESULT_COST = 14     -- of a member of all sets
+local UNCOUNTED_MIN = 64   -- so small a set needs no new plan
 local WINDOW_MIN, WINDOW_MAX = 32, 512
 
 local sessions = KEYS[1]
 local prefix, block_size, after, descending = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4] == "1"
 local limit, max_bytes = tonumber(ARGV[5]), tonumber(ARGV[6])
+local step = descending and -1 or 1
 local call = redis.call
 
 local function before(a, b)
   if descending then return a > b end
   return a < b
+end
+
+local function block_of(serial)
+  return math.floor(serial / block_size)
 end
 
 -- The members of a set reply as numbers, in scan order. A reply from integer sets is sorted already and needs at most a reversal.
@@ -64,31 +72,54 @@ local function members_of_either(list, key, other)
   return present
 end
 
--- The required terms to search by: those that occur in the fewest blocks.
-local function read_required_terms()
-  local required_terms = {}
-  for i = 7, #ARGV, 2 do
-    local required = { term = ARGV[i], blocks = prefix .. "blocks:" .. ARGV[i] }
-    local overflow = ARGV[i + 1]
-    if overflow ~= "" and call("EXISTS", prefix .. "blocks:" .. overflow) == 1 then
-      required.overflow, required.overflow_blocks = overflow, prefix .. "blocks:" .. overflow
-    end
-    required_terms[#required_terms + 1] = required
+-- The required terms to search by, each {term = …, overflow = the term that may stand in for it, or nil}. They also name the sets
+-- to read next: {key, key of the set that may stand in for it, or nil}.
+local required_terms = {}
+local can_overflow = false
+
+-- Lets the required terms name the sets whose keys start with `start`.
+local function name_sets(start)
+  for i = 1, #required_terms do
+    local required = required_terms[i]
+    required[1], required[2] = start .. required.term, required.overflow and start .. required.overflow
   end
-  if #required_terms > MAX_TERMS then
-    for _, required in ipairs(required_terms) do
-      required.count = call("SCARD", required.blocks) + (required.overflow and call("SCARD", required.overflow_blocks) or 0)
-    end
-    table.sort(required_terms, function(a, b) return a.count < b.count end)
-    for i = #required_terms, MAX_TERMS + 1, -1 do required_terms[i] = nil end
-  end
-  return required_terms
 end
 
--- Members common to all `sets`, each {key} or {key, key that may stand in for it}, in scan order.
-local function intersect(sets)
+-- Counts the named sets and sorts the terms by it, smallest first. Returns false if a term has none.
+local function count_sets()
+  for _, required in ipairs(required_terms) do
+    required.count = call("SCARD", required[1])
+    if required[2] then
+      local overflow_count = call("SCARD", required[2])
+      required.count = required.count + overflow_count
+      if overflow_count == 0 then required[2] = nil end
+    end
+    if required.count == 0 then return false end
+  end
+  table.sort(required_terms, function(a, b) return a.count < b.count end)
+  return true
+end
+
+-- Reads the required terms, of many those that occur in the fewest blocks. Returns false if one of them occurs nowhere.
+local function read_required_terms()
+  for i = 7, #ARGV, 2 do
+    local required = { term = ARGV[i], overflow = ARGV[i + 1] }
+    if required.overflow == "" or call("EXISTS", prefix .. "blocks:" .. required.overflow) == 0 then required.overflow = nil end
+    can_overflow = can_overflow or required.overflow ~= nil
+    required_terms[#required_terms + 1] = required
+  end
+  if #required_terms <= MAX_TERMS then return true end
+  name_sets(prefix .. "blocks:")
+  if not count_sets() then return false end
+  for i = #required_terms, MAX_TERMS + 1, -1 do required_terms[i] = nil end
+  return true
+end
+
+-- Members common to all named sets, in scan order.
+local function intersect()
   local plain, mixed = {}, {}
-  for _, set in ipairs(sets) do
+  for i = 1, #required_terms do
+    local set = required_terms[i]
     if set[2] then mixed[#mixed + 1] = set else plain[#plain + 1] = set[1] end
   end
   local list
@@ -102,82 +133,99 @@ local function intersect(sets)
   return list
 end
 
-local function blocks_to_visit(required_terms)
-  local sets = {}
-  for i, required in ipairs(required_terms) do sets[i] = { required.blocks, required.overflow_blocks } end
-  return intersect(sets)
-end
-
--- The block's sets as `intersect` takes them, smallest first; the size of the smallest; and the share of the block's serials
--- expected in all sets if terms were independent. nil if a set without an overflow set is empty.
-local function block_sets(block, serials, required_terms)
-  local sets, share = {}, 1
-  for i, required in ipairs(required_terms) do
-    local key = prefix .. "index:" .. block .. ":" .. required.term
-    local count, other = call("SCARD", key), nil
-    if required.overflow then
-      other = prefix .. "index:" .. block .. ":" .. required.overflow
-      local overflow_count = call("SCARD", other)
-      if overflow_count == 0 then other = nil end
-      count = count + overflow_count
-    end
-    if count == 0 then return nil end
-    sets[i] = { key, other, count = count }
-    share = share * math.min(1, count / serials)
-  end
-  table.sort(sets, function(a, b) return a.count < b.count end)
-  return sets, sets[1].count, share
-end
-
 local cost = 0
--- No serial is higher: the last block is rarely full.
-local newest = tonumber(call("ZREVRANGE", sessions, 0, 0, "WITHSCORES")[2]) or 0
+-- No serial is lower or higher: the first and the last block are rarely full. A manual edit may have left fractions.
+local oldest = math.floor(tonumber(call("ZRANGE", sessions, 0, 0, "WITHSCORES")[2]) or 0)
+local newest = math.floor(tonumber(call("ZREVRANGE", sessions, 0, 0, "WITHSCORES")[2]) or 0)
 
 -- Probes consecutive serials of a dense block, from `from` to `to`, until it has enough or the call has cost enough. Returns the
--- serials that are in all sets, and the last serial it probed.
-local function probe(sets, from, to, needed, share)
-  local step = descending and -1 or 1
+-- serials that are in all sets, and the last serial it probed if that is not `to`.
+local function probe(from, to, needed, share)
   local serials, next_serial = {}, from
-  local window = math.max(WINDOW_MIN, math.min(WINDOW_MAX, math.ceil(needed / share)))
   while not before(to, next_serial) and #serials < needed and cost < MAX_COST do
+    local window = math.max(WINDOW_MIN, math.min(WINDOW_MAX, math.ceil((needed - #serials) / share)))
     local stop = next_serial + step * (window - 1)
     if before(to, stop) then stop = to end
     local list = {}
     for serial = next_serial, stop, step do list[#list + 1] = serial end
-    for _, set in ipairs(sets) do
+    for _, set in ipairs(required_terms) do
       cost = cost + #list * PROBE_COST
       list = members_of_either(list, set[1], set[2])
     end
     for _, serial in ipairs(list) do serials[#serials + 1] = serial end
     next_serial = stop + step
   end
-  return serials, next_serial - step
+  return serials, before(next_serial - step, to) and next_serial - step or nil
 end
 
--- Serials of `block` beyond `after` that are in all sets, the last serial examined, and whether that ends the block.
-local function candidates(block, required_terms, needed)
-  local low, high = block * block_size, (block + 1) * block_size - 1
-  local top = math.min(high, newest)
-  local from, to = low, top
-  if descending then from, to = top, low end
-  if after and not before(after, from) then from = descending and after - 1 or after + 1 end
-  if before(to, from) then return {}, descending and low or high, true end
-  local sets, smallest, share = block_sets(string.format("%.0f", block), top - low + 1, required_terms)
-  if not sets then return {}, to, true end
-  if needed / share * PROBE_COST < smallest * #sets then
-    local serials, last = probe(sets, from, to, needed, share)
-    return serials, last, last == to
+-- Most members of the first term's set in a block that is intersected without counting the other sets; nil to count them all.
+local uncounted_max
+
+-- Plans the search of a block of so many serials, whose sets are named. Returns as many members as the smallest set has at most,
+-- 0 if a term does not occur; and if windows are to be probed, the share of serials in all sets if terms were independent.
+local function plan(serials, needed)
+  local smallest = uncounted_max and call("SCARD", required_terms[1][1])
+  if smallest and smallest <= uncounted_max then return smallest end
+  if not count_sets() then return 0 end
+  local share = 1
+  for _, required in ipairs(required_terms) do share = share * math.min(1, required.count / serials) end
+  smallest = required_terms[1].count
+  if needed / share * PROBE_COST < smallest * #required_terms + share * serials * RESULT_COST then return smallest, share end
+  if not can_overflow then uncounted_max = math.max(2 * smallest, UNCOUNTED_MIN) end
+  return smallest
+end
+
+-- The blocks in which all terms occur, in scan order; nil until a visited block lacked one.
+local listed_blocks
+
+local function list_blocks()
+  name_sets(prefix .. "blocks:")
+  listed_blocks = intersect()
+end
+
+-- The block to visit after `block`; nil if no listed one follows.
+local position = 0
+local function next_block(block)
+  if not listed_blocks then return block + step end
+  repeat position = position + 1 until not listed_blocks[position] or before(block, listed_blocks[position])
+  return listed_blocks[position]
+end
+
+-- The serial before the first one of `block`, in scan order.
+local function serial_before(block)
+  return descending and (block + 1) * block_size or block * block_size - 1
+end
+
+-- Serials of `block` beyond `after` that are in all sets, and the last serial examined if that does not end the block; nil if
+-- the block costs more than is left for this call.
+local function candidates(block, needed)
+  local is_first = cost == 0
+  cost = cost + BLOCK_COST
+  local low, high = block * block_size, math.min((block + 1) * block_size - 1, newest)
+  local from, to = low, high
+  if descending then from, to = high, low end
+  if after and not before(after, from) then from = after + step end
+  if before(to, from) then return {} end
+  name_sets(prefix .. "index:" .. string.format("%.0f", block) .. ":")
+  local smallest, share = plan(high - low + 1, needed)
+  if smallest == 0 then
+    if not listed_blocks then list_blocks() end
+    return {}
   end
-  cost = cost + smallest * #sets
-  local serials = {}
-  for _, serial in ipairs(intersect(sets)) do
+  if share then return probe(from, to, needed, share) end
+  if not is_first and cost + smallest * #required_terms > MAX_COST then return nil end
+  cost = cost + smallest * #required_terms
+  local common, serials = intersect(), {}
+  cost = cost + #common * RESULT_COST
+  for _, serial in ipairs(common) do
     if not before(serial, from) then serials[#serials + 1] = serial end
   end
-  return serials, to, true
+  return serials
 end
 
 local reply = { 1, "", 0, call("TIME") }
-local candidate_count, bytes, visited_blocks = 0, 0, 0
+local candidate_count, bytes = 0, 0
+local examined = ARGV[3]  -- the serial to continue after, as text or as a whole number
 
 -- Adds a candidate to the reply, its serial as text. Returns false if it is the last one, or does not fit.
 local function add(serial, id)
@@ -192,18 +240,29 @@ local function add(serial, id)
     stored[#FIELDS + 1], stored[#FIELDS + 2] = serial, id
     reply[candidate_count + 4] = stored
   end
-  reply[2] = serial
+  examined = serial
   return candidate_count < limit
 end
 
+-- Adds the sessions with these serials. Returns false if the reply is full.
+local function add_all(serials)
+  for i = 1, #serials do
+    local serial = string.format("%.0f", serials[i])
+    local id = call("ZRANGEBYSCORE", sessions, serial, serial, "LIMIT", 0, 1)[1]
+    if id and not add(serial, id) then return false end
+  end
+  return true
+end
+
 local function finish()
-  reply[3] = cost + visited_blocks * BLOCK_COST
+  reply[2] = type(examined) == "number" and string.format("%.0f", examined) or examined
+  reply[3] = cost
   return reply
 end
 
 -- Ends a call that has examined all sessions. Sessions created later have higher serials.
 local function complete()
-  reply[1], reply[2] = 0, descending and "0" or string.format("%.0f", math.max(newest, after or 0))
+  reply[1], examined = 0, descending and 0 or math.max(newest, after or 0)
   return finish()
 end
 
@@ -221,20 +280,23 @@ local function all_sessions()
   return #flat < 2 * limit and complete() or finish()
 end
 
-local required_terms = read_required_terms()
-if #required_terms == 0 then return all_sessions() end
-local first_block = after and math.floor(after / block_size)
-for _, block in ipairs(blocks_to_visit(required_terms)) do
-  if not first_block or not before(block, first_block) then
-    if visited_blocks == MAX_BLOCKS or cost >= MAX_COST then return finish() end
-    visited_blocks = visited_blocks + 1
-    local serials, last, is_whole = candidates(block, required_terms, limit - candidate_count)
-    for _, serial in ipairs(serials) do
-      local id = call("ZRANGEBYSCORE", sessions, serial, serial)[1]
-      if id and not add(string.format("%.0f", serial), id) then return finish() end
+local function walk()
+  local block, last_block = block_of(oldest), block_of(newest)
+  if descending then block, last_block = last_block, block end
+  if after and before(block, block_of(after + step)) then block = block_of(after + step) end
+  while block and not before(last_block, block) do
+    if cost >= MAX_COST then return finish() end
+    local serials, last_probed = candidates(block, limit - candidate_count)
+    if not serials or not add_all(serials) then return finish() end
+    if last_probed then
+      examined = last_probed
+      return finish()
     end
-    reply[2] = string.format("%.0f", last)
-    if not is_whole then return finish() end
+    block = next_block(block)
+    if block then examined = serial_before(block) end
   end
+  return complete()
 end
-return complete()
+
+if #ARGV < 7 then return all_sessions() end
+return read_required_terms() and walk() or complete()
