@@ -24,7 +24,7 @@ local MAX_TERMS = 8        -- the rarest; each candidate is checked in full, so 
 local MAX_COST = 40000     -- members of intersected sets, roughly 0.02 µs each; a call ends here, or with its first block
 local BLOCK_COST = 100     -- of a block, in such members
 local PROBE_COST = 15      -- of a probe
-local RESULT_COST = 14     -- of a member of all sets
+local RESULT_COST = 14     -- of a member in the reply to SINTER or SUNION
 local UNCOUNTED_MIN = 64   -- so small a set needs no new plan
 local WINDOW_MIN, WINDOW_MAX = 32, 512
 
@@ -33,6 +33,7 @@ local prefix, block_size, after, descending = ARGV[1], tonumber(ARGV[2]), tonumb
 local limit, max_bytes = tonumber(ARGV[5]), tonumber(ARGV[6])
 local step = descending and -1 or 1
 local call = redis.call
+local cost = 0  -- of this call so far
 
 local function before(a, b)
   if descending then return a > b end
@@ -61,6 +62,7 @@ end
 -- The members of `list` that are in the set `key`, or in `other` if given.
 local function members_of_either(list, key, other)
   local present = {}
+  cost = cost + #list * PROBE_COST * (other and 2 or 1)
   each_batch(#list, BATCH, function(from, to)
     local first = call("SMISMEMBER", key, unpack(list, from, to))
     local second = other and call("SMISMEMBER", other, unpack(list, from, to))
@@ -72,8 +74,8 @@ local function members_of_either(list, key, other)
   return present
 end
 
--- The required terms to search by, each {term = …, overflow = the term that may stand in for it, or nil}. They also name the sets
--- to read next: {key, key of the set that may stand in for it, or nil}.
+-- The required terms to search by, each {term = …, overflow = the term that may stand in for it, or nil}. They also name the
+-- sets to read next: {key, key of the set that may stand in for it, or nil}.
 local required_terms = {}
 local can_overflow = false
 
@@ -129,11 +131,11 @@ local function intersect()
     list = sorted_numbers(call("SUNION", mixed[1][1], mixed[1][2]))
     table.remove(mixed, 1)
   end
+  cost = cost + #list * RESULT_COST
   for _, set in ipairs(mixed) do list = members_of_either(list, set[1], set[2]) end
   return list
 end
 
-local cost = 0
 -- No serial is lower or higher: the first and the last block are rarely full. A manual edit may have left fractions.
 local oldest = math.floor(tonumber(call("ZRANGE", sessions, 0, 0, "WITHSCORES")[2]) or 0)
 local newest = math.floor(tonumber(call("ZREVRANGE", sessions, 0, 0, "WITHSCORES")[2]) or 0)
@@ -148,10 +150,7 @@ local function probe(from, to, needed, share)
     if before(to, stop) then stop = to end
     local list = {}
     for serial = next_serial, stop, step do list[#list + 1] = serial end
-    for _, set in ipairs(required_terms) do
-      cost = cost + #list * PROBE_COST
-      list = members_of_either(list, set[1], set[2])
-    end
+    for _, set in ipairs(required_terms) do list = members_of_either(list, set[1], set[2]) end
     for _, serial in ipairs(list) do serials[#serials + 1] = serial end
     next_serial = stop + step
   end
@@ -161,8 +160,8 @@ end
 -- Most members of the first term's set in a block that is intersected without counting the other sets; nil to count them all.
 local uncounted_max
 
--- Plans the search of a block of so many serials, whose sets are named. Returns as many members as the smallest set has at most,
--- 0 if a term does not occur; and if windows are to be probed, the share of serials in all sets if terms were independent.
+-- Plans the search of a block of so many serials, whose sets are named. Returns the most members that the smallest set can have,
+-- 0 if a term does not occur; and if windows are to be probed, the share of serials in all sets if terms are independent.
 local function plan(serials, needed)
   local smallest = uncounted_max and call("SCARD", required_terms[1][1])
   if smallest and smallest <= uncounted_max then return smallest end
@@ -215,9 +214,8 @@ local function candidates(block, needed)
   if share then return probe(from, to, needed, share) end
   if not is_first and cost + smallest * #required_terms > MAX_COST then return nil end
   cost = cost + smallest * #required_terms
-  local common, serials = intersect(), {}
-  cost = cost + #common * RESULT_COST
-  for _, serial in ipairs(common) do
+  local serials = {}
+  for _, serial in ipairs(intersect()) do
     if not before(serial, from) then serials[#serials + 1] = serial end
   end
   return serials
