@@ -177,9 +177,12 @@ end
 -- The blocks in which all terms occur, in scan order; nil until a visited block lacked one.
 local listed_blocks
 
+-- Free of charge: otherwise a call that lists many blocks would visit none of them.
 local function list_blocks()
+  local cost_before = cost
   name_sets(prefix .. "blocks:")
   listed_blocks = intersect()
+  cost = cost_before
 end
 
 -- The block to visit after `block`; nil if no listed one follows.
