@@ -19,7 +19,7 @@ from tests.store.test_listing import everything
 from tests.support.filling import PROJECT, TIMEOUT, CountingClient, document_of, fill, on_every_redis, opened, pour
 
 #: As in `find_candidates.lua`.
-MAX_TERMS, MAX_COST, BLOCK_COST, PROBE_COST, WINDOW_MIN = 8, 40000, 100, 15, 32
+MAX_TERMS, MAX_COST, BLOCK_COST, PROBE_COST, WINDOW_MIN = 8, 40000, 100, 15, 8
 #: Each block costs something, so no call visits more.
 MAX_BLOCKS = MAX_COST // BLOCK_COST
 

@@ -21,12 +21,13 @@ local FIELDS = {
   "configs", "revision", "user", "created_at", "updated_at", "disable_task_tracking", "serial", "expires_at",
 }
 local MAX_TERMS = 8        -- the rarest; each candidate is checked in full, so fewer terms only mean more candidates
+local MAX_STAND_INS = 2    -- terms with stand-ins, likewise: each costs a probe of every member left
 local MAX_COST = 40000     -- members of intersected sets, roughly 0.02 µs each; a call ends here, or with its first block
 local BLOCK_COST = 100     -- of a block, in such members
 local PROBE_COST = 15      -- of a probe
 local RESULT_COST = 14     -- of a member in the reply to SINTER or SUNION
 local UNCOUNTED_MIN = 64   -- so small a set needs no new plan
-local WINDOW_MIN, WINDOW_MAX = 32, 512
+local WINDOW_MIN, WINDOW_MAX = 8, 512
 
 local sessions = KEYS[1]
 local prefix, block_size, after, descending = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4] == "1"
@@ -132,12 +133,11 @@ local function intersect()
     table.remove(mixed, 1)
   end
   cost = cost + #list * RESULT_COST
-  for _, set in ipairs(mixed) do list = members_of_either(list, set[1], set[2]) end
+  for i = 1, math.min(#mixed, MAX_STAND_INS) do list = members_of_either(list, mixed[i][1], mixed[i][2]) end
   return list
 end
 
--- No serial is lower or higher: the first and the last block are rarely full. A manual edit may have left fractions.
-local oldest = math.floor(tonumber(call("ZRANGE", sessions, 0, 0, "WITHSCORES")[2]) or 0)
+-- No serial is higher: the last block is rarely full. A manual edit may have left a fraction.
 local newest = math.floor(tonumber(call("ZREVRANGE", sessions, 0, 0, "WITHSCORES")[2]) or 0)
 
 -- Probes consecutive serials of a dense block, from `from` to `to`, until it has enough or the call has cost enough. Returns the
@@ -282,7 +282,7 @@ local function all_sessions()
 end
 
 local function walk()
-  local block, last_block = block_of(oldest), block_of(newest)
+  local block, last_block = 0, block_of(newest)
   if descending then block, last_block = last_block, block end
   if after and before(block, block_of(after + step)) then block = block_of(after + step) end
   while block and not before(last_block, block) do
