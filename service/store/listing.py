@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass
 from math import ceil, sqrt
+from operator import itemgetter
 from typing import Protocol
 
 from service.configs.budget import UNLIMITED, Budget, OutOfBudget
@@ -18,7 +19,7 @@ from service.configs.terms import RequiredTerm, user_term
 from service.errors import FilterTooExpensive
 from service.redis_client.client import checked
 from service.store.cursors import encode_session_cursor
-from service.store.partition_scan import PartitionScan
+from service.store.partition_scan import PartitionScan, Place
 from service.store.record import Session, StoredSession, parse_user
 from service.store.scripts import run_many
 from service.store.sessions import Sessions
@@ -155,14 +156,9 @@ class LargeListSlot:
             self._is_acquired = False
 
 
-#: A session to be examined, and the scan of its partition.
-Candidate = tuple[StoredSession, PartitionScan]
-
-
-def _place(candidate: Candidate) -> tuple[int, bytes]:
-    """The place of a candidate in the order of the list."""
-    session, _ = candidate
-    return int(session.created_at), session.raw_id
+#: A session to be examined, and the scan of its partition; before them its place, which is always the same with one partition.
+Candidate = tuple[Place, StoredSession, PartitionScan]
+_ONLY_PLACE: Place = (0, b"")
 
 
 class ListScan:
@@ -203,7 +199,7 @@ class ListScan:
         self._batch_size = min(limit, ceil(share + sqrt(share)) + 1)
         await self._fetch(self.partition_scans)
 
-    def matches(self) -> "Iterator[Candidate]":
+    def matches(self) -> Iterator[tuple[StoredSession, PartitionScan]]:
         """The next matches, each with the scan of its partition, up to where `advance` must be called.
 
         Raises:
@@ -211,7 +207,7 @@ class ListScan:
         """
         candidates, query, budget, time_slice = self._candidates, self._query, self._budget, self._time_slice
         while candidates and not self._is_incomplete:
-            session, scan = candidates[0]
+            _, session, scan = candidates[0]
             try:
                 budget.take_candidate(len(session.configs))
                 is_match = query.matches(session, budget)
@@ -221,7 +217,8 @@ class ListScan:
                 self._is_out_of_budget = True
                 return
             self._has_examined = True
-            scan.examine(candidates.popleft()[0])
+            candidates.popleft()
+            scan.examine(session)
             self._is_incomplete = scan.is_dry
             if is_match:
                 yield session, scan
@@ -254,12 +251,12 @@ class ListScan:
 
     def _is_low(self, scan: "PartitionScan", needed: int) -> bool:
         """Whether a partition has few candidates left, or will have none before the next `needed` candidates are examined."""
-        if scan.is_exhausted or scan.last_read is None or scan.remaining <= self._batch_size // 4:
+        if scan.is_exhausted or scan.last_place is None or scan.remaining <= self._batch_size // 4:
             return not scan.is_exhausted
         if needed > len(self._candidates):
             return True
-        last, end = _place((scan.last_read, scan)), _place(self._candidates[needed - 1])
-        return last >= end if self._query.descending else last <= end
+        end = self._candidates[needed - 1][0]
+        return scan.last_place >= end if self._query.descending else scan.last_place <= end
 
     async def _fetch(self, scans: Sequence["PartitionScan"]) -> int:
         """Read candidates of `scans`; returns how many members of index sets were examined."""
@@ -268,10 +265,12 @@ class ListScan:
         calls = [scan.next_call(self._batch_size, max_bytes) for scan in scans]
         replies = await self._time_slice.pause(run_many(self._redis, calls, writes=False))
         candidates = [*self._candidates]
+        is_merged = len(self.partition_scans) > 1
         for scan, reply in zip(scans, replies, strict=True):
-            candidates += [(session, scan) for session in scan.read(reply)]
-        if len(self.partition_scans) > 1:
-            candidates.sort(key=_place, reverse=self._query.descending)
+            candidates += [(scan.place(each) if is_merged else _ONLY_PLACE, each, scan) for each in scan.read(reply)]
+        if is_merged:
+            # Stable: sessions with one place stay in the order of their serials.
+            candidates.sort(key=itemgetter(0), reverse=self._query.descending)
         self._candidates = deque(candidates)
         self._is_incomplete = any(scan.is_dry for scan in self.partition_scans)
         return sum(reply.members for reply in replies)

@@ -11,6 +11,9 @@ from service.store.record import StoredSession, is_expired, microseconds
 from service.store.script_calls import Candidates
 from service.store.scripts import Call
 
+#: A place in the order of (created_at, id).
+Place = tuple[int, bytes]
+
 
 @dataclass(slots=True, eq=False)
 class PartitionScan:
@@ -23,9 +26,10 @@ class PartitionScan:
     with_expired: bool = False
     #: Whether there are no more candidates to read.
     is_exhausted: bool = False
-    #: How many candidates were read and not examined yet, and the last of those that were read.
+    #: How many candidates were read and not examined yet.
     remaining: int = 0
-    last_read: StoredSession | None = None
+    #: The place of the last one that was given a place.
+    last_place: Place | None = None
     #: The last session on the page.
     last_listed: StoredSession | None = None
     _last_examined: StoredSession | None = None
@@ -89,6 +93,15 @@ class PartitionScan:
             now = microseconds(reply.time)
             candidates = [each for each in candidates if each.expires_at is None or not is_expired(each.expires_at, now)]
         self.remaining += len(candidates)
-        if candidates:
-            self.last_read = candidates[-1]
         return candidates
+
+    def place(self, session: StoredSession) -> Place:
+        """The place of a session in the order of the list; call it for all of them, in the order in which they were read.
+
+        Within a partition the serials decide, as in its cursor, even if a manual edit changed a created_at.
+        """
+        place = int(session.created_at), session.raw_id
+        if self.last_place is not None:
+            place = (min if self.descending else max)(place, self.last_place)
+        self.last_place = place
+        return place

@@ -158,3 +158,23 @@ async def test_the_pages_of_many_partitions_are_the_list_whatever_is_deleted_bet
                 expected.remove(each)
                 created.remove(each)
         assert expected == []
+
+
+@pytest.mark.parametrize("descending", [False, True])
+@pytest.mark.parametrize("limit", [1, 2, 3, 50])
+async def test_a_created_at_that_a_hand_changed_neither_hides_nor_repeats_a_session(
+    redis: RedisClient, limit: int, descending: bool
+) -> None:
+    sessions = await opened(redis, PROJECT, Limits(), 4, 4)
+    created = [await add(sessions, number, {"a": 1}) for number in range(1, 41)]
+    for each, moved_to in ((created[30], created[0]), (created[20], created[39]), (created[5], created[25])):
+        key = sessions.partition(each.id).session(each.id)
+        await redis.call("HSET", key, "created_at", moved_to.created_at, writes=True)
+    query, listed = Query(filter=parse({"a": 1}).filter, descending=descending), list[str]()
+    while True:
+        part = await page(sessions, query, limit)
+        listed += [each.id for each in part.sessions]
+        if part.cursor is None:
+            break
+        query = replace(query, after=decode_session_cursor(part.cursor, 4))
+    assert sorted(listed) == sorted(each.id for each in created)

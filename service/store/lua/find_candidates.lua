@@ -12,8 +12,8 @@
 --
 -- The walk visits block after block, from `after`. In the first it counts the terms' sets. If all are dense, SMISMEMBER probes
 -- windows of consecutive serials, which fills a page quickly; else SINTER intersects them. It also intersects the sets of the
--- blocks that follow, and counts only the first term's there, as long as that is about as small. Once a block lacks a term, one
--- SINTER of the terms' `blocks:` sets gives the blocks in which all terms occur, and it skips the others.
+-- blocks that follow, and counts only the first term's there, as long as that is about as small. Once a block has no session with
+-- all terms, one SINTER of the terms' `blocks:` sets gives the blocks in which all of them occur, and it skips the others.
 -- A call examines a bounded number of members and returns where it stopped.
 -- include: batches
 
@@ -21,9 +21,10 @@ local FIELDS = {
   "configs", "revision", "user", "created_at", "updated_at", "disable_task_tracking", "serial", "expires_at",
 }
 local MAX_TERMS = 8        -- the rarest; each candidate is checked in full, so fewer terms only mean more candidates
-local MAX_STAND_INS = 2    -- terms with stand-ins, likewise: each costs a probe of every member left
+local MAX_STAND_INS = 2    -- probes for terms with stand-ins, likewise: each takes time for every member left
 local MAX_COST = 40000     -- members of intersected sets, roughly 0.02 µs each; a call ends here, or with its first block
 local BLOCK_COST = 100     -- of a block, in such members
+local SET_COST = 40        -- of counting a set
 local PROBE_COST = 15      -- of a probe
 local RESULT_COST = 14     -- of a member in the reply to SINTER or SUNION
 local UNCOUNTED_MIN = 64   -- so small a set needs no new plan
@@ -91,8 +92,9 @@ end
 -- Counts the named sets and sorts the terms by it, smallest first. Returns false if a term has none.
 local function count_sets()
   for _, required in ipairs(required_terms) do
-    required.count = call("SCARD", required[1])
+    required.count, cost = call("SCARD", required[1]), cost + SET_COST
     if required[2] then
+      cost = cost + SET_COST
       local overflow_count = call("SCARD", required[2])
       required.count = required.count + overflow_count
       if overflow_count == 0 then required[2] = nil end
@@ -174,7 +176,7 @@ local function plan(serials, needed)
   return smallest
 end
 
--- The blocks in which all terms occur, in scan order; nil until a visited block lacked one.
+-- The blocks in which all terms occur, in scan order; nil until a visited block had no session with all of them.
 local listed_blocks
 
 -- Free of charge: otherwise a call that lists many blocks would visit none of them.
@@ -217,9 +219,11 @@ local function candidates(block, needed)
   if share then return probe(from, to, needed, share) end
   if not is_first and cost + smallest * #required_terms > MAX_COST then return nil end
   cost = cost + smallest * #required_terms
-  local serials = {}
-  for _, serial in ipairs(intersect()) do
-    if not before(serial, from) then serials[#serials + 1] = serial end
+  local common, serials = intersect(), {}
+  if #common == 0 and not listed_blocks then list_blocks() end
+  for _, serial in ipairs(common) do
+    -- A manual edit may have left a fraction, which is no serial.
+    if not before(serial, from) and serial % 1 == 0 then serials[#serials + 1] = serial end
   end
   return serials
 end
