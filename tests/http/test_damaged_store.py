@@ -9,8 +9,8 @@ def test_a_list_over_an_index_key_of_the_wrong_type_gets_503(api: Api) -> None:
     session_id = api.new({"agent": "bot1"})
     prefix = f"scc:{{{api.project.slug}.0}}:"
     with Redis.from_url(api.server.redis_url) as redis:
-        redis.delete(prefix + 'blocks:agent="bot1"')
-        redis.set(prefix + 'blocks:agent="bot1"', "x")
+        redis.delete(prefix + 'index:0:agent="bot1"')
+        redis.set(prefix + 'index:0:agent="bot1"', "x")
         response = api.call("GET", "/session", status=503, query={"filter_by_configs": '{"agent":"bot1"}'})
         assert (response.reason, "damaged" in response.msg) == ("store_unavailable", True)
         assert api.ids() == [session_id]
@@ -19,4 +19,4 @@ def test_a_list_over_an_index_key_of_the_wrong_type_gets_503(api: Api) -> None:
         assert api.ids() == []
         api.get(session_id, 503)
         # The server is shared: leave no damage.
-        redis.delete(prefix + "session:" + session_id, prefix + 'blocks:agent="bot1"')
+        redis.delete(prefix + "session:" + session_id, prefix + 'index:0:agent="bot1"')

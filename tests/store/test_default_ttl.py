@@ -72,7 +72,7 @@ async def test_a_change_that_did_not_reach_all_partitions_is_reported_as_uncerta
         raise StoreUnavailable
 
     with monkeypatch.context() as patch:
-        patch.setattr(sessions.redis, "batch", fail)
+        patch.setattr(default_ttl, "run_many", fail)
         with pytest.raises(WriteUncertain):
             await ProjectConfigs(sessions).patch(document_of({"session_ttl": 50}))
     assert not await default_ttl.is_current(sessions.redis, sessions.all_partitions[0])
