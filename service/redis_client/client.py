@@ -44,7 +44,16 @@ async def _send(route: Route | NoRoute, commands: Sequence[Command], writes: boo
     try:
         return await (route.writes if writes else route.reads).send(packed, len(commands), seconds)
     except RequestFailed as error:
-        return [error] * len(commands)
+        return [_without_frames(error)] * len(commands)
+
+
+def _without_frames(error: RequestFailed) -> RequestFailed:
+    """The error without its traceback.
+
+    A traceback refers to the frames of all callers. If one of them holds the error, that is a cycle, which keeps what they hold
+    (documents, pages of sessions) in memory until the garbage collector runs, and that is seldom.
+    """
+    return error.with_traceback(None)
 
 
 class Meter(Protocol):
@@ -104,14 +113,17 @@ class RedisClient:
             route = self._topology.route(command, near)
             (outcome,) = await (route.writes if writes else route.reads).send(pack(command))
         except RequestFailed as error:
-            outcome = error
+            outcome = _without_frames(error)
         # Not every command: that would cost a GET 3 %.
         if self.meter is not None and command[0] == "EVALSHA":
             self.meter.called(str(command[1]), monotonic() - started)
         if isinstance(outcome, Exception):
             (outcome,) = await self._retry([command], [outcome], writes, near, started)
             if isinstance(outcome, Exception):
-                raise outcome
+                try:
+                    raise outcome
+                finally:
+                    del outcome  # the frame must not hold it, see `_without_frames`
         return outcome
 
     async def batch(self, commands: Sequence[Command], *, writes: bool = False, near: Target | None = None) -> list[Any]:
@@ -249,8 +261,13 @@ class RedisClient:
 
 
 def checked(replies: list[Any]) -> list[Any]:
-    """The replies of a batch if none of them is an error; raises the first error otherwise."""
-    for reply in replies:
-        if isinstance(reply, Exception):
-            raise reply
-    return replies
+    """The replies of a batch if none of them is an error; otherwise empties the list and raises the first error."""
+    error = next((reply for reply in replies if isinstance(reply, Exception)), None)
+    if error is None:
+        return replies
+    # The error must not be held by a frame that it passes through, see `_without_frames`; callers may hold the list.
+    replies.clear()
+    try:
+        raise error
+    finally:
+        del error

@@ -14,8 +14,9 @@ import pytest
 from service import cli
 from service.process.embedded_redis import EmbeddedRedis
 from service.process.redis_binaries import find_cli
-from tests.redis_client.test_client import SHORT, fake_redis
+from tests.redis_client.test_client import SHORT
 from tests.redis_client.test_tls import CERTIFICATE, URLS, Server
+from tests.support.fake_redis import fake_redis
 
 #: Runs `redis-cli` without one on PATH: takes a URL and arguments; returns exit status, standard output and standard error.
 Run = Callable[..., tuple[int, bytes, bytes]]

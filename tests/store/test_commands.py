@@ -395,8 +395,6 @@ def test_commands_refuse_a_store_that_is_being_repartitioned(run: Run, empty_red
     ],
 )
 @pytest.mark.usefixtures("at_once")
-def test_an_impossible_repartition_is_refused_in_one_line(
-    run: Run, empty_redis: str, words: Sequence[str], message: str
-) -> None:
+def test_an_impossible_repartition_is_refused(run: Run, empty_redis: str, words: Sequence[str], message: str) -> None:
     assert run("repartition", *words) == (1, "", message + "\n")
     assert on_store(empty_redis, keyspace) == {}

@@ -50,6 +50,11 @@ def merged(members: Members, changes: Members) -> Members:
     return {key: value for key, value in (members | changes).items() if changes.get(key, "").strip() != "null"}
 
 
+async def index_of(redis: RedisClient) -> dict[str, object]:
+    """The sets of the index."""
+    return {name: value for name, value in (await keyspace(redis)).items() if "session" not in name and "state" not in name}
+
+
 @on_every_redis
 @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 @given(first=changes_of_a_patch, patches=st.lists(changes_of_a_patch, min_size=1, max_size=6))
@@ -67,15 +72,10 @@ async def test_a_session_is_as_if_it_had_been_written_whole(redis_url: str, firs
             assert written.configs == built(members).configs
             stored = await redis.call("HMGET", sessions.all_partitions[0].session(ONE), "configs", "terms")
             assert stored == [built(members).configs, built(members).terms]
-        index = {
-            name: value for name, value in (await keyspace(redis)).items() if "session" not in name and "state" not in name
-        }
+        index = await index_of(redis)
         await redis.call("FLUSHALL", writes=True)
         await (await opened(redis, PROJECT, LIMITS, 1, 4)).create_session(ONE, built(members))
-        again = {
-            name: value for name, value in (await keyspace(redis)).items() if "session" not in name and "state" not in name
-        }
-        assert index == again
+        assert await index_of(redis) == index
     finally:
         await redis.close()
 

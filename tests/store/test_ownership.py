@@ -18,18 +18,7 @@ from service.store.upkeep import repartition
 from service.store.upkeep.check import StoreCheck
 from service.store.users import Users
 from service.store.verify import verify_session, verify_set
-from tests.support.filling import (
-    PROJECT,
-    add,
-    document_of,
-    keyspace,
-    lapse,
-    on_every_redis,
-    opened,
-    own,
-    session_id,
-    sweep_all,
-)
+from tests.support.filling import PROJECT, add, document_of, keyspace, lapse, on_every_redis, opened, own, session_id, sweep_all
 
 ONE, TWO, NEW = session_id(1), session_id(2), session_id(9)
 

@@ -130,7 +130,7 @@ class Serving:
         """Wait for the ready block, and until every worker takes signals.
 
         The block is printed when the workers are forked. A worker that gets a signal before it has its handlers, or loses its
-        supervisor before it has asked to be told, would not do what a test expects of a running one.
+        supervisor before it has asked for the signal, would not do what a test expects of a running one.
         """
         until(lambda: self.process.poll() is not None or "\nkey: " in self.output, "a ready server")
         until(lambda: self.process.poll() is not None or all(map(takes_signals, self.workers())), "workers with handlers")

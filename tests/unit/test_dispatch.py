@@ -66,7 +66,10 @@ def no_cycle_collector() -> Iterator[None]:
 
 @pytest.mark.usefixtures("no_cycle_collector")
 @pytest.mark.parametrize("limiter", [None, FakeLimiter()], ids=["no rate limit", "a rate limit"])
-async def test_an_error_that_is_part_of_a_cycle_keeps_no_body_in_memory(limiter: FakeLimiter | None) -> None:
+@pytest.mark.parametrize(("kind", "status"), [(BadRequest, 400), (RuntimeError, 500)])
+async def test_an_error_that_is_part_of_a_cycle_keeps_no_body_in_memory(
+    limiter: FakeLimiter | None, kind: type[Exception], status: int
+) -> None:
     bodies = []
 
     def parse() -> None:
@@ -81,13 +84,13 @@ async def test_an_error_that_is_part_of_a_cycle_keeps_no_body_in_memory(limiter:
         try:
             parse()
         except ValueError as cause:
-            error = BadRequest("not JSON")
+            error = kind("not JSON")
             raise error from cause
         raise AssertionError
 
     dispatch = dispatch_to(handle, limiter)
     response = await dispatch(get())
-    assert response.status == 400
+    assert response.status == status
     assert [body() for body in bodies] == [None, None]
 
 

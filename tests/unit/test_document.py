@@ -1,8 +1,6 @@
 """The stored document: what goes in comes out, in the form that Lua relies on; what is not JSON is refused and nothing else."""
 
 import json
-import subprocess
-import sys
 import time
 from contextlib import suppress
 from decimal import Decimal
@@ -334,56 +332,6 @@ def test_the_docstring_shows_a_document_in_its_form() -> None:
     lines = [line.strip() for line in (stored_document.__doc__ or "").splitlines() if line.startswith("    ")]
     form = "\n".join(lines).encode()
     assert store(form) == form
-
-
-#: Fills the memory of members, and prints the growth of the process in bytes.
-_REMEMBERING = """
-import resource
-from pathlib import Path
-from service.configs import document
-from service.configs.limits import Limits
-
-def pages():
-    return int(Path("/proc/self/statm").read_text(encoding="utf-8").split()[1])
-
-document.Document.build({"a": 0}, b'{"a":0}', Limits())
-before = pages()
-for number in range(document.CACHED_MEMBERS - 1):
-    document.Document.build({"k": number}, b'{"k":%d}' % number, Limits())
-assert len(document._cache) == document.CACHED_MEMBERS
-print((pages() - before) * resource.getpagesize())
-"""
-
-
-def test_a_cached_member_takes_hundreds_of_bytes_and_not_thousands() -> None:
-    # In a separate process: another one may have memory to fill first.
-    printed = subprocess.run([sys.executable, "-c", _REMEMBERING], capture_output=True, text=True, check=True).stdout
-    assert int(printed) / stored_document.CACHED_MEMBERS < 1500
-
-
-def members_of(raw: bytes) -> tuple[stored_document.Member, ...]:
-    return build(raw).members
-
-
-def test_a_member_is_cached_up_to_its_largest_size_and_not_beyond(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stored_document, "_cache", {})
-    room = stored_document.CACHED_SIZE - len("key") - len('""')
-    fits, too_large = (b'{"key":"%b"}' % (b"x" * size) for size in (room, room + 1))
-    assert members_of(fits)[0] is members_of(fits)[0]
-    assert members_of(too_large)[0] is not members_of(too_large)[0]
-    long_key = b'{"%b":1}' % (b"k" * stored_document.CACHED_SIZE)
-    assert members_of(long_key)[0] is not members_of(long_key)[0]
-
-
-def test_no_more_members_are_cached_than_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
-    cache: dict[object, object] = {}
-    monkeypatch.setattr(stored_document, "_cache", cache)
-    monkeypatch.setattr(stored_document, "CACHED_MEMBERS", 3)
-    sizes = []
-    for number in range(10):
-        members_of(b'{"k":%d}' % number)
-        sizes.append(len(cache))
-    assert max(sizes) == 3
 
 
 def test_configs_that_are_too_large_are_refused_before_their_terms_are_derived(monkeypatch: pytest.MonkeyPatch) -> None:

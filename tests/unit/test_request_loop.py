@@ -1,6 +1,8 @@
 """A connection answers its requests in turn, in one task, and ends in order whatever happens to it."""
 
 import asyncio
+import socket
+import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
@@ -13,6 +15,7 @@ from service.http.server.connections import RequestCallback, Server
 from service.http.server.protocol import Protocol
 from service.http.server.response import Response
 from service.settings import Settings
+from tests.support.server import eventually
 
 GET = b"GET /%d HTTP/1.1\r\nHost: x\r\n\r\n"
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
@@ -114,6 +117,34 @@ async def test_a_rest_that_does_not_come_or_is_not_valid_closes_the_connection_w
         await reader.readuntil(b"/1")
         writer.write(rest)
         assert b"HTTP/1.1 200" not in await reader.read()
+    assert caplog.records == []
+
+
+async def test_a_client_that_resets_its_connection_before_the_rest_of_its_body_causes_no_log(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    throttled, proceed = asyncio.Event(), asyncio.Event()
+
+    async def dispatch(request: web.BaseRequest) -> Response:
+        response = await number(request)
+        response.throttles = True
+        return response
+
+    async def throttle() -> None:
+        throttled.set()
+        await proceed.wait()
+
+    async with serving(dispatch) as (server, connect):
+        monkeypatch.setattr(server, "throttle", throttle)
+        others = asyncio.all_tasks()
+        _, writer = await connect()
+        writer.write(b"POST /1 HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\n")
+        await throttled.wait()
+        writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        writer.transport.abort()
+        await eventually(lambda: server.open_connections == 0, "the end of the connection")
+        proceed.set()
+        await eventually(lambda: asyncio.all_tasks() <= others, "the end of its task")
     assert caplog.records == []
 
 

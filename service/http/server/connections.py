@@ -91,6 +91,7 @@ class Connection(RequestHandler):
         if isinstance(message, _ErrInfo):
             handler, message = self._make_error_handler(message), ERROR
         response, is_gone = await self._handle_request(self._server.request(message, body, self), None, handler)
+        # Once it is to be closed, no rest of a body arrives.
         if is_gone or self._force_close:
             return False
         self._keepalive = bool(response.keep_alive)

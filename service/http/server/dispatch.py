@@ -85,10 +85,11 @@ class Dispatch:
         except ServiceError as error:
             response = error_response(error)
             _clear_frames(error)
-        except Exception:
+        except Exception as error:
             # Neither query nor body goes to the log: both may contain configs.
             logger.exception("request %s: %s %s failed", request_id, request.method, path)
             response = error_response(ServiceError())
+            _clear_frames(error)
         finally:
             self._admission.release(ticket)
             self._admission.in_flight -= 1

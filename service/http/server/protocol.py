@@ -174,7 +174,7 @@ class Protocol(Receiver):
             resp = self._final_response(Overloaded(), request.headers)
         data = resp.encode(with_body=request.method != "HEAD", http_1_0=request.version <= HttpVersion10)
         transport.write(data)
-        # The rest of this may take long, and needs no body.
+        # What follows may take long, and needs no body.
         resp.body = b""
         size = len(data)
         del data

@@ -34,7 +34,7 @@ end
 --                write.revision    the revision before (0 for a new session)
 --                write.not_before  lower bound of updated_at in microseconds, in case the clock stepped back
 --                write.updated_at  nil for now
---                write.fields      fields of the session to set; nil removes the session
+--                write.fields      fields of the session to set; nil removes the session. commit adds to it
 --                write.size, write.size_before  bytes of the configs after and before, unless the session is created or removed
 --                write.removed, write.added  terms
 --                write.expires_at  when the session expires (microseconds, as text), "" for never, nil for unchanged

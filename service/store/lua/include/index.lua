@@ -4,6 +4,7 @@
 
 local EXISTS_BATCH = 64 -- keys per call
 local call = redis.call
+
 -- Fails unless all keys of the partition can be reached; call it before the first write. While a Redis Cluster node migrates a
 -- slot, it refuses, even in the middle of a script, each key of the slot that it does not hold: migrated already, or new. The key
 -- `never` does not exist, so a migrating slot refuses it; if it does not, no other key is refused until the script ends.
@@ -71,7 +72,7 @@ local function index_keys(prefix, block, terms)
   return keys
 end
 
--- How many of the `keys` from `first` to `last` exist.
+-- How many of the `keys` from `first` to `last` exist, which are EXISTS_BATCH at most.
 local function count_existing(keys, first, last)
   return call("EXISTS", unpack(keys, first, last))
 end
@@ -104,8 +105,10 @@ local function update_index(prefix, block_size, serial, removed, added)
   for first = 1, #from, EXISTS_BATCH do
     local last = math.min(first + EXISTS_BATCH - 1, #from)
     local existing = count_existing(from, first, last)
-    for i = first, existing <= last - first and last or 0 do
-      if existing == 0 or call("EXISTS", from[i]) == 0 then emptied[#emptied + 1] = blocks .. removed[i] end
+    if existing <= last - first then
+      for i = first, last do
+        if existing == 0 or call("EXISTS", from[i]) == 0 then emptied[#emptied + 1] = blocks .. removed[i] end
+      end
     end
   end
   move(block, emptied, created)
