@@ -40,7 +40,7 @@ def test_no_command_shows_the_help(capsys: pytest.CaptureFixture[str]) -> None:
     ("words", "expected"),
     [
         (["sevre"], "No such command 'sevre'. Did you mean 'serve'?"),
-        (["serve", "--prot", "1"], "No such option '--prot'. (Did you mean one of: '--host', '--port'?)"),
+        (["serve", "--partitons", "1"], "No such option '--partitons'. Did you mean '--partitions'?"),
         (["serve", "--port"], "Option '--port' requires an argument."),
         (["redis-cli", "--data-dir"], "Option '--data-dir' requires an argument."),
         (["project", "create"], "Missing argument 'NAME'."),
