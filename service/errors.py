@@ -257,9 +257,9 @@ class Overloaded(ServiceError):
 
 
 class ClientGone(Overloaded):
-    """The client has disconnected, or closed its side before a long list was ready; the work stops."""
+    """The client has disconnected, or closed its side of the connection before its response was ready; the work stops."""
 
-    message = "the client closed its side of the connection before a long list was ready; keep it open, or try again"
+    message = "the client closed its side of the connection before the response was ready; keep it open, or try again"
 
 
 class StoreUnavailable(ServiceError):

@@ -6,6 +6,7 @@ from functools import partial
 import click
 
 from service.commands._parameters import FLAGS, takes_settings
+from service.errors import StartupError
 from service.process import logs, supervisor
 from service.process.supervisor import Parts
 from service.setting_sources import config_path, load, warnings
@@ -25,10 +26,17 @@ def command(settings: Settings) -> int:
     logs.configure(settings)
     for warning in warnings(settings):
         logger.warning("%s", warning)
-    if settings.otel:
-        import service.http.server.tracing  # noqa: F401 - an error now, and not in every worker, if a package is missing
     flags = click.get_current_context().obj
-    supervisor.serve(settings, load_parts, partial(load, flags) if config_path(flags) else None)
+    try:
+        if settings.otel:
+            import service.http.server.tracing  # noqa: F401 - an error now, and not in every worker, if a package is missing
+        supervisor.serve(settings, load_parts, partial(load, flags) if config_path(flags) else None)
+    except StartupError as error:
+        if settings.log_format != "json":
+            raise
+        # Every line is an object: whoever collects them as JSON would lose the reason of a failed start.
+        logger.error("%s", error)
+        return error.exit_status
     return 0
 
 

@@ -8,7 +8,9 @@ from dataclasses import fields
 import click
 
 from service.commands._parameters import FLAGS, setting_flags
-from service.setting_sources import Sourced, load_with_sources
+from service.process import streams
+from service.process.data_dir import generated_secrets
+from service.setting_sources import Sourced, load_with_sources, warnings
 from service.settings import SECRETS, Settings
 
 _HIDDEN = "***"
@@ -24,7 +26,10 @@ def command() -> int:
     Raises:
         StartupError: a setting is not valid.
     """
-    sys.stdout.write(as_toml(load_with_sources(click.get_current_context().obj)))
+    sourced = load_with_sources(click.get_current_context().obj)
+    sys.stdout.write(as_toml(sourced))
+    for warning in warnings(sourced.settings):
+        streams.report(warning)
     return 0
 
 
@@ -33,21 +38,24 @@ def as_toml(sourced: Sourced) -> str:
 
     As a setting, a masked secret would be a key that everybody knows.
     """
-    lines = [(_line(item.name, getattr(sourced.settings, item.name)), item.name) for item in fields(Settings)]
+    settings = sourced.settings
+    sources = generated_secrets(settings) | sourced.sources
+    lines = [(_line(item.name, getattr(settings, item.name)), item.name) for item in fields(Settings)]
     width = max(len(line) for line, _ in lines)
-    return "".join(f"{line:{width}}  # {sourced.sources.get(name, 'default')}\n" for line, name in lines)
+    return "".join(f"{line:{width}}  # {sources.get(name, 'default')}\n" for line, name in lines)
 
 
 def _line(name: str, value: object) -> str:
     if isinstance(value, bool | int | float):
         return f"{name} = {str(value).lower()}"
-    text = shown = str(value)
+    text = masked = str(value)
     if name in SECRETS and text:
-        shown = _HIDDEN
+        masked = _HIDDEN
     elif name == "redis_url":
-        shown = _without_passwords(text)
-    # A string of JSON is one of TOML.
-    return f"{'' if shown == text else '# '}{name} = {json.dumps(shown, ensure_ascii=False)}"
+        masked = _without_passwords(text)
+    # A string of JSON is one of TOML, but for the one control character that JSON allows in strings.
+    string = json.dumps(masked, ensure_ascii=False).replace("\x7f", "\\u007f")
+    return f"{'' if masked == text else '# '}{name} = {string}"
 
 
 def _without_passwords(url: str) -> str:

@@ -109,6 +109,12 @@ def with_secrets(settings: Settings) -> Settings:
     )
 
 
+def generated_secrets(settings: Settings) -> dict[str, str]:
+    """By setting: the files of the data directory whose secrets are in force where `settings` have none."""
+    files = {"root_token": settings.data_dir / ROOT_TOKEN, "key_secret": settings.data_dir / KEY_SECRET}
+    return {name: str(file) for name, file in files.items() if not getattr(settings, name) and file.exists()}
+
+
 def with_running_redis(settings: Settings, *, needs_key_secret: bool = False) -> Settings:
     """`settings` with the URL of the running server's Redis, for commands that connect to it.
 

@@ -1,6 +1,7 @@
 """One project, or a client without a key, sends as many requests as a worker may have in flight: others hardly notice."""
 
 import http.client
+import re
 import signal
 import socket
 from collections import Counter
@@ -74,8 +75,8 @@ def last_position(serving: Serving, flood: str, quiet: str) -> int:
     """The position of the last response to `quiet` among all `FLOOD` and `QUIET` responses, in their order."""
 
     def order() -> list[str]:
-        words = [line.split()[0] for line in serving.errors.splitlines()]
-        return [word for word in words if word.startswith((flood, quiet))]
+        ids = re.findall(r"^.* request_id=(\S+)", serving.errors, re.MULTILINE)
+        return [request_id for request_id in ids if request_id.startswith((flood, quiet))]
 
     until(lambda: len(order()) == FLOOD + QUIET, "all responses in the log")
     return max(position for position, name in enumerate(order()) if name.startswith(quiet))

@@ -1,9 +1,12 @@
 """The admin port of a real server: one answer for all workers, whatever happens to them and to Redis."""
 
+import json
 import os
 import re
 import signal
+import socket
 from collections import Counter
+from contextlib import ExitStack
 from pathlib import Path
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
@@ -11,6 +14,7 @@ from urllib.request import Request, urlopen
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from service.http.admin.server import MAX_CONNECTIONS
 from tests.support.server import PATIENCE, Serving, Start, program_of, request, takes_signals, until
 from tests.unit.test_exposition import OPENMETRICS
 
@@ -117,6 +121,33 @@ def test_counters_go_on_through_reloads(start: Start, tmp_path: Path) -> None:
         until(lambda reload=reload: serving.errors.count("every worker has the new settings") == reload, "new workers")  # type: ignore[misc]
         assert pings(serving) == expected
     assert value(serving, "scc_worker_restarts_total") == 0
+
+
+def test_a_response_that_the_worker_has_no_memory_for_is_counted_and_logged_once_as_it_was_sent(start: Start) -> None:
+    serving = start(
+        "--admin-port", "0", "--access-log", "--log-format", "json", "--max-buffered-bytes", "1048576",
+        SCC_ROOT_TOKEN="root-of-the-tests",
+    )  # fmt: skip
+    sessions = f"{serving.base_url}/session"
+    for _ in range(5):
+        assert request("POST", sessions, KEY, {"configs": {"k": "x" * 250_000}})[0] == 201
+    assert request("GET", f"{sessions}?limit=200", KEY)[0] == 503
+    route = {"route": "/api/v1/session", "method": "GET"}
+    until(lambda: value(serving, "scc_http_requests_total", status="503", **route) == 1, "one response with status 503")
+    assert value(serving, "scc_http_requests_total", status="200", **route) == 0
+    assert value(serving, "scc_http_refused_total", reason="overloaded") == 1
+    lines = [json.loads(line) for line in serving.errors.splitlines()]
+    (line,) = [line for line in lines if line.get("method") == "GET" and line.get("route") == route["route"]]
+    assert (line["status"], line["reason"]) == (503, "overloaded")
+
+
+def test_many_idle_connections_do_not_keep_others_from_the_admin_port(start: Start) -> None:
+    serving = start("--admin-port", "0")
+    host, _, port = admin_url(serving).removeprefix("http://").partition(":")
+    with ExitStack() as stack:
+        for _ in range(2 * MAX_CONNECTIONS):
+            stack.enter_context(socket.create_connection((host, int(port)), timeout=PATIENCE))
+        assert fetch(f"{admin_url(serving)}/health")[0] == 200
 
 
 def test_openmetrics_is_given_to_those_who_accept_it(start: Start) -> None:

@@ -100,6 +100,11 @@ def test_a_stop_during_a_reload_ends_every_worker(start: Start, file: Path) -> N
 
 
 def test_without_a_file_sighup_ends_the_server(start: Start) -> None:
-    serving = start(SCC_ROOT_TOKEN=TOKEN)
+    # Under nohup, this process ignores it, and so would the server.
+    inherited = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    try:
+        serving = start(SCC_ROOT_TOKEN=TOKEN)
+    finally:
+        signal.signal(signal.SIGHUP, inherited)
     reload(serving)
     assert serving.process.wait(PATIENCE) == 0

@@ -8,6 +8,7 @@ from urllib.parse import quote
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from multidict import CIMultiDict, CIMultiDictProxy
 
 from service.http.server import headers
 from service.process import logs
@@ -102,14 +103,35 @@ def test_the_settings_choose_format_and_level(capfd: pytest.CaptureFixture[str])
 TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 
 
-def test_a_traceparent_is_passed_on_in_server_timing() -> None:
-    assert headers.trace_id({headers.TRACEPARENT: TRACE}) == "4bf92f3577b34da6a3ce929d0e0e4736"
-    assert headers.server_timing({headers.TRACEPARENT: TRACE}) == f'Server-Timing: traceparent;desc="{TRACE}"\r\n'.encode()
+def traceparents(*values: str) -> headers.Headers:
+    """The headers of a request with these traceparents."""
+    return CIMultiDictProxy(CIMultiDict((headers.TRACEPARENT, value) for value in values))
+
+
+@pytest.mark.parametrize(
+    ("text", "fields"),
+    [
+        (TRACE, TRACE),
+        (f"01{TRACE[2:]}", f"01{TRACE[2:]}"),
+        (f"cc{TRACE[2:]}-later-fields", f"cc{TRACE[2:]}"),
+    ],
+)
+def test_a_traceparent_is_passed_on_in_server_timing(text: str, fields: str) -> None:
+    match = headers.traceparent(traceparents(text))
+    assert match is not None
+    assert match["trace"] == "4bf92f3577b34da6a3ce929d0e0e4736"
+    assert headers.server_timing(traceparents(text)) == f'Server-Timing: traceparent;desc="{fields}"\r\n'.encode()
 
 
 @pytest.mark.parametrize(
     "text", ["", TRACE.upper(), f"{TRACE}-x", f"ff{TRACE[2:]}", f"00-{'0' * 32}-00f067aa0ba902b7-01",
-             f"00-4bf92f3577b34da6a3ce929d0e0e4736-{'0' * 16}-01", f"{TRACE}\n", 'x"\r\nX: y']
+             f"00-4bf92f3577b34da6a3ce929d0e0e4736-{'0' * 16}-01", f"{TRACE}\n", 'x"\r\nX: y', f"cc{TRACE[2:]}x",
+             f"cc{TRACE[2:]}-\r\nX: y"]
 )  # fmt: skip
 def test_an_invalid_traceparent_is_ignored(text: str) -> None:
-    assert (headers.trace_id({headers.TRACEPARENT: text}), headers.server_timing({headers.TRACEPARENT: text})) == ("", b"")
+    assert headers.traceparent(traceparents(text)) is None
+    assert headers.server_timing(traceparents(text)) == b""
+
+
+def test_of_two_traceparents_none_is_passed_on() -> None:
+    assert headers.server_timing(traceparents(TRACE, TRACE)) == b""

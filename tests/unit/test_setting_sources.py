@@ -9,6 +9,7 @@ import pytest
 from service import cli
 from service.commands.settings import as_toml
 from service.errors import StartupError
+from service.process.data_dir import with_secrets
 from service.setting_sources import Sourced, load, load_with_sources, warnings
 from service.settings import SECRETS, Settings, variable
 from tests.unit.test_settings import SAMPLES
@@ -161,6 +162,18 @@ def test_a_url_with_passwords_is_a_comment_without_them(url: str, masked: str) -
     printed = as_toml(Sourced(Settings(redis_url=url), {}))
     assert f'\n# redis_url = "{masked}" ' in printed
     assert "redis_url" not in tomllib.loads(printed)
+
+
+@pytest.mark.parametrize("host", ["a\x7fb", 'a"b', "a\\b", "a\nb", "\u00e9\u2028"])
+def test_any_text_is_printed_as_toml(host: str) -> None:
+    assert tomllib.loads(as_toml(Sourced(Settings(host=host), {})))["host"] == host
+
+
+def test_the_source_of_a_generated_secret_is_its_file(tmp_path: Path) -> None:
+    with_secrets(Settings(data_dir=tmp_path, root_token="given"))
+    lines = as_toml(Sourced(Settings(data_dir=tmp_path), {})).splitlines()
+    sources = {name: line.rpartition("  # ")[2] for line in lines for name in SECRETS if line.startswith(f"{name} ")}
+    assert sources == {"root_token": "default", "key_secret": str(tmp_path / "key-secret")}
 
 
 def test_a_url_without_passwords_is_printed() -> None:

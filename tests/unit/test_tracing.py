@@ -22,8 +22,8 @@ from service.store.script_calls import SCRIPTS
 PATCH = next(script for script in SCRIPTS if script.name == "patch")
 
 
-class Told:
-    """Observer and meter that note what they are told."""
+class Recorder:
+    """Observer and meter that record their calls."""
 
     def __init__(self) -> None:
         self.calls: list[str] = []
@@ -37,8 +37,8 @@ class Traced:
 
     def __init__(self, sampler: Sampler = ALWAYS_ON) -> None:
         self.exporter = InMemorySpanExporter()
-        self.told = Told()
-        self.worker = cast("WorkerContext", SimpleNamespace(observer=self.told, redis=SimpleNamespace(meter=self.told)))
+        self.inner = Recorder()
+        self.worker = cast("WorkerContext", SimpleNamespace(observer=self.inner, redis=SimpleNamespace(meter=self.inner)))
         provider = TracerProvider(sampler=sampler, shutdown_on_exit=False)
         provider.add_span_processor(SimpleSpanProcessor(self.exporter))
         self.tracing = Tracing(self.worker, provider)
@@ -76,7 +76,7 @@ async def test_a_call_takes_the_measured_time_within_the_span_of_its_request() -
     assert call.start_time is not None
     assert call.end_time is not None
     assert call.end_time - call.start_time == 250_000_000
-    assert traced.told.calls == ["called", "finish"]
+    assert traced.inner.calls == ["called", "finish"]
 
 
 @pytest.mark.parametrize(("status", "code"), [(500, StatusCode.ERROR), (503, StatusCode.ERROR), (404, StatusCode.UNSET)])
@@ -99,7 +99,7 @@ async def test_a_method_that_no_route_has_is_not_named() -> None:
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("header", ["", "nonsense", f"00-{'0' * 32}-{'1' * 16}-01"])
+@pytest.mark.parametrize("header", ["", "nonsense", f"00-{'0' * 32}-{'1' * 16}-01", f"00-{'1' * 32}-{'2' * 16}-01-x"])
 async def test_without_a_valid_traceparent_a_request_begins_a_trace(header: str) -> None:
     traced = Traced()
     await traced.request("GET", Response(), traceparent=header, tracestate="vendor=hush")
@@ -115,12 +115,12 @@ async def test_tracestate_is_not_exported() -> None:
         assert dict(span.context.trace_state) == {}
 
 
-async def test_the_others_are_told_of_requests_that_are_not_sampled_and_of_calls_outside_requests() -> None:
+async def test_the_inner_ones_receive_requests_that_are_not_sampled_and_calls_outside_requests() -> None:
     traced = Traced(ALWAYS_OFF)
     await traced.request("GET", Response())
     assert list(traced.spans) == []
-    assert traced.told.calls == ["called", "finish"]
+    assert traced.inner.calls == ["called", "finish"]
     outside = Traced()
     outside.call()
     assert list(outside.spans) == []
-    assert outside.told.calls == ["called"]
+    assert outside.inner.calls == ["called"]

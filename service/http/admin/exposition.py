@@ -94,7 +94,9 @@ class _Snapshot(Collector):
         yield CounterMetricFamily(
             "scc_redis_retries", "Commands that were sent to Redis again.", self._words[self._layout.retries]
         )
-        yield GaugeMetricFamily("scc_redis_up", "Whether every Redis master answers.", int(self._redis.is_up))
+        yield GaugeMetricFamily(
+            "scc_redis_up", "Whether all Redis masters answer and writes are accepted.", int(self._redis.is_up)
+        )
         if self._redis.memory is not None:
             yield GaugeMetricFamily("scc_embedded_redis_memory_bytes", "Memory of the embedded Redis.", self._redis.memory)
         if self._redis.aof is not None:

@@ -7,12 +7,13 @@ from service.errors import StoreUnavailable
 from service.process import redis_socket
 from service.redis_client.client import RedisClient
 from service.settings import Settings
+from service.store import keys
 
 _MEMORY, _AOF = re.compile(rb"^used_memory:(\d+)", re.MULTILINE), re.compile(rb"^aof_current_size:(\d+)", re.MULTILINE)
 
 
 class RedisState(NamedTuple):
-    """`is_up`: whether every master answers. The sizes, in bytes, are those of the embedded Redis; None without one."""
+    """Whether every master answers and writes are accepted; sizes of the embedded Redis, in bytes, None without one."""
 
     is_up: bool
     memory: int | None = None
@@ -23,6 +24,8 @@ async def redis_state(redis: RedisClient, settings: Settings) -> RedisState:
     """Ask Redis."""
     try:
         await redis.call_on_masters("PING")
+        # A replica that took its master's place in DNS answers, but refuses writes.
+        await redis.call("DEL", keys.READY)
         if settings.redis_url != redis_socket.url(settings.data_dir):
             return RedisState(is_up=True)
         info = await redis.call("INFO", near=0)

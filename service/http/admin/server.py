@@ -30,12 +30,20 @@ from service.settings import API_PREFIX, Settings
 
 #: Seconds within which Redis must reply: less than Prometheus waits for the metrics.
 REDIS_TIMEOUT = 2.0
+#: Of Prometheus, probes and people. An idle connection is closed for a new one.
+MAX_CONNECTIONS = 64
 
 
 def run_admin(settings: Settings, slots: Slots, listener: socket.socket, supervision: Supervision) -> None:
     """Serve on `listener` until SIGTERM. Unblocks the signals that stop it."""
     # Neither in the access log nor slowed down by a rate limit.
-    settings = replace(settings, access_log=False, rate_limit=0.0, command_timeout=min(settings.command_timeout, REDIS_TIMEOUT))
+    settings = replace(
+        settings,
+        access_log=False,
+        rate_limit=0.0,
+        command_timeout=min(settings.command_timeout, REDIS_TIMEOUT),
+        max_connections=min(settings.max_connections, MAX_CONNECTIONS),
+    )
     uvloop.run(_serve(settings, slots, listener, supervision))
 
 

@@ -13,6 +13,7 @@ from aiohttp import web
 
 from service.errors import reasons
 from service.http.server.admission import NO_ROUTE, Ticket
+from service.http.server.failure import CLIENT_GONE
 from service.http.server.response import Response
 from service.process.slots import CONNECTIONS, FIRST_COUNTER, IN_FLIGHT, Words
 
@@ -27,7 +28,7 @@ HTTP_OK = 200
 #: Every other status of a response.
 OTHER_STATUSES = tuple(sorted({201, 302, 304, *reasons()}))
 #: Every reason of an error response.
-REASONS = tuple(sorted({reason for words in reasons().values() for reason in words}))
+REASONS = tuple(sorted({CLIENT_GONE, *(reason for words in reasons().values() for reason in words)}))
 #: Stands for a method that no route has.
 OTHER = "other"
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", OTHER)

@@ -11,13 +11,13 @@ from urllib.parse import unquote
 from aiohttp import web
 from aiohttp.hdrs import AUTHORIZATION
 
-from service.errors import Overloaded, ServiceError, StateIncomplete, TooManyRequests
+from service.errors import ClientGone, Overloaded, ServiceError, StateIncomplete, TooManyRequests
 from service.http.server import headers, query
 from service.http.server.admission import Ticket
 from service.http.server.context import Call, Handler, ProjectStore, WorkerContext
 from service.http.server.failure import error_response
 from service.http.server.headers import Headers
-from service.http.server.protocol import client_is_gone, is_extra
+from service.http.server.protocol import client_is_gone, has_memory_for, is_extra
 from service.http.server.response import Response
 from service.http.server.router import Router
 from service.store.conditions import UNCONDITIONAL, Conditions
@@ -64,24 +64,37 @@ class Dispatch:
 
     async def __call__(self, request: web.BaseRequest) -> Response:
         """The response in the envelope, whatever happens."""
-        self._admission.in_flight += 1
         started = 0.0 if self._observer is None else time.monotonic()
-        path, _, raw_query = request.path_qs.partition("?")
         request_id = headers.request_id(request.headers)
         ticket = Ticket(self._worker.api_keys.project_of(request.headers.get(AUTHORIZATION, "")))
+        response = await self._answer(request, request_id, ticket)
+        response.headers += b"X-Request-Id: %b\r\n" % request_id.encode()
+        if headers.TRACEPARENT in request.headers:
+            response.headers += headers.server_timing(request.headers)
+        if self._observer is not None:
+            self._observer.finish(request, request_id, ticket, response, started)
+        if self._draining:
+            response.keep_alive = False
+        return response
+
+    async def _answer(self, request: web.BaseRequest, request_id: str, ticket: Ticket) -> Response:
+        """The response without the headers that every response has."""
+        self._admission.in_flight += 1
+        path, _, raw_query = request.path_qs.partition("?")
         try:
             if path == self._health_path:
-                response = await self._serve(request, path, raw_query, ticket)
+                return await self._serve(request, path, raw_query, ticket)
             # Before any work: refusing must cost next to nothing, or the refusals would be the overload.
-            elif is_extra(request) or not self._admission.make_room(ticket.project):
+            if is_extra(request) or not self._admission.make_room(ticket.project):
                 raise Overloaded
-            else:
-                if not self._admission.acquire(ticket):
-                    await self._admission.wait(ticket)
-                    # The client has disconnected; do no work nobody will read.
-                    if client_is_gone(request):
-                        raise Overloaded
-                response = await self._serve(request, path, raw_query, ticket)
+            if not self._admission.acquire(ticket):
+                await self._admission.wait(ticket)
+                # The client has disconnected; do no work nobody will read.
+                if client_is_gone(request):
+                    raise ClientGone
+            response = await self._serve(request, path, raw_query, ticket)
+            if not has_memory_for(request, response):
+                raise Overloaded
         except ServiceError as error:
             response = error_response(error)
             _clear_frames(error)
@@ -95,13 +108,6 @@ class Dispatch:
             self._admission.in_flight -= 1
             if self._drained is not None and self._admission.in_flight == 0 and not self._drained.done():
                 self._drained.set_result(None)
-        response.headers += b"X-Request-Id: %b\r\n" % request_id.encode()
-        if headers.TRACEPARENT in request.headers:
-            response.headers += headers.server_timing(request.headers)
-        if self._observer is not None:
-            self._observer.finish(request, request_id, ticket, response, started)
-        if self._draining:
-            response.keep_alive = False
         return response
 
     async def _serve(self, request: web.BaseRequest, path: str, raw_query: str, ticket: Ticket) -> Response:

@@ -3,6 +3,7 @@
 import orjson
 
 from service.errors import (
+    ClientGone,
     MethodNotAllowed,
     Overloaded,
     RequestTimeout,
@@ -15,13 +16,17 @@ from service.errors import (
 )
 from service.http.server.response import Response
 
+#: In metrics and logs, the reason of a response that nobody reads: unlike other refusals, it is no sign of overload.
+CLIENT_GONE = "client_gone"
+
 
 def error_response(error: ServiceError) -> Response:
     """The response to a request that failed with `error`."""
     body: dict[str, object] = {"code": error.status, "msg": error.message, "reason": error.reason}
     if error.detail:
         body["error"] = error.detail
-    response = Response(orjson.dumps(body), status=error.status, headers=_headers(error), reason=error.reason)
+    reason = CLIENT_GONE if isinstance(error, ClientGone) else error.reason
+    response = Response(orjson.dumps(body), status=error.status, headers=_headers(error), reason=reason)
     # The rest of a request that timed out would be parsed as the next request.
     response.keep_alive = not isinstance(error, RequestTimeout)
     response.throttles = isinstance(error, Overloaded)

@@ -15,9 +15,12 @@ from service.store.rate_limit import Quota, RateLimiter
 Headers = CIMultiDictProxy[str]
 
 _REQUEST_ID = istr("X-Request-Id")  # case-folded once
-#: Which trace a request belongs to (W3C Trace Context).
+#: Which trace a request belongs to (W3C Trace Context). Versions after 00 may add fields.
 TRACEPARENT = istr("traceparent")
-_TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}", re.ASCII)
+_TRACEPARENT = re.compile(
+    r"(?P<fields>(?!ff)[0-9a-f]{2}-(?!0{32})(?P<trace>[0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2})(?:(?<!^00.{53})-.*)?",
+    re.ASCII,
+)
 _SAFE_ID = re.compile(r"(?!.*sk-ac-)[A-Za-z0-9._:/+=@-]{1,128}", re.ASCII)  # an API key would be logged
 
 
@@ -27,16 +30,16 @@ def request_id(headers: Mapping[str, str]) -> str:
     return text if text is not None and _SAFE_ID.fullmatch(text) else getrandbits(128).to_bytes(16).hex()
 
 
-def trace_id(headers: Mapping[str, str]) -> str:
-    """The id of the trace that a request belongs to, "" without one."""
-    match = _TRACEPARENT.fullmatch(headers.get(TRACEPARENT, ""))
-    return match[1] if match else ""
+def traceparent(headers: Headers) -> re.Match[str] | None:
+    """The traceparent of a request, with its groups `fields` and `trace`; None if it is not valid, or if there are several."""
+    values = headers.getall(TRACEPARENT, ())
+    return _TRACEPARENT.fullmatch(values[0]) if len(values) == 1 else None
 
 
-def server_timing(headers: Mapping[str, str]) -> bytes:
+def server_timing(headers: Headers) -> bytes:
     """The line Server-Timing that passes on a valid traceparent, so that a browser or client finds the trace; else nothing."""
-    text = headers.get(TRACEPARENT, "")
-    return b'Server-Timing: traceparent;desc="%b"\r\n' % text.encode() if _TRACEPARENT.fullmatch(text) else b""
+    match = traceparent(headers)
+    return b'Server-Timing: traceparent;desc="%b"\r\n' % match["fields"].encode() if match else b""
 
 
 def authorization(headers: Headers) -> str:

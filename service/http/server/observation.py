@@ -23,7 +23,7 @@ _REVISION = re.compile(rb'^ETag: "[\d-]*?(\d+)"\r$', re.MULTILINE)
 
 
 class Observer(Protocol):
-    """What a worker tells of its requests: `Counters`, or a `RequestLog`, which tells them to `Counters`."""
+    """Receives every request of a worker: `Counters`, or a `RequestLog`, which passes them on to `Counters`."""
 
     def finish(self, request: web.BaseRequest, request_id: str, ticket: Ticket, response: Response, started: float) -> None:
         """The request that began at `started` (monotonic) has its response."""
@@ -57,14 +57,14 @@ class RequestLog:
 
     def _details(self, request: web.BaseRequest, ticket: Ticket, response: Response) -> dict[str, str | int]:
         """Values that many requests do not have. No path, query, header or body is among them: they may contain anything."""
-        revision = _REVISION.search(response.headers)
+        revision, traceparent = _REVISION.search(response.headers), headers.traceparent(request.headers)
         return {
-            # Asked again: at the begin the worker may not have known the key.
+            # Looked up again: when the request arrived, the worker may not have known the key.
             "project": self._project_of(request.headers.get(AUTHORIZATION, "")),
             "session": _session_id(ticket),
             "revision": int(revision[1]) if revision else 0,
             "reason": response.reason,
-            "trace": headers.trace_id(request.headers),
+            "trace": traceparent["trace"] if traceparent else "",
         }
 
 

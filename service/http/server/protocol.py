@@ -91,6 +91,10 @@ class Protocol(Receiver):
             return 0
         return self._received_bytes() + self._head_cost + self._unsent
 
+    def has_room(self, size: int) -> bool:
+        """Whether the worker has memory for `size` more bytes."""
+        return self._server.memory.has_room(size)
+
     def throughput(self) -> float | None:
         """Bytes a second that the client sends, or reads of its response; None where the worker does not wait for it."""
         age = self._loop.time() - self._buffering_since
@@ -170,8 +174,6 @@ class Protocol(Receiver):
             resp.keep_alive = False
         if self.is_extra:
             resp.keep_alive = False
-        if not self._has_memory_for(request, resp):
-            resp = self._final_response(Overloaded(), request.headers)
         data = resp.encode(with_body=request.method != "HEAD", http_1_0=request.version <= HttpVersion10)
         transport.write(data)
         # What follows may take long, and needs no body.
@@ -195,10 +197,6 @@ class Protocol(Receiver):
         with suppress(TimeoutError):
             async with asyncio.timeout(self._lingering_time):
                 await self._closed
-
-    def _has_memory_for(self, request: web.BaseRequest, resp: Response) -> bool:
-        """Whether a response can be buffered for its client. A write must be answered, and its response is small."""
-        return request.method != "GET" or len(resp.body) < LARGE_RESPONSE or self._server.memory.has_room(len(resp.body))
 
     def _release(self, request: web.BaseRequest) -> None:
         """The response to `request` is ready: only its head stays in memory, which aiohttp keeps until the next request."""
@@ -274,6 +272,14 @@ def client_is_gone(request: web.BaseRequest) -> bool:
     """Whether the client of a request has disconnected, or has at least closed its sending side."""
     protocol = request.protocol
     return request.transport is None or (isinstance(protocol, Protocol) and protocol.is_half_closed)
+
+
+def has_memory_for(request: web.BaseRequest, response: Response) -> bool:
+    """Whether a response can be buffered for its client. A write must be answered, and its response is small."""
+    size, protocol = len(response.body), request.protocol
+    if size < LARGE_RESPONSE or request.method != "GET" or not isinstance(protocol, Protocol):
+        return True
+    return protocol.has_room(size)
 
 
 def client_check(request: web.BaseRequest) -> Callable[[], bool]:

@@ -62,7 +62,8 @@ class Tracing:
 
         async def dispatch_in_span(request: web.BaseRequest) -> Response:
             # Without tracestate: it may contain anything, and would be exported.
-            parent = _PROPAGATOR.extract({"traceparent": request.headers.get(headers.TRACEPARENT, "")})
+            traceparent = headers.traceparent(request.headers)
+            parent = _PROPAGATOR.extract({"traceparent": traceparent["fields"] if traceparent else ""})
             with self._tracer.start_as_current_span(
                 "HTTP",
                 context=parent,
@@ -82,7 +83,7 @@ class Tracing:
 
 
 class RequestSpans:
-    """`Observer` that completes the span of a request, after `inner` was told of it."""
+    """`Observer` that completes the span of a request, after `inner` has received it."""
 
     def __init__(self, inner: Observer | None) -> None:
         self._inner = inner
@@ -115,7 +116,7 @@ class RequestSpans:
 
 
 class ScriptSpans:
-    """`Meter` that makes a span of each call of a script that belongs to a request, after `inner` was told of it."""
+    """`Meter` that makes a span of each call of a script that belongs to a request, after `inner` has received it."""
 
     def __init__(self, tracer: trace.Tracer, inner: Meter | None) -> None:
         self._tracer = tracer
