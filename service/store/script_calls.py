@@ -45,11 +45,11 @@ _ERRORS: dict[bytes, Callable[[list[Any], Limits], Exception]] = {
 
 
 class Candidates(NamedTuple):
-    """A reply of `find_candidates`; `time` is that of TIME."""
+    """A reply of `find_candidates`; `cost` is that of the search, `time` that of TIME."""
 
     has_more: bool
     after: bytes
-    members: int
+    cost: int
     time: list[bytes]
     sessions: list[StoredSession]
 
@@ -82,8 +82,8 @@ def _status(reply: list[Any]) -> StatusReply:
 
 
 def _candidates(reply: list[Any]) -> Candidates:
-    has_more, after, members, time, *sessions = reply
-    return Candidates(bool(has_more), after, members, time, list(starmap(StoredSession, sessions)))
+    has_more, after, cost, time, *sessions = reply
+    return Candidates(bool(has_more), after, cost, time, list(starmap(StoredSession, sessions)))
 
 
 def _rate(reply: list[int]) -> RateReply:

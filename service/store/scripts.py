@@ -80,6 +80,7 @@ async def run_many(redis: RedisClient, calls: Sequence[Call[T]], *, writes: bool
         commands = [first.eval, *(call.evalsha for call in others)]
         for position, reply in zip(missing, await redis.batch(commands, writes=writes), strict=True):
             replies[position] = reply
+        del reply  # An error must not be held by a frame that it passes through.
     return [call.parse(reply) for call, reply in zip(calls, checked(replies), strict=True)]
 
 

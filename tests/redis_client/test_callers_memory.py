@@ -56,6 +56,7 @@ async def get_two(redis: RedisClient) -> object:
     ("first", "then"),
     [
         pytest.param(b"-NOSCRIPT No matching script\r\n", b":1\r\n", id="forgotten script"),
+        pytest.param(b"-NOSCRIPT No matching script\r\n", b"-OOM full\r\n", id="forgotten script, then full"),
         pytest.param(None, b":1\r\n", id="lost connection, retried"),
         pytest.param(None, None, id="lost connection"),
         pytest.param(b"-WRONGTYPE not a string\r\n", b"-WRONGTYPE not a string\r\n", id="error"),

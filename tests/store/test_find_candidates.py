@@ -26,6 +26,8 @@ SHARES = (0.0, 0.02, 0.2, 0.6, 1.0)
 USUAL = script_calls.find_candidates.script
 #: Ends a call after a few blocks or probes, and plans anew whenever a set is twice as large as before.
 HASTY = script_with(USUAL, MAX_COST=400, UNCOUNTED_MIN=1)
+#: Ends a call after every block, and searches by two terms only.
+HASTIEST = script_with(USUAL, MAX_COST=1, MAX_TERMS=2)
 
 
 @dataclass
@@ -46,10 +48,12 @@ class Index:
         serials = range(max(1, first), first + random.randint(1, 6 * block_size))
         exists = random.choice((1.0, 0.9, 0.3))
         index.scores = {session_id(random.randrange(2**64)): float(each) for each in serials if random.random() < exists}
-        alike = random.random() < 0.3
-        for term in {*TERMS, *filter(None, TERMS.values())}:
+        alike, disjoint = random.random() < 0.3, random.random() < 0.3
+        for number, term in enumerate(sorted({*TERMS, *filter(None, TERMS.values())})):
             share = random.choice(SHARES)
             for serial in serials:
+                if disjoint and serial % 2 == number % 2:
+                    continue
                 if serial % block_size == 0 and not alike:
                     share = random.choice(SHARES)
                 # Some are in the index only, as if their sessions were lost.
@@ -105,6 +109,7 @@ async def scan(
             required_terms=[part for term in terms for part in (term, TERMS[term])],
         )
         reply = await call._replace(script=script).run(sessions.redis, writes=False)
+        assert reply.after or not reply.has_more, "a call made no progress"
         assert len(reply.sessions) <= limit
         candidates += [(int(serial), name.decode()) for *_, serial, name in reply.sessions]
         if not reply.has_more:
@@ -138,6 +143,10 @@ def test_a_scan_finds_the_candidates_of_the_model_in_its_order(redis_url: str, b
                     limit = random.choice((1, 2, 21, 256))
                     assert await scan(sessions, script, terms, after=None, descending=descending, limit=limit) == expected
                 # From every position near a candidate or a block's end, and some others.
+                by_all = random.sample(list(TERMS), len(TERMS))
+                found = await scan(sessions, HASTIEST, by_all, after=None, descending=descending, limit=2)
+                assert found == sorted(set(found), reverse=descending)
+                assert set(found) >= set(index.candidates(by_all, descending=descending))
                 places = {serial + near for serial, _ in expected for near in (-1, 0, 1)}
                 places |= {block * block_size + near for block in range(10) for near in (-1, 0, 1)}
                 for after in random.sample(sorted(places), min(len(places), 12)):

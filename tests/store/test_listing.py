@@ -175,7 +175,7 @@ def test_changes_between_pages_neither_repeat_nor_hide_a_session(redis_url: str,
                     assert (part.cursor is None) == (len(right) <= limit)
                     if part.cursor is None:
                         break
-                    last = part.sessions[-1].created_at, part.sessions[-1].id
+                    last = int(part.sessions[-1].created_at), part.sessions[-1].id
                     query = replace(query, after=decode_session_cursor(part.cursor, partitions))
                     await change()
 

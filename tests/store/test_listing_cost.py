@@ -16,10 +16,20 @@ from service.store import script_calls
 from service.store.cursors import decode_session_cursor
 from service.store.listing import BATCH_MAX, Query, iter_matches, page
 from tests.store.test_listing import everything
-from tests.support.filling import PROJECT, TIMEOUT, CountingClient, document_of, fill, on_every_redis, opened, pour
+from tests.support.filling import (
+    PROJECT,
+    TIMEOUT,
+    CountingClient,
+    document_of,
+    fill,
+    fill_with_disjoint_terms,
+    on_every_redis,
+    opened,
+    pour,
+)
 
 #: As in `find_candidates.lua`.
-MAX_TERMS, MAX_COST, BLOCK_COST, PROBE_COST, WINDOW_MIN = 8, 40000, 100, 15, 8
+MAX_TERMS, MAX_COST, BLOCK_COST, PROBE_COST, WINDOW_MIN, WINDOW_MAX = 8, 40000, 100, 15, 8, 512
 #: Each block costs something, so no call visits more.
 MAX_BLOCKS = MAX_COST // BLOCK_COST
 
@@ -115,14 +125,15 @@ async def test_a_call_visits_few_large_blocks_with_few_common_members(watched: W
 @on_every_redis
 @pytest.mark.parametrize("descending", [False, True])
 async def test_a_block_that_one_call_cannot_finish_is_continued_by_the_next(watched: WatchedClient, descending: bool) -> None:
-    # Two dense sets, which intersect only at the end of the single block.
+    # Two dense sets, which intersect only at both ends of the single block: the first match promises more.
     sessions = await opened(watched, PROJECT, Limits(), 1)
     halves: list[object] = [{"even": 1} if number % 2 else {"odd": 1} for number in range(4000)]
     both: list[object] = [{"even": 1, "odd": 1}] * 50
-    names = await pour(sessions, both + halves if descending else halves + both)
+    names = await pour(sessions, both + halves + both[:1] if descending else both[:1] + halves + both)
     query = replace(parse({"even": 1, "odd": 1}), descending=descending)
-    expected = names[:50][::-1] if descending else names[-50:]
+    expected = [names[-1], *names[:50][::-1]] if descending else [names[0], *names[-50:]]
     assert await everything(sessions, query, 20) == expected
+    assert watched.finds[0]["smismember"] > MAX_COST // PROBE_COST // WINDOW_MAX
     assert len(watched.finds) > 3
     assert bounded(watched.finds, 2)
 
@@ -190,3 +201,13 @@ async def test_of_hundreds_of_required_terms_only_the_rarest_are_used(watched: W
     assert await everything(sessions, parse(complete), 20) == [stored[30].id]
     assert bounded(watched.finds, 200)
     assert max(calls["scard"] for calls in watched.finds) <= 200 + 11 * MAX_TERMS
+
+
+async def test_dense_terms_that_never_occur_together_are_soon_intersected_instead_of_probed(watched: WatchedClient) -> None:
+    sessions = await opened(watched, PROJECT, Limits())
+    await fill_with_disjoint_terms(sessions.all_partitions[0], watched, blocks=12)
+    query = parse({"a": 1, "b": 1})
+    assert await everything(sessions, query, 20) == []
+    assert bounded(watched.finds, 2)
+    # Each block costs about as much as its sets have members, twice: for the probes that find nothing, and for SINTER.
+    assert len(watched.finds) <= 5

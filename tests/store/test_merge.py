@@ -132,7 +132,7 @@ async def test_put_and_delete_find_a_session_whatever_its_configs_are(sessions: 
 
 @on_every_redis
 @pytest.mark.parametrize("terms", ['{\n"a":=1}', '{\n"a":=1', '{\n"a":=1,\n}', "{\n}", "x", ""])
-async def test_terms_that_a_hand_broke_stop_no_write_and_no_repair(sessions: Sessions, terms: str) -> None:
+async def test_terms_that_a_manual_edit_broke_stop_no_write_and_no_repair(sessions: Sessions, terms: str) -> None:
     partition = sessions.all_partitions[0]
     for number in (2, 3):
         created = await add(sessions, number, {"a": 1})

@@ -11,17 +11,29 @@ from typing import Any
 import orjson
 import pytest
 
+from service.configs.budget import Budget
 from service.configs.limits import Limits
 from service.redis_client.client import RedisClient
 from service.redis_client.multiplexer import Command
 from service.redis_client.topology import Target, Topology
 from service.store.cursors import decode_session_cursor
 from service.store.keys import partition_number
-from service.store.listing import Query, page
+from service.store.listing import SMALL_READ_BYTES, Query, page
 from service.store.users import Users
 from tests.store.test_listing import everything
 from tests.store.test_listing_cost import parse
-from tests.support.filling import PROJECT, TIMEOUT, CountingClient, add, opened, pour, session_id
+from tests.support.filling import (
+    PROJECT,
+    TIMEOUT,
+    CountingClient,
+    add,
+    document_of,
+    fill_with_disjoint_terms,
+    opened,
+    parsed,
+    pour,
+    session_id,
+)
 
 #: Iterations of the event loop without a new command after which a round trip starts.
 QUIET = 20
@@ -148,7 +160,7 @@ async def test_the_pages_of_many_partitions_are_the_list_whatever_is_deleted_bet
         while True:
             limit = random.choice((1, 2, 5, 20, 50))
             part = await page(sessions, query, limit)
-            assert part.sessions == expected[:limit]
+            assert [*map(parsed, part.sessions)] == expected[:limit]
             expected = expected[limit:]
             if part.cursor is None:
                 break
@@ -162,7 +174,7 @@ async def test_the_pages_of_many_partitions_are_the_list_whatever_is_deleted_bet
 
 @pytest.mark.parametrize("descending", [False, True])
 @pytest.mark.parametrize("limit", [1, 2, 3, 50])
-async def test_a_created_at_that_a_hand_changed_neither_hides_nor_repeats_a_session(
+async def test_a_created_at_that_a_manual_edit_changed_neither_hides_nor_repeats_a_session(
     redis: RedisClient, limit: int, descending: bool
 ) -> None:
     sessions = await opened(redis, PROJECT, Limits(), 4, 4)
@@ -178,3 +190,21 @@ async def test_a_created_at_that_a_hand_changed_neither_hides_nor_repeats_a_sess
             break
         query = replace(query, after=decode_session_cursor(part.cursor, 4))
     assert sorted(listed) == sorted(each.id for each in created)
+
+
+async def test_while_one_partition_is_searched_the_sessions_of_the_others_do_not_fill_the_memory(empty_redis: str) -> None:
+    redis = CountingClient.open(empty_redis, timeout=TIMEOUT)
+    sessions = await opened(redis, PROJECT, Limits(), 8)
+    searched, size = sessions.all_partitions[3], 50_000
+    names = [session_id(number) for number in range(1, 500)]
+    for name in [name for name in names if sessions.partition(name) != searched][:200]:
+        await sessions.create_session(name, document_of({"a": 1, "b": 1, "pad": "x" * size}), user=None)
+    await fill_with_disjoint_terms(searched, redis, blocks=60)
+    redis.seen.clear()
+    part = await page(sessions, parse({"a": 1, "b": 1}), 200, budget=Budget(candidates=500))
+    replies = [reply for _, reply in redis.seen if isinstance(reply, list)]
+    await redis.close()
+    assert (part.sessions, part.cursor is None) == ([], False)
+    assert len(replies) > 8  # The first of all partitions, then those of the one that is searched.
+    # What one round trip reads, and one session of each partition beyond it.
+    assert sum(len(session[0]) for reply in replies for session in reply[4:]) < SMALL_READ_BYTES + 2 * 8 * (size + 100)

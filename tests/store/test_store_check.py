@@ -242,7 +242,7 @@ async def test_a_list_over_a_key_of_the_wrong_type_works_after_a_repair(redis: R
 
 
 @pytest.mark.parametrize("serial", ["0", "1", "99", "x", ""])
-async def test_one_repair_is_enough_for_a_serial_that_a_hand_changed(redis: RedisClient, serial: str) -> None:
+async def test_one_repair_is_enough_for_a_serial_that_a_manual_edit_changed(redis: RedisClient, serial: str) -> None:
     await small_store(redis)
     await redis.call("HSET", P + "session:" + TWO, "serial", serial)
     await check(redis, repair=True)

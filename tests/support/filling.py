@@ -1,6 +1,7 @@
 """Small ways to fill a store, and to see what Redis is asked for."""
 
 from collections.abc import Mapping, Sequence
+from itertools import product
 from typing import Any
 from uuid import UUID
 
@@ -14,8 +15,8 @@ from service.redis_client.multiplexer import Command
 from service.redis_client.topology import Target, Topology
 from service.store import keys, manifest, ownership, script_calls
 from service.store.conditions import Conditions, ETags
-from service.store.keys import BLOCK_SIZE, project_key
-from service.store.record import Project, Session
+from service.store.keys import BLOCK_SIZE, Partition, project_key
+from service.store.record import Project, Session, StoredSession, session_of
 from service.store.scripts import run_many
 from service.store.sessions import Sessions
 from service.store.upkeep import sweeper
@@ -68,6 +69,14 @@ async def own(sessions: Sessions) -> None:
 async def give_record(redis: RedisClient) -> None:
     """The store's own record, without which a server neither looks up keys nor sweeps."""
     await redis.call("HSET", keys.STORE, "layout", manifest.LAYOUT, "partitions", 1)
+
+
+def parsed(stored: StoredSession) -> Session:
+    """A session of a list as `Sessions.get` returns it."""
+    *fields, _, _ = stored
+    session = session_of(stored.id, fields)
+    assert session is not None
+    return session
 
 
 async def add(sessions: Sessions, number: int, configs: object, user: str | None = None) -> Session:
@@ -145,6 +154,15 @@ class CountingClient(RedisClient):
         replies = await super().batch(commands, writes=writes, near=near)
         self.seen += zip(commands, replies, strict=True)
         return replies
+
+
+async def fill_with_disjoint_terms(partition: Partition, redis: RedisClient, blocks: int) -> None:
+    """Fill a partition's index with serials that have either `a=1` or `b=1`, as if their sessions were lost."""
+    await redis.call("ZADD", partition.sessions, blocks * BLOCK_SIZE - 1, "last", writes=True)
+    for block, (offset, term) in product(range(blocks), enumerate(("a=1", "b=1"))):
+        serials = range(block * BLOCK_SIZE + offset, (block + 1) * BLOCK_SIZE, 2)
+        await redis.call("SADD", f"{partition.prefix}index:{block}:{term}", *serials, writes=True)
+        await redis.call("SADD", f"{partition.prefix}blocks:{term}", block, writes=True)
 
 
 async def pour(sessions: Sessions, all_configs: Sequence[object]) -> list[str]:

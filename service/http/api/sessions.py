@@ -105,7 +105,7 @@ async def list_page(call: Call) -> Response:
         representations.stored_session_json(
             session, session.configs if _is_readable(session.configs, limits) else NULL, project_id
         )
-        for session in page.stored
+        for session in page.sessions
     ]
     return representations.ok(representations.list_json(items, page.cursor))
 

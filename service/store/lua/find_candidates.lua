@@ -7,8 +7,9 @@
 -- ARGV[5] limit       candidates to return at most
 -- ARGV[6] max_bytes   configs of all candidates together at most; the first candidate always fits
 -- ARGV[7] required_terms  pairs of term and the overflow term that may stand in for it ("" for none); without any: all sessions
--- returns {1 if there may be more, else 0, serial to continue after, members examined, TIME, session, session, …}
---         with each session as {the fields of its hash in the order of FIELDS, its serial, its id}
+-- returns {1 if there may be more, else 0, serial to continue after, cost, TIME, session, session, …}
+--         with the cost in members of sets that take about as long to intersect,
+--         and each session as {the fields of its hash in the order of FIELDS, its serial, its id}
 --
 -- The walk visits block after block, from `after`. In the first it counts the terms' sets. If all are dense, SMISMEMBER probes
 -- windows of consecutive serials, which fills a page quickly; else SINTER intersects them. It also intersects the sets of the
@@ -115,7 +116,9 @@ local function read_required_terms()
   end
   if #required_terms <= MAX_TERMS then return true end
   name_sets(prefix .. "blocks:")
-  if not count_sets() then return false end
+  local is_possible = count_sets()
+  cost = 0  -- free of charge, or a call with many terms would visit no block; the filter bounds their number
+  if not is_possible then return false end
   for i = #required_terms, MAX_TERMS + 1, -1 do required_terms[i] = nil end
   return true
 end
@@ -139,14 +142,24 @@ local function intersect()
   return list
 end
 
+-- What `intersect` costs at most, besides its reply, if the smallest of the named sets has so many members.
+local function most_cost_of_intersection(smallest)
+  local probes = 0
+  for i = 1, #required_terms do
+    if required_terms[i][2] then probes = probes + 2 end
+  end
+  return smallest * (#required_terms + PROBE_COST * math.min(probes, 2 * MAX_STAND_INS))
+end
+
 -- No serial is higher: the last block is rarely full. A manual edit may have left a fraction.
 local newest = math.floor(tonumber(call("ZREVRANGE", sessions, 0, 0, "WITHSCORES")[2]) or 0)
 
 -- Probes consecutive serials of a dense block, from `from` to `to`, until it has enough or the call has cost enough. Returns the
--- serials that are in all sets, and the last serial it probed if that is not `to`.
-local function probe(from, to, needed, share)
-  local serials, next_serial = {}, from
-  while not before(to, next_serial) and #serials < needed and cost < MAX_COST do
+-- serials that are in all sets, and the last serial it probed if that is not `to`. Returns nil if it has found none for
+-- `max_cost`: the terms are not independent, so SINTER takes less.
+local function probe(from, to, needed, share, max_cost)
+  local serials, next_serial, cost_before = {}, from, cost
+  repeat
     local window = math.max(WINDOW_MIN, math.min(WINDOW_MAX, math.ceil((needed - #serials) / share)))
     local stop = next_serial + step * (window - 1)
     if before(to, stop) then stop = to end
@@ -155,7 +168,8 @@ local function probe(from, to, needed, share)
     for _, set in ipairs(required_terms) do list = members_of_either(list, set[1], set[2]) end
     for _, serial in ipairs(list) do serials[#serials + 1] = serial end
     next_serial = stop + step
-  end
+    if #serials == 0 and cost - cost_before > max_cost then return nil end
+  until before(to, next_serial) or #serials >= needed or cost >= MAX_COST
   return serials, before(next_serial - step, to) and next_serial - step or nil
 end
 
@@ -191,7 +205,11 @@ end
 local position = 0
 local function next_block(block)
   if not listed_blocks then return block + step end
-  repeat position = position + 1 until not listed_blocks[position] or before(block, listed_blocks[position])
+  repeat
+    position = position + 1
+    local listed = listed_blocks[position]
+    -- A manual edit may have left a fraction, which is no block.
+  until not listed or (before(block, listed) and listed % 1 == 0)
   return listed_blocks[position]
 end
 
@@ -216,8 +234,11 @@ local function candidates(block, needed)
     if not listed_blocks then list_blocks() end
     return {}
   end
-  if share then return probe(from, to, needed, share) end
-  if not is_first and cost + smallest * #required_terms > MAX_COST then return nil end
+  if share then
+    local serials, last_probed = probe(from, to, needed, share, smallest * #required_terms)
+    if serials then return serials, last_probed end
+  end
+  if not is_first and cost + most_cost_of_intersection(smallest) > MAX_COST then return nil end
   cost = cost + smallest * #required_terms
   local common, serials = intersect(), {}
   if #common == 0 and not listed_blocks then list_blocks() end
