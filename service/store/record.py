@@ -86,6 +86,13 @@ class StoredSession(NamedTuple):
         except (TypeError, ValueError):
             return False
 
+    def parsed(self) -> Session:
+        """The session; it must be intact."""
+        *fields, _, _ = self
+        session = session_of(self.id, fields)
+        assert session is not None  # noqa: S101 - intact
+        return session
+
 
 class Written(NamedTuple):
     """The result of a write: the session's revision and times (microseconds), and its configs after a merge."""

@@ -13,7 +13,7 @@ from service.store import listing
 from service.store.listing import Query
 from service.store.sessions import Sessions
 from service.store.users import Users
-from tests.support.filling import PROJECT, TIMEOUT, add, document_of, fill, opened, parsed, session_id
+from tests.support.filling import PROJECT, TIMEOUT, add, document_of, fill, opened, session_id
 from tests.support.proxy import Proxy, proxy
 from tests.support.server import Start
 from tests.support.workload import KEY, LENIENT, TOKEN, Workload, check_after_fault, workload_over_http
@@ -42,7 +42,7 @@ async def test_a_read_whose_reply_is_cut_anywhere_is_retried(empty_redis: str) -
             before = between.connections
             between.passing = at
             assert await sessions.get(session_id(3)) == created[2]
-            assert [*map(parsed, (await listing.page(sessions, Query(), 3)).sessions)] == created[:3]
+            assert [each.parsed() for each in (await listing.page(sessions, Query(), 3)).sessions] == created[:3]
             between.passing = None
             cuts += between.connections - before
         assert cuts > LONGEST_REPLY / 7 / 2

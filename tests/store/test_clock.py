@@ -180,7 +180,7 @@ CLOCKS = {
     "store/lua/preflight.lua": "whether TIME is allowed, not its reply",
     "store/lua/rate_limit.lua": "tests/store/test_rate_limit.py: …_blocks_a_key_for_one_interval_at_most",
     "store/upkeep/preflight.py": "as above",
-    "store/manifest.py": "the generation of a restored store, which only must differ: test_each_restore_has_a_generation_of_its_own",
+    "store/manifest.py": "a restored store's generation: test_each_restore_has_a_generation_of_its_own",
     "store/projects.py": "a project's created_at, which is compared with nothing",
     "store/sessions.py": "whether a session is expired: test_an_expired_session_is_readable_again…",
     "store/upkeep/project_check.py": "the created_at that a damaged project record gets, as above",

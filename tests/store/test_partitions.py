@@ -30,7 +30,6 @@ from tests.support.filling import (
     document_of,
     fill_with_disjoint_terms,
     opened,
-    parsed,
     pour,
     session_id,
 )
@@ -160,7 +159,7 @@ async def test_the_pages_of_many_partitions_are_the_list_whatever_is_deleted_bet
         while True:
             limit = random.choice((1, 2, 5, 20, 50))
             part = await page(sessions, query, limit)
-            assert [*map(parsed, part.sessions)] == expected[:limit]
+            assert [each.parsed() for each in part.sessions] == expected[:limit]
             expected = expected[limit:]
             if part.cursor is None:
                 break

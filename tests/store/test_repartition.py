@@ -20,7 +20,7 @@ from service.store.record import Project, Session
 from service.store.sessions import Sessions
 from service.store.upkeep import repartition
 from service.store.upkeep.partition_check import Check
-from tests.support.filling import PROJECT, TIMEOUT, add, document_of, keyspace, lapse, on_every_redis, parsed, session_id
+from tests.support.filling import PROJECT, TIMEOUT, add, document_of, keyspace, lapse, on_every_redis, session_id
 from tests.support.moves import BLOCK_SIZE, FragileClient, Interrupted, Keyspace, after_move, record, restore
 from tests.support.state_machine import LIMITS, StoreMachine, run_random_operations
 
@@ -73,7 +73,7 @@ async def everything(sessions: Sessions) -> list[list[Session]]:
         after = query.after
         while True:
             part = await page(sessions, Query(query.user, query.filter, query.descending, after), 3)
-            listed += [parsed(session)._replace(serial=0) for session in part.sessions]
+            listed += [session.parsed()._replace(serial=0) for session in part.sessions]
             if part.cursor is None:
                 break
             after = decode_session_cursor(part.cursor, sessions.partitions)

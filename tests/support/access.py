@@ -8,7 +8,7 @@ from service.configs.containment import Filter
 from service.errors import NotFound, NotReplicated, StoreUnavailable, WriteUncertain
 from service.store.listing import Query, iter_matches, page
 from service.store.sessions import Sessions
-from tests.support.filling import document_of, parsed
+from tests.support.filling import document_of
 from tests.support.http_client import Client, Request, Response, Violation
 from tests.support.responses import Configs, Page, Row, data
 
@@ -163,7 +163,7 @@ class StoreAccess:
     async def find(self, text: bytes) -> dict[str, Snapshot]:
         async with _Errors(self._failures):
             query = Query(filter=Filter.parse(text, self._sessions.limits))
-            listed = map(parsed, (await page(self._sessions, query, 200)).sessions)
+            listed = [each.parsed() for each in (await page(self._sessions, query, 200)).sessions]
             return {session.id: Snapshot(session.revision, session.configs, session.etag) for session in listed}
 
     async def list_ids(self) -> list[str]:

@@ -16,7 +16,7 @@ from service.redis_client.topology import Target, Topology
 from service.store import keys, manifest, ownership, script_calls
 from service.store.conditions import Conditions, ETags
 from service.store.keys import BLOCK_SIZE, Partition, project_key
-from service.store.record import Project, Session, StoredSession, session_of
+from service.store.record import Project, Session
 from service.store.scripts import run_many
 from service.store.sessions import Sessions
 from service.store.upkeep import sweeper
@@ -69,14 +69,6 @@ async def own(sessions: Sessions) -> None:
 async def give_record(redis: RedisClient) -> None:
     """The store's own record, without which a server neither looks up keys nor sweeps."""
     await redis.call("HSET", keys.STORE, "layout", manifest.LAYOUT, "partitions", 1)
-
-
-def parsed(stored: StoredSession) -> Session:
-    """A session of a list as `Sessions.get` returns it."""
-    *fields, _, _ = stored
-    session = session_of(stored.id, fields)
-    assert session is not None
-    return session
 
 
 async def add(sessions: Sessions, number: int, configs: object, user: str | None = None) -> Session:

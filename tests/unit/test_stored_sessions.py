@@ -58,6 +58,7 @@ def test_an_intact_stored_session_is_shown_as_the_parsed_one(stored: StoredSessi
     assert stored.is_intact == (parsed is not None and b"%d" % parsed.serial == stored.score)
     if stored.is_intact:
         assert parsed is not None
+        assert stored.parsed() == parsed
         assert stored.id == parsed.id
         assert stored_session_json(stored, stored.configs, PROJECT_ID.encode()) == session_json(parsed, PROJECT_ID)
 

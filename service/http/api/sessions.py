@@ -98,7 +98,7 @@ async def list_page(call: Call) -> Response:
         large_lists=call.worker.large_lists,
     )
     if call.worker.counters is not None:
-        call.worker.counters.listed(page.candidates, len(page.stored))
+        call.worker.counters.listed(page.candidates, len(page.sessions))
     project_id = store.project.id.encode()
     items = [
         # One session with corrupt configs must not fail the whole list.
