@@ -15,7 +15,7 @@ from service.configs.containment import Filter
 from service.configs.limits import Limits
 from service.errors import ClientGone, FilterTooExpensive
 from service.redis_client.client import RedisClient
-from service.store import script_calls, time_slices
+from service.store import listing, script_calls, time_slices
 from service.store.cursors import decode_session_cursor
 from service.store.listing import READ_BYTES, Page, Query, iter_matches, page
 from service.store.partition_scan import PartitionScan
@@ -130,6 +130,7 @@ async def test_a_search_of_the_index_without_results_counts_and_ends_a_page(
 ) -> None:
     small = script_with(script_calls.find_candidates.script, MAX_COST=3300)
     monkeypatch.setattr(script_calls.find_candidates, "script", small)
+    monkeypatch.setattr(listing, "COST_OF_CANDIDATE", 120)
     sessions = await opened(redis, PROJECT, LIMITS, partitions, 4)
     # Two terms that occur in each block, and only at the end in one session.
     halves = [{"even": 1} if number % 2 else {"odd": 1} for number in range(1200)]
