@@ -16,6 +16,7 @@ from service.errors import ServiceError
 from service.process.heartbeat import Heartbeat, Limits, Verdict, Watchdog
 from service.process.parent_death import ParentPipe, set_parent_death_signal
 from service.process.slots import Slots, Words
+from service.settings import Settings
 
 logger = logging.getLogger(__name__)
 
@@ -108,7 +109,7 @@ class Supervision(NamedTuple):
 
 
 class WorkerProcess:
-    """One forked process that calls `run`, and exits when that returns.
+    """One forked process that calls `run`, which has `settings`, and exits when that returns.
 
     It dies with its supervisor: after that, another server may own the store.
     """
@@ -117,12 +118,14 @@ class WorkerProcess:
         self,
         name: str,
         run: Callable[[Supervision], object],
+        settings: Settings,
         signals: Signals,
         parent_pipe: ParentPipe,
         limits: Limits = Limits(),  # noqa: B008 - immutable
         slots: Slots | None = None,
     ) -> None:
         self.name = name
+        self.settings = settings
         self._run = run
         self._signals = signals
         self._parent_pipe = parent_pipe
@@ -135,10 +138,15 @@ class WorkerProcess:
         self._exit_reason = "not started"
 
     def start(self) -> None:
-        """Fork. Called again for a replacement, after `exit_reason` has returned a reason for the previous process."""
+        """Fork.
+
+        Raises:
+            OSError: the system has not enough memory, or too many processes. It can be called again.
+        """
         parent = os.getpid()
+        heartbeat = Heartbeat()
         self._heartbeat.close()
-        self._heartbeat = Heartbeat()
+        self._heartbeat = heartbeat
         self._watchdog = Watchdog(self._limits, time.monotonic())
         if self._slots is not None and self._slot is None:
             self._slot = self._slots.take()
@@ -149,8 +157,17 @@ class WorkerProcess:
             if pid == 0:
                 self._run_child(parent)
             self._pid = pid
+        except OSError:
+            self._give_back_slot()
+            raise
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+    def restart(self) -> None:
+        """Fork again, after `exit_reason` has returned a reason that nobody asked for. Raises as `start` does."""
+        self.start()
+        if self._slots is not None:
+            self._slots.count_restart()
 
     def exit_reason(self) -> str | None:
         """How the process ended; None while it is running."""
@@ -161,10 +178,13 @@ class WorkerProcess:
             code = os.waitstatus_to_exitcode(status)
             self._exit_reason = f"signal {-code}" if code < 0 else f"exit status {code}"
             self._pid = None
-            if self._slots is not None and self._slot is not None:
-                self._slots.give_back(self._slot)
-                self._slot = None
+            self._give_back_slot()
         return self._exit_reason
+
+    def _give_back_slot(self) -> None:
+        if self._slots is not None and self._slot is not None:
+            self._slots.give_back(self._slot)
+            self._slot = None
 
     @property
     def runs(self) -> bool:

@@ -11,6 +11,26 @@ from tests.support.http_client import PREFIX
 from tests.support.server import PATIENCE, Serving, Start, request, until
 from tests.support.workload import KEY, LENIENT, TOKEN, check_after_fault, workload_over_http
 
+#: `session-configs` that cannot fork while the file in NO_FORK exists.
+NO_FORK = """
+import errno
+import os
+import sys
+
+fork = os.fork
+
+def fork_if_possible():
+    if os.path.exists(os.environ["NO_FORK"]):
+        raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+    return fork()
+
+os.fork = fork_if_possible
+
+from service import cli
+
+sys.exit(cli.main())
+"""
+
 
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
@@ -87,6 +107,21 @@ def test_an_invalid_file_changes_nothing(start: Start, file: Path, text: str, ex
     until(lambda: expected.format(file) in serving.errors, "the error")
     assert serving.workers() == before
     assert (create(serving, 100), create(serving, 101)) == (201, 413)
+
+
+def test_a_reload_for_which_no_process_can_be_forked_changes_nothing(start: Start, file: Path, tmp_path: Path) -> None:
+    no_fork = tmp_path / "no-fork"
+    serving = start("--config", str(file), program=("-c", NO_FORK), SCC_ROOT_TOKEN=TOKEN, NO_FORK=str(no_fork))
+    before = serving.workers()
+    no_fork.touch()
+    file.write_text("max_keys = 1\n", encoding="utf-8")
+    reload(serving)
+    until(lambda: "cannot be started ([Errno 11] " in serving.errors, "the error")
+    assert serving.workers() == before
+    assert (create(serving, 100), create(serving, 101)) == (201, 413)
+    no_fork.unlink()
+    reload_and_wait(serving, file, "max_keys = 2\n")
+    assert (create(serving, 2), create(serving, 3)) == (201, 413)
 
 
 def test_a_stop_during_a_reload_ends_every_worker(start: Start, file: Path) -> None:

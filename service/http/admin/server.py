@@ -32,7 +32,7 @@ from service.settings import API_PREFIX, Settings
 REDIS_TIMEOUT = 2.0
 
 
-def run_admin(settings: Settings, slots: Slots, listener: socket.socket, supervision: Supervision) -> None:
+def run_admin(slots: Slots, settings: Settings, listener: socket.socket, supervision: Supervision) -> None:
     """Serve on `listener` until SIGTERM. Unblocks the signals that stop it."""
     # Neither in the access log nor slowed down by a rate limit.
     settings = replace(settings, access_log=False, rate_limit=0.0, command_timeout=min(settings.command_timeout, REDIS_TIMEOUT))
