@@ -37,7 +37,7 @@ logger = logging.getLogger(__name__)
 #: Seconds between two checks of the embedded Redis's socket.
 SOCKET_INTERVAL = 1.0
 
-#: Serves on a listening socket in a child process, until SIGTERM.
+#: Serves on a listening socket in a child process, until SIGTERM or RETIRE.
 Run: TypeAlias = Callable[[Settings, socket.socket, Supervision], object]
 
 

@@ -5,7 +5,7 @@ import math
 import signal
 from collections.abc import Callable, Sequence
 
-from service.process.workers import MAX_DELAY, Watched, WorkerProcess
+from service.process.workers import IDLE_GRACE, MAX_DELAY, RETIRE, Watched, WorkerProcess
 from service.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -86,7 +86,7 @@ class WorkerPool:
         self._draining = [_killed_when_due(*draining, now) for draining in self._draining if draining[0].exit_reason() is None]
         pause = min(self._replace_next(now), *(child.poll(now) for child in self._watched))
         if self._is_replacing and not self._to_replace and not self._draining:
-            # Not earlier: while a predecessor drains, it still accepts connections.
+            # Not earlier: while a predecessor drains, it still answers requests.
             self._is_replacing = False
             logger.info("every worker has the %s settings", "old" if self._is_restoring else "new")
         return pause
@@ -137,9 +137,10 @@ class WorkerPool:
         self._configure_logs(settings)
 
     def _drain(self, worker: WorkerProcess, now: float) -> None:
-        worker.send(signal.SIGTERM)
+        worker.send(RETIRE)
         # By its own settings: the new ones may allow less.
-        self._draining.append((worker, now + worker.settings.shutdown_timeout + DRAIN_GRACE))
+        timeout = worker.settings.shutdown_timeout
+        self._draining.append((worker, now + min(IDLE_GRACE, timeout) + timeout + DRAIN_GRACE))
 
 
 def _watch(worker: WorkerProcess, now: float) -> Watched:

@@ -22,6 +22,14 @@ logger = logging.getLogger(__name__)
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
+#: What a process gets when its successor runs: it accepts no more connections, and ends without hurry. SIGTERM, also after this
+#: signal, ends it soon.
+RETIRE = signal.SIGUSR2
+#: What a child process takes; blocked until it has its handlers.
+CHILD_SIGNALS = (*STOP_SIGNALS, RETIRE)
+#: Seconds that a process keeps idle connections open after RETIRE, for their next requests; the shutdown timeout at most.
+IDLE_GRACE = 5.0
+
 #: Seconds before a replacement. The delay doubles with each exit in a row within STABLE_AFTER seconds of the start.
 MIN_DELAY, MAX_DELAY, STABLE_AFTER = 0.1, 10.0, 10.0
 
@@ -151,7 +159,7 @@ class WorkerProcess:
         if self._slots is not None and self._slot is None:
             self._slot = self._slots.take()
         # Until the child has its own handlers, it would count a signal in its copy of `stop_requests`, and lose it.
-        mask = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, CHILD_SIGNALS)
         try:
             pid = os.fork()
             if pid == 0:
@@ -211,7 +219,7 @@ class WorkerProcess:
     def _run_child(self, parent: int) -> NoReturn:
         """Run the child until it exits. It never returns into the supervisor's code.
 
-        The stop signals stay blocked until `run` has its handlers and unblocks them: even an early signal must not lose the
+        The signals stay blocked until `run` has its handlers and unblocks them: even an early signal must not lose the
         connections in the accept queue.
         """
         status = 1

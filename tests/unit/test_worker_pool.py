@@ -9,7 +9,7 @@ from typing import cast
 import pytest
 
 from service.process.worker_pool import DRAIN_GRACE, MAX_PROCESSES, WorkerPool
-from service.process.workers import MAX_DELAY, WorkerProcess
+from service.process.workers import IDLE_GRACE, MAX_DELAY, RETIRE, WorkerProcess
 from service.settings import Settings
 
 OLD, NEW, NEWEST = Settings(max_keys=1), Settings(max_keys=2), Settings(max_keys=3)
@@ -98,13 +98,13 @@ def test_workers_are_replaced_one_at_a_time_and_end_when_their_successor_runs(ca
     assert (len(pool.made), first.received) == (3, [])
     pool.made[2].runs = True
     pool.poll(4.0)
-    assert (first.received, second.received) == ([signal.SIGTERM], [])
+    assert (first.received, second.received) == ([RETIRE], [])
     first.end = "exit status 0"
     pool.poll(5.0)
     assert [worker.name for worker in pool.made] == ["worker 0", "worker 1", "worker 0", "worker 1"]
     pool.made[3].runs = True
     pool.poll(6.0)
-    assert second.received == [signal.SIGTERM]
+    assert second.received == [RETIRE]
     assert caplog.messages == []
     second.end = "exit status 0"
     assert pool.poll(7.0) == math.inf
@@ -237,20 +237,22 @@ def test_a_reload_that_fails_restores_those_of_a_complete_one() -> None:
     assert (pool.settings, pool.logs) == (NEW, [NEW, NEWEST, NEW])
 
 
-@pytest.mark.parametrize("old", [30.0, 2.0, 0.0])
-def test_a_worker_that_does_not_drain_in_its_own_time_is_killed(caplog: pytest.LogCaptureFixture, old: float) -> None:
+@pytest.mark.parametrize(("old", "idle"), [(30.0, IDLE_GRACE), (2.0, 2.0), (0.0, 0.0)])
+def test_a_worker_that_does_not_drain_in_its_own_time_is_killed(
+    caplog: pytest.LogCaptureFixture, old: float, idle: float
+) -> None:
     pool = Pool(settings=Settings(shutdown_timeout=old))
     pool.replace(Settings(shutdown_timeout=1.0), 0.0)
     pool.poll(0.0)
     pool.made[2].runs = True
     pool.poll(1.0)
-    timeout = old + DRAIN_GRACE
+    timeout = idle + old + DRAIN_GRACE
     pool.poll(1.0 + timeout - 0.1)
-    assert (pool.made[0].received, caplog.messages) == ([signal.SIGTERM], [])
+    assert (pool.made[0].received, caplog.messages) == ([RETIRE], [])
     pool.poll(1.0 + timeout)
     # Its end takes a moment; that is no reason to say it again.
     pool.poll(1.1 + timeout)
-    assert pool.made[0].received == [signal.SIGTERM, signal.SIGKILL]
+    assert pool.made[0].received == [RETIRE, signal.SIGKILL]
     assert caplog.messages == ["killing worker 0, which has been replaced; requests in flight are lost"]
 
 
@@ -260,7 +262,7 @@ def test_another_reload_starts_over_and_ends_the_replacement_that_was_starting()
     pool.poll(0.0)
     pool.replace(NEW, 1.0)
     pool.poll(1.0)
-    assert pool.made[2].received == [signal.SIGTERM]
+    assert pool.made[2].received == [RETIRE]
     assert [worker.settings for worker in pool.made[2:]] == [OLD, NEW]
     assert pool.current == [pool.made[0], pool.made[1], pool.made[3], pool.made[2]]
 

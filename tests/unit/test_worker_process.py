@@ -1,5 +1,6 @@
-"""A forked process: what is left where the system forks none."""
+"""A forked process: what is left where the system forks none, and what the events of its end say."""
 
+import asyncio
 import errno
 import os
 import signal
@@ -9,11 +10,12 @@ from typing import NoReturn
 
 import pytest
 
+from service.http.app import end_events
 from service.process import workers
 from service.process.heartbeat import Heartbeat
 from service.process.parent_death import ParentPipe
 from service.process.slots import FIRST_COUNTER, RESTARTS, Slots
-from service.process.workers import STOP_SIGNALS, Signals, WorkerProcess
+from service.process.workers import CHILD_SIGNALS, RETIRE, Signals, Supervision, WorkerProcess
 from service.settings import Settings
 from tests.support.server import until
 
@@ -27,7 +29,7 @@ def slots() -> Slots:
 
 @contextmanager
 def handlers_kept() -> Iterator[None]:
-    before = {number: signal.getsignal(number) for number in (*STOP_SIGNALS, signal.SIGCHLD)}
+    before = {number: signal.getsignal(number) for number in (*CHILD_SIGNALS, signal.SIGCHLD)}
     yield
     for number, handler in before.items():
         signal.signal(number, handler)
@@ -92,3 +94,34 @@ def test_only_a_restart_that_starts_something_counts(
     process.restart()
     assert restarts(slots) == 1
     until(process.exit_reason, "the end of the process")
+
+
+@pytest.mark.parametrize(
+    ("numbers", "hurries"),
+    [
+        ([signal.SIGTERM], True),
+        ([signal.SIGINT], True),
+        ([RETIRE], False),
+        ([RETIRE, RETIRE], False),
+        ([RETIRE, signal.SIGTERM], True),
+    ],
+)
+async def test_a_process_hurries_unless_it_was_only_replaced(numbers: list[signal.Signals], hurries: bool) -> None:
+    loop = asyncio.get_running_loop()
+    reader, writer = os.pipe()
+    with handlers_kept():
+        events = end_events(Supervision(lambda: None, reader))
+        assert not events.end.is_set()
+        for number in numbers:
+            os.kill(os.getpid(), number)
+            async with asyncio.timeout(60):
+                await events.end.wait()
+        if hurries:
+            async with asyncio.timeout(60):
+                await events.hurry.wait()
+        assert (events.end.is_set(), events.hurry.is_set()) == (True, hurries)
+        for name in (signal.SIGTERM, signal.SIGINT, RETIRE):
+            loop.remove_signal_handler(name)
+        loop.remove_reader(reader)
+    os.close(reader)
+    os.close(writer)
