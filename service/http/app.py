@@ -7,7 +7,7 @@ import os
 import signal
 import socket
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import uvloop
 from aiohttp import web
@@ -23,7 +23,7 @@ from service.http.server.router import Router
 from service.process.heartbeat import INTERVAL
 from service.process.listeners import BACKLOG, has_pending
 from service.process.open_files import raise_limit
-from service.process.workers import STOP_SIGNALS, Supervision
+from service.process.workers import CHILD_SIGNALS, IDLE_GRACE, RETIRE, Supervision
 from service.redis_client.client import RedisClient
 from service.settings import API_PREFIX, Settings
 from service.store.script_calls import SCRIPTS
@@ -48,7 +48,7 @@ logger = logging.getLogger("service")
 
 
 def run_worker(settings: Settings, listener: socket.socket, supervision: Supervision) -> None:
-    """Serve on `listener` until SIGTERM, then drain the requests in flight and return. Unblocks the signals that stop it.
+    """Serve on `listener` until SIGTERM or RETIRE, then drain the requests in flight and return. Unblocks these signals.
 
     The process exits, whatever is in flight, as soon as its supervisor is dead: another server may own the store by then.
     """
@@ -91,15 +91,28 @@ def beat(loop: asyncio.AbstractEventLoop, supervision: Supervision) -> None:
     loop.call_later(INTERVAL, beat, loop, supervision)
 
 
-def stop_event(supervision: Supervision) -> asyncio.Event:
-    """An event that SIGTERM and SIGINT set. The process exits as soon as its supervisor is dead."""
-    stop = asyncio.Event()
+class EndEvents(NamedTuple):
+    """Every signal sets `end`: the process is to end. SIGTERM and SIGINT set `hurry` too; RETIRE does not."""
+
+    end: asyncio.Event
+    hurry: asyncio.Event
+
+
+def end_events(supervision: Supervision) -> EndEvents:
+    """The events that the signals set from now on. The process exits as soon as its supervisor is dead."""
+    end, hurry = events = EndEvents(asyncio.Event(), asyncio.Event())
     loop = asyncio.get_running_loop()
     loop.add_reader(supervision.parent_pipe, os._exit, 1)
+
+    def stop() -> None:
+        hurry.set()
+        end.set()
+
     for name in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(name, stop.set)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
-    return stop
+        loop.add_signal_handler(name, stop)
+    loop.add_signal_handler(RETIRE, end.set)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, CHILD_SIGNALS)
+    return events
 
 
 def _report(loop: asyncio.AbstractEventLoop, counters: Counters, worker: WorkerContext, server: Server) -> None:
@@ -110,7 +123,7 @@ def _report(loop: asyncio.AbstractEventLoop, counters: Counters, worker: WorkerC
 
 async def _serve(settings: Settings, listener: socket.socket, supervision: Supervision) -> None:
     loop = asyncio.get_running_loop()
-    stop = stop_event(supervision)
+    events = end_events(supervision)
     redis = RedisClient.open(
         settings.redis_url,
         timeout=settings.command_timeout,
@@ -129,13 +142,15 @@ async def _serve(settings: Settings, listener: socket.socket, supervision: Super
     sweeper = Sweeper(redis, settings.partitions, count=None if counters is None else counters.expired)
     background = [asyncio.create_task(work) for work in (sweeper.run(), worker.config_watch.run())]
     try:
-        site = web.SockSite(runner, listener, backlog=BACKLOG)
-        await site.start()
+        await web.SockSite(runner, listener, backlog=BACKLOG).start()
         beat(loop, supervision)
-        await stop.wait()
+        await events.end.wait()
         dispatch.start_draining()
+        if not events.hurry.is_set():
+            await stop_accepting(runner)
+            await serve_idle(server, events.hurry, min(IDLE_GRACE, settings.shutdown_timeout))
         await _last_call(server, listener, min(FIRST_REQUEST, settings.shutdown_timeout))
-        await site.stop()
+        await stop_accepting(runner)
         await dispatch.drain(settings.shutdown_timeout)
     finally:
         for task in background:
@@ -145,6 +160,22 @@ async def _serve(settings: Settings, listener: socket.socket, supervision: Super
         await redis.close()
         if tracing is not None:
             tracing.stop()
+
+
+async def stop_accepting(runner: web.ServerRunner) -> None:
+    """Close the listening socket in this process; its supervisor and its successor have it too."""
+    for site in runner.sites:
+        await site.stop()
+
+
+async def serve_idle(server: Server, hurry: asyncio.Event, seconds: float) -> None:
+    """Wait until every connection has had another request, which ends it; for `seconds` at most, and not if it is urgent."""
+    now = asyncio.get_running_loop().time
+    deadline = now() + seconds
+    # Those that were accepted last are not open yet.
+    await asyncio.sleep(min(LAST_CALL, seconds))
+    while now() < deadline and server.open_connections and not hurry.is_set():  # noqa: ASYNC110 - there is no event for it
+        await asyncio.sleep(LAST_CALL / 10)
 
 
 async def _last_call(server: Server, listener: socket.socket, seconds: float) -> None:

@@ -64,8 +64,8 @@ def stop_accepting(listener: socket.socket) -> None:
 
 
 def has_pending(listener: socket.socket) -> bool:
-    """Whether connections wait in the queue of `listener`."""
-    return bool(select.select([listener], [], [], 0)[0])
+    """Whether connections wait in the queue of `listener`; none if it is closed."""
+    return listener.fileno() >= 0 and bool(select.select([listener], [], [], 0)[0])
 
 
 def origin(listener: socket.socket) -> str:

@@ -2,7 +2,7 @@
 
 The memory exists before the first fork, so all processes share it. A slot has one writer at a time, which needs neither a lock
 nor a system call: an aligned word of 64 bits is read and written as a whole. When its process has ended, a new process takes
-the slot and counts on from the values in it. So nothing that an ended process counted is lost, and no sum over the slots falls.
+the slot and adds to the values in it. So nothing that an ended process counted is lost, and no sum over the slots falls.
 """
 
 import mmap
@@ -19,7 +19,7 @@ Words = memoryview
 
 
 class Slots:
-    """`count` slots of `words` words, for the supervisor, which assigns them. One is its own."""
+    """`count` slots of `words` words, for the supervisor, which assigns them, and one more, in which it counts itself."""
 
     def __init__(self, count: int, words: int) -> None:
         memory = memoryview(mmap.mmap(-1, 8 * (count + 1) * words)).cast("Q")
@@ -37,7 +37,7 @@ class Slots:
         self._free.append(slot)
 
     def count_restart(self) -> None:
-        """A worker has ended without being told to, and is started again."""
+        """A worker has ended without being told to, and another one has started."""
         self._own[RESTARTS] += 1
 
     def __iter__(self) -> Iterator[Words]:

@@ -37,8 +37,8 @@ logger = logging.getLogger(__name__)
 #: Seconds between two checks of the embedded Redis's socket.
 SOCKET_INTERVAL = 1.0
 
-#: Serves on a listening socket in a child process, until SIGTERM.
-Run: TypeAlias = Callable[[socket.socket, Supervision], object]
+#: Serves on a listening socket in a child process, until SIGTERM or RETIRE.
+Run: TypeAlias = Callable[[Settings, socket.socket, Supervision], object]
 
 
 class Parts(NamedTuple):
@@ -49,8 +49,8 @@ class Parts(NamedTuple):
     """
 
     prepare: Callable[[Settings, Callable[[], bool]], object]
-    run_worker: Callable[[Settings, socket.socket, Supervision], object]
-    run_admin: Callable[[Settings, Slots, socket.socket, Supervision], object]
+    run_worker: Run
+    run_admin: Callable[[Slots, Settings, socket.socket, Supervision], object]
     slot_words: int
     limits: Limits = Limits()
 
@@ -117,38 +117,34 @@ class _Server(NamedTuple):
         all_listeners = listeners if admin is None else [*listeners, admin.listener]
         parent_pipe = ParentPipe()
 
-        def child(name: str, run: Run, listener: socket.socket, slots: Slots | None = None) -> WorkerProcess:
-            run_child = partial(_run_child, run, listener, all_listeners, lock)
-            return WorkerProcess(name, run_child, self.signals, parent_pipe, parts.limits, slots)
+        def make(name: str, run: Run, listener: socket.socket, slots: Slots | None, settings: Settings) -> WorkerProcess:
+            run_child = partial(_run_child, partial(run, settings), listener, all_listeners, lock)
+            return WorkerProcess(name, run_child, settings, self.signals, parent_pipe, parts.limits, slots)
 
-        def worker(number: int, settings: Settings) -> WorkerProcess:
-            return child(f"worker {number + 1}", partial(parts.run_worker, settings), listeners[number], slots)
-
-        pool = WorkerPool(worker, len(listeners), settings, slots, logs.configure)
-        others = []
+        makes = [
+            partial(make, f"worker {number}", parts.run_worker, listener, slots) for number, listener in enumerate(listeners, 1)
+        ]
         if admin is not None:
-            others.append(child("the admin server", partial(parts.run_admin, settings, admin.slots), admin.listener))
+            makes.append(partial(make, "the admin server", partial(parts.run_admin, admin.slots), admin.listener, None))
+        pool = WorkerPool(makes, settings, logs.configure)
         try:
             pool.start(time.monotonic())
-            for process in others:
-                process.start()
             admin_url = None if admin is None else origin(admin.listener)
             _print_ready(ready_text(base_url, None if self.initial.root_token else settings.root_token, admin_url))
-            self._supervise(pool, redis, others)
+            self._supervise(pool, redis)
         finally:
             self.notifier.stopping()
             # The sockets first: new connections must not enter a queue that nobody will serve.
             for listener in all_listeners:
                 stop_accepting(listener)
                 listener.close()
-            _stop_workers([*pool.processes, *others], self.signals, pool.settings.shutdown_timeout + DRAIN_GRACE)
+            _stop_workers(pool.processes, self.signals)
             parent_pipe.close()
 
-    def _supervise(self, pool: WorkerPool, redis: EmbeddedRedis | None, others: list[WorkerProcess]) -> None:
+    def _supervise(self, pool: WorkerPool, redis: EmbeddedRedis | None) -> None:
         """Restart child processes that exit or hang, and reload the settings, until a stop signal."""
         now = time.monotonic()
         watched = [] if redis is None else [Watched("the embedded Redis", redis.relaunch, redis.exit_reason, now)]
-        watched += [Watched(process.name, process.start, process.exit_reason, now) for process in others]
         while not self.signals.stop_requests:
             if self.read_again is not None and self.signals.take_reload_request():
                 self.notifier.reloading()
@@ -156,8 +152,6 @@ class _Server(NamedTuple):
                 if settings is not None:
                     pool.replace(settings, time.monotonic())
             now = time.monotonic()
-            for process in others:
-                process.kill_if_hung(now)
             pause = min(INTERVAL, pool.poll(now), *(child.poll(now) for child in watched))
             if not pool.is_replacing:
                 self.notifier.ready()
@@ -179,7 +173,8 @@ def _open_admin(settings: Settings, parts: Parts) -> Admin | None:
     if settings.admin_port == NO_PORT:
         return None
     (listener,) = open_listeners(settings.admin_host, settings.admin_port, 1)
-    return Admin(listener, Slots(MAX_PROCESSES * settings.workers, parts.slot_words))
+    # The pool has a socket more than there are workers: this one.
+    return Admin(listener, Slots(MAX_PROCESSES * (settings.workers + 1), parts.slot_words))
 
 
 def _check_ports(settings: Settings) -> None:
@@ -190,7 +185,11 @@ def _check_ports(settings: Settings) -> None:
 
 
 def _run_child(
-    run: Run, listener: socket.socket, listeners: list[socket.socket], lock: BinaryIO | None, supervision: Supervision
+    run: Callable[[socket.socket, Supervision], object],
+    listener: socket.socket,
+    listeners: list[socket.socket],
+    lock: BinaryIO | None,
+    supervision: Supervision,
 ) -> None:
     """In a forked child: close the listeners of the others and the lock, then serve."""
     for other in listeners:
@@ -211,11 +210,11 @@ def _print_ready(text: str) -> None:
         logger.warning("cannot print the address and the key: %s", error)
 
 
-def _stop_workers(workers: list[WorkerProcess], signals: Signals, timeout: float) -> None:
-    """Stop the workers; kill those still running after `timeout` seconds, or after another stop signal."""
+def _stop_workers(workers: list[WorkerProcess], signals: Signals) -> None:
+    """Stop the workers; kill those still running after the longest shutdown timeout of them, or after another stop signal."""
     for worker in workers:
         worker.send(signal.SIGTERM)
-    deadline = time.monotonic() + timeout
+    deadline = time.monotonic() + max(worker.settings.shutdown_timeout for worker in workers) + DRAIN_GRACE
     while any(worker.exit_reason() is None for worker in workers):
         remaining = deadline - time.monotonic()
         if remaining < 0 or signals.stop_requests > 1:

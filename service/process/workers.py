@@ -16,10 +16,19 @@ from service.errors import ServiceError
 from service.process.heartbeat import Heartbeat, Limits, Verdict, Watchdog
 from service.process.parent_death import ParentPipe, set_parent_death_signal
 from service.process.slots import Slots, Words
+from service.settings import Settings
 
 logger = logging.getLogger(__name__)
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+
+#: What a process gets when its successor runs: it accepts no more connections, and ends without hurry. SIGTERM, also after this
+#: signal, ends it soon.
+RETIRE = signal.SIGUSR2
+#: What a child process takes; blocked until it has its handlers.
+CHILD_SIGNALS = (*STOP_SIGNALS, RETIRE)
+#: Seconds that a process keeps idle connections open after RETIRE, for their next requests; the shutdown timeout at most.
+IDLE_GRACE = 5.0
 
 #: Seconds before a replacement. The delay doubles with each exit in a row within STABLE_AFTER seconds of the start.
 MIN_DELAY, MAX_DELAY, STABLE_AFTER = 0.1, 10.0, 10.0
@@ -108,7 +117,7 @@ class Supervision(NamedTuple):
 
 
 class WorkerProcess:
-    """One forked process that calls `run`, and exits when that returns.
+    """One forked process that calls `run`, which has `settings`, and exits when that returns.
 
     It dies with its supervisor: after that, another server may own the store.
     """
@@ -117,12 +126,14 @@ class WorkerProcess:
         self,
         name: str,
         run: Callable[[Supervision], object],
+        settings: Settings,
         signals: Signals,
         parent_pipe: ParentPipe,
         limits: Limits = Limits(),  # noqa: B008 - immutable
         slots: Slots | None = None,
     ) -> None:
         self.name = name
+        self.settings = settings
         self._run = run
         self._signals = signals
         self._parent_pipe = parent_pipe
@@ -135,22 +146,36 @@ class WorkerProcess:
         self._exit_reason = "not started"
 
     def start(self) -> None:
-        """Fork. Called again for a replacement, after `exit_reason` has returned a reason for the previous process."""
+        """Fork.
+
+        Raises:
+            OSError: the system has not enough memory, or too many processes. It can be called again.
+        """
         parent = os.getpid()
+        heartbeat = Heartbeat()
         self._heartbeat.close()
-        self._heartbeat = Heartbeat()
+        self._heartbeat = heartbeat
         self._watchdog = Watchdog(self._limits, time.monotonic())
         if self._slots is not None and self._slot is None:
             self._slot = self._slots.take()
         # Until the child has its own handlers, it would count a signal in its copy of `stop_requests`, and lose it.
-        mask = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, CHILD_SIGNALS)
         try:
             pid = os.fork()
             if pid == 0:
                 self._run_child(parent)
             self._pid = pid
+        except OSError:
+            self._give_back_slot()
+            raise
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+    def restart(self) -> None:
+        """Fork again, after `exit_reason` has returned a reason that nobody asked for. Raises as `start` does."""
+        self.start()
+        if self._slots is not None:
+            self._slots.count_restart()
 
     def exit_reason(self) -> str | None:
         """How the process ended; None while it is running."""
@@ -161,10 +186,13 @@ class WorkerProcess:
             code = os.waitstatus_to_exitcode(status)
             self._exit_reason = f"signal {-code}" if code < 0 else f"exit status {code}"
             self._pid = None
-            if self._slots is not None and self._slot is not None:
-                self._slots.give_back(self._slot)
-                self._slot = None
+            self._give_back_slot()
         return self._exit_reason
+
+    def _give_back_slot(self) -> None:
+        if self._slots is not None and self._slot is not None:
+            self._slots.give_back(self._slot)
+            self._slot = None
 
     @property
     def runs(self) -> bool:
@@ -191,7 +219,7 @@ class WorkerProcess:
     def _run_child(self, parent: int) -> NoReturn:
         """Run the child until it exits. It never returns into the supervisor's code.
 
-        The stop signals stay blocked until `run` has its handlers and unblocks them: even an early signal must not lose the
+        The signals stay blocked until `run` has its handlers and unblocks them: even an early signal must not lose the
         connections in the accept queue.
         """
         status = 1

@@ -6,7 +6,8 @@ import re
 import signal
 import socket
 from collections import Counter
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
+from http.client import HTTPConnection
 from pathlib import Path
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
@@ -20,6 +21,8 @@ from tests.unit.test_exposition import OPENMETRICS
 
 KEY = "sk-ac-root-of-the-tests"
 PING = "/api/v1/ping"
+#: How often the counters are read during a reload, at least.
+SAMPLES = 50
 
 
 def admin_url(serving: Serving) -> str:
@@ -108,18 +111,37 @@ def test_metrics_answer_while_every_worker_hangs_and_redis_is_down(start: Start)
             os.kill(pid, signal.SIGCONT)
 
 
-def test_counters_go_on_through_reloads(start: Start, tmp_path: Path) -> None:
+def is_counter(name: str) -> bool:
+    return name.endswith(("_total", "_count", "_sum", "_bucket"))
+
+
+def counters(serving: Serving) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
+    return {sample: value for sample, value in samples(serving).items() if is_counter(sample[0])}
+
+
+def test_counters_continue_while_workers_and_admin_server_are_replaced(start: Start, tmp_path: Path) -> None:
     config = tmp_path / "settings.toml"
     config.write_text("max_keys = 100\n", encoding="utf-8")
     serving = start("--admin-port", "0", "--config", str(config), SCC_ROOT_TOKEN="root-of-the-tests")
+    address, before = serving.origin.removeprefix("http://"), counters(serving)
     expected = 0
     for reload in range(1, 4):
-        ping(serving, 4)
-        expected += 4
+        # While it is open, a worker with the old settings runs beside its successor.
+        with closing(HTTPConnection(address, timeout=PATIENCE)) as idle:
+            idle.connect()
+            serving.process.send_signal(signal.SIGHUP)
+            sampled, is_complete = 0, False
+            while not is_complete or sampled < SAMPLES:
+                is_complete = serving.errors.count("every worker has the new settings") == reload
+                ping(serving, 1)
+                expected += 1
+                after = counters(serving)
+                assert [(sample, value) for sample, value in before.items() if after.get(sample, 0.0) < value] == []
+                before, sampled = after, sampled + 1
+                assert sampled < 100 * SAMPLES, "the reload does not end"
+                if sampled == SAMPLES:
+                    idle.close()
         until(lambda expected=expected: pings(serving) == expected, "the requests so far")  # type: ignore[misc]
-        serving.process.send_signal(signal.SIGHUP)
-        until(lambda reload=reload: serving.errors.count("every worker has the new settings") == reload, "new workers")  # type: ignore[misc]
-        assert pings(serving) == expected
     assert value(serving, "scc_worker_restarts_total") == 0
 
 
@@ -148,6 +170,25 @@ def test_many_idle_connections_do_not_keep_others_from_the_admin_port(start: Sta
         for _ in range(2 * MAX_CONNECTIONS):
             stack.enter_context(socket.create_connection((host, int(port)), timeout=PATIENCE))
         assert fetch(f"{admin_url(serving)}/health")[0] == 200
+
+
+def test_a_reload_reaches_the_admin_server(start: Start, tmp_path: Path) -> None:
+    config = tmp_path / "settings.toml"
+    config.write_text("max_line_bytes = 16384\n", encoding="utf-8")
+    serving = start("--admin-port", "0", "--config", str(config))
+    url = f"{admin_url(serving)}/health?{'x' * 10_000}"
+    assert fetch(url)[0] == 200
+    (admin,) = admin_processes(serving)
+    config.write_text("max_line_bytes = 8192\n", encoding="utf-8")
+    serving.process.send_signal(signal.SIGHUP)
+    until(lambda: "every worker has the new settings" in serving.errors, "new processes")
+    (successor,) = admin_processes(serving)
+    assert successor != admin
+    assert fetch(url)[0] == 414
+    # Its successor after a crash has them too.
+    os.kill(successor, signal.SIGKILL)
+    until(lambda: successor not in admin_processes(serving) and admin_processes(serving), "another admin server")
+    assert fetch(url)[0] == 414
 
 
 def test_openmetrics_is_given_to_those_who_accept_it(start: Start) -> None:

@@ -82,6 +82,8 @@ class Workload:
         self.may_lose_connections = False
         #: Whether the server may end.
         self.may_end = False
+        #: Seconds that a client waits at most between two operations.
+        self.think_time = 0.0
         self._clients = [_Client(number, connect(), seed) for number in range(clients)]
         self._max_states = MAX_STATES if writes_to_uncertain else 1
         self._marks = itertools.count(1)
@@ -153,6 +155,8 @@ class Workload:
                 with suppress(Refused, Uncertain):
                     await self._operate(client)
                 client.operations += 1
+                if self.think_time:
+                    await asyncio.sleep(client.random.uniform(0.0, self.think_time))
         except NotSent:
             if not self.may_end:
                 raise

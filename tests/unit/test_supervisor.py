@@ -7,9 +7,12 @@ from typing import cast
 import pytest
 
 from service.process import supervisor
+from service.process.worker_pool import DRAIN_GRACE
 from service.process.workers import Signals, WorkerProcess
+from service.settings import Settings
 
-TIMEOUT = 30.0  # seconds
+#: Seconds that the workers may take to end.
+TIMEOUT = 30.0
 
 
 class FakeSignals:
@@ -32,7 +35,8 @@ class FakeSignals:
 class FakeWorker:
     """A worker that ends when it receives `last`; records each signal and its time."""
 
-    def __init__(self, last: signal.Signals, signals: FakeSignals) -> None:
+    def __init__(self, last: signal.Signals, signals: FakeSignals, *, shutdown_timeout: float = TIMEOUT - DRAIN_GRACE) -> None:
+        self.settings = Settings(shutdown_timeout=shutdown_timeout)
         self.received: list[tuple[signal.Signals, float]] = []
         self._last = last
         self._signals = signals
@@ -51,7 +55,9 @@ def signals_received(
     signals = FakeSignals(another_at)
     worker = FakeWorker(last, signals)
     monkeypatch.setattr(supervisor, "time", SimpleNamespace(monotonic=lambda: signals.now))
-    supervisor._stop_workers([cast("WorkerProcess", worker)], cast("Signals", signals), TIMEOUT)
+    # Before a reload, requests were allowed more time than those of the other worker.
+    other = FakeWorker(signal.SIGTERM, signals, shutdown_timeout=0.0)
+    supervisor._stop_workers([cast("WorkerProcess", each) for each in (other, worker, other)], cast("Signals", signals))
     return [*worker.received]
 
 

@@ -15,7 +15,7 @@ from service.http.admin.exposition import Exposition
 from service.http.admin.redis_state import redis_state
 from service.http.api import conditions, health
 from service.http.api.routes import HEALTH_PATH
-from service.http.app import LAYOUT, beat, stop_event
+from service.http.app import LAYOUT, beat, end_events, serve_idle, stop_accepting
 from service.http.server.connections import Server
 from service.http.server.context import Call, Handler, WorkerContext
 from service.http.server.dispatch import Dispatch, Endpoint
@@ -24,7 +24,7 @@ from service.http.server.response import Response
 from service.http.server.router import Router
 from service.process.listeners import BACKLOG
 from service.process.slots import Slots
-from service.process.workers import Supervision
+from service.process.workers import IDLE_GRACE, Supervision
 from service.redis_client.client import RedisClient
 from service.settings import API_PREFIX, Settings
 
@@ -34,8 +34,8 @@ REDIS_TIMEOUT = 2.0
 MAX_CONNECTIONS = 64
 
 
-def run_admin(settings: Settings, slots: Slots, listener: socket.socket, supervision: Supervision) -> None:
-    """Serve on `listener` until SIGTERM. Unblocks the signals that stop it."""
+def run_admin(slots: Slots, settings: Settings, listener: socket.socket, supervision: Supervision) -> None:
+    """Serve on `listener` until SIGTERM or RETIRE. Unblocks these signals."""
     # Neither in the access log nor slowed down by a rate limit.
     settings = replace(
         settings,
@@ -48,17 +48,22 @@ def run_admin(settings: Settings, slots: Slots, listener: socket.socket, supervi
 
 
 async def _serve(settings: Settings, slots: Slots, listener: socket.socket, supervision: Supervision) -> None:
-    stop = stop_event(supervision)
+    events = end_events(supervision)
     redis = RedisClient.open(settings.redis_url, timeout=settings.command_timeout)
     context = WorkerContext(settings, redis)
     dispatch = Dispatch(context, _router(slots), conditions.parse, api_prefix=API_PREFIX, health_path=HEALTH_PATH)
-    runner = web.ServerRunner(Server(dispatch, settings, Protocol), shutdown_timeout=0)
+    server = Server(dispatch, settings, Protocol)
+    runner = web.ServerRunner(server, shutdown_timeout=0)
     await runner.setup()
     watch = asyncio.create_task(context.config_watch.run())
     try:
         await web.SockSite(runner, listener, backlog=BACKLOG).start()
         beat(asyncio.get_running_loop(), supervision)
-        await stop.wait()
+        await events.end.wait()
+        if not events.hurry.is_set():
+            dispatch.start_draining()
+            await stop_accepting(runner)
+            await serve_idle(server, events.hurry, min(IDLE_GRACE, settings.shutdown_timeout))
     finally:
         watch.cancel()
         await asyncio.wait([watch])
