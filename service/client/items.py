@@ -1,16 +1,24 @@
 r"""Members of a JSON object as words of a command line, in the notation of HTTPie.
 
-    model=gpt-5        a string
-    temperature:=0.3   JSON: a number, true, false, null, an array, an object
-    a\=b=c             a backslash before = or : in a key
+    model=gpt-5         a string
+    temperature:=0.3    JSON: a number, true, false, null, an array, an object
+    prompt=@file        the text of a file
+    tools:=@file        the JSON of a file
+    a\=b=c              a backslash before = or : in a key
 
-JSON is sent as it was typed: no number is converted.
+JSON is sent as it was typed: no number is converted. Every other notation of HTTPie is a part of the key or the value.
 """
 
 import json
+import os
 import re
 from collections.abc import Iterable, Mapping
 from typing import NoReturn
+
+from service.configs.limits import Limits
+
+#: Bytes of a file at most: by default, a server accepts no larger body.
+MAX_FILE_BYTES = Limits().max_body_bytes
 
 #: Key, separator, value. The first separator counts.
 _ITEM = re.compile(r"((?:\\.|[^\\=:]|:(?!=))+)(:?=)(.*)", re.DOTALL)
@@ -20,7 +28,7 @@ def members(items: Iterable[str]) -> dict[str, str]:
     """The members that the items name: key → JSON.
 
     Raises:
-        ValueError: an item is not valid, or a key occurs twice; the message says which.
+        ValueError: an item is not valid, its file cannot be read, or a key occurs twice; the message says which.
     """
     parsed: dict[str, str] = {}
     for item in items:
@@ -30,11 +38,24 @@ def members(items: Iterable[str]) -> dict[str, str]:
         key = re.sub(r"\\(.)", r"\1", match[1], flags=re.DOTALL)
         if key in parsed:
             raise ValueError(f"the key {key!a} occurs twice")
-        if match[2] == "=":
-            parsed[key] = _quoted(match[3])
-        else:
-            parsed[key] = _checked(match[3], f"{item!a}")
+        value = _content(match[3][1:]) if match[3].startswith("@") else match[3]
+        parsed[key] = _quoted(value) if match[2] == "=" else _checked(value, f"{item!a}")
     return parsed
+
+
+def _content(name: str) -> str:
+    """The text of a file; `~` is the home directory, which a shell does not replace within a word."""
+    try:
+        with open(os.path.expanduser(name), "rb") as file:
+            content = file.read(MAX_FILE_BYTES + 1)
+    except OSError as error:
+        raise ValueError(f"cannot read {name!a}: {error.strerror}") from None
+    if len(content) > MAX_FILE_BYTES:
+        raise ValueError(f"{name!a} is larger than {MAX_FILE_BYTES} bytes")
+    try:
+        return content.decode()
+    except UnicodeDecodeError:
+        raise ValueError(f"{name!a} is not UTF-8") from None
 
 
 def json_object(parsed: Mapping[str, str]) -> str:

@@ -1,11 +1,17 @@
-"""The file of an export: standard input or output, or a file, compressed where its name ends in `.gz`."""
+"""The file of an export: standard input or output, or a file.
+
+It is compressed where its name ends in `.gz`. When it is read, it is also decompressed if it begins as gzip does.
+"""
 
 import gzip
 import os
+import stat
 import sys
+import tempfile
 import zlib
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
+from io import BufferedReader
 from pathlib import Path
 from typing import BinaryIO, NamedTuple, Protocol, cast
 
@@ -18,6 +24,8 @@ from service.store.upkeep.project_import import Item
 STANDARD = "-"
 #: Bytes of a line besides configs.
 _LINE_REST = 64 * 1024
+#: The first byte of what gzip writes; no JSON text begins with it.
+_GZIP = b"\x1f"
 
 
 class Output(Protocol):
@@ -27,14 +35,14 @@ class Output(Protocol):
         """Write all of `data`."""
 
 
-class _File(NamedTuple):
+class _NamedFile(NamedTuple):
     """A file whose errors name it."""
 
-    path: Path
+    name: str
     file: BinaryIO
 
     def write(self, data: bytes) -> None:
-        with _errors_of("write", self.path):
+        with _errors_of("write", self.name):
             self.file.write(data)
 
 
@@ -42,41 +50,67 @@ class _File(NamedTuple):
 def writer(name: str) -> Iterator[Output]:
     """A file to write an export to. It has its name only when it is complete, and replaces an earlier one then.
 
+    A symbolic link stays: the file that it leads to is replaced. A pipe or a device is written to directly.
+
     Raises:
         StartupError: it cannot be written; other errors of the body stay as they are.
     """
     if name == STANDARD:
         yield sys.stdout.buffer
         return
-    path = Path(name)
-    draft = path.with_name(f".{path.name}.new")
+    with _errors_of("write", name):
+        target = _replaceable(name)
+        descriptor, draft = (os.open(name, os.O_WRONLY), None) if target is None else _new_draft(target)
+
+    def publish() -> None:
+        if target is not None and draft is not None:
+            os.fsync(descriptor)
+            draft.replace(target)
+
     try:
-        with _errors_of("write", path):
-            raw: BinaryIO = os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb")
-        file = _compressed(raw) if _is_compressed(name) else raw
-        try:
-            yield _File(path, file)
-            with _errors_of("write", path):
-                if file is not raw:
-                    file.close()
-                raw.flush()
-                os.fsync(raw.fileno())
-                draft.replace(path)
-        finally:
-            for opened in (file, raw):
-                with suppress(OSError):  # the file is complete, or not needed
-                    opened.close()
+        with _output(name, os.fdopen(descriptor, "wb"), publish) as output:
+            yield output
     finally:
-        draft.unlink(missing_ok=True)
+        if draft is not None:
+            draft.unlink(missing_ok=True)
 
 
-def _compressed(raw: BinaryIO) -> BinaryIO:
-    return cast("BinaryIO", gzip.GzipFile("", "wb", fileobj=raw, mtime=0, compresslevel=6))
+def _replaceable(name: str) -> Path | None:
+    """The path at which a new file replaces an earlier one; None if what has the name is no regular file."""
+    with suppress(FileNotFoundError):
+        if not stat.S_ISREG(os.stat(name).st_mode):
+            return None
+    return Path(os.path.realpath(name))
+
+
+def _new_draft(target: Path) -> tuple[int, Path]:
+    """A new file next to `target`, and its descriptor; every run has one of its own."""
+    descriptor, draft = tempfile.mkstemp(prefix=".export-", dir=target.parent)
+    return descriptor, Path(draft)
 
 
 @contextmanager
-def _errors_of(verb: str, name: object) -> Iterator[None]:
+def _output(name: str, raw: BinaryIO, publish: Callable[[], None]) -> Iterator[Output]:
+    """An output to `raw`, which is closed afterwards; `publish` is called once everything is written."""
+    file = cast("BinaryIO", gzip.GzipFile("", "wb", fileobj=raw, mtime=0, compresslevel=6)) if _is_compressed(name) else raw
+    try:
+        yield _NamedFile(name, file)
+        with _errors_of("write", name):
+            if file is not raw:
+                file.close()
+            raw.flush()
+            publish()
+    finally:
+        for opened in (file, raw):
+            with suppress(OSError):  # the file is complete, or not needed
+                opened.close()
+
+
+@contextmanager
+def _errors_of(verb: str, name: str) -> Iterator[None]:
     """Make a sentence of an error of the operating system."""
+    if not name:
+        raise StartupError(f"cannot {verb} a file without a name")
     try:
         yield
     except OSError as error:
@@ -98,15 +132,14 @@ def reader(name: str) -> Iterator[Reader]:
     Raises:
         StartupError: it cannot be opened; other errors of the body stay as they are.
     """
-    if name == STANDARD:
-        yield Reader(sys.stdin.buffer, 0, lambda: 0)
-        return
-    with ExitStack() as stack:
+    with _errors_of("read", name):
+        opened = nullcontext(cast("BufferedReader", sys.stdin.buffer)) if name == STANDARD else open(name, "rb")  # noqa: SIM115
+    with opened as raw:
         with _errors_of("read", name):
-            raw = stack.enter_context(Path(name).open("rb"))
             size = os.fstat(raw.fileno()).st_size
-        file = cast("BinaryIO", gzip.GzipFile(fileobj=raw)) if _is_compressed(name) else raw
-        yield Reader(file, size, raw.tell)
+            is_compressed = _is_compressed(name) or raw.peek(1)[:1] == _GZIP
+        file = cast("BinaryIO", gzip.GzipFile(fileobj=raw)) if is_compressed else raw
+        yield Reader(file, size, raw.tell if raw.seekable() else lambda: 0)
 
 
 async def items(file: BinaryIO, limits: Limits) -> AsyncIterator[Item]:

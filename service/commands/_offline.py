@@ -63,7 +63,7 @@ def wait(settings: Settings) -> float:
 
 
 @contextmanager
-def bar(phase: str, total: int) -> Iterator[Callable[[int], object]]:
+def phase_bar(phase: str, total: int) -> Iterator[Callable[[int], object]]:
     """A progress bar of keys or sessions."""
     with tqdm(total=total, desc=phase, file=sys.stderr, disable=None, mininterval=0.2) as progress:
         yield progress.update

@@ -3,13 +3,15 @@
 from collections.abc import Callable, Collection
 from dataclasses import fields
 from functools import update_wrapper
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from pathlib import Path
+from typing import Any, Concatenate, Literal, ParamSpec, TypeVar
 
 import click
+from click.shell_completion import CompletionItem
 
 from service.errors import BadRequest
 from service.setting_sources import CONFIG, decoded, load
-from service.settings import SECRETS, Settings, flag, type_of, variable
+from service.settings import PATHS, SECRETS, Settings, flag, type_of, variable
 
 Parameters = ParamSpec("Parameters")
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
@@ -35,7 +37,21 @@ class Text(click.ParamType[str, str]):
             raise BadRequest(f"the argument {value!a} is not UTF-8") from None
 
 
+class PathName(click.ParamType[str, str]):
+    """A path as it was given, whose bytes need not be UTF-8. The shell completes it."""
+
+    name = "path"
+
+    def __init__(self, kind: Literal["file", "dir"]) -> None:
+        self._kind = kind
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:  # noqa: ARG002
+        """Let the shell complete names of files or of directories."""
+        return [CompletionItem(incomplete, type=self._kind)]
+
+
 TEXT = Text()
+FILE, DIRECTORY = PathName("file"), PathName("dir")
 
 
 def setting_flags(names: Collection[str]) -> Callable[[Decorated], Decorated]:
@@ -49,17 +65,25 @@ def setting_flags(names: Collection[str]) -> Callable[[Decorated], Decorated]:
             if item.name in names:
                 # A Boolean flag without a value means true.
                 value: dict[str, Any] = {"is_flag": False, "flag_value": "true"} if type_of(item) is bool else {}
-                function = _flag(item.name, "[VALUE]" if value else "VALUE", item.metadata["help"], **value)(function)
-        return _flag(CONFIG, "FILE", "TOML file with settings, which flags and variables override")(function)
+                value["type"] = _type_of_flag(item.name, type_of(item))
+                metavar = "[VALUE]" if "flag_value" in value else "VALUE"
+                function = _flag(item.name, metavar, item.metadata["help"], **value)(function)
+        return _flag(CONFIG, "FILE", "TOML file with settings, which flags and variables override", type=FILE)(function)
 
     return decorate
+
+
+def _type_of_flag(name: str, kind: type) -> click.ParamType[str, str]:
+    """What a shell completes: the setting's own checks come later, with those of the environment and the file."""
+    if kind is Path:
+        return DIRECTORY
+    return FILE if name in PATHS else click.UNPROCESSED
 
 
 def _flag(name: str, metavar: str, text: str, **value: Any) -> Callable[[Decorated], Decorated]:  # noqa: ANN401 - click's
     return click.option(
         flag(name),
         name,
-        type=click.UNPROCESSED,
         metavar=metavar,
         help=f"{text} [{variable(name)}]",
         expose_value=False,

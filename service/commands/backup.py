@@ -1,7 +1,6 @@
 """`backup`: copy the embedded Redis's data to a new directory, while its server runs."""
 
 import asyncio
-import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,8 +9,8 @@ from pathlib import Path
 import click
 from tqdm import tqdm
 
-from service.commands._parameters import takes_settings
-from service.commands.export import NICENESS
+from service.commands import _background
+from service.commands._parameters import DIRECTORY, takes_settings
 from service.errors import BadRequest, StartupError
 from service.process import backup, data_dir, embedded_redis
 from service.process.backup import File
@@ -24,7 +23,7 @@ FLUSH_TIMEOUT = 10.0
 
 
 @click.command()
-@click.argument("target", type=click.UNPROCESSED, metavar="DIR", help="the backup, a directory that does not exist yet")
+@click.argument("target", type=DIRECTORY, metavar="DIR", help="the backup, a directory that does not exist yet")
 @takes_settings(("data_dir", "redis_server"))
 def command(settings: Settings, target: str) -> int:
     """Write a backup that has every write that was acknowledged before; the exit status is 0.
@@ -34,16 +33,16 @@ def command(settings: Settings, target: str) -> int:
     """
     if settings.redis_url:
         raise BadRequest("backup copies the files of the embedded Redis; back up your own Redis with its tools, or use export")
-    os.nice(NICENESS)
+    _background.begin()
     directory = settings.data_dir.absolute()
     if not (directory / data_dir.LOCK).exists():
         raise StartupError(f"there is no store in data directory {directory}")
     data_dir.require_private(directory)
     with _at_rest(directory, settings):
         server = embedded_redis.choose_server(directory, settings.redis_server)
-        with bar("backup", backup.size_of(directory)) as progress:
+        with bytes_bar("backup", backup.size_of(directory)) as progress:
             files = backup.write(directory, Path(target).absolute(), server, progress)
-    sys.stdout.write(f"{summary(files)} in backup {target}\n")
+    sys.stdout.write(f"{amount(files)} in backup {target}\n")
     return 0
 
 
@@ -70,12 +69,12 @@ async def _flush(directory: Path, settings: Settings) -> None:
 
 
 @contextmanager
-def bar(label: str, total: int) -> Iterator[Callable[[int], object]]:
+def bytes_bar(label: str, total: int) -> Iterator[Callable[[int], object]]:
     """A progress bar of bytes."""
     with tqdm(total=total, desc=label, unit="B", unit_scale=True, file=sys.stderr, disable=None, mininterval=0.2) as progress:
         yield progress.update
 
 
-def summary(files: list[File]) -> str:
+def amount(files: list[File]) -> str:
     """How many files, and how many bytes."""
     return f"{len(files)} files, {sum(file.size for file in files):,} bytes,"

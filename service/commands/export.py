@@ -1,15 +1,14 @@
 """`export`: write a project's configs, users and sessions to a file, while servers run."""
 
 import asyncio
-import os
 import sys
 
 import click
 from tqdm import tqdm
 
-from service.commands import _export_file, _store
+from service.commands import _background, _export_file, _store
 from service.commands._export_file import STANDARD
-from service.commands._parameters import TEXT, takes_settings
+from service.commands._parameters import FILE, TEXT, takes_settings
 from service.process import data_dir, streams
 from service.redis_client.client import checked
 from service.settings import CONNECTION, Settings
@@ -17,12 +16,9 @@ from service.store.sessions import Sessions
 from service.store.upkeep.bootstrap import DEFAULT_PROJECT
 from service.store.upkeep.project_export import ProjectExport
 
-#: Added to the process's niceness: requests come first.
-NICENESS = 10
-
 
 @click.command()
-@click.argument("file", type=click.UNPROCESSED, default=STANDARD, metavar="[FILE]", help=".gz: compressed; -: standard output")
+@click.argument("file", type=FILE, default=STANDARD, metavar="[FILE]", help=".gz: compressed; -: standard output")
 @click.option("--project", type=TEXT, default=DEFAULT_PROJECT, show_default=True, metavar="NAME", help="the project")
 @takes_settings(CONNECTION)
 def command(settings: Settings, file: str, project: str) -> int:
@@ -30,7 +26,7 @@ def command(settings: Settings, file: str, project: str) -> int:
 
     The exit status is 1 if sessions are damaged; each of them is named, and left out.
     """
-    os.nice(NICENESS)
+    _background.begin()
     return asyncio.run(export(data_dir.with_running_redis(settings), project, file))
 
 

@@ -51,8 +51,8 @@ async def _find(settings: Settings, name: str, query: Query, limit: int | None) 
     """Print at most `limit` sessions, or the number of all if it is None."""
     async with _store.registry(settings) as registry:
         sessions = await _store.sessions(registry.redis, await registry.get(name), settings)
-        found = await (_count(sessions, query) if limit is None else _print(sessions, query, limit))
-    return 0 if found else 1
+        matches = await (_count(sessions, query) if limit is None else _print(sessions, query, limit))
+    return 0 if matches else 1
 
 
 async def _count(sessions: Sessions, query: Query) -> int:

@@ -1,7 +1,6 @@
 """`import`: put an export into a project, while servers run."""  # noqa: N999 - named as the command
 
 import asyncio
-import os
 import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
@@ -10,10 +9,10 @@ from typing import get_args
 import click
 from tqdm import tqdm
 
-from service.commands import _export_file, _offline, _store
+from service.commands import _background, _export_file, _offline, _store
 from service.commands._export_file import Reader
-from service.commands._parameters import TEXT, takes_settings
-from service.commands.export import NICENESS
+from service.commands._parameters import FILE, TEXT, takes_settings
+from service.commands.check import check_projects
 from service.configs.export_format import Line, SessionLine
 from service.errors import BadRequest, StartupError, StoreUnavailable
 from service.process import data_dir
@@ -27,11 +26,11 @@ from service.store.upkeep.renumbering_import import RenumberingImport
 
 
 @click.command()
-@click.argument("file", type=click.UNPROCESSED, required=False, metavar="[FILE]", help=".gz: compressed; -: standard input")
+@click.argument("file", type=FILE, required=False, metavar="[FILE]", help=".gz: compressed; -: standard input")
 @click.option("--from", "url", type=TEXT, metavar="URL", help="a server of this API instead of a file [key: SCC_API_KEY]")
 @click.option("--project", type=TEXT, default=DEFAULT_PROJECT, show_default=True, metavar="NAME", help="the project")
 @click.option("--new-ids", is_flag=True, help="create every session anew, with a new id and new times")
-@click.option("--renumber", is_flag=True, help="put the sessions among those that are there; stop all servers first")
+@click.option("--renumber", is_flag=True, help="put the sessions among those of the project; stop all servers first")
 @click.option(
     "--on-conflict",
     type=click.Choice(get_args(OnConflict)),
@@ -43,7 +42,10 @@ from service.store.upkeep.renumbering_import import RenumberingImport
 def command(
     settings: Settings, file: str | None, url: str | None, project: str, new_ids: bool, renumber: bool, on_conflict: OnConflict
 ) -> int:
-    """Import a file, or what a server has, and print what was done; the exit status is 0."""
+    """Import a file, or what a server has, and print what was done; with --renumber, then check all projects.
+
+    The exit status is 0, or 1 if the check finds a difference.
+    """
     if (file is None) == (url is None):
         raise BadRequest("import needs a file, or a server with --from")
     if new_ids and renumber:
@@ -51,9 +53,8 @@ def command(
     with _source(file, url, settings) as items:
         if renumber:
             with _offline.redis_of(settings) as redis_url:
-                asyncio.run(_renumber(redis_url, settings, items, project, on_conflict))
-            return 0
-        os.nice(NICENESS)
+                return asyncio.run(_renumber(redis_url, settings, items, project, on_conflict))
+        _background.begin()
         asyncio.run(_import(data_dir.with_running_redis(settings), items, project, on_conflict, new_ids))
     return 0
 
@@ -65,19 +66,21 @@ async def _import(settings: Settings, items: AsyncIterator[Item], name: str, on_
         try:
             await work.run(items)
         finally:
-            sys.stdout.write(summary(work.counts) + "\n")
+            sys.stdout.write(counted(work.counts) + "\n")
 
 
-async def _renumber(redis_url: str, settings: Settings, items: AsyncIterator[Item], name: str, on_conflict: OnConflict) -> None:
+async def _renumber(redis_url: str, settings: Settings, items: AsyncIterator[Item], name: str, on_conflict: OnConflict) -> int:
     redis = _offline.open_client(redis_url, settings)
     try:
         partitions = (await manifest.read(redis)).partitions
-        sessions = Sessions(redis, await Registry(redis, "").get(name), settings, partitions)
+        registry = Registry(redis, settings.key_secret)
+        sessions = Sessions(redis, await registry.get(name), settings, partitions)
         work = RenumberingImport(sessions, on_conflict)
         try:
-            await work.renumber(items, wait=_offline.wait(settings), bar=_offline.bar)
+            await work.renumber(items, wait=_offline.wait(settings), bar=_offline.phase_bar)
         finally:
-            sys.stdout.write(summary(work.counts) + "\n")
+            sys.stdout.write(counted(work.counts) + "\n")
+        return await check_projects(redis, await registry.all())
     except StoreUnavailable as error:
         raise StartupError("the store is not available; run this command again to resume") from error
     finally:
@@ -104,14 +107,16 @@ async def _from_server(lines: Iterator[tuple[str, Line]]) -> AsyncIterator[Item]
             bar.update(isinstance(line, SessionLine))
 
 
-def summary(counts: Counts) -> str:
-    """The last line of an import."""
+def counted(counts: Counts) -> str:
+    """What an import did, in a line."""
     details = [
         f"{count} {what}"
         for count, what in (
             (counts.replaced, "replaced"),
-            (counts.present, "there already"),
+            (counts.present, "already in the project"),
             (counts.skipped, "skipped"),
+            (counts.expired, "expired"),
+            (counts.older, "left out, created before others of the project"),
         )
         if count
     ]

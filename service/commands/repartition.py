@@ -45,7 +45,7 @@ async def _run(url: str, settings: Settings) -> int:
 
 async def _move(redis: RedisClient, settings: Settings) -> int:
     target = settings.partitions
-    moved = await repartition(redis, target, wait=_offline.wait(settings), bar=_offline.bar)
+    moved = await repartition(redis, target, wait=_offline.wait(settings), bar=_offline.phase_bar)
     if moved is None:
         sys.stdout.write(f"the store's number of partitions is already {target}\n")
     else:

@@ -8,8 +8,8 @@ from pathlib import Path
 import click
 
 from service.commands import _offline
-from service.commands._parameters import takes_settings
-from service.commands.backup import bar
+from service.commands._parameters import DIRECTORY, takes_settings
+from service.commands.backup import bytes_bar
 from service.errors import BadRequest, StartupError
 from service.process import aof_format, backup, data_dir
 from service.settings import Settings, flag
@@ -20,7 +20,7 @@ DRAFT = ".restoring"
 
 
 @click.command()
-@click.argument("source", type=click.UNPROCESSED, metavar="DIR", help="the backup")
+@click.argument("source", type=DIRECTORY, metavar="DIR", help="the backup")
 @takes_settings(("data_dir", "redis_server"))
 def command(settings: Settings, source: str) -> int:
     """Restore the backup; the exit status is 0. The store has a new generation, so no ETag from after the backup matches.
@@ -49,7 +49,7 @@ def command(settings: Settings, source: str) -> int:
 
 def _restore(source: Path, draft: Path, settings: Settings, lock: int) -> int:
     """Copy the backup to `draft` and give it a new generation; returns that."""
-    with bar("restore", sum(file.size for file in backup.read(source))) as progress:
+    with bytes_bar("restore", sum(file.size for file in backup.read(source))) as progress:
         backup.copy_out(source, draft, progress)
     with _offline.embedded_redis(draft, settings, lock) as url:
         return asyncio.run(_raise_generation(url, settings))

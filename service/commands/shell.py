@@ -34,7 +34,7 @@ def _items(text: str, *, required: bool = False) -> Callable[[Decorated], Decora
     return click.argument("words", nargs=-1, type=TEXT, required=required, metavar=metavar, help=text)
 
 
-_members = _items("KEY=TEXT or KEY:=JSON; - reads a JSON object from standard input", required=True)
+_members = _items("KEY=TEXT or KEY:=JSON, @FILE: from a file; - reads a JSON object from standard input", required=True)
 
 
 def _filter(function: Decorated) -> Decorated:
@@ -106,7 +106,7 @@ def unset(session_id: str, keys: Sequence[str], url: str | None) -> int:
 
 
 @command.command()
-@_items("KEY=TEXT or KEY:=JSON; - reads a JSON object from standard input; none: no configs")
+@_items("KEY=TEXT or KEY:=JSON, @FILE: from a file; - reads a JSON object from standard input; none: no configs")
 @click.option("--user", type=TEXT, metavar="USER", help="the session's user")
 @click.option("--id", "session_id", type=TEXT, metavar="UUID", help="the session's id; default: a new one")
 @_ttl

@@ -7,11 +7,13 @@ The append-only file only grows, so its first bytes are a state that the store h
 opened together, and stay readable until they are closed. A command that was only half written is cut off.
 """
 
+import errno
 import hashlib
 import json
 import os
 import re
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass
@@ -74,24 +76,45 @@ def write(directory: Path, target: Path, server: Server, progress: Progress) -> 
     Raises:
         StartupError: a file cannot be read or written, or there is no store.
     """
-    draft = target.with_name(f".{target.name}.new")
+    draft = None
     try:
         if target.exists():
-            raise StartupError(f"{target} exists; name a new directory")
-        shutil.rmtree(draft, ignore_errors=True)
-        (draft / DATA).mkdir(parents=True, mode=0o700)
-        _copy_store(directory, draft / DATA, server, progress)
-        files = list(_files(draft / DATA))
-        entry = {"format": FORMAT, "server": f"{server.kind} {server.version[0]}.{server.version[1]}"}
-        _write_synced(draft / MANIFEST, json.dumps(entry | {"files": [asdict(file) for file in files]}, indent=1).encode())
-        sync_directory(draft)
-        draft.rename(target)
-        sync_directory(target.parent)
+            raise _exists(target)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        # A draft of its own for each run: two may write to one name. Its mode is 0700.
+        draft = Path(tempfile.mkdtemp(prefix=".backup-", dir=target.parent))
+        files = _write_draft(directory, draft, server, progress)
+        _publish(draft, target)
     except OSError as error:
         raise StartupError(f"cannot write the backup {target}: {error}") from None
     finally:
-        shutil.rmtree(draft, ignore_errors=True)
+        if draft is not None:
+            shutil.rmtree(draft, ignore_errors=True)
     return files
+
+
+def _write_draft(directory: Path, draft: Path, server: Server, progress: Progress) -> list[File]:
+    (draft / DATA).mkdir(mode=0o700)
+    _copy_store(directory, draft / DATA, server, progress)
+    files = list(_files(draft / DATA))
+    entry = {"format": FORMAT, "server": f"{server.kind} {server.version[0]}.{server.version[1]}"}
+    _write_synced(draft / MANIFEST, json.dumps(entry | {"files": [asdict(file) for file in files]}, indent=1).encode())
+    sync_directory(draft)
+    return files
+
+
+def _publish(draft: Path, target: Path) -> None:
+    try:
+        draft.rename(target)
+    except OSError as error:
+        if error.errno in (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR):
+            raise _exists(target) from None
+        raise
+    sync_directory(target.parent)
+
+
+def _exists(target: Path) -> StartupError:
+    return StartupError(f"{target} exists; name a new directory")
 
 
 def read(source: Path) -> list[File]:

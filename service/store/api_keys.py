@@ -54,12 +54,12 @@ class ApiKeys:
 
     async def digests(self, project: Project, name: str) -> set[str]:
         """The digests of the API keys of `project` that have this name."""
-        named = set()
+        matching = set()
         for member in await self.redis.call("SMEMBERS", keys.tokens_key(project.slug)):
             key_digest = member.decode()
             if await self.redis.call("HGET", keys.token_key(key_digest), "name") == name.encode():
-                named.add(key_digest)
-        return named
+                matching.add(key_digest)
+        return matching
 
     async def revoke(self, project: Project, *, name: str | None = None, but: str | None = None) -> None:
         """Revoke all API keys of `project`, or those with this name, except the API key `but`."""

@@ -9,15 +9,15 @@ from service.redis_client.client import RedisClient
 BATCH_SESSIONS, BATCH_BYTES = 100, 2 * 1024
 
 
-async def removal_batches(redis: RedisClient, named: Sequence[tuple[str, str]]) -> AsyncIterator[list[str]]:
+async def removal_batches(redis: RedisClient, session_keys: Sequence[tuple[str, str]]) -> AsyncIterator[list[str]]:
     """Split sessions to remove, given as pairs of id and Redis key, into batches of ids.
 
     A session with many terms is a batch by itself. A key of the wrong type counts as empty; its removal reports it.
     """
     batch: list[str] = []
     total = 0
-    for first in range(0, len(named), BATCH_SESSIONS):
-        measured = named[first : first + BATCH_SESSIONS]
+    for first in range(0, len(session_keys), BATCH_SESSIONS):
+        measured = session_keys[first : first + BATCH_SESSIONS]
         sizes = await redis.batch([("HSTRLEN", key, "terms") for _, key in measured])
         for (session_id, _), reply in zip(measured, sizes, strict=True):
             size = 0 if isinstance(reply, Exception) else reply

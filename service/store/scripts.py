@@ -146,15 +146,15 @@ def _read(path: str) -> str:
     return resources.files("service.store").joinpath("lua", path).read_text(encoding="utf-8")
 
 
-def _resolve(source: str, including: list[str], done: set[str]) -> str:
+def _resolve(source: str, including: list[str], included: set[str]) -> str:
     def replace(match: re.Match[str]) -> str:
         name = match[1]
         if name in including:
             raise ValueError(f"Lua include {' → '.join([*including, name])} is a cycle")
-        if name in done:
+        if name in included:
             return ""
-        done.add(name)
-        return _resolve(_read(f"include/{name}.lua"), [*including, name], done)
+        included.add(name)
+        return _resolve(_read(f"include/{name}.lua"), [*including, name], included)
 
     return _INCLUDE.sub(replace, source)
 

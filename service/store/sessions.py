@@ -309,8 +309,8 @@ class Sessions:
 
         Each deletion is atomic, all of them together are not.
         """
-        named = [(session_id, self.partition(session_id).session(session_id)) for session_id in session_ids]
-        async for batch in removal_batches(self.redis, named):
+        session_keys = [(session_id, self.partition(session_id).session(session_id)) for session_id in session_ids]
+        async for batch in removal_batches(self.redis, session_keys):
             await run_many(self.redis, [self._delete_call(session_id, UNCONDITIONAL, user) for session_id in batch])
 
     def _delete_call(self, session_id: str, conditions: Conditions, user: str | None = None) -> Call[StatusReply]:

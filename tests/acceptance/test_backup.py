@@ -3,21 +3,26 @@
 import json
 import shutil
 import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 from uuid import UUID
 
 import pytest
 from redis import Redis
 
+from service.errors import StartupError, StoreUnavailable
 from service.process import aof_format, backup
 from service.process.redis_binaries import Server
+from service.redis_client.client import RedisClient
+from service.settings import Settings
+from service.store import manifest
 from service.store.record import Project
+from service.store.upkeep import bootstrap
 from tests.support.http import Api
 from tests.support.redis_servers import EVERY_SERVER, WITHOUT_DIRECTORY
-from tests.support.server import Serving, run_command, until
+from tests.support.server import PATIENCE, Serving, clean_environment, run_command, until
 
 KEY = "sk-ac-root-of-the-tests"
 COUNT = 60
@@ -86,9 +91,7 @@ def test_a_backup_comes_back_with_another_generation(tmp_path: Path, servings: l
     etags = [api.get(name).etag]
     output = succeeded("backup", str(target), "--data-dir", str(data), program=program)
     assert output.endswith(f"bytes, in backup {target}\n")
-    assert succeeded("verify", str(target), program=program) == output.replace("in backup", "in backup", 1).replace(
-        f"{target}\n", f"{target} are undamaged\n"
-    )
+    assert succeeded("verify", str(target), program=program) == output.replace(f"{target}\n", f"{target} are undamaged\n")
     # After the backup, the session gets states that the restored store does not know.
     etags += [api.patch(name, {"n": number}).etag for number in range(4)]
     api.close()
@@ -131,7 +134,7 @@ def test_each_restore_has_a_generation_of_its_own(tmp_path: Path, servings: list
     assert output.rpartition(" ")[2] > max(each.rpartition(" ")[2] for each in outputs)
 
 
-def test_a_backup_beside_writes_has_what_was_acknowledged_before(tmp_path: Path, servings: list[Serving], program: str) -> None:
+def test_a_backup_during_writes_has_what_was_acknowledged_before(tmp_path: Path, servings: list[Serving], program: str) -> None:
     data = tmp_path / "data"
     serving = start(servings, data, program)
     api, redis = api_of(serving), Redis(unix_socket_path=str(data / "redis.sock"))
@@ -246,16 +249,51 @@ def test_nothing_is_overwritten(tmp_path: Path, finished: Path, program: str) ->
     assert not (tmp_path / "new").exists()
 
 
-def test_an_earlier_release_does_not_start_on_a_restored_store(
-    tmp_path: Path, finished: Path, servings: list[Serving], program: str
+async def test_an_earlier_release_does_not_start_on_a_restored_store(
+    tmp_path: Path, finished: Path, servings: list[Serving], program: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It would give ETags without the generation."""
+    """It would give ETags without the generation. Releases of layout 1 decide as this one does, with a lower number.
+
+    The first of them read nothing but `layout`, and wanted exactly 1.
+    """
     restored = tmp_path / "restored"
     succeeded("restore", str(finished), "--data-dir", str(restored), program=program)
-    start(servings, restored, program)
-    with Redis(unix_socket_path=str(restored / "redis.sock"), decode_responses=True) as redis:
-        fields: Any = redis.hmget("scc:store", "layout", "oldest_reader", "oldest_writer")
-    assert fields == ["2", "2", "2"]
+    for directory in (restored, tmp_path / "data"):
+        start(servings, directory, program)
+    monkeypatch.setattr(manifest, "LAYOUT", 1)
+    for directory, is_restored in ((restored, True), (tmp_path / "data", False)):
+        settings = Settings(redis_url=f"unix://{directory / 'redis.sock'}", root_token="root-of-the-tests", key_secret="x")
+        redis = RedisClient.open(settings.redis_url, timeout=10)
+        try:
+            assert (await redis.call("HGET", "scc:store", "layout") != b"1") == is_restored
+            if is_restored:
+                sentence = "^only releases with layout 2 or newer may read this store; this release has layout 1$"
+                with pytest.raises(StartupError, match=sentence):
+                    await bootstrap._prepare(settings)
+                with pytest.raises(StartupError, match=sentence):
+                    await manifest.settled_partitions(redis, writes=False)
+                with pytest.raises(StoreUnavailable, match=sentence):
+                    await manifest.confirm(redis, 1)
+            else:
+                await manifest.settled_partitions(redis)
+                await manifest.confirm(redis, 1)
+        finally:
+            await redis.close()
+
+
+def test_two_backups_to_one_name_are_one_that_is_whole(
+    tmp_path: Path, finished: Path, servings: list[Serving], program: str
+) -> None:
+    data = finished.with_name("data")
+    start(servings, data, program)
+    words = ["backup", str(tmp_path / "new"), "--data-dir", str(data), "--redis-server", program]
+    command, pipe = [sys.executable, "-m", "service", *words], subprocess.PIPE
+    runs = [subprocess.Popen(command, env=clean_environment(), stdout=pipe, stderr=pipe, text=True) for _ in range(4)]
+    outputs = [run.communicate(timeout=PATIENCE) for run in runs]
+    assert sorted(run.returncode for run in runs) == [0, 1, 1, 1]
+    assert sorted(error for _, error in outputs) == ["", *[f"{tmp_path / 'new'} exists; name a new directory\n"] * 3]
+    succeeded("verify", str(tmp_path / "new"), program=program)
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
 
 
 @pytest.mark.parametrize("program", WITHOUT_DIRECTORY, indirect=True)

@@ -1,9 +1,6 @@
 """Export and import: what was exported comes back, between any numbers of partitions and after any interruption."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
-from dataclasses import replace
-from random import Random
 from typing import Any
 
 import orjson
@@ -15,17 +12,15 @@ from service.configs.export_format import SessionLine, decode
 from service.configs.ttl import Ttl
 from service.errors import BadRequest
 from service.redis_client.client import RedisClient
-from service.redis_client.multiplexer import Command
 from service.store.keys import PROJECTS, STORE, users_key
 from service.store.project_configs import ProjectConfigs
-from service.store.sessions import Sessions
 from service.store.upkeep import pace, project_export, project_import
 from service.store.upkeep.project_export import ProjectExport
 from service.store.upkeep.project_import import OnConflict, ProjectImport, new_id
-from tests.support.exports import count_of, emptied, exported, filled, findings, imported, items
+from tests.support.exports import count_of, edited, emptied, exported, filled, findings, imported, items, limited
 from tests.support.filling import PROJECT, TIMEOUT, add, document_of, keyspace, lapse, on_every_redis, session_id, sweep_all
-from tests.support.moves import BLOCK_SIZE, FragileClient, Interrupted, Keyspace, after_move, record, restore
-from tests.support.state_machine import LIMITS, StoreMachine, run_random_operations
+from tests.support.moves import BLOCK_SIZE, Keyspace, after_move, record
+from tests.support.state_machine import StoreMachine, run_random_operations
 
 
 @pytest.fixture(autouse=True)
@@ -87,52 +82,6 @@ def test_random_stores_come_back_exactly(redis_url: str) -> None:
     run_random_operations(machine, examples=6, steps=50)
 
 
-class PrefixClient(FragileClient):
-    """A client whose process is killed while its commands are sent: some of the first ones have reached Redis."""
-
-    def _reached(self, commands: Sequence[Command]) -> Sequence[Command]:
-        return commands if self.last else commands[: self.random.randrange(len(commands) + 1)]
-
-
-@pytest.fixture
-async def fragile(empty_redis: str) -> AsyncIterator[PrefixClient]:
-    redis = PrefixClient.open(empty_redis, timeout=TIMEOUT)
-    yield redis
-    await redis.close()
-
-
-@pytest.mark.parametrize(("before", "after"), [(1, 3), (3, 1)])
-async def test_an_import_killed_at_any_round_trip_is_finished_by_the_next_one(
-    fragile: PrefixClient, before: int, after: int
-) -> None:
-    sessions = await filled(fragile, before)
-    expected, lines = after_move(await keyspace(fragile), after), await exported(sessions)
-    sessions = await emptied(fragile, after)
-    start, random = await keyspace(fragile), Random(before)
-    kill_point = 0
-    while True:
-        await restore(fragile.kill_at(-1, 0), start)
-        fragile.kill_at(kill_point, kill_point)
-        try:
-            await imported(sessions, lines)
-        except Interrupted:
-            kill_point += 1
-        else:
-            break
-        fragile.kill_at(random.randrange(kill_point + 10), kill_point)
-        try:
-            await imported(sessions, lines)
-        except Interrupted:
-            fragile.kill_at(-1, 0)
-            # The project's configs are written before the partitions get their default TTL; the next import gives it to them.
-            assert [each for each in await findings(sessions) if "its session_ttl is not" not in each] == []
-        fragile.kill_at(-1, 0)
-        counts = await imported(sessions, lines)
-        assert counts.created + counts.present == count_of(lines)
-        assert await keyspace(fragile) == expected, f"killed at round trip {kill_point}"
-    assert kill_point > 10
-
-
 @pytest.mark.parametrize("partitions", [1, 4])
 async def test_nothing_after_a_broken_line_is_imported(redis: RedisClient, partitions: int) -> None:
     lines = await exported(await filled(redis, partitions))
@@ -149,10 +98,6 @@ async def test_nothing_after_a_broken_line_is_imported(redis: RedisClient, parti
         assert sorted(done) == sorted(expected)
         assert await findings(sessions) == []
         assert (await imported(sessions, lines)).present == len(expected)
-
-
-def edited(line: bytes, **members: object) -> bytes:
-    return orjson.dumps(orjson.loads(line) | members)
 
 
 @pytest.mark.parametrize(
@@ -190,7 +135,7 @@ async def test_an_export_leaves_out_expired_and_damaged_sessions_and_names_the_l
 
 
 @pytest.mark.parametrize("on_conflict", ["fail", "skip"])
-async def test_a_session_that_is_there_in_a_later_state_stays(redis: RedisClient, on_conflict: OnConflict) -> None:
+async def test_a_later_state_of_a_session_stays(redis: RedisClient, on_conflict: OnConflict) -> None:
     sessions = await filled(redis, 1)
     lines = await exported(sessions)
     await sessions.patch(session_id(0), document_of({"later": 1}))
@@ -225,7 +170,7 @@ async def test_a_session_that_was_created_again_is_a_conflict(redis: RedisClient
     counts = await imported(sessions, lines, "skip")
     assert (counts.skipped, counts.present) == (1, count_of(lines) - 1)
     assert await sessions.get(newest) == again
-    # The one of the file was created before the one that is there, and after all others.
+    # The one of the file was created before that of the project, and after all others.
     with pytest.raises(BadRequest, match=f"session {newest} was created before sessions that the project has; "):
         await imported(sessions, lines, "replace")
     await sessions.delete(newest)
@@ -233,7 +178,7 @@ async def test_a_session_that_was_created_again_is_a_conflict(redis: RedisClient
     assert await findings(sessions) == []
 
 
-async def test_a_session_is_not_put_before_those_that_are_there(redis: RedisClient) -> None:
+async def test_a_session_is_not_put_before_those_of_the_project(redis: RedisClient) -> None:
     sessions = await filled(redis, 1)
     lines = await exported(sessions)
     sessions = await emptied(redis, 1)
@@ -359,14 +304,10 @@ async def test_the_first_line_in_conflict_is_named(redis: RedisClient, monkeypat
         await imported(sessions, [lines[0], lines[other], lines[last]])
 
 
-def limited(sessions: Sessions, **limits: int) -> Sessions:
-    return Sessions(sessions.redis, PROJECT, replace(LIMITS, **limits), sessions.partitions, BLOCK_SIZE)
-
-
 async def test_an_import_ends_at_the_limit_of_sessions(redis: RedisClient) -> None:
     lines = await exported(await filled(redis, 1))
     sessions = limited(await emptied(redis, 1), max_sessions=4)
-    for _ in range(2):  # What is there already does not count again.
+    for _ in range(2):  # What the project already has does not count again.
         with pytest.raises(
             BadRequest, match=r"^line \d+: the project has reached max_sessions, 4; delete some sessions first$"
         ):

@@ -1,5 +1,6 @@
 """An import among the sessions of a project: they are numbered in the order of creation, whatever interrupts it."""
 
+import re
 from collections.abc import AsyncIterator, Sequence
 from random import Random
 
@@ -72,7 +73,7 @@ async def test_sessions_return_to_their_places(redis: RedisClient, partitions: i
     assert (await listed(sessions))[-1].id == session_id(200)
 
 
-async def test_conflicts_are_decided_as_beside_a_server(redis: RedisClient) -> None:
+async def test_conflicts_are_decided_as_while_a_server_runs(redis: RedisClient) -> None:
     sessions, lines, expected = await thinned(redis, 2)
     await add(sessions, 4, {"again": 1})
     again = await sessions.get(session_id(4))
@@ -110,7 +111,17 @@ async def breaking(lines: Sequence[bytes], error: Exception) -> AsyncIterator[It
     raise error
 
 
-@pytest.mark.parametrize("error", [ServerUnreachable("no answer"), StartupError("cannot read"), OSError("cannot read")])
+@pytest.mark.parametrize(
+    "error",
+    [
+        ServerUnreachable("no answer"),
+        StartupError("cannot read"),
+        OSError("cannot read"),
+        TypeError("can't subtract"),
+        RuntimeError("a mistake"),
+        MemoryError("no memory"),
+    ],
+)
 async def test_what_was_read_before_the_source_broke_is_numbered_and_the_store_opened(
     redis: RedisClient, error: Exception
 ) -> None:
@@ -146,6 +157,17 @@ async def test_an_expired_session_is_no_conflict(redis: RedisClient, on_conflict
     counts = await renumbered(sessions, lines, on_conflict)
     assert (counts.created, counts.replaced, counts.present) == (1, 0, count_of(lines) - 1)
     assert await listed(sessions) == expected
+    assert await findings(sessions) == []
+
+
+@pytest.mark.parametrize("on_conflict", ["fail", "skip", "replace"])
+async def test_sessions_that_have_expired_since_the_export_are_left_out(redis: RedisClient, on_conflict: OnConflict) -> None:
+    sessions, lines, _ = await thinned(redis, 2)
+    lines = [re.sub(rb'"expires_at":(null|\d+)', b'"expires_at":5', line) for line in lines]
+    before = await listed(sessions)
+    counts = await renumbered(sessions, lines, on_conflict)
+    assert (counts.expired, counts.created, counts.replaced, counts.present) == (count_of(lines), 0, 0, 0)
+    assert await listed(sessions) == before
     assert await findings(sessions) == []
 
 

@@ -1,6 +1,9 @@
 """Exports and imports of small stores."""
 
 from collections.abc import AsyncIterator, Iterable, Sequence
+from dataclasses import replace
+
+import orjson
 
 from service.configs.export_format import decode
 from service.configs.ttl import Ttl
@@ -32,6 +35,11 @@ async def exported(sessions: Sessions) -> list[bytes]:
 def count_of(lines: Sequence[bytes]) -> int:
     """The number of sessions."""
     return sum(b'"type":"session"' in line for line in lines)
+
+
+def edited(line: bytes, **members: object) -> bytes:
+    """A line with other members."""
+    return orjson.dumps(orjson.loads(line) | members)
 
 
 async def items(lines: Iterable[bytes]) -> AsyncIterator[Item]:
@@ -72,3 +80,7 @@ async def filled(redis: RedisClient, partitions: int, count: int = 20) -> Sessio
         await sessions.patch(session_id(number), document_of({}), ttl=Ttl(1000 * number))
     await ProjectConfigs(sessions).patch(document_of({"session_ttl": 86400, "other": 1}))
     return sessions
+
+
+def limited(sessions: Sessions, **limits: int) -> Sessions:
+    return Sessions(sessions.redis, PROJECT, replace(LIMITS, **limits), sessions.partitions, BLOCK_SIZE)

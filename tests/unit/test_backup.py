@@ -2,13 +2,15 @@
 
 import hashlib
 import json
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from service.errors import StartupError
-from service.process import aof_format, backup
+from service.process import aof_format, aof_tail, backup
+from service.process.redis_binaries import Server
 
 CONTENT = b"victim"
 GOOD = {"name": "appendonly.aof", "size": len(CONTENT), "sha256": hashlib.sha256(CONTENT).hexdigest()}
@@ -115,3 +117,78 @@ def test_a_manifest_that_names_a_path_has_no_such_part(tmp_path: Path) -> None:
     (tmp_path / "data" / "appendonlydir" / "appendonly.aof.manifest").write_text(lines, encoding="utf-8")
     assert aof_format.parts(tmp_path / "data") == []
     assert aof_format.last_file(tmp_path / "data") is None
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """A data directory with a small append-only file."""
+    directory = tmp_path / "data"
+    directory.mkdir()
+    (directory / "appendonly.aof").write_bytes(CONTENT)
+    return directory
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Server:
+    """One for which every byte of a file is intact."""
+    monkeypatch.setattr(aof_tail, "intact_size", lambda path, _: path.stat().st_size)
+    return Server("redis-server", "Redis", (7, 0))
+
+
+def modes(path: Path) -> set[int]:
+    return {each.stat().st_mode & 0o777 for each in (path, *path.rglob("*")) if each.is_dir()}
+
+
+def test_only_its_owner_can_read_a_backup(tmp_path: Path, data: Path, server: Server) -> None:
+    before = os.umask(0)
+    try:
+        backup.write(data, tmp_path / "new" / "backup", server, lambda _: None)
+    finally:
+        os.umask(before)
+    assert modes(tmp_path / "new" / "backup") == {0o700}
+    assert os.listdir(tmp_path / "new") == ["backup"]
+
+
+@pytest.mark.parametrize(
+    "error", [OSError(28, "No space left on device"), KeyboardInterrupt(), StartupError("x"), SystemExit(1)]
+)
+def test_a_backup_that_fails_leaves_nothing(tmp_path: Path, data: Path, server: Server, error: BaseException) -> None:
+    def fail(_: int) -> None:
+        assert len(os.listdir(tmp_path)) == 2
+        raise error
+
+    with pytest.raises(StartupError if isinstance(error, OSError) else type(error)):
+        backup.write(data, tmp_path / "backup", server, fail)
+    assert os.listdir(tmp_path) == ["data"]
+
+
+def test_of_two_backups_with_one_name_the_first_that_is_complete_stays(tmp_path: Path, data: Path, server: Server) -> None:
+    target = tmp_path / "backup"
+
+    def write_another(_: int) -> None:
+        (data / "appendonly.aof").write_bytes(CONTENT * 2)
+        backup.write(data, target, server, lambda _: None)
+
+    with pytest.raises(StartupError, match=f"^{target} exists; name a new directory$"):
+        backup.write(data, target, server, write_another)
+    assert [file.size for file in backup.read(target)] == [2 * len(CONTENT)]
+    copy(target)
+    assert (tmp_path / "target" / "appendonly.aof").read_bytes() == CONTENT * 2
+    assert sorted(os.listdir(tmp_path)) == ["backup", "data", "target"]
+
+
+def test_a_backup_whose_directory_appears_meanwhile_is_one_sentence(tmp_path: Path, data: Path, server: Server) -> None:
+    target = tmp_path / "backup"
+    with pytest.raises(StartupError, match=f"^{target} exists; name a new directory$"):
+        backup.write(data, target, server, lambda _: target.write_bytes(b"a file") and None)
+    assert target.read_bytes() == b"a file"
+
+
+@pytest.mark.parametrize("name", ["/", ".", "..", "", "data"])
+def test_a_directory_that_exists_is_one_sentence(
+    data: Path, server: Server, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.chdir(data.parent)
+    target = Path(name).absolute()
+    with pytest.raises(StartupError, match=f"^{target} exists; name a new directory$"):
+        backup.write(data, target, server, lambda _: None)

@@ -145,6 +145,30 @@ def test_a_shell_completes_commands_and_flags(
     assert capsys.readouterr().out.split() == [f"plain,{word}" for word in expected]
 
 
+@pytest.mark.parametrize(
+    ("words", "kind"),
+    [
+        *(
+            (f"session-configs {words} {path}", "file")
+            for words in ("export", "import", "export --config")
+            for path in ("", "a/b")
+        ),
+        *((f"session-configs {words} a/", "dir") for words in ("backup", "restore", "verify", "find --data-dir")),
+        ("session-configs serve --redis-server /usr/", "file"),
+        ("session-configs serve --config x", "file"),
+        ("session-configs project --data-dir x", "dir"),
+    ],
+)
+def test_a_shell_completes_names_of_files(
+    words: str, kind: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv(cli.COMPLETION, "bash_complete")
+    monkeypatch.setenv("COMP_WORDS", words)
+    monkeypatch.setenv("COMP_CWORD", str(words.count(" ")))
+    assert cli.main([]) == 0
+    assert capsys.readouterr().out == f"{kind},{words.rpartition(' ')[2]}\n"
+
+
 def test_a_service_error_is_one_line_and_status_1(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["find", "--data-dir", str(tmp_path), "agent"]) == 1
     out, err = capsys.readouterr()

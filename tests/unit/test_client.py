@@ -1,6 +1,7 @@
 """The client over HTTP without a server: items, access, and answers that are not of this API."""
 
 import json
+import re
 import socket
 import threading
 from collections.abc import Iterator
@@ -33,6 +34,11 @@ TEXT = st.text(st.characters(exclude_categories=["Cs"]))
         (r"a\\=c", r'{"a\\":"c"}'),
         ("runtime.name=r1", '{"runtime.name":"r1"}'),
         ("é=ü", '{"é":"ü"}'),
+        ("a[b]=c", '{"a[b]":"c"}'),
+        ("a[]:=1", '{"a[]":1}'),
+        ("a= @b", '{"a":" @b"}'),
+        ('a:="@b"', '{"a":"@b"}'),
+        ("@a=b", '{"@a":"b"}'),
     ],
 )
 def test_an_item_is_a_member(item: str, expected: str) -> None:
@@ -47,7 +53,47 @@ def test_other_words_are_no_items(item: str) -> None:
         items.members([item])
 
 
-@given(st.dictionaries(TEXT.filter(bool), TEXT, max_size=5), st.dictionaries(TEXT.filter(bool), st.floats(allow_nan=False)))
+@pytest.fixture
+def content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A file in the home directory."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    path = tmp_path / "file"
+    path.write_text('{"é": [1.50]}\n', encoding="utf-8")
+    return path
+
+
+def test_a_value_comes_from_a_file(content: Path) -> None:
+    for name in (str(content), "~/file"):
+        parsed = items.members([f"a=@{name}", f"b:=@{name}"])
+        assert json.loads(parsed["a"]) == '{"é": [1.50]}\n'
+        assert parsed["b"] == '{"é": [1.50]}\n'
+
+
+def test_a_file_that_cannot_be_a_value_is_one_sentence(content: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(items, "MAX_FILE_BYTES", 20)
+    content.with_name("large").write_bytes(b"1" * 21)
+    content.with_name("limit").write_bytes(b"1" * 20)
+    content.with_name("binary").write_bytes(b"\xff")
+    assert items.members([f"a:=@{content.with_name('limit')}"]) == {"a": "1" * 20}
+    for name, sentence in (
+        ("missing", "cannot read '{}': No such file or directory"),
+        ("", "cannot read '{}': Is a directory"),
+        ("large", "'{}' is larger than 20 bytes"),
+        ("binary", "'{}' is not UTF-8"),
+    ):
+        path = content.parent / name
+        for separator in ("=", ":="):
+            with pytest.raises(ValueError, match=f"^{re.escape(sentence.format(path))}$"):
+                items.members([f"a{separator}@{path}"])
+    content.write_text("{", encoding="utf-8")
+    with pytest.raises(ValueError, match=r"has no valid JSON$"):
+        items.members([f"a:=@{content}"])
+
+
+@given(
+    st.dictionaries(TEXT.filter(bool), TEXT.filter(lambda text: not text.startswith("@")), max_size=5),
+    st.dictionaries(TEXT.filter(bool), st.floats(allow_nan=False)),
+)
 def test_every_text_and_number_can_be_typed(texts: dict[str, str], numbers: dict[str, float]) -> None:
     def escaped(key: str) -> str:
         return "".join(f"\\{character}" if character in "\\=:" else character for character in key)

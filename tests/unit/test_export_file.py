@@ -3,7 +3,11 @@
 import gzip
 import io
 import os
-from contextlib import suppress
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -199,3 +203,138 @@ async def test_a_file_that_cannot_be_read_further_is_one_sentence() -> None:
 
     with pytest.raises(StartupError, match=r"^cannot read export: Input/output error$"):
         assert [item async for item in _export_file.items(Broken(), Limits())]
+
+
+@pytest.mark.parametrize("exists", [True, False])
+def test_a_symbolic_link_stays_and_its_file_is_replaced(tmp_path: Path, exists: bool) -> None:
+    (tmp_path / "folder").mkdir()
+    target, link, second = tmp_path / "folder" / "target", tmp_path / "link", tmp_path / "second"
+    link.symlink_to("folder/target")
+    second.symlink_to(link)
+    if exists:
+        target.write_bytes(b"earlier")
+        with suppress(KeyError), _export_file.writer(str(second)) as file:
+            file.write(b"later")
+            raise KeyError
+        assert target.read_bytes() == b"earlier"
+    with _export_file.writer(str(second)) as file:
+        file.write(b"later")
+    assert link.is_symlink()
+    assert second.is_symlink()
+    assert target.read_bytes() == b"later"
+    assert [os.listdir(target.parent), sorted(os.listdir(tmp_path))] == [["target"], ["folder", "link", "second"]]
+
+
+@contextmanager
+def fifo(path: Path, data: bytes | None = None) -> Iterator[list[bytes]]:
+    """A named pipe with somebody at its other end, who writes `data`, or reads; what was read."""
+    os.mkfifo(path)
+    contents: list[bytes] = []
+    work = (lambda: contents.append(path.read_bytes())) if data is None else (lambda: path.write_bytes(data) and None)
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    yield contents
+    thread.join(10)
+    assert not thread.is_alive()
+
+
+@pytest.mark.parametrize("name", ["pipe", "pipe.gz"])
+def test_a_pipe_is_written_directly_and_stays(tmp_path: Path, name: str) -> None:
+    path, data = tmp_path / name, b"".join(whole())
+    with fifo(path) as contents, _export_file.writer(str(path)) as file:
+        file.write(data)
+    assert [gzip.decompress(raw) if name.endswith(".gz") else raw for raw in contents] == [data]
+    assert path.is_fifo()
+    assert os.listdir(tmp_path) == [name]
+
+
+def test_a_device_is_written_directly(tmp_path: Path) -> None:
+    (tmp_path / "null").symlink_to("/dev/null")
+    (tmp_path / "full").symlink_to("/dev/full")
+    with _export_file.writer(str(tmp_path / "null")) as file:
+        file.write(b"x")
+    name = str(tmp_path / "full")
+    with (
+        pytest.raises(StartupError, match=f"^cannot write {name}: No space left on device$"),
+        _export_file.writer(name) as file,
+    ):
+        file.write(b"x")
+    assert sorted(os.listdir(tmp_path)) == ["full", "null"]
+    assert (tmp_path / "null").is_char_device()
+
+
+def test_two_exports_to_one_name_do_not_mix(tmp_path: Path) -> None:
+    path = tmp_path / "export"
+    with _export_file.writer(str(path)) as first, _export_file.writer(str(path)) as second:
+        for file, data in ((first, b"1"), (second, b"2"), (first, b"1")):
+            file.write(data)
+    assert path.read_bytes() == b"11"
+    assert os.listdir(tmp_path) == ["export"]
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("", "cannot {} a file without a name"),
+        (".", r"cannot {} \.: Is a directory"),
+        ("..", r"cannot {} \.\.: Is a directory"),
+        ("/", "cannot {} /: Is a directory"),
+    ],
+)
+def test_a_name_that_no_file_can_have_is_one_sentence(name: str, sentence: str) -> None:
+    with pytest.raises(StartupError, match=f"^{sentence.format('write')}$"), _export_file.writer(name):
+        pass
+    with pytest.raises(StartupError, match=f"^{sentence.format('read')}$"), _export_file.reader(name):
+        pass
+
+
+@pytest.mark.parametrize(("name", "is_compressed"), [("pipe", True), ("pipe", False), ("pipe.gz", True)])
+async def test_a_pipe_is_read_whatever_its_name(tmp_path: Path, name: str, is_compressed: bool) -> None:
+    data = b"".join(whole())
+    path = tmp_path / name
+    with fifo(path, gzip.compress(data) if is_compressed else data), _export_file.reader(str(path)) as opened:
+        assert len([item async for item in _export_file.items(opened.file, Limits())]) == 6
+        assert (opened.size, opened.position()) == (0, 0)
+
+
+async def test_a_compressed_file_needs_no_ending(tmp_path: Path) -> None:
+    path, data = tmp_path / "export", gzip.compress(b"".join(whole()))
+    path.write_bytes(data)
+    with _export_file.reader(str(path)) as opened:
+        assert len([item async for item in _export_file.items(opened.file, Limits())]) == 6
+        assert opened.position() == opened.size == len(data)
+    for raw in (b"\x1f", data[:30]):
+        path.write_bytes(raw)
+        with (
+            _export_file.reader(str(path)) as opened,
+            pytest.raises(BadRequest, match=r"^line [0-9]+: the compressed file is damaged or incomplete$"),
+        ):
+            assert [item async for item in _export_file.items(opened.file, Limits())]
+
+
+async def test_a_compressed_line_is_bounded_as_any_other(tmp_path: Path) -> None:
+    path = tmp_path / "export"
+    path.write_bytes(gzip.compress(b"{" + b" " * 10_000_000))
+    with (
+        _export_file.reader(str(path)) as opened,
+        pytest.raises(BadRequest, match=r"^line 1 is longer than 65566 bytes, which"),
+    ):
+        assert [item async for item in _export_file.items(opened.file, Limits(max_configs_bytes=30))]
+
+
+def test_an_export_that_is_terminated_leaves_no_draft(tmp_path: Path) -> None:
+    program = f"""
+import time
+from service.commands import _background, _export_file
+_background.begin()
+with _export_file.writer({str(tmp_path / "export")!r}):
+    print(flush=True)
+    time.sleep(60)
+"""
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "\n"
+        assert len(os.listdir(tmp_path)) == 1
+        process.terminate()
+        assert process.wait(60) == 143
+    assert os.listdir(tmp_path) == []

@@ -1,4 +1,4 @@
-"""Rows of copies of a large store: export, import and backup, beside GETs at a steady rate, whose p99 shows what they cost."""
+"""Rows of copies of a large store: export, import and backup, during GETs at a steady rate, whose p99 shows what they cost."""
 
 import shutil
 import subprocess

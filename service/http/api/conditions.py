@@ -52,8 +52,8 @@ def _etags(headers: CIMultiDictProxy[str], name: istr, accepted: Collection[str]
     if value == "*":
         return ETags(any=True)
     tags = [tag for is_weak, tag in _elements(value, name) if weak or not is_weak]
-    known = (tag.removeprefix(prefix) for tag in tags if tag.startswith(prefix))
-    return ETags(frozenset(filter(_SESSION_ETAG.fullmatch, known)))
+    current = (tag.removeprefix(prefix) for tag in tags if tag.startswith(prefix))
+    return ETags(frozenset(filter(_SESSION_ETAG.fullmatch, current)))
 
 
 def _elements(value: str, name: str) -> list[tuple[bool, str]]:

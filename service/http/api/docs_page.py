@@ -35,7 +35,7 @@ _HEADERS = (
 )
 
 
-class _File(NamedTuple):
+class _Asset(NamedTuple):
     body: bytes
     media_type: bytes
     etag: str
@@ -73,10 +73,10 @@ def _response(request_headers: Headers, name: str) -> Response:
 
 
 @lru_cache
-def _load(name: str) -> _File:
+def _load(name: str) -> _Asset:
     """A file of the page; a worker keeps each in memory from its first use."""
     body = ((_swagger_ui() if name in _SWAGGER_UI else _OURS) / name).read_bytes()
-    return _File(body, _MEDIA_TYPES[Path(name).suffix], sha256(body).hexdigest()[:32])
+    return _Asset(body, _MEDIA_TYPES[Path(name).suffix], sha256(body).hexdigest()[:32])
 
 
 def _swagger_ui() -> Path:

@@ -11,8 +11,9 @@
 -- ARGV[8] imported    for each session: id, revision, created_at, updated_at ("" for now), expires_at ("" for none),
 --                     disable_task_tracking (0 or 1), user (identifier as a JSON string, or ""), configs and terms (stored forms);
 --                     the caller limits their number
--- returns a status for each session, in order: created, replaced, present (this state of it, or a later one), skipped; the last may
---         be conflict, full, or older (than another session: its serial would not be in the order of creation), and ends the list
+-- returns a status for each session, in order: created, replaced, present (this state of it, or a later one), skipped, expired (by
+--         now: left out), older (than another session: left out, as its serial would not be in the order of creation). The list ends
+--         with the first that is conflict or full, or older unless on_conflict is skip
 --       | an error of ownership.lua
 -- include: ownership
 -- include: ttl
@@ -105,6 +106,7 @@ local function is_full()
 end
 
 local function import(session)
+  if is_expired(session.expires_at) then return "expired" end
   local stored = read(session.key)
   if stored and is_expired(stored.expires_at) then
     delete(session, stored, "expire")
@@ -112,11 +114,11 @@ local function import(session)
   end
   local status = stored and resolve(session, stored)
   if status then return status end
-  if not stored and is_full() then return "full" end
 
   local created = tonumber(session.created_at) or math.max(now(), last_created + 1)
   local keeps_serial = stored and stored.created_at == session.created_at and tonumber(stored.serial)
   if not keeps_serial and not is_newest(created, session.id) then return "older" end
+  if not stored and is_full() then return "full" end
   if keeps_serial then
     -- No revision of a session repeats, or its ETag would.
     session.revision = math.max(session.revision, tonumber(stored.revision) + 1)
@@ -137,6 +139,6 @@ for i = 8, #ARGV, 9 do
     terms = ARGV[i + 8],
   })
   reply[#reply + 1] = status
-  if status == "conflict" or status == "older" or status == "full" then break end
+  if status == "conflict" or status == "full" or (status == "older" and on_conflict ~= "skip") then break end
 end
 return reply

@@ -1,4 +1,4 @@
-"""The pace of long work beside a busy server."""
+"""The pace of long work while a server is busy."""
 
 import asyncio
 from time import monotonic

@@ -1,8 +1,8 @@
 """The export of a project: its configs, users and sessions as lines (see `service.configs.export_format`).
 
-It runs beside servers. Each session is read whole, at one moment; all of them together are no snapshot: one that is created or
-deleted meanwhile may be included or not. Sessions are in the order of creation over all partitions, so that an import into any
-number of partitions can number them as it reads. Expired ones are left out.
+It runs while servers work. Each session is read whole, at one moment; all of them together are no snapshot: one that is created
+or deleted meanwhile may be included or not. Sessions are in the order of creation over all partitions, so that an import into
+any number of partitions can number them as it reads. Expired ones are left out.
 """
 
 import asyncio
@@ -56,7 +56,7 @@ class ProjectExport:
     async def _project_line(self) -> bytes:
         redis, project = self.sessions.redis, self.sessions.project
         states = [("HGET", partition.state, "created_at") for partition in self.sessions.all_partitions]
-        (configs, revision), *assigned = checked(
+        (configs, revision), *times = checked(
             await redis.batch([("HMGET", keys.project_key(project.slug), "configs", "configs_revision"), *states])
         )
         if configs is not None and not _is_readable(configs):
@@ -66,7 +66,7 @@ class ProjectExport:
             project_id=project.id,
             configs=configs or b"{}",
             configs_revision=_number(revision),
-            not_before=max(map(_number, assigned)),
+            not_before=max(map(_number, times)),
         )
 
     async def _user_lines(self) -> AsyncIterator[bytes]:

@@ -1,8 +1,9 @@
 """The import of an export into a project: its configs, users and sessions.
 
 Sessions come in the order of creation, and each partition gets its sessions in that order, one call after another: an import
-can be interrupted anywhere and run again. What is there already, in this state or a later one, stays as it is. A user is
-registered before their first session, and again after it, as when a session is created (see `service.store.registration`).
+can be interrupted anywhere and run again. What the project already has, in this state or a later one, stays as it is. Sessions
+that have expired are left out: an import may be resumed after the sweep has removed some. A user is registered before their
+first session, and again after it, as when a session is created (see `service.store.registration`).
 """
 
 from collections import defaultdict, deque
@@ -37,7 +38,7 @@ MAX_AHEAD = 24 * 60 * 60 * 1_000_000
 
 _OLDER = (
     "session {id} was created before sessions that the project has; stop the server and pass --renumber, which puts it among "
-    "them, or pass --new-ids"
+    "them, or pass --new-ids, or --on-conflict skip, which leaves it out"
 )
 _CONFLICT = "the project has another session {id}, or an earlier state of it; pass --on-conflict skip or replace"
 
@@ -55,12 +56,18 @@ class Item(NamedTuple):
 
 @dataclass
 class Counts:
-    """What an import did. `present`: sessions that were there already, in this state or a later one."""
+    """What an import did.
+
+    `present`: sessions that the project already had, in this state or a later one. `expired`, and `older` (than sessions of the
+    project): those that were left out.
+    """
 
     created: int = 0
     replaced: int = 0
     present: int = 0
     skipped: int = 0
+    expired: int = 0
+    older: int = 0
     users: int = 0
 
 
@@ -117,9 +124,9 @@ class ProjectImport:
         conflict ends the import within the items that are written together, `BATCH` at most.
 
         Raises:
-            BadRequest: a line is broken, over a limit, or in conflict with what is there; the message names it.
+            BadRequest: a line is broken, over a limit, or in conflict with the project; the message names it.
             StoreUnavailable: Redis is unavailable; run it again.
-            ServiceError, OSError: as `items`; all before it is imported.
+            Exception: any other that `items` raises; all before it is imported.
         """
         seconds, microseconds = await self.sessions.redis.call("TIME", near=self.sessions.all_partitions[0].state)
         self._now = int(seconds) * 1_000_000 + int(microseconds)
@@ -128,7 +135,7 @@ class ProjectImport:
                 await self._take(item)
         except StoreUnavailable:
             raise
-        except (ServiceError, OSError):
+        except Exception:
             await self._flush()
             raise
         await self._flush()
@@ -148,7 +155,7 @@ class ProjectImport:
                 self._check_time("not_before", line.not_before)
                 await self._import_project(line)
         except (BadRequest, ConfigsTooLarge) as error:
-            raise _named(item.where, error) from error
+            raise _at(item.where, error) from error
         if len(self._batch) + len(self._users) >= BATCH:
             await self._flush()
 
@@ -163,7 +170,7 @@ class ProjectImport:
             BadRequest, ConfigsTooLarge: it cannot be stored.
         """
         if not is_canonical_id(line.id):
-            raise BadRequest(f"the id {line.id} is not a UUID in lower case")
+            raise BadRequest(f"the id {ascii(line.id)[1:-1]} is not a UUID in lower case")
         self._check_time("created_at", line.created_at)
         if line.user is not None:
             check_identifier(line.user, self.sessions.limits)
@@ -206,14 +213,14 @@ class ProjectImport:
         """Write what was collected, users first."""
         batch, self._batch = self._batch, []
         users, self._users = self._users, {}
-        named: dict[str, int] = {}
+        owners: dict[str, int] = {}
         for session in batch:
             if session.user is not None:
-                named.setdefault(session.user, session.created_at)
-        new = {user: created_at for user, created_at in named.items() if user not in self._registered and user not in users}
+                owners.setdefault(session.user, session.created_at)
+        new = {user: created_at for user, created_at in owners.items() if user not in self._registered and user not in users}
         await self._register(users | new)
         await self._write(batch)
-        await self._register(named)
+        await self._register(owners)
 
     async def _register(self, users: dict[str, int]) -> None:
         if not users:
@@ -243,8 +250,8 @@ class ProjectImport:
             chunks = {partition: take_call(sessions) for partition, sessions in waiting.items()}
             async with self._pace:
                 replies = await run_many(self.sessions.redis, [self._call(*chunk) for chunk in chunks.items()])
-            done = [pair for pairs in map(zip, chunks.values(), replies) for pair in pairs]
-            self._count(sorted(done, key=lambda pair: batch.index(pair[0])))
+            results = [pair for pairs in map(zip, chunks.values(), replies) for pair in pairs]
+            self._count(sorted(results, key=lambda pair: batch.index(pair[0])))
             waiting = {partition: sessions for partition, sessions in waiting.items() if sessions}
 
     def _call(self, partition: Partition, chunk: Sequence[PreparedSession]) -> Call[list[str]]:
@@ -258,17 +265,18 @@ class ProjectImport:
             imported=[part for session in chunk for part in session.arguments],
         )
 
-    def _count(self, done: Sequence[tuple[PreparedSession, str]]) -> None:
-        """Count what was done, in the order of the lines; then raise the problem of the first line that has one."""
+    def _count(self, results: Sequence[tuple[PreparedSession, str]]) -> None:
+        """Count the statuses of sessions, in the order of the lines; then raise the problem of the first line that has one."""
         sentences = {
-            "older": _OLDER,
             "conflict": _CONFLICT,
             "full": ProjectFull("max_sessions", self.sessions.limits.max_sessions).message,
         }
-        for _, status in done:
+        if self.on_conflict != "skip":
+            sentences["older"] = _OLDER
+        for _, status in results:
             if status not in sentences:
                 setattr(self.counts, status, getattr(self.counts, status) + 1)
-        for session, status in done:
+        for session, status in results:
             if status in sentences:
                 raise BadRequest(f"{session.where}: {sentences[status].format(id=session.id)}")
 
@@ -312,6 +320,6 @@ def take_call(sessions: deque[PreparedSession]) -> list[PreparedSession]:
     return chunk
 
 
-def _named(where: str, error: ServiceError) -> BadRequest:
+def _at(where: str, error: ServiceError) -> BadRequest:
     detail = f" ({error.detail})" if error.detail else ""
     return BadRequest(f"{where}: {error.message}{detail}")

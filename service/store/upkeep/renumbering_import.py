@@ -8,7 +8,7 @@ and a further import adds the rest.
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from service.errors import ServiceError, StoreUnavailable
+from service.errors import StoreUnavailable
 from service.redis_client.client import checked
 from service.store import manifest, ownership, script_calls
 from service.store.keys import Owner
@@ -29,7 +29,7 @@ class RenumberingImport(ProjectImport):
         """Import all items and number the store again; arguments as those of `repartition`.
 
         Raises:
-            BadRequest and what `items` raises: as `ProjectImport.run`; what was imported before is numbered.
+            BadRequest, and any Exception of `items`: as `ProjectImport.run`; what was imported before is numbered.
             StartupError: a server is running, or another repartition is unfinished.
             StoreUnavailable: Redis is unavailable; run it again.
         """
@@ -43,7 +43,8 @@ class RenumberingImport(ProjectImport):
                 await self.run(_all(first, items))
             except StoreUnavailable:
                 raise
-            except (ServiceError, OSError) as error:
+            except Exception as error:
+                # Whatever it is, the move continues: a store that stays closed could not be used.
                 problem = error
             return self.counts.created
 
@@ -56,22 +57,22 @@ class RenumberingImport(ProjectImport):
         return self.counts
 
     async def _write(self, batch: Sequence[PreparedSession]) -> None:
-        """Write the hashes of the sessions that are not there, or are to be replaced."""
+        """Write the hashes of the sessions that the project does not have, or that are to be replaced."""
         redis = self.sessions.redis
         flat = checked(await redis.batch([("HGETALL", each.partition.session(each.id)) for each in batch]))
-        done, calls = [], {}
+        results, calls = [], {}
         for position, (session, fields) in enumerate(zip(batch, flat, strict=True)):
             stored = dict(zip(fields[::2], fields[1::2], strict=True))
-            status, revision = self._resolve(session.stored, {} if self._is_expired(stored) else stored)
-            done.append((session, status))
+            status, revision = self._resolve(session.stored, {} if self._is_past(stored.get(b"expires_at")) else stored)
+            results.append((session, status))
             if status == "conflict":
                 break
             if status in ("created", "replaced"):
                 content = session.stored | {"revision": b"%d" % revision}
                 calls[position] = self._adopt(session, content, replace=bool(stored))
         written = dict(zip(calls, await run_many(redis, list(calls.values())), strict=True))
-        self._count([pair for position, pair in enumerate(done) if written.get(position, True)])
-        # The file has the id twice, or the first attempt of a call was executed: it is there now.
+        self._count([result for position, result in enumerate(results) if written.get(position, True)])
+        # The file has the id twice, or the first attempt of a call was executed: now the project has it.
         if again := [batch[position] for position, is_written in written.items() if not is_written]:
             await self._write(again)
 
@@ -84,13 +85,14 @@ class RenumberingImport(ProjectImport):
             fields=[part for name, value in fields.items() for part in (name.encode(), value)],
         )
 
-    def _is_expired(self, stored: Mapping[bytes, bytes]) -> bool:
-        expires_at = stored.get(b"expires_at", b"")
-        return expires_at.isdigit() and int(expires_at) <= self._now
+    def _is_past(self, time: bytes | None) -> bool:
+        return time is not None and time.isdigit() and int(time) <= self._now
 
     def _resolve(self, session: Mapping[str, bytes], stored: Mapping[bytes, bytes]) -> tuple[str, int]:
         """What to do with a session, as `import_sessions.lua` decides it, and the revision that it gets."""
         revision = int(session["revision"])
+        if self._is_past(session.get("expires_at")):
+            return "expired", revision
         if b"configs" not in stored:
             return "created", revision
         stored_revision = int(stored[b"revision"]) if stored.get(b"revision", b"").isdigit() else 0
@@ -109,8 +111,8 @@ class RenumberingImport(ProjectImport):
     async def _finish(self) -> None:
         """Let the move know the last created_at; it is the same for all partitions afterwards."""
         redis, states = self.sessions.redis, [partition.state for partition in self.sessions.all_partitions]
-        assigned = checked(await redis.batch([("HGET", state, "created_at") for state in states]))
-        if self._not_before > max((int(each) for each in assigned if each is not None), default=0):
+        times = checked(await redis.batch([("HGET", state, "created_at") for state in states]))
+        if self._not_before > max((int(time) for time in times if time is not None), default=0):
             await redis.call("HSET", states[0], "created_at", self._not_before, writes=True)
 
 

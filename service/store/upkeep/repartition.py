@@ -90,11 +90,7 @@ async def repartition(
     # All of them, so that this also completes a move which an earlier version began.
     await work.mark(max(layout.partitions, target))
     if move.phase == CLOSE:
-        move = Move(target, MOVE, await work.count(work.before))
-        await manifest.record_move(redis, move)
-        if add is not None:
-            move = Move(target, MOVE, move.sessions + await add())
-            await manifest.record_move(redis, move)
+        move = await _begin(work, add)
     if move.phase == MOVE:
         with bar(MOVE, await admin.key_count(redis)) as progress:
             await work.move(move.sessions, progress)
@@ -120,6 +116,16 @@ async def _close(work: "_Work", move: Move, wait: float) -> None:
         await work.open_states(work.before)
         await manifest.finish_move(work.redis, work.before)
         raise
+
+
+async def _begin(work: "_Work", add: Add | None) -> Move:
+    """Record how many sessions there are to move, those that `add` writes among them; returns the move."""
+    move = Move(work.after, MOVE, await work.count(work.before))
+    await manifest.record_move(work.redis, move)
+    if add is not None:
+        move = Move(work.after, MOVE, move.sessions + await add())
+        await manifest.record_move(work.redis, move)
+    return move
 
 
 async def _refuse_others(redis: RedisClient) -> None:
@@ -261,8 +267,8 @@ class _Work:
         """Make every new partition begin with serial 1, and with a created_at after any that the old ones have assigned."""
         for slug in self.ids:
             states = [Partition(slug, number).state for number in range(max(self.before, self.after))]
-            assigned = await self._read([("HGET", state, "created_at") for state in states])
-            newest = max(map(_time, assigned))
+            times = await self._read([("HGET", state, "created_at") for state in states])
+            newest = max(map(_time, times))
             if newest:
                 await self._write([("HSET", state, "serial", 0, "created_at", newest) for state in states[: self.after]])
 
