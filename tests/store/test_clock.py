@@ -184,7 +184,7 @@ CLOCKS = {
     "store/projects.py": "a project's created_at, which is compared with nothing",
     "store/sessions.py": "whether a session is expired: test_an_expired_session_is_readable_again…",
     "store/upkeep/project_check.py": "the created_at that a damaged project record gets, as above",
-    "store/upkeep/project_import.py": "how far in the future a time of a file may be, now",
+    "store/upkeep/project_import.py": "how far ahead a time of a file may be, and which of its sessions have expired, now",
     "store/upkeep/sweeper.py": "what has expired, and the lease: test_sweep_lease.py: …_does_not_stop_the_sweep",
 }
 
