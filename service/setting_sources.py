@@ -194,6 +194,11 @@ def decoded(word: str) -> str:
     return word
 
 
+def _source_of_secret(name: str, environment: Mapping[str, str]) -> str:
+    file = SECRET_FILES[name]
+    return file if environment.get(file) and not environment.get(variable(name)) else variable(name)
+
+
 def warnings(settings: Settings, environment: Mapping[str, str] | None = None) -> list[str]:
     """One sentence for each variable that is ignored or unsafe, with its name and without its value."""
     environment = os.environ if environment is None else environment
@@ -209,10 +214,12 @@ def warnings(settings: Settings, environment: Mapping[str, str] | None = None) -
         if _is_service_link(name, environment.get(variable(name), ""))
     ]
     lines += [
-        f"{variable(name)} is shorter than {SHORT_SECRET} characters and can be guessed"
+        f"{_source_of_secret(name, environment)} is shorter than {SHORT_SECRET} characters and can be guessed"
         for name in SECRETS
         if len(getattr(settings, name)) > 0 and len(getattr(settings, name).strip()) < SHORT_SECRET
     ]
     if settings.key_secret != settings.key_secret.strip():
-        lines.append(f"{variable('key_secret')} starts or ends with white space, which is part of the secret")
+        lines.append(
+            f"{_source_of_secret('key_secret', environment)} starts or ends with white space, which is part of the secret"
+        )
     return lines

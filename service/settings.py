@@ -134,7 +134,7 @@ class Settings(Limits):
     )
     access_log: bool = field(default=False, metadata={"help": "log every request to standard error"})
     log_format: LogFormat = field(default="text", metadata={"help": "format of the log: text or json"})
-    log_level: LogLevel = field(default="info", metadata={"help": "what to log: info, warning or error, and what is worse"})
+    log_level: LogLevel = field(default="info", metadata={"help": "lowest level to log: info, warning or error"})
     otel: bool = field(
         default=False,
         metadata={"help": "export traces to OpenTelemetry, as the variables OTEL_* say; needs the extra otel"},

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 from urllib.parse import quote
+from urllib.request import getproxies, proxy_bypass
 
 import httpx
 import msgspec
@@ -75,7 +76,10 @@ class Api:
             cursor = text(data, "next_cursor")
 
     def _unreachable(self, method: str, error: Exception) -> ServerUnreachable:
-        message = f"{self._url} does not answer: {str(error) or type(error).__name__}"
+        scheme, _, rest = self._url.partition("://")
+        is_proxied = {scheme, "all"} & getproxies().keys() and not proxy_bypass(rest.partition("/")[0])
+        via = " through the proxy that the environment names" if is_proxied else ""
+        message = f"{self._url} does not answer{via}: {str(error) or type(error).__name__}"
         is_sent = not isinstance(
             error, httpx.ConnectError | httpx.ConnectTimeout | httpx.InvalidURL | httpx.UnsupportedProtocol
         )

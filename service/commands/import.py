@@ -47,7 +47,7 @@ def command(
     The exit status is 0, or 1 if the check finds a difference.
     """
     if (file is None) == (url is None):
-        raise BadRequest("import needs a file, or a server with --from")
+        raise click.UsageError("give a file, or a server with --from, and not both")
     if new_ids and renumber:
         raise BadRequest("--new-ids needs no --renumber")
     with _source(file, url, settings) as items:

@@ -38,9 +38,11 @@ def as_toml(sourced: Sourced) -> str:
 
     As a setting, a masked secret would be a key that everybody knows.
     """
-    settings = sourced.settings
-    sources = generated_secrets(settings) | sourced.sources
-    lines = [(_line(item.name, getattr(settings, item.name)), item.name) for item in fields(Settings)]
+    generated = generated_secrets(sourced.settings)
+    sources = generated | sourced.sources
+    names = [item.name for item in fields(Settings)]
+    # A generated secret would be masked, so it is not read.
+    lines = [(_line(name, _HIDDEN if name in generated else getattr(sourced.settings, name)), name) for name in names]
     width = max(len(line) for line, _ in lines)
     return "".join(f"{line:{width}}  # {sources.get(name, 'default')}\n" for line, name in lines)
 
@@ -49,13 +51,14 @@ def _line(name: str, value: object) -> str:
     if isinstance(value, bool | int | float):
         return f"{name} = {str(value).lower()}"
     text = masked = str(value)
-    if name in SECRETS and text:
+    is_secret = name in SECRETS and text != ""
+    if is_secret:
         masked = _HIDDEN
     elif name == "redis_url":
         masked = _without_passwords(text)
     # A string of JSON is one of TOML, but for the one control character that JSON allows in strings.
     string = json.dumps(masked, ensure_ascii=False).replace("\x7f", "\\u007f")
-    return f"{'' if masked == text else '# '}{name} = {string}"
+    return f"{'# ' if is_secret or masked != text else ''}{name} = {string}"
 
 
 def _without_passwords(url: str) -> str:

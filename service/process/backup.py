@@ -132,8 +132,10 @@ def read(source: Path) -> list[File]:
             _require_inside(source, source / DATA / file.name)
     except FileNotFoundError:
         raise StartupError(f"{source} is not a complete backup: it has no {MANIFEST}") from None
-    except (OSError, ValueError, TypeError, KeyError, RuntimeError, msgspec.ValidationError) as error:
-        raise StartupError(f"{source / MANIFEST} cannot be read: {error}") from None
+    except OSError as error:
+        raise StartupError(f"{source / MANIFEST} cannot be read: {error.strerror}") from None
+    except (ValueError, TypeError, KeyError, RuntimeError, msgspec.ValidationError):
+        raise StartupError(f"{source / MANIFEST} is not as backup writes it: it was changed, or is damaged") from None
     if not {aof_format.FILE, aof_format.MANIFEST} & {file.name for file in files}:
         raise StartupError(f"{source} is not a complete backup: it has no append-only file")
     return files
@@ -157,7 +159,9 @@ def verify(source: Path, server: Server, progress: Progress) -> list[File]:
     for path in aof_format.parts(source / DATA):
         result = aof_tail.run_check(path, server)
         if result.returncode != 0:
-            raise StartupError(f"{path} is damaged: {result.stdout.decode(errors='replace').strip().splitlines()[-1]}")
+            last_line = result.stdout.decode(errors="replace").strip().splitlines()[-1]
+            # What the tool says of its own option: a backup is not repaired.
+            raise StartupError(f"{path} is damaged: {last_line.partition(' Use the --fix')[0]}")
     return files
 
 

@@ -126,7 +126,7 @@ def with_running_redis(settings: Settings, *, needs_key_secret: bool = False) ->
     """
     directory = settings.data_dir.absolute()
     if not settings.redis_url and embedded_redis.ping(directory) is None:
-        raise StartupError(f"no server is running on data directory {directory}; start one, or pass --redis-url")
+        raise StartupError(f"no server is running on data directory {directory}; start one, or pass --data-dir or --redis-url")
     secret = settings.key_secret or _read(directory / KEY_SECRET) or ""
     if needs_key_secret and not secret:
         raise StartupError(

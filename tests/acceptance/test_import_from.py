@@ -187,4 +187,5 @@ def test_a_key_that_the_server_refuses_is_one_sentence(server: Server, api: Api)
     assert result.returncode != 0
     assert result.stderr == "Unauthorized\n"
     result = run_command(*words, "file", SCC_API_KEY="sk-ac-unknown")
-    assert (result.returncode, result.stderr) == (1, "import needs a file, or a server with --from\n")
+    assert result.returncode == 2
+    assert result.stderr.endswith("Error: give a file, or a server with --from, and not both\n")

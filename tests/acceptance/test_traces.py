@@ -136,7 +136,7 @@ def test_without_its_packages_the_setting_is_an_error() -> None:
     result = subprocess.run([sys.executable, "-c", program, "serve", "--otel"], capture_output=True, text=True, check=False)
     assert (result.returncode, result.stdout) == (1, "")
     assert result.stderr.count("\n") == 1
-    assert "pip install 'session-config-cache[otel]'" in result.stderr
+    assert "pip install '.[otel]'" in result.stderr
 
 
 def test_without_the_setting_its_packages_are_not_imported() -> None:

@@ -61,7 +61,7 @@ def test_any_other_name_is_refused_and_nothing_is_written(source: Path, name: st
     victim.write_bytes(CONTENT)
     for size in (0, len(CONTENT)):
         describe(source, [GOOD, GOOD | {"name": name.format(source.parent), "size": size}])
-        with pytest.raises(StartupError, match=r"backup\.json cannot be read: "):
+        with pytest.raises(StartupError, match=r"backup\.json is not as backup writes it"):
             copy(source)
     assert victim.read_bytes() == CONTENT
     assert list(source.with_name("target").iterdir()) == []
@@ -75,13 +75,13 @@ def test_any_other_name_is_refused_and_nothing_is_written(source: Path, name: st
     ],
 )  # fmt: skip
 def test_a_value_of_another_type_is_refused(source: Path, files: Any) -> None:  # noqa: ANN401 - any JSON
-    with pytest.raises(StartupError, match=r"backup\.json cannot be read: "):
+    with pytest.raises(StartupError, match=r"backup\.json is not as backup writes it"):
         backup.read(describe(source, files))
 
 
 def test_deep_nesting_is_refused(source: Path) -> None:
     (source / "backup.json").write_text("[" * 200_000, encoding="utf-8")
-    with pytest.raises(StartupError, match=r"backup\.json cannot be read: "):
+    with pytest.raises(StartupError, match=r"backup\.json is not as backup writes it"):
         backup.read(source)
 
 

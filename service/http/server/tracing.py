@@ -29,7 +29,7 @@ try:
     from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 except ImportError as missing:
     raise StartupError(
-        f"setting otel needs packages that are not installed: pip install 'session-config-cache[otel]' ({missing})"
+        f"setting otel needs packages that are not installed: pip install '.[otel]', in the checkout ({missing})"
     ) from None
 
 #: Seconds for exporting the last spans at shutdown.

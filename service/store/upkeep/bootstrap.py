@@ -171,7 +171,10 @@ async def check_store(redis: RedisClient, settings: Settings) -> None:
         if actual is None or actual.decode() == value:
             continue
         if name == "key_secret_check":
-            raise StartupError("key_secret is not the secret with which the keys in this store were hashed")
+            raise StartupError(
+                "key_secret is not the secret with which the keys in this store were hashed; set it to that one, or unset it if"
+                " the file key-secret in the data directory has that one"
+            )
         raise StartupError(f"this store was created with {name} {actual.decode()}, not {value}")
 
 
