@@ -111,7 +111,7 @@ async def test_a_redis_that_refuses_writes_serves_reads(start: Start, begin: Fau
     # A write to a server that has become a replica waits for another master until it times out.
     async with workload_over(started(start, "--command-timeout", "3")) as (clients, redis):
         begin(redis)
-        await clients.wait_for("refused", 50)
+        await clients.wait_for("refused", 12)
         await clients.wait_for("reads", 50)
         end(redis)
     assert clients.stats.reads_refused == 0

@@ -77,7 +77,7 @@ async def test_a_caller_frees_what_it_holds(
             await request_of(redis)
 
     async with fake_redis(tmp_path, lambda _: next(replies, then)) as url:
-        redis = RedisClient.open(url, timeout=6.0)
+        redis = RedisClient.open(url, timeout=1.0)
         try:
             await caller(redis)
         finally:
