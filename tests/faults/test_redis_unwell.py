@@ -112,7 +112,7 @@ async def test_a_redis_that_refuses_writes_serves_reads(start: Start, begin: Fau
     async with workload_over(started(start, "--command-timeout", "3")) as (clients, redis):
         begin(redis)
         await clients.wait_for("refused", 12)
-        await clients.wait_for("reads", 50)
+        await clients.wait_for("reads", 12)
         end(redis)
     assert clients.stats.reads_refused == 0
     # A create with a user is several scripts, and its session exists when the last one is refused. All others are one script.
