@@ -21,7 +21,7 @@ from service.store import manifest
 from service.store.record import Project
 from service.store.upkeep import bootstrap
 from tests.support.http import Api
-from tests.support.redis_servers import EVERY_SERVER, WITHOUT_DIRECTORY
+from tests.support.redis_servers import BUNDLED_ONLY, EVERY_SERVER, WITHOUT_DIRECTORY
 from tests.support.server import PATIENCE, Serving, clean_environment, run_command, until
 
 KEY = "sk-ac-root-of-the-tests"
@@ -121,6 +121,7 @@ def test_a_backup_comes_back_with_another_generation(tmp_path: Path, servings: l
     assert (checked.returncode, checked.stdout) == (0, "1 project checked: no differences\n")
 
 
+@pytest.mark.parametrize("program", BUNDLED_ONLY, indirect=True)
 def test_each_restore_has_a_generation_of_its_own(tmp_path: Path, servings: list[Serving], program: str) -> None:
     data, target = tmp_path / "data", tmp_path / "backup"
     assert start(servings, data, program).stop() == 0
@@ -232,6 +233,7 @@ def test_verify_finds_damage_that_the_digests_do_not_show(finished: Path, progra
     assert f"{path} is damaged" in refused("verify", str(finished), program=program)
 
 
+@pytest.mark.parametrize("program", BUNDLED_ONLY, indirect=True)
 def test_nothing_is_overwritten(tmp_path: Path, finished: Path, program: str) -> None:
     data, other = tmp_path / "data", tmp_path / "other"
     message = refused("backup", str(finished), "--data-dir", str(data), program=program)
@@ -281,6 +283,7 @@ async def test_an_earlier_release_does_not_start_on_a_restored_store(
             await redis.close()
 
 
+@pytest.mark.parametrize("program", BUNDLED_ONLY, indirect=True)
 def test_two_backups_to_one_name_are_one_that_is_whole(
     tmp_path: Path, finished: Path, servings: list[Serving], program: str
 ) -> None:

@@ -159,9 +159,8 @@ def test_acontexts_server_state_is_no_config(server: Server, operator: Operator)
         ("project", "", [1]),
     ],
 )
-@pytest.mark.parametrize("words", [(), ("--new-ids",)])
 def test_what_a_file_may_not_have_a_server_may_not_have_either(
-    server: Server, operator: Operator, where: str, member: str, value: object, words: tuple[str, ...]
+    server: Server, operator: Operator, where: str, member: str, value: object
 ) -> None:
     rows = tuple(row | {member: value} if number == 2 else row for number, row in enumerate(_Acontext.ROWS))
     users = tuple(user | {member: value} for user in _Acontext.USERS)
@@ -170,7 +169,7 @@ def test_what_a_file_may_not_have_a_server_may_not_have_either(
     try:
         with acontext(**replaced) as url:
             result = run_command(
-                "import", "--from", url, "--project", target.project.slug, "--redis-url", server.redis_url, *words,
+                "import", "--from", url, "--project", target.project.slug, "--redis-url", server.redis_url,
                 SCC_API_KEY="sk-ac-any",
             )  # fmt: skip
         assert result.returncode == 1, result
