@@ -37,7 +37,7 @@ class Slots:
         self._free.append(slot)
 
     def count_restart(self) -> None:
-        """A worker has ended without being told to, and another one has started."""
+        """A worker has exited or was killed because it hung, and another one has started."""
         self._own[RESTARTS] += 1
 
     def __iter__(self) -> Iterator[Words]:

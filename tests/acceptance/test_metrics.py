@@ -14,6 +14,7 @@ from urllib.request import Request, urlopen
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
+from redis import Redis
 
 from service.http.admin.server import MAX_CONNECTIONS
 from tests.support.server import PATIENCE, Serving, Start, program_of, request, takes_signals, until
@@ -143,6 +144,15 @@ def test_counters_continue_while_workers_and_admin_server_are_replaced(start: St
                     idle.close()
         until(lambda expected=expected: pings(serving) == expected, "the requests so far")  # type: ignore[misc]
     assert value(serving, "scc_worker_restarts_total") == 0
+
+
+def test_a_master_that_refuses_writes_is_not_up(start: Start) -> None:
+    serving = start("--admin-port", "0", "--command-timeout", "0.5")
+    with Redis(unix_socket_path=str(serving.data_dir / "redis.sock")) as redis:
+        redis.replicaof("127.0.0.1", "1")
+        until(lambda: value(serving, "scc_redis_up") == 0, "a master that refuses writes")
+        redis.replicaof("NO", "ONE")
+    until(lambda: value(serving, "scc_redis_up") == 1, "a master that accepts writes")
 
 
 def test_a_response_that_the_worker_has_no_memory_for_is_counted_and_logged_once_as_it_was_sent(start: Start) -> None:

@@ -1,6 +1,7 @@
 """The processes of `serve`: start, shutdown, restart, and the death of each process."""
 
 import http.client
+import json
 import os
 import signal
 import socket
@@ -99,7 +100,12 @@ def test_a_port_in_use_is_refused(start: Start, tmp_path: Path) -> None:
     port = urlsplit(start().origin).port
     second = run_command("serve", "--port", str(port), "--data-dir", str(tmp_path / "other"))
     assert second.returncode == 1
-    assert second.stderr == f"cannot listen on 127.0.0.1 port {port}: Address already in use\n"
+    message = f"cannot listen on 127.0.0.1 port {port}: Address already in use"
+    assert second.stderr == f"{message}\n"
+    second = run_command("serve", "--port", str(port), "--data-dir", str(tmp_path / "other"), "--log-format", "json")
+    assert second.returncode == 1
+    entry = json.loads(second.stderr)
+    assert (entry["level"], entry["message"]) == ("error", message)
 
 
 def test_a_setting_out_of_range_is_one_line_and_status_1() -> None:

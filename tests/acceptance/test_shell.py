@@ -136,6 +136,10 @@ def test_the_exit_status_tells_what_happened(run: Run, api: Api, monkeypatch: py
     status, out, err = run("ping", "--url", "http://127.0.0.1:1")
     assert (status, out) == (5, "")
     assert err == "http://127.0.0.1:1/api/v1 does not answer: [Errno 111] Connection refused\n"
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
+    status, out, err = run("ping", "--url", "http://configs.example")
+    assert (status, out) == (5, "")
+    assert err.startswith("http://configs.example/api/v1 does not answer through the proxy that the environment names: ")
 
 
 @pytest.mark.parametrize(

@@ -14,10 +14,21 @@ from service.errors import BadRequest
 from service.redis_client.client import RedisClient
 from service.store.keys import PROJECTS, STORE, users_key
 from service.store.project_configs import ProjectConfigs
-from service.store.upkeep import pace, project_export, project_import
+from service.store.upkeep import pace, project_import
 from service.store.upkeep.project_export import ProjectExport
 from service.store.upkeep.project_import import OnConflict, ProjectImport, new_id
-from tests.support.exports import count_of, edited, emptied, exported, filled, findings, imported, items, limited
+from tests.support.exports import (
+    count_of,
+    edited,
+    emptied,
+    exported,
+    filled,
+    findings,
+    imported,
+    items,
+    limited,
+    take_small_steps,
+)
 from tests.support.filling import PROJECT, TIMEOUT, add, document_of, keyspace, lapse, on_every_redis, session_id, sweep_all
 from tests.support.moves import BLOCK_SIZE, Keyspace, after_move, record
 from tests.support.state_machine import StoreMachine, run_random_operations
@@ -25,11 +36,7 @@ from tests.support.state_machine import StoreMachine, run_random_operations
 
 @pytest.fixture(autouse=True)
 def small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Many round trips for few sessions."""
-    monkeypatch.setattr(project_export, "SESSIONS_BATCH", 3)
-    monkeypatch.setattr(project_export, "USERS_BATCH", 2)
-    monkeypatch.setattr(project_import, "BATCH", 5)
-    monkeypatch.setattr(project_import, "CALL_SESSIONS", 2)
+    take_small_steps(monkeypatch)
 
 
 class ExportingStore(StoreMachine):

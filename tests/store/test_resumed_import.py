@@ -11,20 +11,15 @@ from service.configs.export_format import SessionLine, decode
 from service.errors import BadRequest
 from service.redis_client.client import RedisClient
 from service.redis_client.multiplexer import Command
-from service.store.upkeep import project_export, project_import
 from service.store.upkeep.project_import import OnConflict
-from tests.support.exports import count_of, edited, emptied, exported, filled, findings, imported, limited
+from tests.support.exports import count_of, edited, emptied, exported, filled, findings, imported, limited, take_small_steps
 from tests.support.filling import TIMEOUT, add, keyspace, session_id, sweep_all
 from tests.support.moves import FragileClient, Interrupted, after_move, restore
 
 
 @pytest.fixture(autouse=True)
 def small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Many round trips for few sessions."""
-    monkeypatch.setattr(project_export, "SESSIONS_BATCH", 3)
-    monkeypatch.setattr(project_export, "USERS_BATCH", 2)
-    monkeypatch.setattr(project_import, "BATCH", 5)
-    monkeypatch.setattr(project_import, "CALL_SESSIONS", 2)
+    take_small_steps(monkeypatch)
 
 
 class PrefixClient(FragileClient):

@@ -4,12 +4,14 @@ from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import replace
 
 import orjson
+import pytest
 
 from service.configs.export_format import decode
 from service.configs.ttl import Ttl
 from service.redis_client.client import RedisClient
 from service.store.project_configs import ProjectConfigs
 from service.store.sessions import Sessions
+from service.store.upkeep import project_export, project_import
 from service.store.upkeep.partition_check import Check
 from service.store.upkeep.project_export import ProjectExport
 from service.store.upkeep.project_import import Counts, Item, OnConflict, ProjectImport
@@ -18,6 +20,14 @@ from tests.support.moves import BLOCK_SIZE, record
 from tests.support.state_machine import LIMITS
 
 USERS = (None, "alice", 'b"ob')
+
+
+def take_small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Many round trips for few sessions."""
+    monkeypatch.setattr(project_export, "SESSIONS_BATCH", 3)
+    monkeypatch.setattr(project_export, "USERS_BATCH", 2)
+    monkeypatch.setattr(project_import, "BATCH", 5)
+    monkeypatch.setattr(project_import, "CALL_SESSIONS", 2)
 
 
 def store(redis: RedisClient, partitions: int) -> Sessions:

@@ -7,11 +7,12 @@ from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import cast
 
+import orjson
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import make_mocked_request
 
-from service.errors import BadRequest
+from service.errors import BadRequest, ClientGone
 from service.http.api import conditions
 from service.http.server.admission import AdmissionControl
 from service.http.server.context import Call, Handler, WorkerContext
@@ -92,6 +93,14 @@ async def test_an_error_that_is_part_of_a_cycle_keeps_no_body_in_memory(
     response = await dispatch(get())
     assert response.status == status
     assert [body() for body in bodies] == [None, None]
+
+
+async def test_a_client_that_is_gone_is_no_sign_of_overload() -> None:
+    async def handle(call: Call) -> Response:  # noqa: ARG001 - a handler's signature
+        raise ClientGone
+
+    response = await dispatch_to(handle)(get())
+    assert (response.status, response.reason, orjson.loads(response.body)["reason"]) == (503, "client_gone", "overloaded")
 
 
 async def test_draining_waits_for_every_request_in_flight() -> None:

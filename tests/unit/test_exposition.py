@@ -210,10 +210,51 @@ def test_the_reasons_and_statuses_that_alerts_name_exist() -> None:
     assert {int(status) for status in statuses} <= set(STATUSES)
 
 
-def test_promtool_accepts_the_alert_rules() -> None:
-    promtool = shutil.which("promtool")
-    if promtool is None and not os.environ.get("CI"):
-        pytest.skip("promtool is not installed")
-    assert promtool is not None
+@pytest.fixture
+def promtool() -> str:
+    path = shutil.which("promtool")
+    if path is None and not os.environ.get("CI"):
+        pytest.skip("promtool is not on PATH; on Debian: apt-get install prometheus")
+    assert path is not None
+    return path
+
+
+def test_promtool_accepts_the_alert_rules(promtool: str) -> None:
     checked = subprocess.run([promtool, "check", "rules", str(ALERTS)], capture_output=True, text=True, check=False)
     assert checked.returncode == 0, checked.stdout + checked.stderr
+
+
+@pytest.mark.parametrize(
+    ("gone", "firing"), [("0+0x30", True), ("0+60x30", False)], ids=["requests fail", "their clients are gone"]
+)
+def test_failed_requests_raise_an_alert_unless_their_clients_are_gone(
+    promtool: str, tmp_path: Path, gone: str, firing: bool
+) -> None:
+    summary = "50% of the requests to a fail."
+    alert = {"exp_labels": {"severity": "critical", "instance": "a"}, "exp_annotations": {"summary": summary}}
+    series = {
+        'scc_http_requests_total{instance="a",status="200"}': "0+60x30",
+        'scc_http_requests_total{instance="a",status="503"}': "0+60x30",
+        'scc_http_refused_total{instance="a",reason="client_gone"}': gone,
+    }
+    expected = [{"eval_time": "20m", "alertname": "SessionConfigsErrors", "exp_alerts": [alert] if firing else []}]
+    assert alerts_are_as_expected(promtool, tmp_path, series, expected)
+
+
+@pytest.mark.parametrize(("up", "firing"), [("1x30", False), ("1x4 stale", True)], ids=["known", "no longer known"])
+def test_servers_that_prometheus_no_longer_knows_raise_an_alert(promtool: str, tmp_path: Path, up: str, firing: bool) -> None:
+    labels = {"severity": "critical", "job": "session-config-cache"}
+    summary = "Prometheus knows no server of session-config-cache."
+    alerts = [{"exp_labels": labels, "exp_annotations": {"summary": summary}}] if firing else []
+    expected = [{"eval_time": "20m", "alertname": "SessionConfigsAbsent", "exp_alerts": alerts}]
+    assert alerts_are_as_expected(promtool, tmp_path, {'up{instance="a",job="session-config-cache"}': up}, expected)
+
+
+def alerts_are_as_expected(promtool: str, directory: Path, series: dict[str, str], expected: list[dict[str, Any]]) -> bool:
+    """Whether the alerts are the expected ones, with one sample of each series a minute."""
+    inputs = [{"series": name, "values": values} for name, values in series.items()]
+    test = {"interval": "1m", "input_series": inputs, "alert_rule_test": expected}
+    path = directory / "test.yml"
+    path.write_text(json.dumps({"rule_files": [str(ALERTS)], "tests": [test]}), encoding="utf-8")
+    result = subprocess.run([promtool, "test", "rules", str(path)], capture_output=True, text=True, check=False)
+    return result.returncode == 0

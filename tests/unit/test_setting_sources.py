@@ -188,8 +188,11 @@ def test_the_command_prints_what_flags_variables_and_file_give(
 ) -> None:
     file.write_text("max_keys = 5", encoding="utf-8")
     monkeypatch.setenv("SCC_HOST", "::1")
+    monkeypatch.setenv("SCC_PROT", "1")
     assert cli.main(["settings", "--config", str(file), "--port", "1"]) == 0
-    lines = [line.split("  # ") for line in capsys.readouterr().out.splitlines()]
+    out, err = capsys.readouterr()
+    assert err == "SCC_PROT is ignored: it is not a setting\n"
+    lines = [line.split("  # ") for line in out.splitlines()]
     sources = {text.strip(): source for text, source in lines}
     assert sources["max_keys = 5"] == f"max_keys in {file}"
     assert sources['host = "::1"'] == "SCC_HOST"

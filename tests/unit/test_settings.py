@@ -175,6 +175,14 @@ def test_each_ignored_or_unsafe_variable_gets_one_warning_without_its_value(
     assert "hidden" not in "".join(lines)
 
 
+def test_a_warning_about_a_secret_in_a_file_names_the_variable_of_the_file(tmp_path: Path) -> None:
+    file = tmp_path / "token"
+    file.write_text("hidden", encoding="utf-8")
+    environment = {"SCC_ROOT_TOKEN_FILE": str(file)}
+    (line,) = warnings(load(environment=environment), environment)
+    assert line.startswith("SCC_ROOT_TOKEN_FILE is shorter than")
+
+
 def test_flags_can_be_those_of_a_connection_alone() -> None:
     assert parsed(names=CONNECTION) == {}
     assert parsed("--data-dir", "d", names=CONNECTION) == {"data_dir": "d"}
